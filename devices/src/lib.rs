@@ -1,0 +1,9 @@
+//! Devices of the machine: the bus, legacy devices, the virtio-mmio transport
+//! and the vhost-user frontend behind it.
+//!
+//! This crate must not know KVM: what it needs of the hypervisor it asks for
+//! through [`hypervisor::Hypervisor`].
+
+pub mod bus;
+pub mod hypervisor;
+pub mod virtio;

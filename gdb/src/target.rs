@@ -1,0 +1,179 @@
+//! What the debugger needs of a virtual machine.
+//!
+//! The VMM implements [`Target`]; the session calls it from the gdb thread only.
+//! Nothing here names a KVM structure. Every method that touches a vCPU's
+//! registers requires that vCPU to be stopped.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use crate::arch::Registers;
+
+/// A vCPU by its index, from 0. gdb sees it as thread `index + 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VcpuId(pub usize);
+
+impl fmt::Display for VcpuId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vCPU {}", self.0)
+    }
+}
+
+/// A guest-physical address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhysAddr(pub u64);
+
+/// A guest-virtual (linear) address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VirtAddr(pub u64);
+
+/// Why the VMM could not do what the debugger asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// No RAM at this guest-physical address.
+    #[error("no guest RAM at physical address {:#x}", .0.0)]
+    NoRam(PhysAddr),
+    /// The vCPU thread has ended or does not answer.
+    #[error("{0} cannot be reached: {1}")]
+    Unreachable(VcpuId, String),
+    /// The hypervisor refused.
+    #[error("{what}")]
+    Host {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+pub type Result<T> = std::result::Result<T, TargetError>;
+
+/// What a hardware breakpoint slot waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HwKind {
+    Execute,
+    Write,
+    /// Read or write: x86 has no read-only watch (SDM volume 3, 18.2.4).
+    Access,
+}
+
+/// One hardware breakpoint or watchpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HwBreakpoint {
+    pub addr: VirtAddr,
+    /// In bytes: 1, 2, 4 or 8; 1 for `Execute`.
+    pub len: u8,
+    pub kind: HwKind,
+}
+
+/// Number of hardware slots (DR0 to DR3).
+pub const HW_SLOTS: usize = 4;
+
+/// The hardware slots, the same on every vCPU.
+pub type HwSlots = [Option<HwBreakpoint>; HW_SLOTS];
+
+/// How one vCPU goes on at [`Target::resume`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    Continue,
+    /// One instruction, then [`StopReason::Step`].
+    Step,
+    /// Stays stopped (scheduler locking).
+    Hold,
+}
+
+/// How a host kind reports the execution of an int3 that gdb planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Int3 {
+    /// It exits as a debug exception, or as an emulation failure at the byte;
+    /// the VMM reports both as [`StopReason::Int3`].
+    Trapped,
+    /// It is delivered to the guest: never plant one.
+    GoesToGuest,
+}
+
+/// What this host's KVM traps at one privilege level, found by a probe VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traps {
+    pub step: bool,
+    pub int3: Int3,
+    pub hw_breakpoint: bool,
+    pub watchpoint: bool,
+}
+
+/// The probe's findings for kernel (ring 0) and user (ring 3) code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostTraps {
+    pub ring0: Traps,
+    pub ring3: Traps,
+}
+
+/// Why a vCPU stopped by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The single step asked for is done.
+    Step,
+    /// An int3 is about to run at the current RIP (RIP points at the byte).
+    /// The session decides whether it planted it or the guest owns it.
+    Int3,
+    /// Hardware slots in `hit` (bit n = slot n) fired.
+    Hardware { hit: u8 },
+    /// The guest cannot go on: triple fault, KVM error. The text is for the user.
+    Crashed(String),
+}
+
+/// What happened while the guest ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// One vCPU stopped; the others may still run until [`Target::pause`].
+    Stopped(VcpuId, StopReason),
+    /// The guest is gone: powered off or ended by the VMM, with this exit status.
+    Exited(u8),
+    /// The guest was reset: memory and registers are new, nothing planted is left.
+    Reset,
+}
+
+/// The virtual machine as the debugger drives it.
+///
+/// Stopping is all-or-nothing: after [`Target::pause`] returns, no vCPU runs
+/// guest code and each has finished its pending I/O exit.
+pub trait Target: Send {
+    /// Number of vCPUs; constant.
+    fn vcpu_count(&self) -> usize;
+
+    /// Stops every vCPU; returns once all of them are stopped. Idempotent.
+    fn pause(&mut self) -> Result<()>;
+
+    /// Lets vCPUs go on, `actions[n]` for vCPU n (`actions.len() == vcpu_count()`).
+    fn resume(&mut self, actions: &[Resume]) -> Result<()>;
+
+    /// Registers of a stopped vCPU.
+    fn registers(&mut self, vcpu: VcpuId) -> Result<Registers>;
+
+    /// Writes the registers of a stopped vCPU.
+    fn set_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<()>;
+
+    /// Reads RAM at a guest-physical address; all of `buf` or an error.
+    /// Device memory is never read: it can have side effects.
+    fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()>;
+
+    /// Writes RAM at a guest-physical address; all of `data` or an error.
+    fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()>;
+
+    /// Arms the trapping facilities on every vCPU for the next `resume`:
+    /// the hardware slots, and whether planted int3s are to be intercepted.
+    /// All empty and false means no guest-debug flag is left set.
+    fn arm(&mut self, slots: &HwSlots, int3: bool) -> Result<()>;
+
+    /// Delivers the breakpoint exception (#BP) of the guest's own int3 at RIP
+    /// to the guest, with RIP moved behind it, at the next `resume`.
+    fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()>;
+
+    /// What the host traps; the first call may probe.
+    fn host_traps(&mut self) -> HostTraps;
+
+    /// Readable while [`Target::next_event`] has something.
+    fn event_fd(&self) -> BorrowedFd<'_>;
+
+    /// Takes the oldest event, if there is one; never waits.
+    fn next_event(&mut self) -> Option<Event>;
+}

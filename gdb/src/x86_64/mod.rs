@@ -1,0 +1,5 @@
+//! What is specific to x86-64 in debugging.
+
+mod registers;
+
+pub use registers::{Registers, Segment};
