@@ -132,6 +132,18 @@ pub enum Event {
     Reset,
 }
 
+/// What a stopped vCPU was doing, for `info threads`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activity {
+    /// Executing instructions.
+    #[default]
+    Running,
+    /// In HLT, waiting for an interrupt.
+    Halted,
+    /// An application processor that still waits for its start-up interrupt.
+    NotStarted,
+}
+
 /// The virtual machine as the debugger drives it.
 ///
 /// Stopping is all-or-nothing: after [`Target::pause`] returns, no vCPU runs
@@ -148,6 +160,11 @@ pub trait Target: Send {
 
     /// Registers of a stopped vCPU.
     fn registers(&mut self, vcpu: VcpuId) -> Result<Registers>;
+
+    /// What a stopped vCPU was doing. A VMM that cannot tell says `Running`.
+    fn activity(&mut self, _vcpu: VcpuId) -> Result<Activity> {
+        Ok(Activity::Running)
+    }
 
     /// Writes the registers of a stopped vCPU.
     fn set_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<()>;

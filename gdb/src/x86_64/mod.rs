@@ -2,4 +2,4 @@
 
 mod registers;
 
-pub use registers::{Registers, Segment};
+pub use registers::{Fpu, Registers, Segment};

@@ -14,7 +14,46 @@ pub struct Segment {
     pub big: bool,
 }
 
-/// The registers of one vCPU: general, segment and control.
+/// The x87 and SSE state, in the format of the FXSAVE image (SDM volume 1, 10.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fpu {
+    /// ST0 to ST7, 80-bit extended precision, least significant byte first.
+    pub st: [[u8; 10]; 8],
+    /// Control word.
+    pub fcw: u16,
+    /// Status word.
+    pub fsw: u16,
+    /// Abridged tag word: bit n is set when physical register n is not empty.
+    pub ftw: u8,
+    /// Opcode of the last x87 instruction.
+    pub fop: u16,
+    /// Address of the last x87 instruction.
+    pub fip: u64,
+    /// Address of its memory operand.
+    pub fdp: u64,
+    /// XMM0 to XMM15, least significant byte first.
+    pub xmm: [[u8; 16]; 16],
+    pub mxcsr: u32,
+}
+
+impl Default for Fpu {
+    /// The state after INIT and FNINIT.
+    fn default() -> Self {
+        Self {
+            st: [[0; 10]; 8],
+            fcw: 0x37f,
+            fsw: 0,
+            ftw: 0,
+            fop: 0,
+            fip: 0,
+            fdp: 0,
+            xmm: [[0; 16]; 16],
+            mxcsr: 0x1f80,
+        }
+    }
+}
+
+/// The registers of one vCPU: general, segment, control, x87 and SSE.
 ///
 /// Plain values as the architecture defines them; no KVM layout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,4 +76,5 @@ pub struct Registers {
     pub cr4: u64,
     pub cr8: u64,
     pub efer: u64,
+    pub fpu: Fpu,
 }
