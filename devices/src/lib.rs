@@ -6,4 +6,7 @@
 
 pub mod bus;
 pub mod hypervisor;
+pub mod power;
+pub mod rtc;
+pub mod serial;
 pub mod virtio;
