@@ -2,6 +2,9 @@
 
 #include "io.h"
 
+#define PIC_MASTER_MASK	0x21
+#define PIC_SLAVE_MASK	0xa1
+
 #define LAPIC_BASE	0xfee00000
 #define LAPIC_ID	0x20
 #define LAPIC_EOI	0xb0
@@ -29,6 +32,12 @@
 #define IOAPIC_WINDOW	0x10
 #define IOAPIC_ENTRY	0x10	/* two 32-bit registers an entry */
 #define ENTRY_MASKED	(1 << 16)
+
+void pic_disable(void)
+{
+	outb(PIC_MASTER_MASK, 0xff);
+	outb(PIC_SLAVE_MASK, 0xff);
+}
 
 void lapic_enable(void)
 {

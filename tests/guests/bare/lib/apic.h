@@ -3,6 +3,12 @@
 
 #include "types.h"
 
+/*
+ * Masks the two 8259s. KVM starts the boot CPU with LINT0 wired to them, so the
+ * PIT would arrive as vector 0, "divide error".
+ */
+void pic_disable(void);
+
 /* Enables this CPU's LAPIC. */
 void lapic_enable(void);
 

@@ -3,6 +3,9 @@
 
 #include "types.h"
 
+/* Turns the FIFO on; called by the runtime. */
+void console_init(void);
+
 /*
  * %c %s %d %u %x %%, `l` for 64 bits, a zero-padded width as in %08x.
  * One call is one piece of output even when several CPUs print.

@@ -111,7 +111,7 @@ static inline void pause(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
-/* Both work in ring 3 as well: enter_ring3() sets IOPL 3. */
+/* Ring 0 only. */
 static inline void interrupts_off(void)
 {
 	__asm__ volatile("cli" : : : "memory");

@@ -20,6 +20,3 @@
 /* How the loader started us: the second argument of runtime_start(). */
 #define BOOT_PVH	1
 #define BOOT_LINUX	2
-
-/* The IDT vector that ring 3 may call. */
-#define SYSCALL_VECTOR	0x80

@@ -36,11 +36,14 @@ static u64 read_boot_params(const u8 *boot_params)
 /* Called by start.S; `kind` says what `boot` points to. */
 void runtime_start(const void *boot, u32 kind)
 {
-	u64 rsdp = kind == BOOT_PVH ? read_start_info(boot) : read_boot_params(boot);
+	u64 rsdp;
 	int status;
 
+	console_init();
+	rsdp = kind == BOOT_PVH ? read_start_info(boot) : read_boot_params(boot);
 	traps_init();
 	traps_load(0);
+	pic_disable();
 	lapic_enable();
 	smp_init(rsdp);
 	status = main();

@@ -25,13 +25,6 @@ trap_stubs:
 	.set	vector, vector + 1
 	.endr
 
-	.balign	STUB_SIZE
-	.globl	syscall_stub
-syscall_stub:
-	pushq	$0
-	pushq	$SYSCALL_VECTOR
-	/* fall through */
-
 /*
  * Saves a struct trap_frame (traps.h) and calls trap_dispatch(frame). The CFI
  * lets gdb walk from a handler into the interrupted code, whatever its ring.
@@ -100,12 +93,7 @@ trap_entry:
 	.cfi_endproc
 	.size	trap_entry, . - trap_entry
 
-/*
- * void enter_ring3(void): returns to its caller in ring 3, on the same stack
- * and with IOPL 3, so that port I/O, cli and sti go on working.
- */
-#define FLAGS_IOPL3	(3 << 12)
-
+/* void enter_ring3(void): returns to its caller in ring 3, on the same stack. */
 	.globl	enter_ring3
 	.type	enter_ring3, @function
 enter_ring3:
@@ -117,12 +105,28 @@ enter_ring3:
 	pushq	$USER_DS
 	pushq	%rcx
 	pushfq
-	orq	$FLAGS_IOPL3, (%rsp)
 	pushq	$USER_CS
 	pushq	%rax
 	.cfi_adjust_cfa_offset 40
 	iretq
 	.cfi_endproc
 	.size	enter_ring3, . - enter_ring3
+
+/*
+ * void system_call(enum system_call number, const volatile u32 *value, u32 seen)
+ *
+ * The arguments are in rdi, rsi and rdx already. `ud2` is the one way from
+ * ring 3 to ring 0 that every host delivers: PVM turns `int $0x80` into #UD
+ * anyway and runs the target of `syscall` in ring 3.
+ */
+	.globl	system_call, system_call_instruction
+	.type	system_call, @function
+system_call:
+	.cfi_startproc
+system_call_instruction:
+	ud2
+	ret
+	.cfi_endproc
+	.size	system_call, . - system_call
 
 	.section .note.GNU-stack, "", @progbits

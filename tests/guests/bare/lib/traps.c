@@ -10,13 +10,13 @@
 #define STUB_SIZE	16
 
 #define GATE_INTERRUPT	0x8e	/* present, DPL 0, interrupt gate */
-#define GATE_DPL3	0x60
 #define TSS_AVAILABLE	0x89	/* present, DPL 0, 64-bit TSS */
 #define TRAP_STACK_SIZE	8192
+#define UD2_LENGTH	2
 
-enum syscall {
-	SYSCALL_LEAVE_RING3,
-	SYSCALL_WAIT,
+enum system_call {
+	CALL_LEAVE_RING3,
+	CALL_WAIT,
 };
 
 /* SDM vol. 3, 6.14.1 */
@@ -41,47 +41,56 @@ struct tss {
 	u16 io_map;
 } __attribute__((packed));
 
+/*
+ * Every TSS points to the one I/O bitmap behind them all: zeros, so all ports
+ * are allowed, and a last byte of ones that the processor asks for.
+ */
+struct task_state {
+	struct tss tss[MAX_CPUS];
+	u8 io_bitmap[65536 / 8];
+	u8 io_bitmap_end;
+} __attribute__((packed));
+
 struct table_pointer {
 	u16 limit;
 	u64 base;
 } __attribute__((packed));
 
-extern u8 trap_stubs[], syscall_stub[];
+extern u8 trap_stubs[], system_call_instruction[];
 extern u64 gdt[];
 
-static struct idt_gate idt[256];
-static struct tss tss[MAX_CPUS];
+void system_call(enum system_call number, const volatile u32 *value, u32 seen);
+
+static struct idt_gate idt[VECTOR_COUNT];
+static struct task_state task_state = { .io_bitmap_end = 0xff };
 static trap_handler handlers[VECTOR_COUNT];
 static NOINIT u8 trap_stacks[MAX_CPUS][TRAP_STACK_SIZE];
 
-static void set_gate(u32 vector, const u8 *entry, u8 type)
-{
-	u64 offset = (u64)entry;
-
-	idt[vector].offset_low = offset;
-	idt[vector].offset_middle = offset >> 16;
-	idt[vector].offset_high = offset >> 32;
-	idt[vector].selector = KERNEL_CS;
-	idt[vector].type = type;
-}
-
 void traps_init(void)
 {
-	for (u32 vector = 0; vector < VECTOR_COUNT; vector++)
-		set_gate(vector, trap_stubs + vector * STUB_SIZE, GATE_INTERRUPT);
-	set_gate(SYSCALL_VECTOR, syscall_stub, GATE_INTERRUPT | GATE_DPL3);
+	for (u32 vector = 0; vector < VECTOR_COUNT; vector++) {
+		u64 offset = (u64)trap_stubs + vector * STUB_SIZE;
+
+		idt[vector].offset_low = offset;
+		idt[vector].offset_middle = offset >> 16;
+		idt[vector].offset_high = offset >> 32;
+		idt[vector].selector = KERNEL_CS;
+		idt[vector].type = GATE_INTERRUPT;
+	}
 }
 
 void traps_load(u32 index)
 {
 	struct table_pointer idt_pointer = { sizeof(idt) - 1, (u64)idt };
+	struct tss *tss = &task_state.tss[index];
 	u16 selector = FIRST_TSS + index * 16;
-	u64 base = (u64)&tss[index];
+	u64 base = (u64)tss;
+	u64 limit = (u64)&task_state.io_bitmap_end - base;
 
-	tss[index].rsp0 = (u64)trap_stacks[index + 1];
-	tss[index].io_map = sizeof(struct tss);
+	tss->rsp0 = (u64)trap_stacks[index + 1];
+	tss->io_map = (u64)task_state.io_bitmap - base;
 
-	gdt[selector / 8] = (sizeof(struct tss) - 1) | (base & 0xffffff) << 16 |
+	gdt[selector / 8] = (limit & 0xffff) | (base & 0xffffff) << 16 |
 			    (u64)TSS_AVAILABLE << 40 | (base >> 24 & 0xff) << 56;
 	gdt[selector / 8 + 1] = base >> 32;
 
@@ -94,48 +103,53 @@ void traps_handle(u32 vector, trap_handler handler)
 	handlers[vector] = handler;
 }
 
-static void handle_syscall(struct trap_frame *frame)
+/* Ring 0, interrupts off. One asm: the shadow of sti covers the hlt. */
+static void sleep_while_equal(const volatile u32 *value, u32 seen)
 {
-	switch (frame->rax) {
-	case SYSCALL_LEAVE_RING3:
+	if (*value == seen)
+		__asm__ volatile("sti; hlt; cli" : : : "memory");
+}
+
+static void handle_system_call(struct trap_frame *frame)
+{
+	switch (frame->rdi) {
+	case CALL_LEAVE_RING3:
 		frame->cs = KERNEL_CS;
 		frame->ss = KERNEL_DS;
 		break;
-	case SYSCALL_WAIT:
-		wait_for_interrupt();
+	case CALL_WAIT:
+		sleep_while_equal((const volatile u32 *)frame->rsi, frame->rdx);
 		break;
-	default:
-		panic("unknown system call %lu at %lx", frame->rax, frame->rip);
 	}
+	frame->rip += UD2_LENGTH;
+}
+
+static void unhandled(const struct trap_frame *frame)
+{
+	u64 cr2;
+
+	__asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+	panic("vector %lu error %lx at %lx:%lx rsp %lx cr2 %lx", frame->vector, frame->error,
+	      frame->cs, frame->rip, frame->rsp, cr2);
 }
 
 /* Called by traps.S. */
 void trap_dispatch(struct trap_frame *frame)
 {
-	u64 cr2;
-
-	if (frame->vector == SYSCALL_VECTOR) {
-		handle_syscall(frame);
-		return;
-	}
-	if (handlers[frame->vector] == NULL) {
-		__asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
-		panic("vector %lu error %lx at %lx:%lx rsp %lx cr2 %lx", frame->vector,
-		      frame->error, frame->cs, frame->rip, frame->rsp, cr2);
-	}
-	handlers[frame->vector](frame);
+	if (frame->vector == VECTOR_INVALID_OPCODE &&
+	    frame->rip == (u64)system_call_instruction)
+		handle_system_call(frame);
+	else if (handlers[frame->vector])
+		handlers[frame->vector](frame);
+	else
+		unhandled(frame);
 	if (frame->vector >= VECTOR_FIRST_IRQ)
 		lapic_eoi();
 }
 
-static void syscall(enum syscall number)
-{
-	__asm__ volatile("int %0" : : "i"(SYSCALL_VECTOR), "a"((u64)number) : "memory");
-}
-
 void leave_ring3(void)
 {
-	syscall(SYSCALL_LEAVE_RING3);
+	system_call(CALL_LEAVE_RING3, NULL, 0);
 }
 
 u32 current_ring(void)
@@ -146,11 +160,15 @@ u32 current_ring(void)
 	return cs & 3;
 }
 
-void wait_for_interrupt(void)
+void wait_while_equal(const volatile u32 *value, u32 seen)
 {
-	if (current_ring() == 0)
-		/* One asm: the interrupt shadow of sti covers the hlt. */
-		__asm__ volatile("sti; hlt; cli" : : : "memory");
-	else
-		syscall(SYSCALL_WAIT);
+	u64 flags;
+
+	if (current_ring() == 3) {
+		system_call(CALL_WAIT, value, seen);
+		return;
+	}
+	__asm__ volatile("pushfq; popq %0; cli" : "=r"(flags) : : "memory");
+	sleep_while_equal(value, seen);
+	__asm__ volatile("pushq %0; popfq" : : "r"(flags) : "memory", "cc");
 }

@@ -32,7 +32,11 @@ void traps_load(u32 index);
  */
 void traps_handle(u32 vector, trap_handler handler);
 
-/* From ring 0 to ring 3 and back, on the same stack. */
+/*
+ * From ring 0 to ring 3 and back, on the same stack. Ring 3 may do port I/O
+ * (TSS bitmap) and MMIO, but not cli and sti: enter it with interrupts on.
+ * PVM hosts do not keep IOPL, so it is not used.
+ */
 void enter_ring3(void);
 void leave_ring3(void);
 
@@ -40,7 +44,8 @@ void leave_ring3(void);
 u32 current_ring(void);
 
 /*
- * Sleeps until an interrupt has been handled. Call with interrupts off, and
- * it returns with interrupts off: a condition tested before cannot be missed.
+ * Sleeps until an interrupt has been handled, unless `*value` is no longer
+ * `seen`. The test and the sleep are one step: an interrupt handler that
+ * changes `*value` cannot slip in between.
  */
-void wait_for_interrupt(void);
+void wait_while_equal(const volatile u32 *value, u32 seen);
