@@ -1,3 +1,111 @@
 //! virtio over MMIO (virtio 1.3, section 4.2).
+//!
+//! [`mmio::MmioTransport`] is the half of a device that the guest sees: the
+//! register window, the driver handshake and the queue addresses. The other
+//! half implements [`Device`], whose shape is that of vhost-user: features are
+//! agreed once, then single queues start and stop. Neither half walks a ring.
 
+pub mod counters;
+pub mod device_type;
+pub mod features;
+mod lifecycle;
+pub mod mmio;
 pub mod page;
+pub mod queue;
+mod rate_limit;
+pub mod spec;
+pub mod status;
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use vmm_sys_util::eventfd::EventFd;
+
+pub use device_type::DeviceType;
+pub use mmio::MmioTransport;
+pub use queue::QueueConfig;
+
+/// Guest RAM. Every region that a vhost-user backend is to see is backed by a file.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// Why a device could not do what the transport asked. Its text says what
+/// happened; the transport adds which device it happened to.
+pub type DeviceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a device's event descriptor had to say.
+#[derive(Debug)]
+pub enum DeviceEvent {
+    /// Nothing that the guest needs to know.
+    Nothing,
+    /// The device configuration space has other contents now.
+    ConfigChanged,
+    /// The device no longer works, and why. Reported once a breakage.
+    Broken(DeviceError),
+}
+
+/// The device behind a transport.
+///
+/// The transport calls [`activate`](Self::activate) once a handshake, then
+/// starts the queues that the driver configured, and stops every one that it
+/// started before the next handshake. All calls come with the transport's lock
+/// held, possibly on a vCPU thread: an implementation bounds its waits.
+pub trait Device: Send {
+    fn device_type(&self) -> DeviceType;
+
+    /// The largest size of each queue, in entries. Its length is the number of
+    /// queues, and does not change.
+    fn queue_max_sizes(&self) -> &[u16];
+
+    /// What the device can do (virtio 1.3, section 2.2), one bit a feature. The
+    /// transport withholds from the driver what it cannot itself do.
+    fn features(&self) -> u64;
+
+    /// Takes the features that the driver accepted, a subset of
+    /// [`features`](Self::features). No queue runs.
+    fn activate(&mut self, features: u64) -> Result<(), DeviceError>;
+
+    /// Starts a stopped queue. `kick` is readable when the driver has added
+    /// buffers, and may be already; a write to `call` interrupts the driver.
+    ///
+    /// On an error the queue counts as stopped.
+    fn start_queue(
+        &mut self,
+        index: u16,
+        queue: &QueueConfig,
+        kick: &EventFd,
+        call: &EventFd,
+    ) -> Result<(), DeviceError>;
+
+    /// Stops a queue and returns the index of the next available-ring entry it
+    /// would have taken. Afterwards the device touches neither the rings nor
+    /// the buffers of the queue. On an error the queue counts as stopped too.
+    /// Stopping a queue that is not running, or all of a device that is broken,
+    /// does nothing and returns 0.
+    fn stop_queue(&mut self, index: u16) -> Result<u16, DeviceError>;
+
+    /// All of the device configuration space (virtio 1.3, section 2.5).
+    fn read_config(&mut self) -> Result<Vec<u8>, DeviceError>;
+
+    /// The driver wrote `data` at `offset` of the configuration space.
+    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError>;
+
+    /// The driver reset the device. All queues are stopped already.
+    fn reset(&mut self);
+
+    /// A descriptor that is readable when [`handle_event`](Self::handle_event)
+    /// has something to do. It stays the same for the device's lifetime.
+    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Handles what made [`event_fd`](Self::event_fd) readable. Never blocks.
+    fn handle_event(&mut self) -> DeviceEvent {
+        DeviceEvent::Nothing
+    }
+}
+
+impl fmt::Debug for dyn Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.device_type())
+    }
+}

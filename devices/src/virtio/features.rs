@@ -1,0 +1,279 @@
+//! Feature bits (virtio 1.3, sections 2.2 and 6): offering, choosing, naming.
+
+use virtio_bindings::virtio_blk::*;
+use virtio_bindings::virtio_config::*;
+use virtio_bindings::virtio_net::*;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+use super::DeviceType;
+
+/// VIRTIO_F_VERSION_1: without it a device or a driver is of the legacy kind,
+/// which this transport does not do.
+pub const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+
+/// Bits that no driver is offered whatever the device says, and why.
+const WITHHELD: &[(u32, &str)] = &[
+    // Legacy only (section 6.4); some backends set them nevertheless.
+    (VIRTIO_F_NOTIFY_ON_EMPTY, "legacy"),
+    (VIRTIO_F_ANY_LAYOUT, "legacy"),
+    // Between frontend and backend only (vhost-user document).
+    (VHOST_F_LOG_ALL, "not the driver's"),
+    (VHOST_USER_F_PROTOCOL_FEATURES, "not the driver's"),
+    // What this transport cannot do.
+    (VIRTIO_F_ACCESS_PLATFORM, "there is no IOMMU"),
+    (VIRTIO_F_RING_PACKED, "rings are split"),
+    (VIRTIO_F_SR_IOV, "PCI only"),
+    (VIRTIO_F_NOTIFICATION_DATA, "a kick carries no data"),
+    (VIRTIO_F_NOTIF_CONFIG_DATA, "a kick carries no data"),
+    (VIRTIO_F_RING_RESET, "queues reset with the device"),
+    (VIRTIO_F_ADMIN_VQ, "PCI only"),
+];
+
+/// VHOST_F_LOG_ALL: the backend logs the pages it writes.
+pub const VHOST_F_LOG_ALL: u32 = 26;
+/// VHOST_USER_F_PROTOCOL_FEATURES: the backend speaks protocol features.
+pub const VHOST_USER_F_PROTOCOL_FEATURES: u32 = 30;
+
+/// `features` without those that this transport cannot offer to a driver.
+pub fn offerable(features: u64) -> u64 {
+    WITHHELD
+        .iter()
+        .fold(features, |left, (bit, _)| left & !(1 << bit))
+}
+
+/// The driver's choice cannot be accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FeaturesError {
+    #[error("it left out VIRTIO_F_VERSION_1; only drivers for virtio 1.0 and later work here")]
+    Legacy,
+    #[error("it took what was not offered: {}", .0.join(", "))]
+    NotOffered(Vec<String>),
+}
+
+/// The feature registers: what is offered, and what the driver has chosen so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Negotiation {
+    device_type: DeviceType,
+    offered: u64,
+    chosen: u64,
+    device_select: u32,
+    driver_select: u32,
+}
+
+impl Negotiation {
+    /// `features` are the device's own; the driver sees those of them that are
+    /// [`offerable`].
+    pub fn new(device_type: DeviceType, features: u64) -> Self {
+        Self {
+            device_type,
+            offered: offerable(features),
+            chosen: 0,
+            device_select: 0,
+            driver_select: 0,
+        }
+    }
+
+    /// Back to before the handshake.
+    pub fn reset(&mut self) {
+        self.chosen = 0;
+        self.device_select = 0;
+        self.driver_select = 0;
+    }
+
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    pub fn chosen(&self) -> u64 {
+        self.chosen
+    }
+
+    /// What the DeviceFeatures register reads.
+    pub fn device_half(&self) -> u32 {
+        match self.device_select {
+            0 => self.offered as u32,
+            1 => (self.offered >> u32::BITS) as u32,
+            _ => 0,
+        }
+    }
+
+    pub fn select_device_half(&mut self, select: u32) {
+        self.device_select = select;
+    }
+
+    pub fn select_driver_half(&mut self, select: u32) {
+        self.driver_select = select;
+    }
+
+    /// The driver writes the DriverFeatures register. Halves beyond the second
+    /// hold no feature that could be offered, hence none that could be accepted.
+    pub fn choose_half(&mut self, value: u32) {
+        let (low, high) = (u64::from(u32::MAX), u64::from(u32::MAX) << u32::BITS);
+        match self.driver_select {
+            0 => self.chosen = self.chosen & high | u64::from(value),
+            1 => self.chosen = self.chosen & low | u64::from(value) << u32::BITS,
+            _ => {}
+        }
+    }
+
+    /// Whether the driver's choice is acceptable (section 3.1.1, step 6).
+    pub fn check(&self) -> Result<(), FeaturesError> {
+        let excess = self.chosen & !self.offered;
+        if excess != 0 {
+            return Err(FeaturesError::NotOffered(names(self.device_type, excess)));
+        }
+        if self.chosen & VERSION_1 == 0 {
+            return Err(FeaturesError::Legacy);
+        }
+        Ok(())
+    }
+}
+
+/// The names of the bits set in `features`, lowest first. A bit without a name
+/// here is `bit N`.
+pub fn names(device_type: DeviceType, features: u64) -> Vec<String> {
+    let own: &[(u32, &str)] = match device_type {
+        DeviceType::BLK => BLK_NAMES,
+        DeviceType::NET => NET_NAMES,
+        _ => &[],
+    };
+    (0..u64::BITS)
+        .filter(|bit| features & (1 << bit) != 0)
+        .map(|bit| {
+            let known = GENERIC_NAMES.iter().chain(own).find(|(b, _)| *b == bit);
+            known.map_or_else(|| format!("bit {bit}"), |(_, name)| (*name).to_owned())
+        })
+        .collect()
+}
+
+/// Section 6, and the two bits of vhost-user.
+const GENERIC_NAMES: &[(u32, &str)] = &[
+    (VIRTIO_F_NOTIFY_ON_EMPTY, "NOTIFY_ON_EMPTY"),
+    (VHOST_F_LOG_ALL, "LOG_ALL"),
+    (VIRTIO_F_ANY_LAYOUT, "ANY_LAYOUT"),
+    (VIRTIO_RING_F_INDIRECT_DESC, "INDIRECT_DESC"),
+    (VIRTIO_RING_F_EVENT_IDX, "EVENT_IDX"),
+    (VHOST_USER_F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES"),
+    (VIRTIO_F_VERSION_1, "VERSION_1"),
+    (VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM"),
+    (VIRTIO_F_RING_PACKED, "RING_PACKED"),
+    (VIRTIO_F_IN_ORDER, "IN_ORDER"),
+    (VIRTIO_F_ORDER_PLATFORM, "ORDER_PLATFORM"),
+    (VIRTIO_F_SR_IOV, "SR_IOV"),
+    (VIRTIO_F_NOTIFICATION_DATA, "NOTIFICATION_DATA"),
+    (VIRTIO_F_NOTIF_CONFIG_DATA, "NOTIF_CONFIG_DATA"),
+    (VIRTIO_F_RING_RESET, "RING_RESET"),
+    (VIRTIO_F_ADMIN_VQ, "ADMIN_VQ"),
+];
+
+/// Section 5.2.3.
+const BLK_NAMES: &[(u32, &str)] = &[
+    (VIRTIO_BLK_F_SIZE_MAX, "BLK_SIZE_MAX"),
+    (VIRTIO_BLK_F_SEG_MAX, "BLK_SEG_MAX"),
+    (VIRTIO_BLK_F_GEOMETRY, "BLK_GEOMETRY"),
+    (VIRTIO_BLK_F_RO, "BLK_RO"),
+    (VIRTIO_BLK_F_BLK_SIZE, "BLK_BLK_SIZE"),
+    (VIRTIO_BLK_F_FLUSH, "BLK_FLUSH"),
+    (VIRTIO_BLK_F_TOPOLOGY, "BLK_TOPOLOGY"),
+    (VIRTIO_BLK_F_CONFIG_WCE, "BLK_CONFIG_WCE"),
+    (VIRTIO_BLK_F_MQ, "BLK_MQ"),
+    (VIRTIO_BLK_F_DISCARD, "BLK_DISCARD"),
+    (VIRTIO_BLK_F_WRITE_ZEROES, "BLK_WRITE_ZEROES"),
+    (VIRTIO_BLK_F_SECURE_ERASE, "BLK_SECURE_ERASE"),
+    (VIRTIO_BLK_F_ZONED, "BLK_ZONED"),
+];
+
+/// Section 5.1.3.
+const NET_NAMES: &[(u32, &str)] = &[
+    (VIRTIO_NET_F_CSUM, "NET_CSUM"),
+    (VIRTIO_NET_F_GUEST_CSUM, "NET_GUEST_CSUM"),
+    (VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "NET_CTRL_GUEST_OFFLOADS"),
+    (VIRTIO_NET_F_MTU, "NET_MTU"),
+    (VIRTIO_NET_F_MAC, "NET_MAC"),
+    (VIRTIO_NET_F_GUEST_TSO4, "NET_GUEST_TSO4"),
+    (VIRTIO_NET_F_GUEST_TSO6, "NET_GUEST_TSO6"),
+    (VIRTIO_NET_F_GUEST_ECN, "NET_GUEST_ECN"),
+    (VIRTIO_NET_F_GUEST_UFO, "NET_GUEST_UFO"),
+    (VIRTIO_NET_F_HOST_TSO4, "NET_HOST_TSO4"),
+    (VIRTIO_NET_F_HOST_TSO6, "NET_HOST_TSO6"),
+    (VIRTIO_NET_F_HOST_ECN, "NET_HOST_ECN"),
+    (VIRTIO_NET_F_HOST_UFO, "NET_HOST_UFO"),
+    (VIRTIO_NET_F_MRG_RXBUF, "NET_MRG_RXBUF"),
+    (VIRTIO_NET_F_STATUS, "NET_STATUS"),
+    (VIRTIO_NET_F_CTRL_VQ, "NET_CTRL_VQ"),
+    (VIRTIO_NET_F_CTRL_RX, "NET_CTRL_RX"),
+    (VIRTIO_NET_F_CTRL_VLAN, "NET_CTRL_VLAN"),
+    (VIRTIO_NET_F_CTRL_RX_EXTRA, "NET_CTRL_RX_EXTRA"),
+    (VIRTIO_NET_F_GUEST_ANNOUNCE, "NET_GUEST_ANNOUNCE"),
+    (VIRTIO_NET_F_MQ, "NET_MQ"),
+    (VIRTIO_NET_F_CTRL_MAC_ADDR, "NET_CTRL_MAC_ADDR"),
+    (VIRTIO_NET_F_DEVICE_STATS, "NET_DEVICE_STATS"),
+    (VIRTIO_NET_F_VQ_NOTF_COAL, "NET_VQ_NOTF_COAL"),
+    (VIRTIO_NET_F_NOTF_COAL, "NET_NOTF_COAL"),
+    (VIRTIO_NET_F_GUEST_USO4, "NET_GUEST_USO4"),
+    (VIRTIO_NET_F_GUEST_USO6, "NET_GUEST_USO6"),
+    (VIRTIO_NET_F_HOST_USO, "NET_HOST_USO"),
+    (VIRTIO_NET_F_HASH_REPORT, "NET_HASH_REPORT"),
+    (VIRTIO_NET_F_GUEST_HDRLEN, "NET_GUEST_HDRLEN"),
+    (VIRTIO_NET_F_RSS, "NET_RSS"),
+    (VIRTIO_NET_F_RSC_EXT, "NET_RSC_EXT"),
+    (VIRTIO_NET_F_STANDBY, "NET_STANDBY"),
+    (VIRTIO_NET_F_SPEED_DUPLEX, "NET_SPEED_DUPLEX"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_transport_cannot_do_is_not_offered() {
+        let offered = offerable(u64::MAX);
+        for bit in [24, 26, 27, 30, 33, 34, 37, 38, 39, 40, 41] {
+            assert_eq!(offered & (1 << bit), 0, "bit {bit}");
+        }
+        for bit in [0, 28, 29, 32, 35] {
+            assert_ne!(offered & (1 << bit), 0, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn halves_are_selected_apart() {
+        let mut registers = Negotiation::new(DeviceType::BLK, VERSION_1 | 1 << 9);
+        assert_eq!(registers.device_half(), 1 << 9);
+        registers.select_device_half(1);
+        assert_eq!(registers.device_half(), 1);
+        registers.select_device_half(2);
+        assert_eq!(registers.device_half(), 0);
+
+        registers.choose_half(1 << 9);
+        registers.select_driver_half(1);
+        registers.choose_half(1);
+        registers.select_driver_half(2);
+        registers.choose_half(u32::MAX);
+        assert_eq!(registers.chosen(), VERSION_1 | 1 << 9);
+    }
+
+    #[test]
+    fn a_legacy_choice_and_an_excessive_one_are_refused() {
+        let mut registers = Negotiation::new(DeviceType::BLK, VERSION_1 | 1 << 9);
+        assert_eq!(registers.check(), Err(FeaturesError::Legacy));
+        registers.select_driver_half(1);
+        registers.choose_half(1);
+        assert_eq!(registers.check(), Ok(()));
+        registers.select_driver_half(0);
+        registers.choose_half(1 << 6);
+        assert_eq!(
+            registers.check(),
+            Err(FeaturesError::NotOffered(vec!["BLK_BLK_SIZE".into()]))
+        );
+    }
+
+    #[test]
+    fn names_know_the_device_type() {
+        assert_eq!(
+            names(DeviceType::NET, 1 | VERSION_1),
+            ["NET_CSUM", "VERSION_1"]
+        );
+        assert_eq!(names(DeviceType::RNG, 1 | 1 << 29), ["bit 0", "EVENT_IDX"]);
+    }
+}

@@ -1,0 +1,182 @@
+//! Starting, stopping, resetting and breaking: where the driver's handshake
+//! meets the device.
+
+use std::error::Error;
+
+use super::mmio::MmioTransport;
+use super::status::{Status, Step};
+
+impl MmioTransport {
+    pub(super) fn write_status(&mut self, value: u32) {
+        let features = self.features;
+        match self.status.write(value, || features.check()) {
+            Ok(Step::Proceed) => {}
+            Ok(Step::Reset) => self.reset_device(),
+            Ok(Step::Start) => self.start(),
+            Ok(Step::GiveUp) => {
+                self.log_driver("it gave up on the device (FAILED)");
+                self.stop_queues();
+            }
+            Err(error) => self.log_driver_error("its handshake is wrong", &error),
+        }
+    }
+
+    /// DRIVER_OK: the device takes the features and starts the ready queues.
+    fn start(&mut self) {
+        if let Err(error) = self.device.activate(self.features.chosen()) {
+            return self.broken(error.as_ref());
+        }
+        for index in 0..self.queues.len() {
+            if self.queues[index].ready.is_some() && !self.start_queue(index) {
+                return;
+            }
+        }
+        tracing::debug!(device = %self.id, "started");
+    }
+
+    /// Starts a queue that is ready. When that fails the device needs a reset.
+    fn start_queue(&mut self, index: usize) -> bool {
+        let queue = &mut self.queues[index];
+        let Some(config) = queue.ready else {
+            return false;
+        };
+        // The number of queues is a u16's: they come from the device's list,
+        // and a QueueSel beyond it finds none.
+        let started = self
+            .device
+            .start_queue(index as u16, &config, &queue.kick, &queue.call);
+        match started {
+            Ok(()) => {
+                queue.running = true;
+                true
+            }
+            Err(error) => {
+                self.broken(error.as_ref());
+                false
+            }
+        }
+    }
+
+    /// QueueReady = 1. A queue that cannot be is not ready, as the driver may see.
+    pub(super) fn make_queue_ready(&mut self, index: usize) {
+        let queue = &mut self.queues[index];
+        match queue.setup.check(queue.max_size, &self.memory) {
+            Ok(config) => queue.ready = Some(config),
+            Err(error) => {
+                let what = format!("its queue {index} is wrong");
+                return self.log_driver_error(&what, &error);
+            }
+        }
+        if self.is_live() {
+            self.start_queue(index);
+        }
+    }
+
+    /// QueueReady = 0.
+    pub(super) fn retire_queue(&mut self, index: usize) {
+        self.stop_queue(index);
+        self.queues[index].ready = None;
+    }
+
+    fn stop_queues(&mut self) {
+        for index in 0..self.queues.len() {
+            self.stop_queue(index);
+        }
+    }
+
+    fn stop_queue(&mut self, index: usize) {
+        if !std::mem::take(&mut self.queues[index].running) {
+            return;
+        }
+        if let Err(error) = self.device.stop_queue(index as u16) {
+            self.log_device_error("cannot stop a queue in order", error.as_ref());
+        }
+    }
+
+    /// Status = 0 (virtio 1.3, section 4.2.2.1).
+    pub(super) fn reset_device(&mut self) {
+        self.counters.resets += 1;
+        self.stop_queues();
+        self.device.reset();
+        for queue in &mut self.queues {
+            queue.ready = None;
+            queue.setup = Default::default();
+        }
+        self.features.reset();
+        self.status = Status::default();
+        self.config_pending = false;
+    }
+
+    /// The driver wrote to the configuration space; what it then reads is up to
+    /// the device, which may refuse the write and still be sound.
+    pub(super) fn write_device_config(&mut self, offset: u32, data: &[u8]) {
+        if let Err(error) = self.device.write_config(offset, data) {
+            self.log_device_error("cannot write its configuration space", error.as_ref());
+        }
+        self.refresh_config();
+    }
+
+    /// The device changed its configuration space by itself.
+    pub(super) fn config_changed(&mut self) {
+        self.refresh_config();
+        self.announce_config_change();
+    }
+
+    fn refresh_config(&mut self) {
+        match self.device.read_config() {
+            Ok(config) if config != self.config => self.set_config(config),
+            Ok(_) => {}
+            Err(error) => self.broken(error.as_ref()),
+        }
+    }
+
+    /// The device does not work any more: the driver is told to reset it
+    /// (section 2.1.2), and all else goes on.
+    pub(super) fn broken(&mut self, reason: &(dyn Error + 'static)) {
+        self.log_device_error("device needs a reset", reason);
+        self.stop_queues();
+        self.status.set_needs_reset();
+        self.announce_config_change();
+    }
+
+    /// Interrupts the driver for a change of configuration or status. Before
+    /// DRIVER_OK it is not to be interrupted, and will read both anyway.
+    fn announce_config_change(&mut self) {
+        if !self.status.contains(Status::DRIVER_OK) {
+            return;
+        }
+        self.config_pending = true;
+        self.counters.config_interrupts += 1;
+        self.publish();
+        if let Err(error) = self.config_call.write(1) {
+            self.log_device_error("cannot interrupt the driver", &error);
+        }
+    }
+
+    /// Whether queues that become ready are to run at once.
+    fn is_live(&self) -> bool {
+        self.status.contains(Status::DRIVER_OK)
+            && !self.status.contains(Status::NEEDS_RESET)
+            && !self.status.contains(Status::FAILED)
+    }
+
+    pub(super) fn log_driver(&mut self, what: &str) {
+        if let Some(suppressed) = self.guest_log.admit() {
+            tracing::warn!(device = %self.id, suppressed, "the guest's driver is at fault: {what}");
+        }
+    }
+
+    fn log_driver_error(&mut self, what: &str, error: &(dyn Error + 'static)) {
+        if let Some(suppressed) = self.guest_log.admit() {
+            tracing::warn!(device = %self.id, suppressed, error, "the guest's driver is at fault: {what}");
+        }
+    }
+
+    /// A guest can bring these about again and again, by resetting a device
+    /// that stays broken.
+    fn log_device_error(&mut self, what: &str, error: &(dyn Error + 'static)) {
+        if let Some(suppressed) = self.guest_log.admit() {
+            tracing::error!(device = %self.id, suppressed, error, "{what}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The register front of a device (virtio 1.3, section 4.2.2).
+//!
+//! What the guest reads is always in the [`RegisterPage`]; what it writes
+//! changes the state here, from which the page is published anew.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::counters::{Counters, QueueInfo, TransportInfo};
+use super::features::{self, Negotiation, VERSION_1};
+use super::page::{CONFIG_MAX, RegisterPage};
+use super::queue::{self, Half, Part, QueueConfig, QueueSetup};
+use super::rate_limit::RateLimit;
+use super::spec::{self, InterruptBits, Register};
+use super::status::Status;
+use super::{Device, DeviceError, DeviceEvent, GuestMemory};
+use crate::bus::{AccessError, BusDevice};
+use crate::hypervisor::Hypervisor;
+
+/// Log lines about one guest driver's mistakes: this many in this time.
+const GUEST_LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
+
+/// A transport could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("device {id}: {what}")]
+    Host {
+        id: String,
+        what: &'static str,
+        source: io::Error,
+    },
+    #[error("device {id}: cannot read its configuration space")]
+    Config { id: String, source: DeviceError },
+    #[error("device {id} does not offer VIRTIO_F_VERSION_1: legacy devices are not supported")]
+    Legacy { id: String },
+    #[error(
+        "device {id} has queue sizes {sizes:?}: not one or more powers of two up to {}",
+        queue::MAX_SIZE
+    )]
+    QueueSizes { id: String, sizes: Vec<u16> },
+}
+
+/// One queue: its registers, and the event descriptors that outlive resets.
+pub(super) struct Queue {
+    pub(super) max_size: u16,
+    pub(super) setup: QueueSetup,
+    pub(super) ready: Option<QueueConfig>,
+    pub(super) running: bool,
+    /// Signalled by the guest's QueueNotify.
+    pub(super) kick: EventFd,
+    /// Raises the interrupt when signalled.
+    pub(super) call: EventFd,
+}
+
+/// A virtio-mmio device on the bus.
+pub struct MmioTransport {
+    pub(super) id: String,
+    pub(super) device: Box<dyn Device>,
+    pub(super) memory: Arc<GuestMemory>,
+    page: Arc<RegisterPage>,
+    pub(super) status: Status,
+    pub(super) features: Negotiation,
+    pub(super) queues: Vec<Queue>,
+    queue_select: u32,
+    /// Raises the interrupt for a configuration change.
+    pub(super) config_call: EventFd,
+    pub(super) config_pending: bool,
+    /// Counts the InterruptACKs of used buffers; nobody waits on it.
+    acknowledged: EventFd,
+    /// What the guest reads of the configuration space.
+    pub(super) config: Vec<u8>,
+    config_generation: u32,
+    pub(super) counters: Counters,
+    pub(super) guest_log: RateLimit,
+}
+
+impl MmioTransport {
+    /// Puts `device` behind a register window at `base` and wires its events to
+    /// the hypervisor: kicks and acknowledgements by ioeventfd, interrupts on
+    /// `gsi` by irqfd, reads by a read-only mapping where the host has them.
+    ///
+    /// The caller puts the transport on the bus, at `base` with a length of
+    /// [`PAGE_SIZE`](super::page::PAGE_SIZE).
+    pub fn new(
+        id: String,
+        mut device: Box<dyn Device>,
+        memory: Arc<GuestMemory>,
+        base: GuestAddress,
+        gsi: u32,
+        hypervisor: &dyn Hypervisor,
+    ) -> Result<Self, Error> {
+        if device.features() & VERSION_1 == 0 {
+            return Err(Error::Legacy { id });
+        }
+        let config = match device.read_config() {
+            Ok(config) => config,
+            Err(source) => return Err(Error::Config { id, source }),
+        };
+        let queues = Self::new_queues(&id, device.queue_max_sizes())?;
+        let host = |what| {
+            let id = id.clone();
+            move |source| Error::Host { id, what, source }
+        };
+        let mut transport = Self {
+            features: Negotiation::new(device.device_type(), device.features()),
+            memory,
+            page: Arc::new(RegisterPage::new().map_err(host("cannot map its register page"))?),
+            status: Status::default(),
+            queues,
+            queue_select: 0,
+            config_call: event_fd().map_err(host("cannot make an eventfd"))?,
+            config_pending: false,
+            acknowledged: event_fd().map_err(host("cannot make an eventfd"))?,
+            config: Vec::new(),
+            config_generation: 0,
+            counters: Counters::default(),
+            guest_log: GUEST_LOG,
+            device,
+            id,
+        };
+        transport.set_config(config);
+        transport.publish_identity();
+        transport.publish();
+        transport.wire(base, gsi, hypervisor)?;
+        Ok(transport)
+    }
+
+    fn new_queues(id: &str, sizes: &[u16]) -> Result<Vec<Queue>, Error> {
+        let valid = |size: &u16| size.is_power_of_two() && *size <= queue::MAX_SIZE;
+        if sizes.is_empty() || !sizes.iter().all(valid) {
+            return Err(Error::QueueSizes {
+                id: id.to_owned(),
+                sizes: sizes.to_vec(),
+            });
+        }
+        let new_queue = |&max_size: &u16| {
+            Ok(Queue {
+                max_size,
+                setup: QueueSetup::default(),
+                ready: None,
+                running: false,
+                kick: event_fd()?,
+                call: event_fd()?,
+            })
+        };
+        let queues: io::Result<Vec<_>> = sizes.iter().map(new_queue).collect();
+        queues.map_err(|source| Error::Host {
+            id: id.to_owned(),
+            what: "cannot make an eventfd",
+            source,
+        })
+    }
+
+    /// Ties the event descriptors and the page to the hypervisor, for good.
+    fn wire(&self, base: GuestAddress, gsi: u32, hypervisor: &dyn Hypervisor) -> Result<(), Error> {
+        let host = |what| {
+            move |source| Error::Host {
+                id: self.id.clone(),
+                what,
+                source,
+            }
+        };
+        let register = |register: Register| GuestAddress(base.0 + register.offset() as u64);
+        let notify = register(Register::QueueNotify);
+        for (index, queue) in (0..).zip(&self.queues) {
+            hypervisor
+                .add_ioeventfd(notify, index, &queue.kick)
+                .map_err(host("cannot route its queue notifications to an eventfd"))?;
+            hypervisor
+                .add_irqfd(gsi, &queue.call)
+                .map_err(host("cannot route an eventfd to its interrupt"))?;
+        }
+        hypervisor
+            .add_irqfd(gsi, &self.config_call)
+            .map_err(host("cannot route an eventfd to its interrupt"))?;
+        hypervisor
+            .add_ioeventfd(
+                register(Register::InterruptAck),
+                InterruptBits::USED_BUFFER,
+                &self.acknowledged,
+            )
+            .map_err(host(
+                "cannot route its interrupt acknowledgements to an eventfd",
+            ))?;
+        match hypervisor.map_read_only(base, &self.page) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                tracing::info!(device = %self.id, "register reads will exit: the host has no read-only memory slots");
+                Ok(())
+            }
+            result => result.map_err(host("cannot map its register page into the guest")),
+        }
+    }
+
+    /// The descriptor to wait on, for as long as the transport exists; readable
+    /// when [`handle_event`](Self::handle_event) is to be called.
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.device.event_fd()
+    }
+
+    /// Handles what made [`event_fd`](Self::event_fd) readable, does to the
+    /// guest what follows from it, and says what it was.
+    ///
+    /// Wait for the transport's lock with `try_lock` and come back later: a
+    /// vCPU that configures the device may hold it until a backend's deadline.
+    pub fn handle_event(&mut self) -> DeviceEvent {
+        let event = self.device.handle_event();
+        match &event {
+            DeviceEvent::Nothing => {}
+            DeviceEvent::ConfigChanged => self.config_changed(),
+            DeviceEvent::Broken(reason) => self.broken(reason.as_ref()),
+        }
+        self.publish();
+        event
+    }
+
+    /// The machine resets: as if the driver had reset the device.
+    pub fn reset(&mut self) {
+        self.reset_device();
+        self.publish();
+    }
+
+    /// The transport as it stands.
+    pub fn info(&mut self) -> TransportInfo {
+        self.count_acknowledged();
+        let device_type = self.device.device_type();
+        let queue_info = |queue: &Queue| QueueInfo {
+            max_size: queue.max_size,
+            ready: queue.ready,
+            running: queue.running,
+        };
+        TransportInfo {
+            id: self.id.clone(),
+            device_type,
+            status: self.status.to_string(),
+            features_offered: features::names(device_type, self.features.offered()),
+            features_chosen: features::names(device_type, self.features.chosen()),
+            queues: self.queues.iter().map(queue_info).collect(),
+            counters: self.counters,
+        }
+    }
+
+    /// Takes over the count of the eventfd that the kernel adds to.
+    fn count_acknowledged(&mut self) {
+        // An error means that there was nothing to count.
+        self.counters.interrupts_acknowledged += self.acknowledged.read().unwrap_or(0);
+    }
+
+    /// Registers that never change.
+    fn publish_identity(&self) {
+        let device_id = self.device.device_type().id();
+        for (register, value) in [
+            (Register::MagicValue, spec::MAGIC),
+            (Register::Version, spec::VERSION),
+            (Register::DeviceId, device_id),
+            (Register::VendorId, spec::VENDOR),
+            // No shared memory region exists (section 4.2.2, ShmLen).
+            (Register::ShmLenLow, u32::MAX),
+            (Register::ShmLenHigh, u32::MAX),
+            (Register::ShmBaseLow, u32::MAX),
+            (Register::ShmBaseHigh, u32::MAX),
+        ] {
+            self.page.publish(register, value);
+        }
+    }
+
+    /// Registers that follow from the state.
+    pub(super) fn publish(&self) {
+        let queue = self.queues.get(self.queue_select as usize);
+        let ready = queue.is_some_and(|queue| queue.ready.is_some());
+        let size_max = queue.map_or(0, |queue| queue.max_size);
+        for (register, value) in [
+            (Register::DeviceFeatures, self.features.device_half()),
+            (Register::QueueSizeMax, size_max.into()),
+            (Register::QueueReady, ready.into()),
+            (Register::InterruptStatus, self.interrupt_status()),
+            (Register::Status, self.status.bits()),
+        ] {
+            self.page.publish(register, value);
+        }
+    }
+
+    /// The backend raises interrupts without us, so that we cannot know when
+    /// one is pending. Only a real interrupt makes the driver look, therefore
+    /// the used-buffer bit always reads 1: the worst is a look at an empty ring.
+    fn interrupt_status(&self) -> u32 {
+        let config = if self.config_pending {
+            InterruptBits::CONFIG_CHANGE
+        } else {
+            0
+        };
+        InterruptBits::USED_BUFFER | config
+    }
+
+    /// Makes `config` what the guest reads.
+    ///
+    /// The generation (section 2.5.3) changes before and after: a read that
+    /// overlaps the update sees two different ones, unless it fits in between
+    /// whole, and then the interrupt that follows makes the driver read again.
+    pub(super) fn set_config(&mut self, mut config: Vec<u8>) {
+        config.truncate(CONFIG_MAX);
+        self.publish_generation();
+        self.page.publish_config(&config);
+        self.publish_generation();
+        self.config = config;
+    }
+
+    fn publish_generation(&mut self) {
+        self.config_generation = self.config_generation.wrapping_add(1);
+        self.page
+            .publish(Register::ConfigGeneration, self.config_generation);
+    }
+
+    fn write_register(&mut self, register: Register, value: u32) -> Result<(), AccessError> {
+        match register {
+            Register::DeviceFeaturesSel => self.features.select_device_half(value),
+            Register::DriverFeatures => self.choose_features(value),
+            Register::DriverFeaturesSel => self.features.select_driver_half(value),
+            Register::QueueSel => self.queue_select = value,
+            Register::QueueSize => self.set_up_queue(|setup| setup.size = value),
+            Register::QueueReady => self.write_queue_ready(value),
+            Register::QueueNotify => self.notify(value),
+            Register::InterruptAck => self.acknowledge_interrupt(value),
+            Register::Status => self.write_status(value),
+            Register::QueueDescLow => self.set_address(Part::Descriptors, Half::Low, value),
+            Register::QueueDescHigh => self.set_address(Part::Descriptors, Half::High, value),
+            Register::QueueDriverLow => self.set_address(Part::Available, Half::Low, value),
+            Register::QueueDriverHigh => self.set_address(Part::Available, Half::High, value),
+            Register::QueueDeviceLow => self.set_address(Part::Used, Half::Low, value),
+            Register::QueueDeviceHigh => self.set_address(Part::Used, Half::High, value),
+            // There is one answer for all regions: that they are absent.
+            Register::ShmSel => {}
+            Register::QueueReset => return Err(AccessError::NoRegister),
+            Register::MagicValue
+            | Register::Version
+            | Register::DeviceId
+            | Register::VendorId
+            | Register::DeviceFeatures
+            | Register::QueueSizeMax
+            | Register::InterruptStatus
+            | Register::ShmLenLow
+            | Register::ShmLenHigh
+            | Register::ShmBaseLow
+            | Register::ShmBaseHigh
+            | Register::ConfigGeneration => return Err(AccessError::ReadOnly),
+        }
+        Ok(())
+    }
+
+    fn choose_features(&mut self, value: u32) {
+        if self.status.contains(Status::FEATURES_OK) {
+            return self.log_driver("it chose features after FEATURES_OK");
+        }
+        self.features.choose_half(value);
+    }
+
+    fn set_address(&mut self, part: Part, half: Half, value: u32) {
+        self.set_up_queue(|setup| setup.set_address(part, half, value));
+    }
+
+    fn set_up_queue(&mut self, change: impl FnOnce(&mut QueueSetup)) {
+        match self.queues.get_mut(self.queue_select as usize) {
+            Some(queue) if queue.ready.is_none() => change(&mut queue.setup),
+            Some(_) => self.log_driver("it configured a queue that is ready"),
+            None => self.log_driver("it configured a queue that does not exist"),
+        }
+    }
+
+    fn write_queue_ready(&mut self, value: u32) {
+        let index = self.queue_select as usize;
+        let Some(queue) = self.queues.get(index) else {
+            return self.log_driver("it made a queue ready that does not exist");
+        };
+        match (value, queue.ready) {
+            (0, Some(_)) => self.retire_queue(index),
+            (1, None) => self.make_queue_ready(index),
+            (0 | 1, _) => {}
+            _ => self.log_driver("it wrote neither 0 nor 1 to QueueReady"),
+        }
+    }
+
+    /// A notification that exited: the host did not match it in the kernel.
+    fn notify(&mut self, value: u32) {
+        self.counters.notify_exits += 1;
+        match self.queues.get(value as usize) {
+            // An error means that the counter is full: the kick is there.
+            Some(queue) => drop(queue.kick.write(1)),
+            None => self.log_driver("it notified a queue that does not exist"),
+        }
+    }
+
+    fn acknowledge_interrupt(&mut self, value: u32) {
+        if value & InterruptBits::USED_BUFFER != 0 {
+            self.counters.interrupts_acknowledged += 1;
+        }
+        if value & InterruptBits::CONFIG_CHANGE != 0 {
+            self.config_pending = false;
+        }
+    }
+
+    fn write_config_space(&mut self, offset: usize, data: &[u8]) -> Result<(), AccessError> {
+        let end = offset + data.len();
+        if end > self.config.len() {
+            return Err(AccessError::NoRegister);
+        }
+        self.write_device_config(offset as u32, data);
+        Ok(())
+    }
+}
+
+impl BusDevice for MmioTransport {
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), AccessError> {
+        self.counters.read_exits += 1;
+        self.page.read(offset, data).ok_or(AccessError::CrossesEnd)
+    }
+
+    /// Control registers take aligned 32-bit accesses only (section 4.2.2.2).
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
+        self.counters.write_exits += 1;
+        let result = match offset.checked_sub(spec::CONFIG_OFFSET as u64) {
+            Some(offset) => self.write_config_space(offset as usize, data),
+            None => {
+                let register = Register::at(offset).ok_or(AccessError::NoRegister)?;
+                let bytes = data.try_into().map_err(|_| AccessError::Width)?;
+                self.write_register(register, u32::from_le_bytes(bytes))
+            }
+        };
+        self.publish();
+        result
+    }
+}
+
+/// Non-blocking, since it is shared with processes that may read it twice.
+fn event_fd() -> io::Result<EventFd> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+}
