@@ -9,4 +9,5 @@ pub mod hypervisor;
 pub mod power;
 pub mod rtc;
 pub mod serial;
+pub mod vhost_user;
 pub mod virtio;

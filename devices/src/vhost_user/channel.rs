@@ -1,0 +1,321 @@
+//! The message channel to a backend.
+//!
+//! The `vhost` crate's frontend waits for ever for a reply; this channel gives
+//! up at a deadline and says which message it waited for. After any error but a
+//! refusal, the two sides may be out of step: the connection is of no more use.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use vhost::vhost_user::message::FrontendReq;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use super::deadline::Deadline;
+use super::message::{Message, Reply, Request};
+
+/// Length of a message header: request, flags and payload size.
+const HEADER_SIZE: usize = 12;
+
+/// Header flags (vhost-user document, "Header").
+const VERSION: u32 = 1;
+const VERSION_MASK: u32 = 0x3;
+const REPLY: u32 = 1 << 2;
+const NEED_REPLY: u32 = 1 << 3;
+
+/// An exchange with the backend failed. `message` is what was being said.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    #[error(
+        "the backend did not answer {message:?} within {waited:?} ({received} of {expected} bytes came)"
+    )]
+    Late {
+        message: FrontendReq,
+        waited: Duration,
+        received: usize,
+        expected: usize,
+    },
+    #[error("the backend did not take {message:?} within {waited:?}")]
+    Stuck {
+        message: FrontendReq,
+        waited: Duration,
+    },
+    #[error(
+        "the backend closed the connection instead of answering {message:?} ({received} of {expected} bytes came); its own log may say why"
+    )]
+    Closed {
+        message: FrontendReq,
+        received: usize,
+        expected: usize,
+    },
+    #[error("cannot exchange {message:?} with the backend")]
+    Io {
+        message: FrontendReq,
+        source: io::Error,
+    },
+    #[error(
+        "the backend answered {message:?} with request {found}, flags {flags:#x}: that is no reply to it"
+    )]
+    NotTheReply {
+        message: FrontendReq,
+        found: u32,
+        flags: u32,
+    },
+    #[error(
+        "the backend answered {message:?} with a payload of {found} bytes, which it cannot have"
+    )]
+    ReplySize { message: FrontendReq, found: usize },
+    #[error("the backend refused {message:?} (it answered {code})")]
+    Refused { message: FrontendReq, code: u64 },
+}
+
+impl ChannelError {
+    /// Whether the two sides are still in step.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+/// What the backend did while nothing was asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    Quiet,
+    Closed,
+    Spoke,
+}
+
+/// A connection to a backend.
+#[derive(Debug)]
+pub struct Channel {
+    stream: UnixStream,
+    /// Whether VHOST_USER_PROTOCOL_F_REPLY_ACK is negotiated.
+    acks: bool,
+}
+
+impl Channel {
+    /// `stream` is connected and in blocking mode.
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            acks: false,
+        }
+    }
+
+    /// From now on the backend acknowledges what has no reply of its own.
+    pub fn expect_acks(&mut self) {
+        self.acks = true;
+    }
+
+    /// Whether a message told has been carried out when it returns.
+    pub fn acks(&self) -> bool {
+        self.acks
+    }
+
+    /// Sends a request and waits for its reply.
+    pub fn ask<R: Request>(
+        &mut self,
+        request: &R,
+        deadline: &Deadline,
+    ) -> Result<R::Reply, ChannelError> {
+        self.send(request, 0, deadline)?;
+        self.receive(R::CODE, deadline)
+    }
+
+    /// Sends a message without a reply, and waits for the acknowledgement where
+    /// that is negotiated.
+    pub fn tell<M: Message>(
+        &mut self,
+        message: &M,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        if !self.acks {
+            return self.send(message, 0, deadline);
+        }
+        self.send(message, NEED_REPLY, deadline)?;
+        match self.receive(M::CODE, deadline)? {
+            0 => Ok(()),
+            code => Err(ChannelError::Refused {
+                message: M::CODE,
+                code,
+            }),
+        }
+    }
+
+    /// What happened on the connection while nothing was asked. Never blocks.
+    pub fn idle(&mut self) -> io::Result<Idle> {
+        self.stream.set_nonblocking(true)?;
+        let result = (&self.stream).read(&mut [0]);
+        self.stream.set_nonblocking(false)?;
+        match result {
+            Ok(0) => Ok(Idle::Closed),
+            Ok(_) => Ok(Idle::Spoke),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(Idle::Quiet),
+                ErrorKind::ConnectionReset => Ok(Idle::Closed),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn send<M: Message>(
+        &mut self,
+        message: &M,
+        flags: u32,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        let mut bytes = vec![0; HEADER_SIZE];
+        message.encode(&mut bytes);
+        let header = Header {
+            request: M::CODE.into(),
+            flags: VERSION | flags,
+            size: (bytes.len() - HEADER_SIZE) as u32,
+        };
+        bytes[..HEADER_SIZE].copy_from_slice(&header.to_bytes());
+        self.write_all(M::CODE, &bytes, &message.fds(), deadline)
+    }
+
+    /// The descriptors go with the first byte.
+    fn write_all(
+        &mut self,
+        message: FrontendReq,
+        mut bytes: &[u8],
+        mut fds: &[RawFd],
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        while !bytes.is_empty() {
+            let Some(left) = deadline.left() else {
+                let waited = deadline.budget();
+                return Err(ChannelError::Stuck { message, waited });
+            };
+            let io_error = |source| ChannelError::Io { message, source };
+            self.stream
+                .set_write_timeout(Some(left))
+                .map_err(io_error)?;
+            match self.stream.send_with_fds(&[bytes], fds) {
+                Ok(sent) => {
+                    bytes = &bytes[sent..];
+                    fds = &[];
+                }
+                Err(error) => match io::Error::from(error) {
+                    error if may_go_on(&error) => {}
+                    error if error.kind() == ErrorKind::BrokenPipe => {
+                        return Err(ChannelError::Closed {
+                            message,
+                            received: 0,
+                            expected: 0,
+                        });
+                    }
+                    error => return Err(io_error(error)),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn receive<R: Reply>(
+        &mut self,
+        message: FrontendReq,
+        deadline: &Deadline,
+    ) -> Result<R, ChannelError> {
+        let mut header = [0; HEADER_SIZE];
+        self.read_exact(message, &mut header, deadline)?;
+        let header = Header::from_bytes(header);
+        let is_reply = header.request == u32::from(message)
+            && header.flags & VERSION_MASK == VERSION
+            && header.flags & REPLY != 0;
+        if !is_reply {
+            return Err(ChannelError::NotTheReply {
+                message,
+                found: header.request,
+                flags: header.flags,
+            });
+        }
+        let found = header.size as usize;
+        let wrong_size = ChannelError::ReplySize { message, found };
+        if found > R::MAX_SIZE {
+            return Err(wrong_size);
+        }
+        let mut payload = vec![0; found];
+        self.read_exact(message, &mut payload, deadline)?;
+        R::decode(&payload).ok_or(wrong_size)
+    }
+
+    /// Descriptors that come along unasked are closed by the kernel, since
+    /// nothing here makes room for them.
+    fn read_exact(
+        &mut self,
+        message: FrontendReq,
+        buffer: &mut [u8],
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        let expected = buffer.len();
+        let mut received = 0;
+        while received < expected {
+            let Some(left) = deadline.left() else {
+                return Err(ChannelError::Late {
+                    message,
+                    waited: deadline.budget(),
+                    received,
+                    expected,
+                });
+            };
+            let io_error = |source| ChannelError::Io { message, source };
+            self.stream.set_read_timeout(Some(left)).map_err(io_error)?;
+            let closed = ChannelError::Closed {
+                message,
+                received,
+                expected,
+            };
+            match (&self.stream).read(&mut buffer[received..]) {
+                Ok(0) => return Err(closed),
+                Ok(count) => received += count,
+                Err(error) if may_go_on(&error) => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(closed),
+                Err(error) => return Err(io_error(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// A timeout, which the caller measures, or a signal to the thread.
+fn may_go_on(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+/// A message header, in the byte order of the machine.
+struct Header {
+    request: u32,
+    flags: u32,
+    size: u32,
+}
+
+impl Header {
+    fn to_bytes(&self) -> [u8; HEADER_SIZE] {
+        let mut bytes = [0; HEADER_SIZE];
+        let fields = [self.request, self.flags, self.size];
+        for (to, from) in bytes.chunks_exact_mut(size_of::<u32>()).zip(fields) {
+            to.copy_from_slice(&from.to_ne_bytes());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: [u8; HEADER_SIZE]) -> Self {
+        let [r0, r1, r2, r3, f0, f1, f2, f3, s0, s1, s2, s3] = bytes;
+        Self {
+            request: u32::from_ne_bytes([r0, r1, r2, r3]),
+            flags: u32::from_ne_bytes([f0, f1, f2, f3]),
+            size: u32::from_ne_bytes([s0, s1, s2, s3]),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What can go wrong between a device and its backend.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES;
+
+use super::channel::ChannelError;
+use crate::virtio::DeviceType;
+
+/// A backend failed its device.
+#[derive(Debug, thiserror::Error)]
+#[error("device {id}: vhost-user backend at {}", socket.display())]
+pub struct Error {
+    pub id: String,
+    pub socket: PathBuf,
+    #[source]
+    pub problem: Problem,
+}
+
+/// How it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error(
+        "cannot connect within {waited:?}; start the backend first, and check that socket= is the path it listens on"
+    )]
+    Connect { waited: Duration, source: io::Error },
+    #[error("the socket path has {len} bytes, more than the {max} that a Unix socket can have")]
+    PathTooLong { len: usize, max: usize },
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("the connection was lost before")]
+    Lost,
+    #[error("the backend closed the connection; its own log may say why")]
+    Closed,
+    #[error(
+        "the backend sent something that was not asked for, and cannot be trusted to be in step"
+    )]
+    Unasked,
+    #[error("cannot wait for the backend's socket")]
+    Events(#[source] io::Error),
+    #[error("{asked} queues were asked for and the backend has {found}")]
+    TooManyQueues { asked: u16, found: u64 },
+    #[error("queues={0} is not possible: a network device has pairs of queues")]
+    OddQueues(u16),
+    #[error("it says that it has no queues")]
+    NoQueues,
+    #[error(
+        "a {device_type} device needs a configuration space, and the backend {}",
+        if *.offered { "refuses to read any" } else { "does not offer VHOST_USER_PROTOCOL_F_CONFIG" }
+    )]
+    NoConfig {
+        device_type: DeviceType,
+        offered: bool,
+    },
+    #[error("guest RAM at {start:#x} is not backed by a file, so that it cannot be shared")]
+    MemoryNotShared { start: u64 },
+    #[error("guest RAM has {0} regions, more than the {MAX_ATTACHED_FD_ENTRIES} of one message")]
+    TooManyRegions(usize),
+    #[error("queue {queue} lies at {address:#x}, outside the memory shared with the backend")]
+    OutsideMemory { queue: u16, address: u64 },
+    #[error("the backend stopped queue {found} when asked to stop queue {asked}")]
+    WrongQueue { asked: u16, found: u32 },
+    #[error("cannot kick queue {queue}")]
+    Kick { queue: u16, source: io::Error },
+}

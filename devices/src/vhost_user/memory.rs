@@ -1,0 +1,157 @@
+//! The guest memory that a backend is given.
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use vhost::vhost_user::message::{MAX_ATTACHED_FD_ENTRIES, VhostUserMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use super::error::Problem;
+use super::message::SetMemTable;
+use crate::virtio::GuestMemory;
+
+/// A "user address" of the vhost-user document. There it is an address of the
+/// frontend's process; all a backend does with it is find the memory region
+/// that holds it. Ours are made up from guest-physical ones, so that a backend
+/// learns nothing about the VMM's address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserAddress(u64);
+
+impl UserAddress {
+    /// What is added to a guest-physical address. It makes the two kinds
+    /// differ, lest mistaking one for the other works by accident; it keeps 0,
+    /// which some backends take for "unset", free; and it stays below 2^47.
+    const OFFSET: u64 = 1 << 45;
+
+    fn of(address: GuestAddress) -> Option<Self> {
+        (address.0 < Self::OFFSET).then_some(Self(address.0 + Self::OFFSET))
+    }
+
+    /// As it stands in messages.
+    pub fn raw(self) -> u64 {
+        self.0
+    }
+}
+
+/// All of guest RAM as a backend sees it.
+pub struct MemoryTable {
+    regions: Vec<VhostUserMemoryRegion>,
+    files: Vec<RawFd>,
+    /// Keeps `files` open.
+    memory: Arc<GuestMemory>,
+}
+
+impl MemoryTable {
+    /// Fails when a region cannot be shared with another process.
+    pub fn new(memory: Arc<GuestMemory>) -> Result<Self, Problem> {
+        let count = memory.num_regions();
+        if count > MAX_ATTACHED_FD_ENTRIES {
+            return Err(Problem::TooManyRegions(count));
+        }
+        let mut regions = Vec::with_capacity(count);
+        let mut files = Vec::with_capacity(count);
+        for region in memory.iter() {
+            let start = region.start_addr();
+            let not_shared = Problem::MemoryNotShared { start: start.0 };
+            let (Some(file), Some(user)) = (region.file_offset(), UserAddress::of(start)) else {
+                return Err(not_shared);
+            };
+            regions.push(VhostUserMemoryRegion::new(
+                start.0,
+                region.len(),
+                user.raw(),
+                file.start(),
+            ));
+            files.push(file.file().as_raw_fd());
+        }
+        Ok(Self {
+            regions,
+            files,
+            memory,
+        })
+    }
+
+    /// The message that hands it over.
+    pub fn message(&self) -> SetMemTable<'_> {
+        SetMemTable {
+            regions: &self.regions,
+            files: &self.files,
+        }
+    }
+
+    /// What a backend calls the guest-physical `address`, if it can reach it.
+    pub fn user_address(&self, address: GuestAddress) -> Option<UserAddress> {
+        self.memory.find_region(address)?;
+        UserAddress::of(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use vm_memory::FileOffset;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn memory() -> Arc<GuestMemory> {
+        let file: File = tempfile::tempfile().unwrap();
+        file.set_len(3 * MIB).unwrap();
+        let file = Arc::new(file);
+        let part = |at: u64, len: u64, offset: u64| {
+            let offset = FileOffset::from_arc(file.clone(), offset);
+            (GuestAddress(at), len as usize, Some(offset))
+        };
+        let parts = [part(0, MIB, 0), part(1 << 32, 2 * MIB, MIB)];
+        Arc::new(GuestMemory::from_ranges_with_files(parts).unwrap())
+    }
+
+    #[test]
+    fn a_table_has_each_region_with_its_file_and_offset() {
+        let table = MemoryTable::new(memory()).unwrap();
+        let message = table.message();
+        assert_eq!(message.files.len(), 2);
+        let [low, high] = message.regions else {
+            panic!("two regions");
+        };
+        assert_eq!(
+            ({ low.guest_phys_addr }, { low.memory_size }, {
+                low.mmap_offset
+            }),
+            (0, MIB, 0)
+        );
+        assert_eq!(
+            ({ high.guest_phys_addr }, { high.memory_size }, {
+                high.mmap_offset
+            }),
+            (1 << 32, 2 * MIB, MIB)
+        );
+    }
+
+    #[test]
+    fn addresses_translate_as_the_table_says_and_are_no_host_addresses() {
+        let memory = memory();
+        let table = MemoryTable::new(memory.clone()).unwrap();
+        for (index, address) in [(0, 0), (0, 0x1000), (1, 1 << 32), (1, (1 << 32) + MIB)] {
+            let region = table.message().regions[index];
+            let inside = address - region.guest_phys_addr;
+            let user = table.user_address(GuestAddress(address)).unwrap();
+            assert_eq!(user.raw(), region.user_addr + inside);
+            let host = memory.get_host_address(GuestAddress(address)).unwrap();
+            assert_ne!(user.raw(), host as u64);
+        }
+        assert_eq!(table.user_address(GuestAddress(MIB)), None);
+    }
+
+    #[test]
+    fn memory_of_this_process_alone_is_refused() {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        let refused = MemoryTable::new(Arc::new(memory));
+        assert!(matches!(
+            refused.err(),
+            Some(Problem::MemoryNotShared { start: 0 })
+        ));
+    }
+}

@@ -1,0 +1,218 @@
+//! What the frontend says to a backend, each request with its reply's type.
+//! Payloads are those of the vhost-user document, as the `vhost` crate has them.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserMemory, VhostUserMemoryRegion,
+    VhostUserVringAddr, VhostUserVringState,
+};
+use vm_memory::ByteValued;
+use vmm_sys_util::eventfd::EventFd;
+
+/// A message to the backend.
+pub trait Message {
+    const CODE: FrontendReq;
+
+    /// Appends the payload.
+    fn encode(&self, payload: &mut Vec<u8>);
+
+    /// The descriptors that go with it.
+    fn fds(&self) -> Vec<RawFd> {
+        Vec::new()
+    }
+}
+
+/// A message that the protocol has a reply to.
+pub trait Request: Message {
+    type Reply: Reply;
+}
+
+/// The payload of a reply.
+pub trait Reply: Sized {
+    /// The longest payload in bytes.
+    const MAX_SIZE: usize;
+
+    /// `None` when `payload` has a length that makes no sense.
+    fn decode(payload: &[u8]) -> Option<Self>;
+}
+
+/// A reply that is one plain value.
+fn decode_value<T: ByteValued + Default>(payload: &[u8]) -> Option<T> {
+    let mut value = T::default();
+    let bytes = value.as_mut_slice();
+    if bytes.len() != payload.len() {
+        return None;
+    }
+    bytes.copy_from_slice(payload);
+    Some(value)
+}
+
+impl Reply for u64 {
+    const MAX_SIZE: usize = size_of::<Self>();
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        decode_value(payload)
+    }
+}
+
+impl Reply for VhostUserVringState {
+    const MAX_SIZE: usize = size_of::<Self>();
+
+    fn decode(payload: &[u8]) -> Option<Self> {
+        decode_value(payload)
+    }
+}
+
+/// Declares messages whose payload is a single 64-bit number, or none.
+macro_rules! simple_messages {
+    ($($(#[$meta:meta])* $name:ident = $code:ident $(, payload $payload:ty)? $(, reply $reply:ty)?;)*) => {$(
+        $(#[$meta])*
+        pub struct $name $((pub $payload))?;
+
+        impl Message for $name {
+            const CODE: FrontendReq = FrontendReq::$code;
+
+            fn encode(&self, _payload: &mut Vec<u8>) {
+                $(let value: $payload = self.0; _payload.extend_from_slice(value.as_slice());)?
+            }
+        }
+
+        $(impl Request for $name {
+            type Reply = $reply;
+        })?
+    )*};
+}
+
+simple_messages! {
+    SetOwner = SET_OWNER;
+    GetFeatures = GET_FEATURES, reply u64;
+    SetFeatures = SET_FEATURES, payload u64;
+    GetProtocolFeatures = GET_PROTOCOL_FEATURES, reply u64;
+    SetProtocolFeatures = SET_PROTOCOL_FEATURES, payload u64;
+    GetQueueNum = GET_QUEUE_NUM, reply u64;
+    SetVringNum = SET_VRING_NUM, payload VhostUserVringState;
+    SetVringBase = SET_VRING_BASE, payload VhostUserVringState;
+    SetVringAddr = SET_VRING_ADDR, payload VhostUserVringAddr;
+    SetVringEnable = SET_VRING_ENABLE, payload VhostUserVringState;
+    /// Stops the ring; the payload's number does not count.
+    GetVringBase = GET_VRING_BASE, payload VhostUserVringState, reply VhostUserVringState;
+}
+
+/// Replaces the backend's view of guest memory: as many descriptors as regions.
+pub struct SetMemTable<'a> {
+    pub regions: &'a [VhostUserMemoryRegion],
+    pub files: &'a [RawFd],
+}
+
+impl Message for SetMemTable<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_MEM_TABLE;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        let header = VhostUserMemory::new(self.regions.len() as u32);
+        payload.extend_from_slice(header.as_slice());
+        for region in self.regions {
+            payload.extend_from_slice(region.as_slice());
+        }
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        self.files.to_vec()
+    }
+}
+
+/// Hands over the descriptor that is signalled when a ring has new buffers.
+pub struct SetVringKick<'a> {
+    pub index: u8,
+    pub fd: &'a EventFd,
+}
+
+impl Message for SetVringKick<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_VRING_KICK;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        payload.extend_from_slice(u64::from(self.index).as_slice());
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.fd.as_raw_fd()]
+    }
+}
+
+/// Hands over the descriptor to signal when buffers of a ring are used.
+pub struct SetVringCall<'a> {
+    pub index: u8,
+    pub fd: &'a EventFd,
+}
+
+impl Message for SetVringCall<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_VRING_CALL;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        payload.extend_from_slice(u64::from(self.index).as_slice());
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.fd.as_raw_fd()]
+    }
+}
+
+/// Reads `size` bytes of the device configuration space from its start:
+/// backends based on libvhost-user ignore any other offset.
+pub struct GetConfig {
+    pub size: u32,
+}
+
+impl Message for GetConfig {
+    const CODE: FrontendReq = FrontendReq::GET_CONFIG;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        let header = VhostUserConfig::new(0, self.size, VhostUserConfigFlags::empty());
+        payload.extend_from_slice(header.as_slice());
+        payload.resize(payload.len() + self.size as usize, 0);
+    }
+}
+
+impl Request for GetConfig {
+    type Reply = ConfigReply;
+}
+
+/// The bytes read; none when the backend refused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ConfigReply(pub Vec<u8>);
+
+impl Reply for ConfigReply {
+    const MAX_SIZE: usize = size_of::<VhostUserConfig>() + crate::virtio::page::CONFIG_MAX;
+
+    /// A refusal is no payload at all (libvhost-user) or a header that says 0
+    /// bytes (rust-vmm), the latter with or without the bytes of the request.
+    fn decode(payload: &[u8]) -> Option<Self> {
+        if payload.is_empty() {
+            return Some(Self(Vec::new()));
+        }
+        let (header, bytes) = payload.split_at_checked(size_of::<VhostUserConfig>())?;
+        let header: VhostUserConfig = decode_value(header)?;
+        let size = header.size as usize;
+        bytes.get(..size).map(|bytes| Self(bytes.to_vec()))
+    }
+}
+
+/// Changes part of the device configuration space on behalf of the driver.
+///
+/// In the vhost-user document, flags of 0 mean that, and 1 is for migration
+/// only, which libvhost-user's devices refuse. (The `vhost` crate's WRITABLE is 1.)
+pub struct SetConfig<'a> {
+    pub offset: u32,
+    pub data: &'a [u8],
+}
+
+impl Message for SetConfig<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_CONFIG;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        let size = self.data.len() as u32;
+        let header = VhostUserConfig::new(self.offset, size, VhostUserConfigFlags::empty());
+        payload.extend_from_slice(header.as_slice());
+        payload.extend_from_slice(self.data);
+    }
+}

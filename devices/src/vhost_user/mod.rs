@@ -1,0 +1,65 @@
+//! The frontend side of vhost-user: devices that live in another process.
+//!
+//! [`Frontend`] implements [`Device`](crate::virtio::Device) for any device
+//! type over the protocol of QEMU's `docs/interop/vhost-user.rst`, "the
+//! vhost-user document" here. Every wait on a backend ends at a deadline.
+
+mod channel;
+mod config;
+mod connect;
+mod deadline;
+mod error;
+mod events;
+mod frontend;
+mod memory;
+mod message;
+mod negotiate;
+mod profile;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::virtio::DeviceType;
+
+pub use channel::ChannelError;
+pub use error::{Error, Problem};
+pub use frontend::Frontend;
+
+/// How to reach a backend, and what to ask of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The device's name in messages.
+    pub id: String,
+    pub device_type: DeviceType,
+    /// The socket that the backend listens on.
+    pub socket: PathBuf,
+    /// Number of virtqueues, without the control queue of a network device.
+    /// By default what the backend has, or what the device type needs.
+    pub queues: Option<u16>,
+    /// Entries of each virtqueue, [`Self::QUEUE_SIZE`] by default.
+    pub queue_size: Option<u16>,
+    /// How long the backend may take to do one thing that is asked of it.
+    pub deadline: Duration,
+    /// How long to wait for the backend to listen.
+    pub connect_deadline: Duration,
+}
+
+impl Options {
+    /// A queue size that every known backend accepts.
+    pub const QUEUE_SIZE: u16 = 256;
+    pub const DEADLINE: Duration = Duration::from_secs(5);
+    pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+
+    /// Options with the defaults.
+    pub fn new(id: impl Into<String>, device_type: DeviceType, socket: impl Into<PathBuf>) -> Self {
+        Self {
+            id: id.into(),
+            device_type,
+            socket: socket.into(),
+            queues: None,
+            queue_size: None,
+            deadline: Self::DEADLINE,
+            connect_deadline: Self::CONNECT_DEADLINE,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What frontend and backend agree on when a connection begins.
+
+use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
+use virtio_bindings::virtio_net::*;
+
+use super::channel::{Channel, ChannelError};
+use super::deadline::Deadline;
+use super::error::Problem;
+use super::message::*;
+use super::profile::Profile;
+use crate::virtio::DeviceType;
+use crate::virtio::features::{self, VHOST_USER_F_PROTOCOL_FEATURES};
+
+/// Every ring's index has to fit in eight bits (SET_VRING_KICK).
+const MAX_QUEUES: u64 = 256;
+
+/// As many as a backend may get without having been asked for: a queue costs
+/// two descriptors here and more in the backend.
+const DEFAULT_MAX_QUEUES: u16 = 16;
+
+/// The protocol features that this frontend uses when the backend has them.
+const WANTED: &[Protocol] = &[Protocol::MQ, Protocol::CONFIG, Protocol::REPLY_ACK];
+
+/// Network features that read a configuration space.
+const NET_CONFIG_FEATURES: &[u32] = &[
+    VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_RSS,
+    VIRTIO_NET_F_HASH_REPORT,
+    VIRTIO_NET_F_SPEED_DUPLEX,
+];
+
+/// Network features that send commands on a control queue, it included.
+const NET_CONTROL_FEATURES: &[u32] = &[
+    VIRTIO_NET_F_CTRL_VQ,
+    VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+    VIRTIO_NET_F_CTRL_RX,
+    VIRTIO_NET_F_CTRL_VLAN,
+    VIRTIO_NET_F_CTRL_RX_EXTRA,
+    VIRTIO_NET_F_CTRL_MAC_ADDR,
+    VIRTIO_NET_F_GUEST_ANNOUNCE,
+    VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_DEVICE_STATS,
+    VIRTIO_NET_F_VQ_NOTF_COAL,
+    VIRTIO_NET_F_NOTF_COAL,
+    VIRTIO_NET_F_RSS,
+    VIRTIO_NET_F_HASH_REPORT,
+];
+
+/// What a backend is, as agreed with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Agreement {
+    /// The backend's features as it stated them.
+    backend_features: u64,
+    /// Those of them that the device can have.
+    pub features: u64,
+    pub protocol: Protocol,
+    /// Number of virtqueues, a control queue included.
+    pub queues: u16,
+}
+
+impl Agreement {
+    /// Whether rings are enabled one by one; otherwise they all are, always.
+    pub fn has_vring_enable(&self) -> bool {
+        self.backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0
+    }
+
+    /// The features to set when the driver has accepted `driver_features`. The
+    /// protocol bit has to be among them, or else all rings are enabled at once.
+    pub fn features_to_set(&self, driver_features: u64) -> u64 {
+        driver_features | self.backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES)
+    }
+}
+
+/// Opens the session. `asked` is the number of queues that the user wants.
+pub fn negotiate(
+    channel: &mut Channel,
+    device_type: DeviceType,
+    profile: &Profile,
+    asked: Option<u16>,
+    deadline: &Deadline,
+) -> Result<Agreement, Problem> {
+    channel.tell(&SetOwner, deadline)?;
+    let backend_features = channel.ask(&GetFeatures, deadline)?;
+    let protocol = if backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
+        negotiate_protocol(channel, deadline)?
+    } else {
+        Protocol::empty()
+    };
+    let has = if protocol.contains(Protocol::MQ) {
+        Some(channel.ask(&GetQueueNum, deadline)?)
+    } else {
+        None
+    };
+    let mut features = backend_features;
+    let queues = if device_type == DeviceType::NET {
+        let pairs = asked.unwrap_or(profile.queues);
+        let served = has_control_queue(features, protocol, pairs, has);
+        features = net_features(features, protocol, served);
+        net_queues(pairs, has)? + u16::from(served)
+    } else {
+        count_queues(asked, has, profile)?
+    };
+    Ok(Agreement {
+        backend_features,
+        features,
+        protocol,
+        queues,
+    })
+}
+
+fn negotiate_protocol(
+    channel: &mut Channel,
+    deadline: &Deadline,
+) -> Result<Protocol, ChannelError> {
+    let offered = Protocol::from_bits_retain(channel.ask(&GetProtocolFeatures, deadline)?);
+    let wanted: Protocol = WANTED.iter().copied().collect();
+    let protocol = offered & wanted;
+    channel.tell(&SetProtocolFeatures(protocol.bits()), deadline)?;
+    if protocol.contains(Protocol::REPLY_ACK) {
+        channel.expect_acks();
+    }
+    Ok(protocol)
+}
+
+/// Queues of a device that is not a network device.
+fn count_queues(asked: Option<u16>, has: Option<u64>, profile: &Profile) -> Result<u16, Problem> {
+    if has == Some(0) {
+        return Err(Problem::NoQueues);
+    }
+    let limit = has.unwrap_or(MAX_QUEUES).min(MAX_QUEUES);
+    match asked {
+        Some(asked) if asked == 0 || u64::from(asked) > limit => Err(Problem::TooManyQueues {
+            asked,
+            found: limit,
+        }),
+        Some(asked) => Ok(asked),
+        None if has.is_some() => Ok(DEFAULT_MAX_QUEUES.min(limit as u16)),
+        None => Ok(profile.queues),
+    }
+}
+
+/// Data queues of a network device. Whether `has` counts queues or pairs is
+/// the backend's choice: rust-vmm's count queues, DPDK counts pairs.
+fn net_queues(asked: u16, has: Option<u64>) -> Result<u16, Problem> {
+    if asked == 0 || !asked.is_multiple_of(2) {
+        return Err(Problem::OddQueues(asked));
+    }
+    // Without MQ there is one pair.
+    let found = has
+        .map_or(2, |has| has.saturating_mul(2))
+        .min(MAX_QUEUES - 1);
+    if u64::from(asked) > found {
+        return Err(Problem::TooManyQueues { asked, found });
+    }
+    Ok(asked)
+}
+
+/// A control queue that is offered but not served hangs the driver. It is
+/// served by a backend that owns the configuration space too (others leave both
+/// to QEMU), unless its count says that there is none.
+fn has_control_queue(features: u64, protocol: Protocol, data: u16, has: Option<u64>) -> bool {
+    let offered = features & (1 << VIRTIO_NET_F_CTRL_VQ) != 0;
+    let counted = has.is_none_or(|has| has > data.into() || has <= u64::from(data / 2));
+    offered && protocol.contains(Protocol::CONFIG) && counted
+}
+
+fn net_features(features: u64, protocol: Protocol, has_control_queue: bool) -> u64 {
+    let without =
+        |features, bits: &[u32]| bits.iter().fold(features, |left, bit| left & !(1 << bit));
+    let features = if protocol.contains(Protocol::CONFIG) {
+        features
+    } else {
+        without(features, NET_CONFIG_FEATURES)
+    };
+    if has_control_queue {
+        features
+    } else {
+        without(features, NET_CONTROL_FEATURES)
+    }
+}
+
+/// Names for the log: `MQ, CONFIG`.
+pub fn protocol_names(protocol: Protocol) -> String {
+    let names: Vec<_> = protocol.iter_names().map(|(name, _)| name).collect();
+    names.join(", ")
+}
+
+/// Says once what was agreed.
+pub fn log(id: &str, device_type: DeviceType, agreement: &Agreement) {
+    tracing::info!(
+        device = id,
+        %device_type,
+        queues = agreement.queues,
+        features = features::names(device_type, agreement.features).join(", "),
+        protocol = protocol_names(agreement.protocol),
+        "connected to the backend"
+    );
+}

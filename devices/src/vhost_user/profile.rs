@@ -1,0 +1,216 @@
+//! What a frontend has to know of a device type. Backends answer for all else.
+
+use virtio_bindings::virtio_blk::VIRTIO_BLK_F_MQ;
+use virtio_bindings::virtio_net::VIRTIO_NET_F_MQ;
+
+use crate::virtio::DeviceType;
+
+/// One device type's needs (virtio 1.3, section 5).
+#[derive(Clone, Copy, Debug)]
+pub struct Profile {
+    /// Queues when neither the user nor the backend says how many.
+    pub queues: u16,
+    /// Lengths that the configuration space has had in versions of the
+    /// specification and in backends, longest first. Empty when there is none.
+    pub config_sizes: &'static [u32],
+    /// Whether drivers work without the configuration space.
+    pub config_required: bool,
+    /// Where the configuration space counts queues.
+    pub queue_count: Option<QueueCount>,
+}
+
+/// A configuration field that tells the driver how many queues there are. It
+/// must not promise more than the transport has.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueCount {
+    /// In bytes.
+    pub offset: usize,
+    /// In bytes.
+    pub width: usize,
+    /// The feature bit without which the field means nothing.
+    pub feature: Option<u32>,
+    /// Queues that it does not count.
+    pub uncounted: u16,
+    /// Queues to one of what it counts.
+    pub queues_each: u16,
+}
+
+impl QueueCount {
+    /// Lowers the field in `config` to what `queues` queues allow.
+    pub fn limit(&self, config: &mut [u8], features: u64, queues: u16) {
+        if self.feature.is_some_and(|bit| features & (1 << bit) == 0) {
+            return;
+        }
+        let Some(field) = config.get_mut(self.offset..self.offset + self.width) else {
+            return;
+        };
+        let limit = u64::from(queues.saturating_sub(self.uncounted) / self.queues_each);
+        let mut value = [0; size_of::<u64>()];
+        value[..self.width].copy_from_slice(field);
+        if u64::from_le_bytes(value) > limit {
+            field.copy_from_slice(&limit.to_le_bytes()[..self.width]);
+        }
+    }
+}
+
+const fn plain(queues: u16, config_sizes: &'static [u32]) -> Profile {
+    Profile {
+        queues,
+        config_sizes,
+        config_required: false,
+        queue_count: None,
+    }
+}
+
+const fn requiring(queues: u16, config_sizes: &'static [u32]) -> Profile {
+    Profile {
+        config_required: true,
+        ..plain(queues, config_sizes)
+    }
+}
+
+const fn counting(profile: Profile, queue_count: QueueCount) -> Profile {
+    Profile {
+        queue_count: Some(queue_count),
+        ..profile
+    }
+}
+
+const PROFILES: &[(DeviceType, Profile)] = &[
+    (
+        DeviceType::NET,
+        counting(
+            plain(2, &[24, 20, 17, 12, 10, 8, 6]),
+            QueueCount {
+                offset: 8,
+                width: 2,
+                feature: Some(VIRTIO_NET_F_MQ),
+                uncounted: 0,
+                queues_each: 2,
+            },
+        ),
+    ),
+    (
+        // With zones, with secure erase, with write-zeroes (what most backends
+        // have), with queues, without topology.
+        DeviceType::BLK,
+        counting(
+            requiring(1, &[96, 72, 60, 36, 24, 8]),
+            QueueCount {
+                offset: 34,
+                width: 2,
+                feature: Some(VIRTIO_BLK_F_MQ),
+                uncounted: 0,
+                queues_each: 1,
+            },
+        ),
+    ),
+    (DeviceType::CONSOLE, plain(2, &[12, 8, 4])),
+    (DeviceType::RNG, plain(1, &[])),
+    (DeviceType::BALLOON, plain(2, &[16, 8])),
+    (
+        DeviceType::SCSI,
+        counting(
+            requiring(3, &[36]),
+            QueueCount {
+                offset: 0,
+                width: 4,
+                feature: None,
+                uncounted: 2,
+                queues_each: 1,
+            },
+        ),
+    ),
+    (DeviceType::GPU, requiring(2, &[16])),
+    (DeviceType::INPUT, requiring(2, &[136])),
+    (DeviceType::VSOCK, requiring(3, &[8])),
+    (DeviceType::CRYPTO, requiring(2, &[56])),
+    (DeviceType::SOUND, requiring(4, &[16, 12])),
+    (
+        DeviceType::FS,
+        counting(
+            requiring(2, &[40]),
+            QueueCount {
+                offset: 36,
+                width: 4,
+                feature: None,
+                uncounted: 1,
+                queues_each: 1,
+            },
+        ),
+    ),
+    (DeviceType::PMEM, requiring(1, &[16])),
+    (DeviceType::RPMB, requiring(1, &[3])),
+    (DeviceType::SCMI, plain(2, &[])),
+    (DeviceType::I2C, plain(1, &[])),
+    (DeviceType::CAN, plain(3, &[2])),
+    (DeviceType::GPIO, requiring(2, &[8])),
+];
+
+/// A type that is not in the table: whatever length works.
+const UNKNOWN: Profile = plain(
+    1,
+    &[256, 128, 96, 64, 60, 48, 40, 36, 32, 24, 20, 16, 12, 8, 4],
+);
+
+/// What is known of `device_type`.
+pub fn profile(device_type: DeviceType) -> Profile {
+    PROFILES
+        .iter()
+        .find(|(known, _)| *known == device_type)
+        .map_or(UNKNOWN, |(_, profile)| *profile)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_tried_from_the_longest() {
+        for (device_type, profile) in PROFILES.iter().chain([&(DeviceType::BLK, UNKNOWN)]) {
+            let sizes = profile.config_sizes;
+            assert!(sizes.is_sorted_by(|a, b| a > b), "{device_type}");
+            assert!(
+                !profile.config_required || !sizes.is_empty(),
+                "{device_type}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_config_never_promises_more_queues_than_there_are() {
+        let limit = |device_type, config: &mut [u8], features, queues| {
+            let count = profile(device_type).queue_count.unwrap();
+            count.limit(config, features, queues);
+        };
+        let mut blk = [0; 60];
+        blk[34] = 8;
+        limit(DeviceType::BLK, &mut blk, 0, 4);
+        assert_eq!(blk[34], 8, "without MQ the field is nobody's");
+        limit(DeviceType::BLK, &mut blk, 1 << VIRTIO_BLK_F_MQ, 4);
+        assert_eq!(blk[34..36], [4, 0]);
+        limit(DeviceType::BLK, &mut blk, 1 << VIRTIO_BLK_F_MQ, 16);
+        assert_eq!(
+            blk[34..36],
+            [4, 0],
+            "nor does it promise more than the backend"
+        );
+
+        let mut fs = [0xff; 40];
+        limit(DeviceType::FS, &mut fs, 0, 2);
+        assert_eq!(fs[36..], [1, 0, 0, 0]);
+
+        let mut net = [0xff; 24];
+        limit(DeviceType::NET, &mut net, 1 << VIRTIO_NET_F_MQ, 5);
+        assert_eq!(net[8..10], [2, 0]);
+        assert_eq!(net[10], 0xff);
+    }
+
+    #[test]
+    fn a_config_that_is_too_short_is_left_alone() {
+        let mut blk = [0xff; 24];
+        let count = profile(DeviceType::BLK).queue_count.unwrap();
+        count.limit(&mut blk, u64::MAX, 1);
+        assert_eq!(blk, [0xff; 24]);
+    }
+}
