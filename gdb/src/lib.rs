@@ -5,6 +5,7 @@
 //! breakpoints and the GDB remote protocol, and must not know ioctls, files of
 //! the VMM or devices.
 
+pub mod paging;
 pub mod server;
 pub mod target;
 pub mod x86_64;

@@ -1,5 +1,7 @@
 //! The register file as the debugger and the VMM exchange it.
 
+use crate::target::VirtAddr;
+
 /// A segment register with the hidden part that the processor caches
 /// (SDM volume 3, 3.4.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,4 +79,108 @@ pub struct Registers {
     pub cr8: u64,
     pub efer: u64,
     pub fpu: Fpu,
+}
+
+/// Bits of CR0 (SDM volume 3, 2.5).
+pub mod cr0 {
+    pub const PE: u64 = 1 << 0;
+    pub const PG: u64 = 1 << 31;
+}
+
+/// Bits of CR4 (SDM volume 3, 2.5).
+pub mod cr4 {
+    pub const PSE: u64 = 1 << 4;
+    pub const PAE: u64 = 1 << 5;
+    pub const LA57: u64 = 1 << 12;
+    pub const SMEP: u64 = 1 << 20;
+}
+
+/// Bits of IA32_EFER (SDM volume 3, 2.2.1).
+pub mod efer {
+    pub const LME: u64 = 1 << 8;
+    pub const LMA: u64 = 1 << 10;
+    pub const NXE: u64 = 1 << 11;
+}
+
+/// Bits of RFLAGS (SDM volume 1, 3.4.3).
+pub mod rflags {
+    pub const VM: u64 = 1 << 17;
+}
+
+impl Registers {
+    /// Whether the vCPU executes 64-bit code.
+    pub fn is_64_bit(&self) -> bool {
+        self.efer & efer::LMA != 0 && self.cs.long
+    }
+
+    /// The linear address of the next instruction: RIP is an offset into the
+    /// code segment, whose base 64-bit code ignores.
+    pub fn linear_rip(&self) -> VirtAddr {
+        if self.is_64_bit() {
+            VirtAddr(self.rip)
+        } else {
+            VirtAddr(self.cs.base.wrapping_add(self.rip) & u64::from(u32::MAX))
+        }
+    }
+
+    /// The privilege level, 0 to 3 (SDM volume 3, 5.5).
+    pub fn cpl(&self) -> u8 {
+        if self.cr0 & cr0::PE == 0 {
+            0
+        } else if self.rflags & rflags::VM != 0 {
+            3
+        } else {
+            (self.cs.selector & 3) as u8
+        }
+    }
+
+    /// Replaces selector `number` (cs, ss, ds, es, fs, gs) and not its hidden part.
+    pub(super) fn set_selector(&mut self, number: u8, selector: u16) {
+        let segment = match number {
+            0 => &mut self.cs,
+            1 => &mut self.ss,
+            2 => &mut self.ds,
+            3 => &mut self.es,
+            4 => &mut self.fs,
+            _ => &mut self.gs,
+        };
+        segment.selector = selector;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rip_is_relative_to_the_code_segment_outside_64_bit_code() {
+        let mut registers = Registers {
+            rip: 0xfff0,
+            ..Registers::default()
+        };
+        registers.cs.base = 0xffff_0000;
+        assert_eq!(
+            registers.linear_rip(),
+            VirtAddr(0xffff_fff0),
+            "reset vector"
+        );
+        registers.rip = 0x2_0000;
+        assert_eq!(registers.linear_rip(), VirtAddr(0x1_0000), "wraps at 4 GiB");
+        registers.efer = efer::LMA;
+        registers.cs.long = true;
+        assert_eq!(registers.linear_rip(), VirtAddr(0x2_0000));
+    }
+
+    #[test]
+    fn privilege_level_by_mode() {
+        let mut registers = Registers::default();
+        registers.cs.selector = 0xf003;
+        assert_eq!(registers.cpl(), 0, "real mode: the selector is no selector");
+        registers.cr0 = cr0::PE;
+        assert_eq!(registers.cpl(), 3);
+        registers.cs.selector = 0x10;
+        assert_eq!(registers.cpl(), 0);
+        registers.rflags = rflags::VM;
+        assert_eq!(registers.cpl(), 3, "virtual-8086 mode");
+    }
 }

@@ -1,0 +1,293 @@
+//! The registers as gdb numbers and encodes them.
+//!
+//! gdb's register n is the n-th `<reg>` of `target.xml`; the 'g' packet is all
+//! of them in that order, each in target byte order. A test compares the file
+//! with this module.
+
+use super::registers::{Fpu, Registers, Segment};
+
+/// One register by the name that `target.xml` gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// rax … r15, an index into [`Registers::gpr`].
+    Gpr(u8),
+    Rip,
+    Eflags,
+    /// cs, ss, ds, es, fs, gs.
+    Selector(u8),
+    St(u8),
+    Fctrl,
+    Fstat,
+    Ftag,
+    Fiseg,
+    Fioff,
+    Foseg,
+    Fooff,
+    Fop,
+    Xmm(u8),
+    Mxcsr,
+    FsBase,
+    GsBase,
+    KGsBase,
+    Cr0,
+    Cr2,
+    Cr3,
+    Cr4,
+    Cr8,
+    Efer,
+}
+
+/// Number of registers in `target.xml`.
+pub const COUNT: usize = 66;
+
+/// The value does not go into the register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    #[error("{found} bytes for a register of {size}")]
+    Size { size: usize, found: usize },
+    /// The hidden part of a segment register (SDM volume 3, 3.4.3) is loaded
+    /// from a descriptor table, which a debugger must not do behind the guest.
+    #[error("a segment selector cannot be changed")]
+    Selector,
+}
+
+impl Register {
+    /// gdb's register `number`.
+    pub fn from_number(number: usize) -> Option<Self> {
+        use Register::*;
+        let index = |first: usize| u8::try_from(number - first).ok();
+        Some(match number {
+            0..=15 => Gpr(index(0)?),
+            16 => Rip,
+            17 => Eflags,
+            18..=23 => Selector(index(18)?),
+            24..=31 => St(index(24)?),
+            32 => Fctrl,
+            33 => Fstat,
+            34 => Ftag,
+            35 => Fiseg,
+            36 => Fioff,
+            37 => Foseg,
+            38 => Fooff,
+            39 => Fop,
+            40..=55 => Xmm(index(40)?),
+            56 => Mxcsr,
+            57 => FsBase,
+            58 => GsBase,
+            59 => KGsBase,
+            60 => Cr0,
+            61 => Cr2,
+            62 => Cr3,
+            63 => Cr4,
+            64 => Cr8,
+            65 => Efer,
+            _ => return None,
+        })
+    }
+
+    /// All registers in gdb's order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..COUNT).filter_map(Self::from_number)
+    }
+
+    /// In bytes, on the wire.
+    pub fn size(self) -> usize {
+        use Register::*;
+        match self {
+            Eflags | Selector(_) | Fctrl | Fstat | Ftag | Fiseg | Fioff | Foseg | Fooff | Fop
+            | Mxcsr => 4,
+            St(_) => 10,
+            Xmm(_) => 16,
+            _ => 8,
+        }
+    }
+
+    /// The value; bits above [`Register::size`] are 0.
+    pub fn get(self, registers: &Registers) -> u128 {
+        use Register::*;
+        let fpu = &registers.fpu;
+        u128::from(match self {
+            Gpr(n) => registers.gpr[usize::from(n)],
+            Rip => registers.rip,
+            Eflags => registers.rflags & u64::from(u32::MAX),
+            Selector(n) => segment(registers, n).selector.into(),
+            St(n) => {
+                let mut bytes = [0; 16];
+                bytes[..10].copy_from_slice(&fpu.st[usize::from(n)]);
+                return u128::from_le_bytes(bytes);
+            }
+            Fctrl => fpu.fcw.into(),
+            Fstat => fpu.fsw.into(),
+            Ftag => full_tag_word(fpu).into(),
+            Fiseg => fpu.fip >> 32 & 0xffff,
+            Fioff => fpu.fip & 0xffff_ffff,
+            Foseg => fpu.fdp >> 32 & 0xffff,
+            Fooff => fpu.fdp & 0xffff_ffff,
+            Fop => fpu.fop.into(),
+            Xmm(n) => return u128::from_le_bytes(fpu.xmm[usize::from(n)]),
+            Mxcsr => fpu.mxcsr.into(),
+            FsBase => registers.fs.base,
+            GsBase => registers.gs.base,
+            KGsBase => registers.k_gs_base,
+            Cr0 => registers.cr0,
+            Cr2 => registers.cr2,
+            Cr3 => registers.cr3,
+            Cr4 => registers.cr4,
+            Cr8 => registers.cr8,
+            Efer => registers.efer,
+        })
+    }
+
+    /// Sets it. Bits that the register does not have are dropped.
+    ///
+    /// # Errors
+    /// A selector would change.
+    #[allow(clippy::cast_possible_truncation)]
+    pub fn set(self, registers: &mut Registers, value: u128) -> Result<(), WriteError> {
+        use Register::*;
+        let low = value as u64;
+        match self {
+            Gpr(n) => registers.gpr[usize::from(n)] = low,
+            Rip => registers.rip = low,
+            Eflags => registers.rflags = low & u64::from(u32::MAX),
+            Selector(n) if u64::from(segment(registers, n).selector) == low => {}
+            Selector(_) => return Err(WriteError::Selector),
+            FsBase => registers.fs.base = low,
+            GsBase => registers.gs.base = low,
+            KGsBase => registers.k_gs_base = low,
+            Cr0 => registers.cr0 = low,
+            Cr2 => registers.cr2 = low,
+            Cr3 => registers.cr3 = low,
+            Cr4 => registers.cr4 = low,
+            Cr8 => registers.cr8 = low,
+            Efer => registers.efer = low,
+            St(_) | Fctrl | Fstat | Ftag | Fiseg | Fioff | Foseg | Fooff | Fop | Xmm(_) | Mxcsr => {
+                self.set_fpu(&mut registers.fpu, value)
+            }
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn set_fpu(self, fpu: &mut Fpu, value: u128) {
+        use Register::*;
+        const LOW: u64 = u32::MAX as u64;
+        let low = value as u64;
+        match self {
+            St(n) => fpu.st[usize::from(n)].copy_from_slice(&value.to_le_bytes()[..10]),
+            Fctrl => fpu.fcw = low as u16,
+            Fstat => fpu.fsw = low as u16,
+            Ftag => fpu.ftw = abridged_tag_word(low as u16),
+            Fiseg => fpu.fip = fpu.fip & LOW | (low & 0xffff) << 32,
+            Fioff => fpu.fip = fpu.fip & !LOW | low & LOW,
+            Foseg => fpu.fdp = fpu.fdp & LOW | (low & 0xffff) << 32,
+            Fooff => fpu.fdp = fpu.fdp & !LOW | low & LOW,
+            Fop => fpu.fop = low as u16,
+            Xmm(n) => fpu.xmm[usize::from(n)] = value.to_le_bytes(),
+            Mxcsr => fpu.mxcsr = low as u32,
+            _ => {}
+        }
+    }
+
+    /// gdb's number for it.
+    pub fn number(self) -> usize {
+        use Register::*;
+        match self {
+            Gpr(n) => usize::from(n),
+            Rip => 16,
+            Eflags => 17,
+            Selector(n) => 18 + usize::from(n),
+            St(n) => 24 + usize::from(n),
+            Fctrl => 32,
+            Fstat => 33,
+            Ftag => 34,
+            Fiseg => 35,
+            Fioff => 36,
+            Foseg => 37,
+            Fooff => 38,
+            Fop => 39,
+            Xmm(n) => 40 + usize::from(n),
+            Mxcsr => 56,
+            FsBase => 57,
+            GsBase => 58,
+            KGsBase => 59,
+            Cr0 => 60,
+            Cr2 => 61,
+            Cr3 => 62,
+            Cr4 => 63,
+            Cr8 => 64,
+            Efer => 65,
+        }
+    }
+
+    /// [`Register::set`] from the wire's bytes.
+    ///
+    /// # Errors
+    /// The length is wrong, or a selector would change.
+    pub fn set_bytes(self, registers: &mut Registers, bytes: &[u8]) -> Result<(), WriteError> {
+        if bytes.len() != self.size() {
+            return Err(WriteError::Size {
+                size: self.size(),
+                found: bytes.len(),
+            });
+        }
+        let mut value = [0; 16];
+        value[..bytes.len()].copy_from_slice(bytes);
+        self.set(registers, u128::from_le_bytes(value))
+    }
+}
+
+fn segment(registers: &Registers, number: u8) -> &Segment {
+    match number {
+        0 => &registers.cs,
+        1 => &registers.ss,
+        2 => &registers.ds,
+        3 => &registers.es,
+        4 => &registers.fs,
+        _ => &registers.gs,
+    }
+}
+
+/// Tags of the x87 tag word (SDM volume 1, figure 8-7).
+const VALID: u16 = 0;
+const ZERO: u16 = 1;
+const SPECIAL: u16 = 2;
+const EMPTY: u16 = 3;
+
+/// The two-bit tags that FXSAVE leaves out, worked out again from the registers'
+/// contents (SDM volume 1, table 10-2).
+fn full_tag_word(fpu: &Fpu) -> u16 {
+    let top = usize::from(fpu.fsw >> 11 & 7);
+    (0..8).fold(0, |word, physical| {
+        let tag = if fpu.ftw & 1 << physical == 0 {
+            EMPTY
+        } else {
+            // Tags go with physical registers, values are stored by stack position.
+            tag(&fpu.st[(physical + 8 - top) % 8])
+        };
+        word | tag << (2 * physical)
+    })
+}
+
+fn tag(value: &[u8; 10]) -> u16 {
+    let exponent = u16::from_le_bytes([value[8], value[9]]) & 0x7fff;
+    let integer_bit = value[7] & 0x80 != 0;
+    let zero = value[..8].iter().all(|&byte| byte == 0);
+    match exponent {
+        0 if zero => ZERO,
+        0 | 0x7fff => SPECIAL,
+        _ if integer_bit => VALID,
+        _ => SPECIAL,
+    }
+}
+
+fn abridged_tag_word(full: u16) -> u8 {
+    (0..8).fold(0, |word, physical| {
+        let empty = full >> (2 * physical) & 3 == EMPTY;
+        word | u8::from(!empty) << physical
+    })
+}
+
+#[cfg(test)]
+#[path = "layout_test.rs"]
+mod tests;
