@@ -1,0 +1,169 @@
+//! The frontend on a backend that is not ours: the vhost-user-blk export of
+//! QEMU's storage daemon.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use devices::vhost_user::{Frontend, Options};
+use devices::virtio::spec::Register;
+use devices::virtio::status::Status;
+use devices::virtio::{DeviceEvent, DeviceType};
+use support::blk::{self, SECTOR};
+use support::{Machine, Ring, wait};
+
+const DISK: usize = 1 << 20;
+
+/// All but VIRTIO_F_EVENT_IDX, which the test's driver does not do.
+const FEATURES: u64 = !(1 << 29);
+
+/// A storage daemon on a fresh disk; it ends with the value.
+struct Daemon {
+    process: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(queues: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk.img");
+        fs::write(&disk, pattern(DISK)).unwrap();
+        let process = Command::new("qemu-storage-daemon")
+            .arg("--blockdev")
+            .arg(format!("driver=file,node-name=disk,filename={}", disk.display()))
+            .arg("--export")
+            .arg(format!(
+                "type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues={queues},addr.type=unix,addr.path={}",
+                socket(dir.path()).display()
+            ))
+            .spawn()
+            .expect("qemu-storage-daemon (Debian package qemu-utils or qemu-system-common) must be installed");
+        Self { process, dir }
+    }
+
+    fn connect(&self, queues: Option<u16>) -> Machine {
+        let memory = support::shared_memory();
+        let options = Options {
+            queues,
+            connect_deadline: Duration::from_secs(20),
+            ..Options::new("disk", DeviceType::BLK, socket(self.dir.path()))
+        };
+        let frontend = Frontend::connect(options, memory.clone()).unwrap();
+        Machine::new(Box::new(frontend), memory)
+    }
+
+    fn disk(&self) -> Vec<u8> {
+        fs::read(self.dir.path().join("disk.img")).unwrap()
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("blk.sock")
+}
+
+/// Bytes of which no two sectors are alike.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i / SECTOR * 31 + i) as u8).collect()
+}
+
+#[test]
+fn reads_writes_and_flushes_reach_the_disk() {
+    let daemon = Daemon::start(1);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+
+    let capacity = machine.read_config(0, 8).try_into().unwrap();
+    assert_eq!(u64::from_le_bytes(capacity), (DISK / SECTOR) as u64);
+
+    let [ring] = &mut rings;
+    let read = blk::read(&mut machine, ring, 3, 4096);
+    assert_eq!(read, pattern(DISK)[3 * SECTOR..][..4096]);
+    blk::write(&mut machine, ring, 5, &[0xa5; 4096]);
+    blk::flush(&mut machine, ring);
+    assert_eq!(daemon.disk()[5 * SECTOR..][..4096], [0xa5; 4096]);
+    assert_eq!(blk::read(&mut machine, ring, 5, 4096), [0xa5; 4096]);
+
+    let info = machine.transport.info();
+    assert_eq!(info.counters.interrupts_acknowledged, 4);
+    assert_eq!(info.counters.notify_exits, 0);
+}
+
+#[test]
+fn the_device_works_again_after_resets_on_the_same_connection() {
+    let daemon = Daemon::start(1);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000)];
+    for round in 0..20u8 {
+        machine.bring_up(FEATURES, &mut rings);
+        let [ring] = &mut rings;
+        blk::write(&mut machine, ring, 1, &[round; SECTOR]);
+        assert_eq!(blk::read(&mut machine, ring, 1, SECTOR), [round; SECTOR]);
+    }
+    machine.write(Register::Status, 0);
+    assert_eq!(machine.read(Register::Status), 0);
+}
+
+#[test]
+fn each_queue_of_several_works() {
+    let daemon = Daemon::start(4);
+    let mut machine = daemon.connect(None);
+    assert_eq!(machine.read_config(34, 2), [4, 0], "num_queues");
+    let mut rings: Vec<_> = (0..4)
+        .map(|index| Ring::new(index, 0x4000 + 0x4000 * u64::from(index)))
+        .collect();
+    machine.bring_up(FEATURES, &mut rings);
+    for (sector, ring) in (0..).zip(&mut rings) {
+        blk::write(&mut machine, ring, sector, &[sector as u8 + 1; SECTOR]);
+    }
+    for (sector, ring) in (0..).zip(rings.iter_mut().rev()) {
+        let expected = [sector as u8 + 1; SECTOR];
+        assert_eq!(blk::read(&mut machine, ring, sector, SECTOR), expected);
+    }
+}
+
+#[test]
+fn fewer_queues_than_the_backend_has_are_what_the_driver_is_told() {
+    let daemon = Daemon::start(4);
+    let mut machine = daemon.connect(Some(2));
+    assert_eq!(machine.read_config(34, 2), [2, 0], "num_queues");
+    machine.write(Register::QueueSel, 2);
+    assert_eq!(machine.read(Register::QueueSizeMax), 0);
+}
+
+#[test]
+fn a_killed_backend_makes_the_device_need_a_reset() {
+    let mut daemon = Daemon::start(1);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    daemon.kill();
+
+    assert!(wait(&machine.transport.event_fd().unwrap()));
+    let event = machine.transport.handle_event();
+    assert!(matches!(event, DeviceEvent::Broken(_)), "{event:?}");
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    assert_eq!(machine.read(Register::InterruptStatus), 3);
+    assert!(wait(&machine.config_call()));
+
+    // The driver's reset ends at once, and the next attempt fails again.
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+}

@@ -1,0 +1,71 @@
+//! Block requests (virtio 1.3, section 5.2.6) by hand.
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::{Buffer, Machine, Ring};
+
+pub const SECTOR: usize = 512;
+
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const FLUSH: u32 = 4;
+
+/// Where requests are put: beyond 4 GiB, in the second region of guest RAM.
+const HEADER: u64 = (1 << 32) + 0x10000;
+const STATUS: u64 = HEADER + 0x1000;
+const DATA: u64 = HEADER + 0x2000;
+
+fn submit(machine: &mut Machine, ring: &mut Ring, kind: u32, sector: u64, data: Option<Buffer>) {
+    let memory = machine.memory.clone();
+    memory
+        .write_obj(kind.to_le(), GuestAddress(HEADER))
+        .unwrap();
+    memory.write_obj(0u32, GuestAddress(HEADER + 4)).unwrap();
+    memory
+        .write_obj(sector.to_le(), GuestAddress(HEADER + 8))
+        .unwrap();
+    memory.write_obj(0xffu8, GuestAddress(STATUS)).unwrap();
+    let buffer = |address, len, writable| Buffer {
+        address,
+        len,
+        writable,
+    };
+    let mut buffers = vec![buffer(HEADER, 16, false)];
+    buffers.extend(data);
+    buffers.push(buffer(STATUS, 1, true));
+    machine.request(ring, &buffers);
+    let status: u8 = memory.read_obj(GuestAddress(STATUS)).unwrap();
+    assert_eq!(status, 0, "VIRTIO_BLK_S_OK");
+}
+
+pub fn read(machine: &mut Machine, ring: &mut Ring, sector: u64, len: usize) -> Vec<u8> {
+    let data = Buffer {
+        address: DATA,
+        len: len as u32,
+        writable: true,
+    };
+    submit(machine, ring, IN, sector, Some(data));
+    let mut bytes = vec![0; len];
+    machine
+        .memory
+        .read_slice(&mut bytes, GuestAddress(DATA))
+        .unwrap();
+    bytes
+}
+
+pub fn write(machine: &mut Machine, ring: &mut Ring, sector: u64, bytes: &[u8]) {
+    machine
+        .memory
+        .write_slice(bytes, GuestAddress(DATA))
+        .unwrap();
+    let data = Buffer {
+        address: DATA,
+        len: bytes.len() as u32,
+        writable: false,
+    };
+    submit(machine, ring, OUT, sector, Some(data));
+}
+
+pub fn flush(machine: &mut Machine, ring: &mut Ring) {
+    submit(machine, ring, FLUSH, 0, None);
+}

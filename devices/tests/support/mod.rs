@@ -1,0 +1,273 @@
+//! A machine without a processor: guest RAM, a hypervisor that only notes what
+//! it is told, and a driver that does by hand what a guest's would.
+#![allow(dead_code)] // Each test uses its part.
+
+pub mod blk;
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use devices::bus::BusDevice;
+use devices::hypervisor::Hypervisor;
+use devices::virtio::page::RegisterPage;
+use devices::virtio::spec::{CONFIG_OFFSET, Register};
+use devices::virtio::status::Status;
+use devices::virtio::{Device, GuestMemory, MmioTransport};
+use vm_memory::{Bytes, FileOffset, GuestAddress};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::EventFd;
+
+pub const RAM: u64 = 4 << 20;
+pub const BASE: GuestAddress = GuestAddress(0xd000_0000);
+pub const GSI: u32 = 5;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Guest RAM that can be shared, in two regions.
+pub fn shared_memory() -> Arc<GuestMemory> {
+    let file: File = tempfile::tempfile().unwrap();
+    file.set_len(RAM).unwrap();
+    let file = Arc::new(file);
+    let part = |at, offset| {
+        let file = FileOffset::from_arc(file.clone(), offset);
+        (GuestAddress(at), (RAM / 2) as usize, Some(file))
+    };
+    let parts = [part(0, 0), part(1 << 32, RAM / 2)];
+    Arc::new(GuestMemory::from_ranges_with_files(parts).unwrap())
+}
+
+/// Notes the wiring, so that a test can play the kernel's part.
+#[derive(Default)]
+pub struct Wiring {
+    pub ioeventfds: Mutex<Vec<(GuestAddress, u32, EventFd)>>,
+    pub irqfds: Mutex<Vec<(u32, EventFd)>>,
+}
+
+impl Hypervisor for Wiring {
+    fn add_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()> {
+        let entry = (addr, value, fd.try_clone()?);
+        self.ioeventfds.lock().unwrap().push(entry);
+        Ok(())
+    }
+
+    fn add_irqfd(&self, gsi: u32, fd: &EventFd) -> io::Result<()> {
+        self.irqfds.lock().unwrap().push((gsi, fd.try_clone()?));
+        Ok(())
+    }
+
+    fn map_read_only(&self, _addr: GuestAddress, _page: &Arc<RegisterPage>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A transport and the guest's side of it.
+pub struct Machine {
+    pub memory: Arc<GuestMemory>,
+    pub wiring: Wiring,
+    pub transport: MmioTransport,
+}
+
+impl Machine {
+    pub fn new(device: Box<dyn Device>, memory: Arc<GuestMemory>) -> Self {
+        let wiring = Wiring::default();
+        let transport =
+            MmioTransport::new("test".into(), device, memory.clone(), BASE, GSI, &wiring).unwrap();
+        Self {
+            memory,
+            wiring,
+            transport,
+        }
+    }
+
+    pub fn read(&mut self, register: Register) -> u32 {
+        let mut data = [0; 4];
+        let offset = register.offset() as u64;
+        self.transport.read(offset, &mut data).unwrap();
+        u32::from_le_bytes(data)
+    }
+
+    /// Writes as the guest does: what an ioeventfd matches goes no further.
+    pub fn write(&mut self, register: Register, value: u32) {
+        let offset = register.offset() as u64;
+        let address = GuestAddress(BASE.0 + offset);
+        let eventfds = self.wiring.ioeventfds.lock().unwrap();
+        let matching = eventfds
+            .iter()
+            .find(|(a, v, _)| (*a, *v) == (address, value));
+        if let Some((_, _, fd)) = matching {
+            return fd.write(1).unwrap();
+        }
+        self.transport.write(offset, &value.to_le_bytes()).unwrap();
+    }
+
+    pub fn read_config(&mut self, offset: usize, len: usize) -> Vec<u8> {
+        let mut data = vec![0; len];
+        let offset = (CONFIG_OFFSET + offset) as u64;
+        self.transport.read(offset, &mut data).unwrap();
+        data
+    }
+
+    pub fn has_status(&mut self, status: Status) -> bool {
+        self.read(Register::Status) & status.bits() != 0
+    }
+
+    fn add_status(&mut self, status: Status) {
+        let old = self.read(Register::Status);
+        self.write(Register::Status, old | status.bits());
+    }
+
+    /// Resets, takes `features` of what is offered, and makes `queues` ready.
+    /// Returns the features taken.
+    pub fn bring_up(&mut self, features: u64, queues: &mut [Ring]) -> u64 {
+        self.write(Register::Status, 0);
+        self.add_status(Status::ACKNOWLEDGE);
+        self.add_status(Status::DRIVER);
+        let mut taken = 0;
+        for half in [0, 1] {
+            self.write(Register::DeviceFeaturesSel, half);
+            let offered = self.read(Register::DeviceFeatures);
+            let take = offered & (features >> (32 * half)) as u32;
+            self.write(Register::DriverFeaturesSel, half);
+            self.write(Register::DriverFeatures, take);
+            taken |= u64::from(take) << (32 * half);
+        }
+        self.add_status(Status::FEATURES_OK);
+        assert!(self.has_status(Status::FEATURES_OK));
+        for ring in queues {
+            self.set_up(ring);
+        }
+        self.add_status(Status::DRIVER_OK);
+        taken
+    }
+
+    fn set_up(&mut self, ring: &mut Ring) {
+        ring.clear(&self.memory);
+        self.write(Register::QueueSel, ring.index);
+        assert_eq!(self.read(Register::QueueReady), 0);
+        assert!(self.read(Register::QueueSizeMax) >= Ring::SIZE.into());
+        self.write(Register::QueueSize, Ring::SIZE.into());
+        for (low, high, address) in [
+            (Register::QueueDescLow, Register::QueueDescHigh, ring.base),
+            (
+                Register::QueueDriverLow,
+                Register::QueueDriverHigh,
+                ring.available(),
+            ),
+            (
+                Register::QueueDeviceLow,
+                Register::QueueDeviceHigh,
+                ring.used(),
+            ),
+        ] {
+            self.write(low, address as u32);
+            self.write(high, (address >> 32) as u32);
+        }
+        self.write(Register::QueueReady, 1);
+        assert_eq!(self.read(Register::QueueReady), 1);
+    }
+
+    /// Adds a request, kicks, and waits for the interrupt of its completion.
+    pub fn request(&mut self, ring: &mut Ring, buffers: &[Buffer]) {
+        ring.add(&self.memory, buffers);
+        self.write(Register::QueueNotify, ring.index);
+        let call = self.call(ring.index as usize);
+        while ring.is_behind(&self.memory) {
+            assert!(wait(&call), "no completion within {PATIENCE:?}");
+            // An interrupt may be for an earlier request: look again.
+            let _ = call.read();
+        }
+        self.write(Register::InterruptAck, 1);
+    }
+
+    /// The descriptor behind the interrupt of queue `index`; the last is for
+    /// configuration changes.
+    pub fn call(&self, index: usize) -> EventFd {
+        let irqfds = self.wiring.irqfds.lock().unwrap();
+        irqfds[index].1.try_clone().unwrap()
+    }
+
+    pub fn config_call(&self) -> EventFd {
+        let irqfds = self.wiring.irqfds.lock().unwrap();
+        irqfds.last().unwrap().1.try_clone().unwrap()
+    }
+}
+
+/// Waits until `fd` is readable; `false` when patience runs out.
+pub fn wait(fd: &impl std::os::fd::AsRawFd) -> bool {
+    let epoll = Epoll::new().unwrap();
+    let event = EpollEvent::new(EventSet::IN, 0);
+    epoll
+        .ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+        .unwrap();
+    let patience = PATIENCE.as_millis() as i32;
+    epoll.wait(patience, &mut [EpollEvent::default()]).unwrap() == 1
+}
+
+/// One buffer of a request.
+#[derive(Clone, Copy)]
+pub struct Buffer {
+    pub address: u64,
+    pub len: u32,
+    /// Whether the device writes it.
+    pub writable: bool,
+}
+
+/// A split queue (virtio 1.3, section 2.7) that the driver side works on. Its
+/// three parts are in one page each.
+pub struct Ring {
+    pub index: u32,
+    base: u64,
+    added: u16,
+}
+
+impl Ring {
+    pub const SIZE: u16 = 16;
+    const PAGE: u64 = 4096;
+
+    pub fn new(index: u32, base: u64) -> Self {
+        Self {
+            index,
+            base,
+            added: 0,
+        }
+    }
+
+    fn available(&self) -> u64 {
+        self.base + Self::PAGE
+    }
+
+    fn used(&self) -> u64 {
+        self.base + 2 * Self::PAGE
+    }
+
+    fn clear(&mut self, memory: &GuestMemory) {
+        self.added = 0;
+        let zeros = [0; 3 * Self::PAGE as usize];
+        memory.write_slice(&zeros, GuestAddress(self.base)).unwrap();
+    }
+
+    /// Puts a chain in the table, always from descriptor 0.
+    pub fn add(&mut self, memory: &GuestMemory, buffers: &[Buffer]) {
+        let write = |value: &[u8], at: u64| memory.write_slice(value, GuestAddress(at)).unwrap();
+        for (index, buffer) in (0u16..).zip(buffers) {
+            let at = self.base + 16 * u64::from(index);
+            let more = usize::from(index) + 1 < buffers.len();
+            let flags = u16::from(more) | u16::from(buffer.writable) << 1;
+            write(&buffer.address.to_le_bytes(), at);
+            write(&buffer.len.to_le_bytes(), at + 8);
+            write(&flags.to_le_bytes(), at + 12);
+            write(&(index + 1).to_le_bytes(), at + 14);
+        }
+        let slot = u64::from(self.added % Self::SIZE);
+        write(&0u16.to_le_bytes(), self.available() + 4 + 2 * slot);
+        self.added = self.added.wrapping_add(1);
+        write(&self.added.to_le_bytes(), self.available() + 2);
+    }
+
+    /// Whether the device has not used all that was added.
+    pub fn is_behind(&self, memory: &GuestMemory) -> bool {
+        let used: u16 = memory.read_obj(GuestAddress(self.used() + 2)).unwrap();
+        u16::from_le(used) != self.added
+    }
+}
