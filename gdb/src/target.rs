@@ -188,6 +188,10 @@ pub trait Target: Send {
     /// What the host traps; the first call may probe.
     fn host_traps(&mut self) -> HostTraps;
 
+    /// Called when a gdb attaches and when it has left, in whatever way. While
+    /// one is attached, a guest that crashes is kept for it to look at.
+    fn set_attached(&mut self, _attached: bool) {}
+
     /// Readable while [`Target::next_event`] has something.
     fn event_fd(&self) -> BorrowedFd<'_>;
 

@@ -1,1 +1,24 @@
-//! Outboard.
+//! The `outboard` virtual machine monitor.
+//!
+//! The binary parses a command line ([`cli`]) into a checked [`config`],
+//! assembles a [`machine`] and hands it to the [`event_loop`]; each vCPU has a
+//! thread ([`vcpu`]) that routes its exits to the devices' buses.
+
+pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod crash;
+pub mod debug;
+pub mod event_loop;
+pub mod events;
+pub mod host;
+pub mod kvm;
+pub mod layout;
+pub mod machine;
+pub mod memory;
+pub mod power;
+pub mod run;
+pub mod status;
+pub mod vcpu;
+pub mod vcpus;

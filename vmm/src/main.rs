@@ -1,1 +1,73 @@
-fn main() {}
+//! Parses the command line, runs, and prints the error chain.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use vmm::boot;
+use vmm::cli::{Cli, Command, RunArgs};
+use vmm::config::Config;
+use vmm::{host, machine, run};
+
+const HOST_FAILURE: u8 = 1;
+const BAD_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .init();
+    // clap ends with status 2 on bad usage by itself.
+    match Cli::parse().command {
+        Command::Run(args) => run_guest(args, started),
+        Command::Doctor => match host::print(&mut io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error.into(), HOST_FAILURE),
+        },
+    }
+}
+
+fn run_guest(args: RunArgs, started: Instant) -> ExitCode {
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into(), BAD_USAGE),
+    };
+    match run::run(&config, started) {
+        Ok(ended) => ended.status().into(),
+        Err(error) => {
+            let status = if is_bad_usage(&error) {
+                BAD_USAGE
+            } else {
+                HOST_FAILURE
+            };
+            fail(&error.into(), status)
+        }
+    }
+}
+
+/// Whether the user asked for something that cannot be, rather than the host
+/// failing at something that can.
+fn is_bad_usage(error: &run::Error) -> bool {
+    let run::Error::Machine(error) = error else {
+        return false;
+    };
+    match error {
+        machine::Error::TooManyCpus { .. } => true,
+        machine::Error::Boot(error) => !matches!(
+            error,
+            boot::Error::Kernel(boot::KernelError::Read { .. })
+                | boot::Error::Memory(_)
+                | boot::Error::Registers(_)
+        ),
+        _ => false,
+    }
+}
+
+/// Prints the chain of causes on one line.
+fn fail(error: &anyhow::Error, status: u8) -> ExitCode {
+    eprintln!("outboard: {error:#}");
+    status.into()
+}

@@ -1,0 +1,320 @@
+//! Finding out what a kernel file is, and loading it.
+//!
+//! `linux-loader` does the loading. What is checked before gives the user one
+//! clear line instead of a guest that dies at once.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use devices::virtio::GuestMemory;
+use linux_loader::loader::bootparam::setup_header;
+use linux_loader::loader::{BzImage, Elf, KernelLoader, PvhBootCapability};
+
+use super::{Entry, memory_map};
+use crate::layout;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot open kernel {}", path.display())]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read kernel {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "kernel {} is neither an ELF file nor a bzImage (it starts with {start:02x?}); \
+         give a vmlinux or a bzImage", path.display()
+    )]
+    Unknown { path: PathBuf, start: Vec<u8> },
+    #[error(
+        "kernel {} is made for {machine}; this machine is x86-64 and needs a 64-bit \
+         x86 kernel", path.display()
+    )]
+    WrongMachine { path: PathBuf, machine: String },
+    #[error(
+        "kernel {} is truncated: it needs {needed} bytes and has {found}", path.display()
+    )]
+    Truncated {
+        path: PathBuf,
+        needed: u64,
+        found: u64,
+    },
+    #[error(
+        "kernel {} does not fit into guest RAM: it reaches up to {needed:#x} and RAM \
+         below the MMIO hole ends at {ram:#x}; give more with --memory", path.display()
+    )]
+    TooLarge {
+        path: PathBuf,
+        needed: u64,
+        ram: u64,
+    },
+    #[error(
+        "kernel {} loads at {addr:#x}, below 1 MiB where boot data lies; link it \
+         higher", path.display()
+    )]
+    TooLow { path: PathBuf, addr: u64 },
+    #[error("kernel {}: {problem}", path.display())]
+    Malformed { path: PathBuf, problem: String },
+}
+
+/// A kernel in guest RAM.
+pub struct Kernel {
+    pub entry: Entry,
+    /// First address behind everything that the kernel needs before it reads
+    /// its memory map.
+    pub end: u64,
+    /// Highest address that the initrd may use.
+    pub initrd_max: u64,
+    /// The bzImage's own header, to be handed back to it.
+    pub setup_header: Option<setup_header>,
+}
+
+/// A kernel file and the RAM it is to go to.
+struct Image<'a> {
+    file: File,
+    path: &'a Path,
+    len: u64,
+    ram_end: u64,
+}
+
+/// Loads the kernel at `path`.
+pub fn load(memory: &GuestMemory, path: &Path) -> Result<Kernel, Error> {
+    let open = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(open)?;
+    let metadata = file.metadata().map_err(open)?;
+    if metadata.is_dir() {
+        return Err(open(io::ErrorKind::IsADirectory.into()));
+    }
+    let ram_end = memory_map::low_ram_end(memory);
+    let mut image = Image {
+        file,
+        path,
+        len: metadata.len(),
+        ram_end,
+    };
+    let start = image.prefix(0, 4)?;
+    if start == *b"\x7fELF" {
+        image.load_elf(memory)
+    } else if image.prefix(HDRS_OFFSET, 4)? == *b"HdrS" {
+        image.load_bzimage(memory)
+    } else {
+        Err(Error::Unknown {
+            path: path.to_owned(),
+            start,
+        })
+    }
+}
+
+/// Linux boot protocol: the magic of the setup header.
+const HDRS_OFFSET: u64 = 0x202;
+/// ... fields of the setup header that the file is judged by.
+const SETUP_SECTS_OFFSET: u64 = 0x1f1;
+const SETUP_HEADER_END: u64 = 0x268;
+/// The oldest protocol with a 64-bit entry that says so (XLF_KERNEL_64).
+const PROTOCOL_2_12: u16 = 0x20c;
+const XLF_KERNEL_64: u16 = 1;
+/// The 64-bit entry's distance from the load address.
+const ENTRY_64_OFFSET: u64 = 0x200;
+
+const ELF_HEADER_LEN: u64 = 64;
+const ELF_PROGRAM_HEADER_LEN: u64 = 56;
+const ELFCLASS64: u8 = 2;
+const EM_X86_64: u16 = 62;
+const PT_LOAD: u32 = 1;
+
+impl Image<'_> {
+    /// Up to `len` bytes at `offset`; fewer where the file ends.
+    fn prefix(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| (&self.file).take(len).read_to_end(&mut bytes))
+            .map_err(|source| Error::Read {
+                path: self.path.to_owned(),
+                source,
+            })?;
+        Ok(bytes)
+    }
+
+    /// `len` bytes at `offset`, or the file is truncated.
+    fn bytes(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
+        self.require_len(offset.saturating_add(len))?;
+        self.prefix(offset, len)
+    }
+
+    fn require_len(&self, needed: u64) -> Result<(), Error> {
+        if needed > self.len {
+            return Err(Error::Truncated {
+                path: self.path.to_owned(),
+                needed,
+                found: self.len,
+            });
+        }
+        Ok(())
+    }
+
+    fn require_ram(&self, needed: u64) -> Result<(), Error> {
+        if needed > self.ram_end {
+            let path = self.path.to_owned();
+            return Err(Error::TooLarge {
+                path,
+                needed,
+                ram: self.ram_end,
+            });
+        }
+        Ok(())
+    }
+
+    fn malformed(&self, problem: impl ToString) -> Error {
+        Error::Malformed {
+            path: self.path.to_owned(),
+            problem: problem.to_string(),
+        }
+    }
+
+    fn load_elf(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
+        self.check_elf()?;
+        let loaded =
+            Elf::load(memory, None, &mut self.file, None).map_err(|e| self.malformed(e))?;
+        let entry = match loaded.pvh_boot_cap {
+            PvhBootCapability::PvhEntryPresent(addr) => Entry::Pvh { rip: addr.0 },
+            _ => Entry::Linux64 {
+                rip: loaded.kernel_load.0,
+            },
+        };
+        Ok(Kernel {
+            entry,
+            end: loaded.kernel_end,
+            initrd_max: u64::from(u32::MAX),
+            setup_header: None,
+        })
+    }
+
+    /// Checks class, machine and that every segment is in the file and fits.
+    fn check_elf(&mut self) -> Result<(), Error> {
+        let header = self.bytes(0, ELF_HEADER_LEN)?;
+        let machine = u16_at(&header, 18);
+        if header[4] != ELFCLASS64 || machine != EM_X86_64 {
+            let bits = if header[4] == ELFCLASS64 { 64 } else { 32 };
+            let machine = format!("{} ({bits}-bit)", elf_machine_name(machine));
+            return Err(Error::WrongMachine {
+                path: self.path.to_owned(),
+                machine,
+            });
+        }
+        let (offset, count) = (u64_at(&header, 32), u64::from(u16_at(&header, 56)));
+        let table = self.bytes(offset, count * ELF_PROGRAM_HEADER_LEN)?;
+        let mut loadable = 0;
+        for segment in table.chunks_exact(ELF_PROGRAM_HEADER_LEN as usize) {
+            if u32_at(segment, 0) == PT_LOAD && u64_at(segment, 40) != 0 {
+                loadable += 1;
+                self.check_segment(segment)?;
+            }
+        }
+        if loadable == 0 {
+            return Err(self.malformed("it has no loadable segment"));
+        }
+        Ok(())
+    }
+
+    fn check_segment(&self, segment: &[u8]) -> Result<(), Error> {
+        let (offset, filesz) = (u64_at(segment, 8), u64_at(segment, 32));
+        let (addr, memsz) = (u64_at(segment, 24), u64_at(segment, 40));
+        self.require_len(offset.saturating_add(filesz))?;
+        if addr < layout::HIGH_RAM.0 {
+            return Err(Error::TooLow {
+                path: self.path.to_owned(),
+                addr,
+            });
+        }
+        self.require_ram(addr.saturating_add(memsz.max(filesz)))
+    }
+
+    fn load_bzimage(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
+        let header = self.bytes(0, SETUP_HEADER_END)?;
+        let setup_sects = match header[SETUP_SECTS_OFFSET as usize] {
+            0 => 4,
+            sects => u64::from(sects),
+        };
+        let payload = (setup_sects + 1) * 512;
+        // syssize: the protected-mode part in 16-byte units.
+        let syssize = u64::from(u32_at(&header, 0x1f4)) * 16;
+        self.require_len(payload + syssize)?;
+        let (version, xloadflags) = (u16_at(&header, 0x206), u16_at(&header, 0x236));
+        if version < PROTOCOL_2_12 || xloadflags & XLF_KERNEL_64 == 0 {
+            let machine = format!(
+                "32-bit x86, or older than boot protocol 2.12 (it has {}.{})",
+                version >> 8,
+                version & 0xff
+            );
+            return Err(Error::WrongMachine {
+                path: self.path.to_owned(),
+                machine,
+            });
+        }
+        // The kernel unpacks itself to pref_address and needs init_size there.
+        let (pref_address, init_size) = (u64_at(&header, 0x258), u32_at(&header, 0x260));
+        let end = pref_address.saturating_add(init_size.into());
+        self.require_ram(end)?;
+        let loaded = BzImage::load(memory, None, &mut self.file, Some(layout::HIGH_RAM))
+            .map_err(|error| self.malformed(error))?;
+        Ok(Kernel {
+            entry: Entry::Linux64 {
+                rip: loaded.kernel_load.0 + ENTRY_64_OFFSET,
+            },
+            end: end.max(loaded.kernel_end),
+            initrd_max: u32_at(&header, 0x22c).into(),
+            setup_header: loaded.setup_header,
+        })
+    }
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes(array_at(bytes, offset))
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(array_at(bytes, offset))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(array_at(bytes, offset))
+}
+
+/// `N` bytes of a header whose length was checked; a short one reads as zeros.
+fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
+    let mut array = [0; N];
+    if let Some(found) = bytes.get(offset..offset + N) {
+        array.copy_from_slice(found);
+    }
+    array
+}
+
+/// Names of the machines that people cross-compile for.
+fn elf_machine_name(machine: u16) -> String {
+    match machine {
+        3 => "x86".into(),
+        EM_X86_64 => "x86-64".into(),
+        40 => "Arm".into(),
+        183 => "AArch64".into(),
+        243 => "RISC-V".into(),
+        21 => "64-bit PowerPC".into(),
+        22 => "S/390".into(),
+        258 => "LoongArch".into(),
+        other => format!("ELF machine {other}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "kernel_test.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! The raw command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::OnReboot;
+
+/// A KVM virtual machine monitor for people who develop kernels and virtio devices.
+#[derive(Debug, Parser)]
+#[command(name = "outboard", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a guest.
+    ///
+    /// Ends with status 0 when the guest powers off (or reboots under --on-reboot exit) or
+    /// the user quits, 1 when the host fails, 2 on bad usage, 3 when the guest crashes.
+    /// SIGUSR1 prints exit counts and the state of the devices.
+    Run(RunArgs),
+    /// Say what this host's KVM can do, and what gdb can therefore do.
+    Doctor,
+}
+
+#[derive(Args, Debug, Default)]
+pub struct RunArgs {
+    /// Kernel: vmlinux (ELF, PVH or 64-bit protocol), bzImage, or a bare-metal ELF file.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line [default: console=ttyS0].
+    #[arg(long, value_name = "STR", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+    /// Number of vCPUs, 1 to 64 [default: 1].
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u64>,
+    /// Guest RAM, for example 512M or 6G; MiB without a suffix [default: 512M].
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// TOML file with the same keys as these options; options given here win.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A virtio device and its vhost-user backend:
+    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME], with TYPE blk, net, fs, vsock,
+    /// console, rng, ... or a virtio device number. May be given several times.
+    #[arg(long, value_name = "SPEC")]
+    pub device: Vec<String>,
+    /// Serial console: stdio, none, pty, file=PATH or unix=PATH. On a terminal, Ctrl-A x
+    /// quits [default: stdio].
+    #[arg(long, value_name = "TARGET")]
+    pub serial: Option<String>,
+    /// Serve gdb on unix:PATH or HOST:PORT (loopback unless a host is named).
+    #[arg(long, value_name = "ADDRESS")]
+    pub gdb: Option<String>,
+    /// Hold the guest before its first instruction until gdb lets it go.
+    #[arg(long)]
+    pub gdb_wait: bool,
+    /// What a guest's reboot does [default: reset].
+    #[arg(long, value_enum, value_name = "ACTION")]
+    pub on_reboot: Option<OnReboot>,
+}

@@ -1,0 +1,257 @@
+//! What to run, checked. The command line and a TOML file give the same type.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use devices::vhost_user;
+use devices::virtio::DeviceType;
+use serde::Deserialize;
+
+use crate::cli::RunArgs;
+use crate::{console, layout, memory};
+
+/// Most vCPUs of a machine.
+pub const MAX_CPUS: u8 = 64;
+const DEFAULT_MEMORY: u64 = 512 << 20;
+/// So that a kernel given alone shows what it does.
+const DEFAULT_CMDLINE: &str = "console=ttyS0";
+
+/// What a guest's reboot does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReboot {
+    /// Boot again, in the same process.
+    #[default]
+    Reset,
+    /// End with status 0.
+    Exit,
+}
+
+/// A machine to run.
+#[derive(Debug)]
+pub struct Config {
+    pub kernel: PathBuf,
+    pub initrd: Option<PathBuf>,
+    pub cmdline: String,
+    pub cpus: u8,
+    /// In bytes.
+    pub memory: u64,
+    pub devices: Vec<vhost_user::Options>,
+    pub serial: console::Target,
+    pub gdb: Option<gdb::server::Address>,
+    pub gdb_wait: bool,
+    pub on_reboot: OnReboot,
+}
+
+/// Something the user asked for cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no kernel given; use --kernel FILE or `kernel = \"FILE\"` in the configuration file")]
+    NoKernel,
+    #[error("cannot read configuration file {}", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("configuration file {}", path.display())]
+    Toml {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error("{0} vCPUs were asked for; a machine has 1 to {MAX_CPUS}")]
+    Cpus(u64),
+    #[error(
+        "memory size {0:?} is not a number with an optional K, M, G or T; write 512M, for example"
+    )]
+    MemorySyntax(String),
+    #[error(
+        "{asked} bytes of memory were asked for; a machine has {} MiB to {} GiB, in whole MiB",
+        memory::MIN_SIZE >> 20, memory::MAX_SIZE >> 30
+    )]
+    MemorySize { asked: u64 },
+    #[error("device {spec:?}: {problem}")]
+    Device { spec: String, problem: String },
+    #[error("two devices are named {0:?}; give one of them another name with id=")]
+    DuplicateId(String),
+    #[error("{asked} devices were asked for; this machine has room for {}", layout::VIRTIO_GSIS.len())]
+    TooManyDevices { asked: usize },
+    #[error(transparent)]
+    Serial(#[from] console::ParseError),
+    #[error(transparent)]
+    Gdb(#[from] gdb::server::AddressError),
+    #[error("--gdb-wait needs --gdb ADDRESS to wait on")]
+    WaitWithoutGdb,
+}
+
+/// The keys of a configuration file: those of the command line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    cmdline: Option<String>,
+    cpus: Option<u64>,
+    memory: Option<String>,
+    #[serde(default)]
+    device: Vec<String>,
+    serial: Option<String>,
+    gdb: Option<String>,
+    gdb_wait: Option<bool>,
+    on_reboot: Option<OnReboot>,
+}
+
+impl File {
+    fn read(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| Error::Toml {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = Error;
+
+    /// The command line wins over the file; devices of both are used, the
+    /// file's first.
+    fn try_from(args: RunArgs) -> Result<Self, Error> {
+        let file = args
+            .config
+            .as_deref()
+            .map(File::read)
+            .transpose()?
+            .unwrap_or_default();
+        let gdb = args
+            .gdb
+            .or(file.gdb)
+            .map(|address| address.parse::<gdb::server::Address>())
+            .transpose()?;
+        let gdb_wait = args.gdb_wait || file.gdb_wait.unwrap_or(false);
+        if gdb_wait && gdb.is_none() {
+            return Err(Error::WaitWithoutGdb);
+        }
+        let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
+        let serial = args
+            .serial
+            .or(file.serial)
+            .map(|serial| serial.parse::<console::Target>())
+            .transpose()?;
+        Ok(Self {
+            kernel: args.kernel.or(file.kernel).ok_or(Error::NoKernel)?,
+            initrd: args.initrd.or(file.initrd),
+            cmdline: args
+                .cmdline
+                .or(file.cmdline)
+                .unwrap_or_else(|| DEFAULT_CMDLINE.into()),
+            cpus: cpus(args.cpus.or(file.cpus).unwrap_or(1))?,
+            memory: args
+                .memory
+                .or(file.memory)
+                .as_deref()
+                .map_or(Ok(DEFAULT_MEMORY), memory)?,
+            devices: devices(&specs)?,
+            serial: serial.unwrap_or_default(),
+            gdb,
+            gdb_wait,
+            on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
+        })
+    }
+}
+
+fn cpus(asked: u64) -> Result<u8, Error> {
+    u8::try_from(asked)
+        .ok()
+        .filter(|cpus| (1..=MAX_CPUS).contains(cpus))
+        .ok_or(Error::Cpus(asked))
+}
+
+/// A size such as `512M`; without a suffix it is in MiB, as in QEMU.
+fn memory(text: &str) -> Result<u64, Error> {
+    let syntax = || Error::MemorySyntax(text.to_owned());
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "K" | "KB" | "KIB" => 10,
+        "" | "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(syntax()),
+    };
+    let number: u64 = digits.parse().map_err(|_| syntax())?;
+    let asked = number
+        .checked_mul(1 << shift)
+        .ok_or(Error::MemorySize { asked: u64::MAX })?;
+    let in_range = (memory::MIN_SIZE..=memory::MAX_SIZE).contains(&asked);
+    if !in_range || !asked.is_multiple_of(1 << 20) {
+        return Err(Error::MemorySize { asked });
+    }
+    Ok(asked)
+}
+
+fn devices(specs: &[String]) -> Result<Vec<vhost_user::Options>, Error> {
+    if specs.len() > layout::VIRTIO_GSIS.len() {
+        return Err(Error::TooManyDevices { asked: specs.len() });
+    }
+    let mut devices: Vec<vhost_user::Options> = Vec::new();
+    for spec in specs {
+        let device = device(spec, &devices)?;
+        if devices.iter().any(|other| other.id == device.id) {
+            return Err(Error::DuplicateId(device.id));
+        }
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+/// `TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME]`.
+fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Options, Error> {
+    let bad = |problem: String| Error::Device {
+        spec: spec.to_owned(),
+        problem,
+    };
+    let mut parts = spec.split(',');
+    let device_type = DeviceType::from_str(parts.next().unwrap_or_default())
+        .map_err(|error| bad(error.to_string()))?;
+    let (mut socket, mut id, mut queues, mut queue_size) = (None, None, None, None);
+    for part in parts {
+        let (key, value) = part
+            .split_once('=')
+            .filter(|(_, value)| !value.is_empty())
+            .ok_or_else(|| bad(format!("{part:?} is not of the form key=value")))?;
+        let number = || {
+            value
+                .parse()
+                .map_err(|_| bad(format!("{key} takes a number up to 65535, not {value:?}")))
+        };
+        match key {
+            "socket" => socket = Some(PathBuf::from(value)),
+            "id" => id = Some(value.to_owned()),
+            "queues" => queues = Some(number()?),
+            "queue-size" => queue_size = Some(number()?),
+            _ => {
+                let known = "socket, id, queues and queue-size";
+                return Err(bad(format!("{key:?} is not known; the keys are {known}")));
+            }
+        }
+    }
+    let same_type = earlier
+        .iter()
+        .filter(|other| other.device_type == device_type)
+        .count();
+    let id = id.unwrap_or_else(|| format!("{device_type}{same_type}"));
+    let socket = socket.ok_or_else(|| bad("it has no backend; add socket=PATH".into()))?;
+    Ok(vhost_user::Options {
+        queues,
+        queue_size,
+        ..vhost_user::Options::new(id, device_type, socket)
+    })
+}
+
+#[cfg(test)]
+#[path = "config_test.rs"]
+mod tests;

@@ -1,0 +1,125 @@
+use super::*;
+
+fn config(args: RunArgs) -> Result<Config, Error> {
+    Config::try_from(RunArgs {
+        kernel: args.kernel.or(Some("k".into())),
+        ..args
+    })
+}
+
+fn with_devices(specs: &[&str]) -> Result<Config, Error> {
+    config(RunArgs {
+        device: specs.iter().map(|s| s.to_string()).collect(),
+        ..Default::default()
+    })
+}
+
+#[test]
+fn sizes_are_mebibytes_unless_they_say_otherwise() {
+    for (text, bytes) in [
+        ("64", 64 << 20),
+        ("512M", 512 << 20),
+        ("6g", 6 << 30),
+        ("32768K", 32 << 20),
+    ] {
+        assert_eq!(memory(text).unwrap(), bytes, "{text}");
+    }
+    for text in ["", "M", "1.5G", "-1", "12X", "0x10M"] {
+        assert!(
+            matches!(memory(text), Err(Error::MemorySyntax(_))),
+            "{text}"
+        );
+    }
+    for text in ["31M", "0", "33000K", "2000000T", "99999999999G", "2T"] {
+        assert!(
+            matches!(memory(text), Err(Error::MemorySize { .. })),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn vcpus_are_1_to_64() {
+    for (asked, ok) in [(0, false), (1, true), (64, true), (65, false), (257, false)] {
+        let args = RunArgs {
+            cpus: Some(asked),
+            ..Default::default()
+        };
+        assert_eq!(config(args).is_ok(), ok, "{asked}");
+    }
+}
+
+#[test]
+fn devices_get_a_name_of_their_type() {
+    let config = with_devices(&[
+        "blk,socket=/a",
+        "blk,socket=/b,queues=4,queue-size=128",
+        "net,socket=/c,id=lan",
+    ]);
+    let devices = config.unwrap().devices;
+    let ids: Vec<_> = devices.iter().map(|device| device.id.as_str()).collect();
+    assert_eq!(ids, ["blk0", "blk1", "lan"]);
+    assert_eq!(
+        (devices[1].queues, devices[1].queue_size),
+        (Some(4), Some(128))
+    );
+}
+
+#[test]
+fn bad_devices_say_what_is_wrong() {
+    let problem = |specs: &[&str]| with_devices(specs).unwrap_err().to_string();
+    assert!(problem(&["blk"]).contains("add socket=PATH"));
+    assert!(problem(&["blk,socket="]).contains("key=value"));
+    assert!(problem(&["blk,socket=/a,color=red"]).contains("\"color\" is not known"));
+    assert!(problem(&["blk,socket=/a,queues=x"]).contains("takes a number"));
+    assert!(problem(&["floppy,socket=/a"]).contains("floppy"));
+    let twice = ["blk,socket=/a,id=x", "net,socket=/b,id=x"];
+    assert!(problem(&twice).contains("two devices are named \"x\""));
+    assert!(problem(&["blk,socket=/a"; 14]).contains("14 devices"));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let text = "kernel = \"a\"\nmemory = \"1G\"\ncpus = 2\ndevice = [\"rng,socket=/r\"]\non-reboot = \"exit\"\n";
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    let args = RunArgs {
+        config: Some(file.path().to_owned()),
+        cpus: Some(4),
+        device: vec!["blk,socket=/b".into()],
+        ..Default::default()
+    };
+    let config = Config::try_from(args).unwrap();
+    assert_eq!(
+        (config.kernel, config.memory, config.cpus),
+        ("a".into(), 1 << 30, 4)
+    );
+    assert_eq!(config.on_reboot, OnReboot::Exit);
+    assert_eq!(config.devices.len(), 2);
+}
+
+#[test]
+fn unknown_keys_in_the_file_are_refused() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, b"kernle = \"a\"\n").unwrap();
+    let args = RunArgs {
+        config: Some(file.path().to_owned()),
+        ..Default::default()
+    };
+    let error = config(args).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("kernle"), "{source}");
+}
+
+#[test]
+fn waiting_for_gdb_needs_an_address() {
+    let args = RunArgs {
+        gdb_wait: true,
+        ..Default::default()
+    };
+    assert!(matches!(config(args), Err(Error::WaitWithoutGdb)));
+    assert!(matches!(
+        Config::try_from(RunArgs::default()),
+        Err(Error::NoKernel)
+    ));
+}

@@ -1,0 +1,189 @@
+//! What is said of a guest that cannot go on: why, where, and with which
+//! registers and instruction.
+
+use std::fmt::Write;
+
+use devices::virtio::GuestMemory;
+use gdb::arch::{Registers, Segment};
+use gdb::paging::AddressSpace;
+use gdb::target::{PhysAddr, TargetError, VirtAddr};
+use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::vcpu::dispatch::Crash;
+
+/// Longest x86 instruction in bytes.
+const MAX_INSTRUCTION: usize = 15;
+
+/// The whole report, several lines.
+pub fn report(vcpu: usize, crash: &Crash, registers: &Registers, memory: &GuestMemory) -> String {
+    let mut text = format!("vCPU {vcpu}: {crash}\n");
+    let bytes = match crash {
+        Crash::Internal(error) if !error.instruction.is_empty() => error.instruction.clone(),
+        _ => instruction_bytes(registers, memory),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "  at {:#x}: {}",
+        registers.rip,
+        disassemble(registers, &bytes)
+    );
+    write_registers(&mut text, registers);
+    text
+}
+
+/// The instruction at RIP, or what is there of it.
+fn instruction_bytes(registers: &Registers, memory: &GuestMemory) -> Vec<u8> {
+    let linear = registers.linear_rip().0;
+    let mut bytes = Vec::with_capacity(MAX_INSTRUCTION);
+    for offset in 0..MAX_INSTRUCTION as u64 {
+        let addr = VirtAddr(linear.wrapping_add(offset));
+        let Some(physical) = translate(registers, memory, addr) else {
+            break;
+        };
+        let Ok(byte) = memory.read_obj::<u8>(GuestAddress(physical)) else {
+            break;
+        };
+        bytes.push(byte);
+    }
+    bytes
+}
+
+fn translate(registers: &Registers, memory: &GuestMemory, addr: VirtAddr) -> Option<u64> {
+    let read = |addr: PhysAddr, bytes: &mut [u8]| {
+        memory
+            .read_slice(bytes, GuestAddress(addr.0))
+            .map_err(|_| TargetError::NoRam(addr))
+    };
+    AddressSpace::of(registers)
+        .translate(addr, read)
+        .ok()
+        .map(|page| page.phys.0)
+}
+
+fn disassemble(registers: &Registers, bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "(no readable instruction)".into();
+    }
+    let mut decoder = Decoder::with_ip(
+        bitness(&registers.cs),
+        bytes,
+        registers.rip,
+        DecoderOptions::NONE,
+    );
+    let mut instruction = Instruction::default();
+    decoder.decode_out(&mut instruction);
+    let mut text = String::new();
+    GasFormatter::new().format(&instruction, &mut text);
+    let len = if instruction.is_invalid() {
+        bytes.len()
+    } else {
+        instruction.len()
+    };
+    let hex: Vec<_> = bytes[..len]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{text}   [{}]", hex.join(" "))
+}
+
+fn bitness(cs: &Segment) -> u32 {
+    match (cs.long, cs.big) {
+        (true, _) => 64,
+        (_, true) => 32,
+        _ => 16,
+    }
+}
+
+fn write_registers(text: &mut String, r: &Registers) {
+    const NAMES: [&str; 16] = [
+        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
+        "r13", "r14", "r15",
+    ];
+    for (names, values) in NAMES.chunks(4).zip(r.gpr.chunks(4)) {
+        let line: Vec<_> = names
+            .iter()
+            .zip(values)
+            .map(|(name, value)| format!("{name:>3} {value:016x}"))
+            .collect();
+        let _ = writeln!(text, "  {}", line.join("  "));
+    }
+    let _ = writeln!(
+        text,
+        "  rip {:016x}  rflags {:08x}  efer {:x}",
+        r.rip, r.rflags, r.efer
+    );
+    let _ = writeln!(
+        text,
+        "  cr0 {:08x}  cr2 {:016x}  cr3 {:016x}  cr4 {:08x}",
+        r.cr0, r.cr2, r.cr3, r.cr4
+    );
+    let segments = [
+        ("cs", r.cs),
+        ("ss", r.ss),
+        ("ds", r.ds),
+        ("es", r.es),
+        ("fs", r.fs),
+        ("gs", r.gs),
+    ];
+    let line: Vec<_> = segments
+        .iter()
+        .map(|(name, s)| format!("{name} {:04x}@{:x}", s.selector, s.base))
+        .collect();
+    let _ = write!(text, "  {}", line.join("  "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory;
+    use crate::vcpu::exit::InternalError;
+
+    fn long_mode() -> Registers {
+        Registers {
+            rip: 0x10_0000,
+            cs: Segment {
+                selector: 0x10,
+                long: true,
+                ..Segment::default()
+            },
+            ..Registers::default()
+        }
+    }
+
+    #[test]
+    fn an_emulation_failure_shows_the_instruction_that_kvm_saw() {
+        let memory = memory::allocate(memory::MIN_SIZE).unwrap();
+        let error = InternalError {
+            suberror: 1,
+            instruction: vec![0xf3, 0x0f, 0xb8, 0xc1, 0x90],
+        };
+        let text = report(1, &Crash::Internal(error), &long_mode(), &memory);
+        assert!(
+            text.starts_with("vCPU 1: KVM internal error, sub-reason 1"),
+            "{text}"
+        );
+        assert!(
+            text.contains("at 0x100000: popcnt %ecx,%eax   [f3 0f b8 c1]"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn without_paging_the_instruction_is_read_at_its_physical_address() {
+        let memory = memory::allocate(memory::MIN_SIZE).unwrap();
+        memory
+            .write_slice(&[0x0f, 0x0b], GuestAddress(0x10_0000))
+            .unwrap();
+        let text = report(0, &Crash::TripleFault, &long_mode(), &memory);
+        assert!(text.contains("ud2   [0f 0b]"), "{text}");
+        let outside = Registers {
+            rip: 0xd000_0000,
+            ..long_mode()
+        };
+        assert!(
+            report(0, &Crash::TripleFault, &outside, &memory).contains("no readable instruction")
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! The machine as the debugger sees it: the gdb crate's target over vCPU handles.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use devices::virtio::GuestMemory;
+use gdb::arch::Registers;
+use gdb::target::{
+    Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError, VcpuId,
+};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::events::Inbox;
+use crate::host;
+use crate::kvm;
+use crate::vcpu::{DebugControl, Handle, Vcpu};
+use crate::vcpus::{self, Vcpus};
+
+/// Owned by the gdb thread.
+pub struct DebugTarget {
+    vcpus: Arc<Vcpus>,
+    memory: Arc<GuestMemory>,
+    events: Inbox<Event>,
+    slots: HwSlots,
+    int3: bool,
+    /// Found out at the first attach: a probe costs tens of milliseconds.
+    traps: Option<HostTraps>,
+    /// Tells the event loop that a crashed guest is worth keeping.
+    attached: Arc<AtomicBool>,
+}
+
+impl DebugTarget {
+    pub fn new(
+        vcpus: Arc<Vcpus>,
+        memory: Arc<GuestMemory>,
+        events: Inbox<Event>,
+        attached: Arc<AtomicBool>,
+    ) -> Self {
+        let slots = HwSlots::default();
+        Self {
+            vcpus,
+            memory,
+            events,
+            slots,
+            int3: false,
+            traps: None,
+            attached,
+        }
+    }
+
+    fn handle(&self, vcpu: VcpuId) -> Result<&Handle> {
+        self.vcpus
+            .handles()
+            .get(vcpu.0)
+            .ok_or_else(|| TargetError::Unreachable(vcpu, "there is no such vCPU".into()))
+    }
+
+    /// Runs `f` on the vCPU's thread.
+    fn on_vcpu<R: Send + 'static>(
+        &self,
+        vcpu: VcpuId,
+        f: impl FnOnce(&mut Vcpu) -> std::result::Result<R, kvm::Error> + Send + 'static,
+    ) -> Result<R> {
+        self.handle(vcpu)?
+            .request(f)
+            .map_err(|error| TargetError::Unreachable(vcpu, error.to_string()))?
+            .map_err(host_error)
+    }
+
+    fn control(&self, resume: Resume) -> Option<DebugControl> {
+        let control = |step| DebugControl {
+            slots: self.slots,
+            int3: self.int3,
+            step,
+        };
+        match resume {
+            Resume::Continue => Some(control(false)),
+            Resume::Step => Some(control(true)),
+            Resume::Hold => None,
+        }
+    }
+}
+
+fn host_error(error: kvm::Error) -> TargetError {
+    TargetError::Host {
+        what: error.call,
+        source: error.source,
+    }
+}
+
+fn group_error(what: &'static str) -> impl FnOnce(vcpus::Error) -> TargetError {
+    move |error| TargetError::Host {
+        what,
+        source: io::Error::other(error),
+    }
+}
+
+impl Target for DebugTarget {
+    fn vcpu_count(&self) -> usize {
+        self.vcpus.handles().len()
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.vcpus
+            .pause()
+            .map_err(group_error("cannot stop the vCPUs"))
+    }
+
+    fn resume(&mut self, actions: &[Resume]) -> Result<()> {
+        let controls: Vec<_> = actions.iter().map(|action| self.control(*action)).collect();
+        self.vcpus
+            .resume(&controls)
+            .map_err(group_error("cannot let the vCPUs go on"))
+    }
+
+    fn registers(&mut self, vcpu: VcpuId) -> Result<Registers> {
+        self.on_vcpu(vcpu, |vcpu| vcpu.registers())
+    }
+
+    fn set_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<()> {
+        let registers = *registers;
+        self.on_vcpu(vcpu, move |vcpu| vcpu.set_registers(&registers))
+    }
+
+    fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
+        self.memory
+            .read_slice(buf, GuestAddress(addr.0))
+            .map_err(|_| TargetError::NoRam(addr))
+    }
+
+    fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()> {
+        self.memory
+            .write_slice(data, GuestAddress(addr.0))
+            .map_err(|_| TargetError::NoRam(addr))
+    }
+
+    fn arm(&mut self, slots: &HwSlots, int3: bool) -> Result<()> {
+        self.slots = *slots;
+        self.int3 = int3;
+        Ok(())
+    }
+
+    fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()> {
+        self.on_vcpu(vcpu, |vcpu| vcpu.inject_int3())
+    }
+
+    fn host_traps(&mut self) -> HostTraps {
+        *self.traps.get_or_insert_with(host::traps)
+    }
+
+    fn set_attached(&mut self, attached: bool) {
+        self.attached.store(attached, Ordering::SeqCst);
+    }
+
+    fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        self.events.take()
+    }
+}

@@ -1,0 +1,269 @@
+//! The main thread: waits for the guest's requests, the console, backends and
+//! signals, and decides when the machine ends.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use devices::virtio::DeviceEvent;
+use gdb::target::{Event, StopReason, VcpuId};
+use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+
+use crate::config::OnReboot;
+use crate::console::{Console, Input};
+use crate::crash;
+use crate::events::{Inbox, Notifier, borrow};
+use crate::machine::{self, Machine, SharedTransport, lock};
+use crate::power::PowerRequest;
+use crate::status;
+use crate::vcpu::Failure;
+use crate::vcpu::dispatch::Crash;
+
+/// How the machine ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    PoweredOff,
+    /// The guest rebooted under `--on-reboot exit`.
+    Rebooted,
+    /// `Ctrl-A x` or a signal.
+    UserQuit,
+    /// The report was printed.
+    Crashed,
+}
+
+impl Ended {
+    /// The process's exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Ended::PoweredOff | Ended::Rebooted | Ended::UserQuit => 0,
+            Ended::Crashed => 3,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot wait for events")]
+    Poll(#[source] io::Error),
+    #[error("vCPU {vcpu} failed")]
+    Vcpu {
+        vcpu: usize,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot reset the machine")]
+    Reset(#[source] machine::Error),
+    #[error("the gdb server ended")]
+    Gdb(#[from] gdb::server::ServeError),
+}
+
+/// What the loop waits for and acts on.
+pub struct EventLoop<'a> {
+    pub machine: &'a Machine,
+    pub console: Console,
+    pub power: Inbox<PowerRequest>,
+    pub failures: Inbox<(usize, Failure)>,
+    pub debug: Option<Debug>,
+    pub on_reboot: OnReboot,
+    pub signals: Signals,
+    /// Descriptors of the devices by number; a device that broke has none, since
+    /// a lost connection stays readable for ever.
+    pub devices: Vec<(usize, OwnedFd)>,
+}
+
+/// The debugger, while one may attach.
+pub struct Debug {
+    pub events: Notifier<Event>,
+    /// Set by the gdb thread while a gdb is attached.
+    pub attached: Arc<AtomicBool>,
+}
+
+/// Signals as readable descriptors.
+pub struct Signals {
+    quit: UnixStream,
+    status: UnixStream,
+}
+
+impl Signals {
+    /// Catches SIGINT, SIGTERM and SIGHUP to quit, SIGUSR1 to report.
+    pub fn catch() -> io::Result<Self> {
+        let (quit, on_quit) = UnixStream::pair()?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::low_level::pipe::register(signal, on_quit.try_clone()?)?;
+        }
+        let (status, on_status) = UnixStream::pair()?;
+        signal_hook::low_level::pipe::register(SIGUSR1, on_status)?;
+        for stream in [&quit, &status] {
+            stream.set_nonblocking(true)?;
+        }
+        Ok(Self { quit, status })
+    }
+}
+
+/// What a descriptor belongs to.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Power,
+    Failure,
+    Quit,
+    Status,
+    ConsoleInput,
+    ConsoleClient,
+    SerialRoom,
+    Device(usize),
+}
+
+/// Copies of the devices' event descriptors, which are behind locks.
+pub fn device_fds(transports: &[SharedTransport]) -> io::Result<Vec<(usize, OwnedFd)>> {
+    let mut fds = Vec::new();
+    for (number, transport) in transports.iter().enumerate() {
+        if let Some(fd) = lock(transport).event_fd() {
+            fds.push((number, fd.try_clone_to_owned()?));
+        }
+    }
+    Ok(fds)
+}
+
+impl EventLoop<'_> {
+    /// Runs until the machine ends.
+    pub fn run(&mut self) -> Result<Ended, Error> {
+        loop {
+            for source in self.wait()? {
+                if let Some(ended) = self.handle(source)? {
+                    return Ok(ended);
+                }
+            }
+        }
+    }
+
+    /// What is ready. The list is made anew each time, so that it is always
+    /// what the state says; events are rare enough for that.
+    fn wait(&self) -> Result<Vec<Source>, Error> {
+        let mut sources = vec![
+            (Source::Power, self.power.as_fd()),
+            (Source::Failure, self.failures.as_fd()),
+            (Source::Quit, self.signals.quit.as_fd()),
+            (Source::Status, self.signals.status.as_fd()),
+            (Source::SerialRoom, borrow(self.machine.serial_room())),
+        ];
+        // Input that the guest has no room for waits where it is.
+        if self.machine.serial().room() > 0 {
+            sources.extend(self.console.input().map(|fd| (Source::ConsoleInput, fd)));
+        }
+        sources.extend(
+            self.console
+                .listener()
+                .map(|fd| (Source::ConsoleClient, fd)),
+        );
+        sources.extend(
+            self.devices
+                .iter()
+                .map(|(n, fd)| (Source::Device(*n), fd.as_fd())),
+        );
+        let mut fds: Vec<_> = sources
+            .iter()
+            .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+            .collect();
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(Error::Poll(error.into())),
+        }
+        let ready = sources
+            .iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(ready.map(|((source, _), _)| *source).collect())
+    }
+
+    fn handle(&mut self, source: Source) -> Result<Option<Ended>, Error> {
+        match source {
+            Source::Power => return self.power(),
+            Source::Failure => return self.failure(),
+            Source::Quit => return Ok(Some(Ended::UserQuit)),
+            Source::Status => {
+                drain(&self.signals.status);
+                eprint!("{}", status::report(self.machine));
+            }
+            Source::ConsoleInput => return Ok(self.console_input()),
+            Source::ConsoleClient => self.console.accept(),
+            Source::SerialRoom => drop(self.machine.serial_room().read()),
+            Source::Device(n) => self.device(n),
+        }
+        Ok(None)
+    }
+
+    fn device(&mut self, number: usize) {
+        let event = lock(&self.machine.transports()[number]).handle_event();
+        if let DeviceEvent::Broken(_) = event {
+            self.devices.retain(|(n, _)| *n != number);
+        }
+    }
+
+    fn console_input(&mut self) -> Option<Ended> {
+        let room = self.machine.serial().room();
+        match self.console.read(room) {
+            Input::Quit => return Some(Ended::UserQuit),
+            Input::Bytes(bytes) => drop(self.machine.serial().input(&bytes)),
+            Input::Nothing => {}
+        }
+        None
+    }
+
+    fn power(&mut self) -> Result<Option<Ended>, Error> {
+        match self.power.take() {
+            None => Ok(None),
+            Some(PowerRequest::Off) => Ok(Some(Ended::PoweredOff)),
+            Some(PowerRequest::Reset) if self.on_reboot == OnReboot::Exit => {
+                Ok(Some(Ended::Rebooted))
+            }
+            Some(PowerRequest::Reset) => {
+                tracing::info!("the guest reboots");
+                self.machine.reset().map_err(Error::Reset)?;
+                if let Some(debug) = &self.debug {
+                    debug.events.send(Event::Reset);
+                }
+                self.machine.start().map_err(Error::Reset)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn failure(&mut self) -> Result<Option<Ended>, Error> {
+        match self.failures.take() {
+            None => Ok(None),
+            Some((vcpu, Failure::Host(source))) => Err(Error::Vcpu { vcpu, source }),
+            Some((vcpu, Failure::Guest(crash))) => Ok(self.crash(vcpu, &crash)),
+        }
+    }
+
+    /// Reports the crash. With a gdb attached, the guest stays for it to look at.
+    fn crash(&self, vcpu: usize, crash: &Crash) -> Option<Ended> {
+        let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
+        match registers {
+            Ok(Ok(registers)) => {
+                eprintln!("outboard: the guest crashed");
+                eprintln!(
+                    "{}",
+                    crash::report(vcpu, crash, &registers, self.machine.memory())
+                );
+            }
+            _ => eprintln!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
+        }
+        let attached = |debug: &&Debug| debug.attached.load(Ordering::SeqCst);
+        let Some(debug) = self.debug.as_ref().filter(attached) else {
+            return Some(Ended::Crashed);
+        };
+        let stop = StopReason::Crashed(crash.to_string());
+        debug.events.send(Event::Stopped(VcpuId(vcpu), stop));
+        None
+    }
+}
+
+fn drain(mut stream: &UnixStream) {
+    let mut buffer = [0; 64];
+    while matches!(io::Read::read(&mut stream, &mut buffer), Ok(1..)) {}
+}

@@ -1,0 +1,126 @@
+//! `outboard doctor`: the findings in words.
+
+use std::io::{self, Write};
+
+use kvm_ioctls::{Cap, Kvm};
+
+use super::probe::Ring;
+use super::{Finding, Findings};
+use crate::kvm;
+
+/// Writes the report. Says for each facility what was found, and at the end
+/// what gdb can therefore do.
+///
+/// # Errors
+/// /dev/kvm cannot be opened, or `out` refuses.
+pub fn print(out: &mut dyn Write) -> io::Result<()> {
+    let kvm = kvm::open().map_err(io::Error::other)?;
+    writeln!(out, "Host: {}", kind())?;
+    writeln!(out, "KVM API version {}", kvm.get_api_version())?;
+    capabilities(&kvm, out)?;
+    let (ring0, ring3) = (Findings::of(Ring::Kernel), Findings::of(Ring::User));
+    writeln!(
+        out,
+        "\nGuest debugging          ring 0                ring 3"
+    )?;
+    for (name, facility) in FACILITIES {
+        writeln!(
+            out,
+            "  {name:<22} {:<21} {}",
+            word(facility(&ring0)),
+            word(facility(&ring3))
+        )?;
+    }
+    writeln!(out, "\nWhat gdb can do")?;
+    for line in advice(&ring0, &ring3) {
+        writeln!(out, "  {line}")?;
+    }
+    Ok(())
+}
+
+type Facility = fn(&Findings) -> &Finding;
+
+const FACILITIES: [(&str, Facility); 4] = [
+    ("single-step", |f| &f.step),
+    ("int3", |f| &f.int3),
+    ("hardware breakpoint", |f| &f.hw_breakpoint),
+    ("write watchpoint", |f| &f.watchpoint),
+];
+
+fn word(finding: &Finding) -> String {
+    match finding {
+        Finding::Traps => "traps".into(),
+        Finding::FailsToEmulate => "fails to emulate".into(),
+        Finding::Missed => "not trapped".into(),
+        Finding::Failed(error) => format!("failed: {error}"),
+    }
+}
+
+/// The KVM module that serves this host.
+fn kind() -> String {
+    const MODULES: [&str; 3] = ["kvm_intel", "kvm_amd", "kvm_pvm"];
+    let loaded: Vec<_> = MODULES
+        .into_iter()
+        .filter(|module| std::path::Path::new("/sys/module").join(module).exists())
+        .collect();
+    if loaded.is_empty() {
+        "KVM, built in or of an unknown kind".into()
+    } else {
+        loaded.join(", ")
+    }
+}
+
+fn capabilities(kvm: &Kvm, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "vCPUs: {} recommended, {} at most",
+        kvm.get_nr_vcpus(),
+        kvm.get_max_vcpus()
+    )?;
+    writeln!(out, "memory slots: {}", kvm.get_nr_memslots())?;
+    let capabilities = [
+        ("in-kernel interrupt controller", Cap::Irqchip),
+        ("ioeventfd", Cap::Ioeventfd),
+        ("irqfd", Cap::Irqfd),
+        ("read-only memory slots", Cap::ReadonlyMem),
+        ("immediate exit", Cap::ImmediateExit),
+        ("guest debugging", Cap::SetGuestDebug),
+    ];
+    for (name, capability) in capabilities {
+        let answer = if kvm.check_extension(capability) {
+            "yes"
+        } else {
+            "no"
+        };
+        writeln!(out, "{name}: {answer}")?;
+    }
+    Ok(())
+}
+
+fn advice(ring0: &Findings, ring3: &Findings) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (ring, findings) in [("kernel code", ring0), ("user code", ring3)] {
+        let software = match findings.int3 {
+            Finding::Traps => "unlimited breakpoints (int3)",
+            Finding::FailsToEmulate => {
+                "unlimited breakpoints (int3, recognised by KVM's failure to emulate it)"
+            }
+            _ if findings.hw_breakpoint == Finding::Traps => {
+                "up to 4 breakpoints (hardware slots; int3 goes to the guest)"
+            }
+            _ => "no breakpoints",
+        };
+        let step = if findings.step == Finding::Traps {
+            "single-step"
+        } else {
+            "no single-step"
+        };
+        let watch = if findings.watchpoint == Finding::Traps {
+            "watchpoints"
+        } else {
+            "no watchpoints"
+        };
+        lines.push(format!("{ring}: {software}; {step}; {watch}"));
+    }
+    lines
+}

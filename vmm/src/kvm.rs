@@ -1,0 +1,207 @@
+//! The virtual machine as KVM knows it: memory slots, interrupt chips, clock,
+//! and the event descriptors that join it to backends.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use devices::hypervisor::Hypervisor;
+use devices::virtio::GuestMemory;
+use devices::virtio::page::{PAGE_SIZE, RegisterPage};
+use kvm_bindings::{
+    KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_irqchip,
+    kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::layout;
+
+/// A call into KVM that the host refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{call} failed")]
+pub struct Error {
+    pub call: &'static str,
+    #[source]
+    pub source: io::Error,
+}
+
+/// Names the KVM call that failed.
+pub fn failed<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error {
+        call,
+        source: source.into(),
+    }
+}
+
+/// Opens /dev/kvm.
+pub fn open() -> Result<Kvm, Error> {
+    Kvm::new().map_err(failed("opening /dev/kvm"))
+}
+
+/// One KVM virtual machine with its in-kernel interrupt chips and RAM slots.
+pub struct Vm {
+    fd: VmFd,
+    next_slot: AtomicU32,
+    /// Mappings behind memory slots; alive as long as the VM can access them.
+    memory: Arc<GuestMemory>,
+    pages: Mutex<Vec<Arc<RegisterPage>>>,
+}
+
+impl Vm {
+    /// Creates the VM with interrupt chips, PIT and `memory` in its slots.
+    pub fn new(kvm: &Kvm, memory: Arc<GuestMemory>) -> Result<Self, Error> {
+        let fd = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
+        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+            .map_err(failed("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        fd.set_tss_address(layout::KVM_TSS as usize)
+            .map_err(failed("KVM_SET_TSS_ADDR"))?;
+        fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
+        // The dummy speaker answers port 0x61, by which guests time the PIT.
+        let pit = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        fd.create_pit2(pit).map_err(failed("KVM_CREATE_PIT2"))?;
+        let vm = Self {
+            fd,
+            next_slot: AtomicU32::new(0),
+            memory,
+            pages: Mutex::default(),
+        };
+        vm.add_ram()?;
+        Ok(vm)
+    }
+
+    fn add_ram(&self) -> Result<(), Error> {
+        for region in self.memory.iter() {
+            let host = region
+                .get_host_address(vm_memory::MemoryRegionAddress(0))
+                .map_err(|_| io::Error::other("region without a mapping"))
+                .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+            // SAFETY: `host` maps `region.len()` bytes, and `self.memory` keeps
+            // the mapping alive until the VM is gone.
+            unsafe { self.add_slot(region.start_addr(), region.len(), host, 0) }
+                .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// `host` must map `size` bytes for as long as the VM exists.
+    unsafe fn add_slot(
+        &self,
+        addr: GuestAddress,
+        size: u64,
+        host: *mut u8,
+        flags: u32,
+    ) -> io::Result<()> {
+        let region = kvm_userspace_memory_region {
+            slot: self.next_slot.fetch_add(1, Ordering::Relaxed),
+            flags,
+            guest_phys_addr: addr.raw_value(),
+            memory_size: size,
+            userspace_addr: host as u64,
+        };
+        // SAFETY: the caller keeps the mapping alive; the slot number is fresh.
+        unsafe { self.fd.set_user_memory_region(region) }.map_err(io::Error::from)
+    }
+
+    /// Guest RAM.
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        &self.memory
+    }
+
+    pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, Error> {
+        self.fd
+            .create_vcpu(index.into())
+            .map_err(failed("KVM_CREATE_VCPU"))
+    }
+
+    /// The guest's paravirtual clock, in nanoseconds since the VM's start.
+    pub fn clock(&self) -> Result<kvm_clock_data, Error> {
+        self.fd.get_clock().map_err(failed("KVM_GET_CLOCK"))
+    }
+
+    /// Sets the guest's clock back to what [`Vm::clock`] returned, so that time
+    /// spent stopped has not passed for the guest.
+    pub fn set_clock(&self, mut clock: kvm_clock_data) -> Result<(), Error> {
+        clock.flags &= !(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME);
+        self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))
+    }
+
+    /// State of the chips that all vCPUs share.
+    pub fn chips(&self) -> Result<Chips, Error> {
+        let chip = |chip_id| {
+            let mut chip = kvm_irqchip {
+                chip_id,
+                ..Default::default()
+            };
+            self.fd
+                .get_irqchip(&mut chip)
+                .map_err(failed("KVM_GET_IRQCHIP"))?;
+            Ok(chip)
+        };
+        Ok(Chips {
+            irqchips: [
+                chip(KVM_IRQCHIP_PIC_MASTER)?,
+                chip(KVM_IRQCHIP_PIC_SLAVE)?,
+                chip(KVM_IRQCHIP_IOAPIC)?,
+            ],
+            pit: self.fd.get_pit2().map_err(failed("KVM_GET_PIT2"))?,
+        })
+    }
+
+    /// Puts the chips back as [`Vm::chips`] found them.
+    pub fn set_chips(&self, chips: &Chips) -> Result<(), Error> {
+        for chip in &chips.irqchips {
+            self.fd
+                .set_irqchip(chip)
+                .map_err(failed("KVM_SET_IRQCHIP"))?;
+        }
+        self.fd.set_pit2(&chips.pit).map_err(failed("KVM_SET_PIT2"))
+    }
+}
+
+/// Saved state of the interrupt chips and the timer.
+pub struct Chips {
+    irqchips: [kvm_irqchip; 3],
+    pit: kvm_pit_state2,
+}
+
+impl Hypervisor for Vm {
+    fn add_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()> {
+        let addr = IoEventAddress::Mmio(addr.raw_value());
+        self.fd
+            .register_ioevent(fd, &addr, value)
+            .map_err(io::Error::from)
+    }
+
+    fn add_irqfd(&self, gsi: u32, fd: &EventFd) -> io::Result<()> {
+        self.fd.register_irqfd(fd, gsi).map_err(io::Error::from)
+    }
+
+    fn map_read_only(&self, addr: GuestAddress, page: &Arc<RegisterPage>) -> io::Result<()> {
+        if !self.fd.check_extension(Cap::ReadonlyMem) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        // SAFETY: the page maps PAGE_SIZE bytes, and the `pages` entry keeps it
+        // alive as long as the VM.
+        unsafe {
+            self.add_slot(
+                addr,
+                PAGE_SIZE as u64,
+                page.host_address(),
+                KVM_MEM_READONLY,
+            )
+        }?;
+        self.pages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(page.clone());
+        Ok(())
+    }
+}

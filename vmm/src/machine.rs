@@ -1,0 +1,294 @@
+//! The only assembler: from a configuration to a machine that can run.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use devices::bus::{Bus, BusDevice, Overlap};
+use devices::hypervisor::Hypervisor;
+use devices::power::{I8042, SleepControl};
+use devices::rtc::Rtc;
+use devices::serial::SerialPort;
+use devices::vhost_user::{self, Frontend};
+use devices::virtio::page::PAGE_SIZE;
+use devices::virtio::{GuestMemory, MmioTransport, mmio};
+use kvm_ioctls::Kvm;
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::boot::{self, VirtioSlot};
+use crate::config::Config;
+use crate::console;
+use crate::events::Notifier;
+use crate::kvm::{self, Chips, Vm};
+use crate::layout;
+use crate::memory;
+use crate::power::{PowerRequest, PowerSwitch};
+use crate::vcpu::dispatch::Buses;
+use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
+use crate::vcpus::{self, Vcpus};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Kvm(#[from] kvm::Error),
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
+    #[error(transparent)]
+    Vcpu(#[from] vcpu::Error),
+    #[error(transparent)]
+    Vcpus(#[from] vcpus::Error),
+    #[error(transparent)]
+    Backend(#[from] vhost_user::Error),
+    #[error(transparent)]
+    Transport(#[from] mmio::Error),
+    #[error(transparent)]
+    Overlap(#[from] Overlap),
+    #[error("cannot make an eventfd")]
+    EventFd(#[source] io::Error),
+    #[error("{asked} vCPUs were asked for; this host's KVM gives a machine at most {limit}")]
+    TooManyCpus { asked: u8, limit: usize },
+}
+
+/// Where a machine reports.
+pub struct Reports {
+    pub debug: Notifier<gdb::target::Event>,
+    pub failures: Notifier<(usize, Failure)>,
+    pub power: Notifier<PowerRequest>,
+}
+
+/// An assembled machine. Its vCPUs are paused until [`Machine::start`].
+pub struct Machine {
+    boot: boot::Config,
+    vm: Arc<Vm>,
+    vcpus: Arc<Vcpus>,
+    power: Arc<PowerSwitch>,
+    transports: Vec<SharedTransport>,
+    serial: Arc<Mutex<SerialPort>>,
+    /// Readable when the guest has read all serial input.
+    serial_room: EventFd,
+    /// State of the shared chips at power-on.
+    chips: Chips,
+}
+
+/// A transport as the bus and the event loop share it.
+pub type SharedTransport = Arc<Mutex<MmioTransport>>;
+
+/// A device half-way through a panic is still the guest's device.
+pub fn lock<T: ?Sized>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    pub fn new(
+        config: &Config,
+        serial_output: console::Output,
+        reports: Reports,
+    ) -> Result<Self, Error> {
+        let kvm = kvm::open()?;
+        let limit = kvm.get_max_vcpus();
+        if usize::from(config.cpus) > limit {
+            return Err(Error::TooManyCpus {
+                asked: config.cpus,
+                limit,
+            });
+        }
+        let memory = memory::allocate(config.memory)?;
+        let boot = boot_config(config);
+        // First what the user may have got wrong, before anything is started.
+        let entry = boot::load(&memory, &boot)?;
+        let vm = Arc::new(Vm::new(&kvm, memory.clone())?);
+        let power = Arc::new(PowerSwitch::new(reports.power));
+        let mut buses = Buses::default();
+        let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
+        add_legacy(&mut buses.pio, &power)?;
+        let transports = add_virtio(&mut buses.mmio, config, &boot.devices, &memory, &vm)?;
+        let wires = Wires {
+            debug: reports.debug,
+            failures: reports.failures,
+            power: power.clone(),
+            buses: Arc::new(buses),
+        };
+        let chips = vm.chips()?;
+        let handles = spawn_vcpus(&kvm, &vm, config.cpus, entry, &wires)?;
+        let vcpus = Arc::new(Vcpus::new(vm.clone(), handles)?);
+        Ok(Self {
+            boot,
+            vm,
+            vcpus,
+            power,
+            transports,
+            serial,
+            serial_room,
+            chips,
+        })
+    }
+
+    pub fn vcpus(&self) -> &Arc<Vcpus> {
+        &self.vcpus
+    }
+
+    pub fn memory(&self) -> &Arc<GuestMemory> {
+        self.vm.memory()
+    }
+
+    pub fn transports(&self) -> &[SharedTransport] {
+        &self.transports
+    }
+
+    pub fn serial(&self) -> MutexGuard<'_, SerialPort> {
+        lock(&self.serial)
+    }
+
+    pub fn serial_room(&self) -> &EventFd {
+        &self.serial_room
+    }
+
+    /// Lets the vCPUs run.
+    pub fn start(&self) -> Result<(), Error> {
+        Ok(self.vcpus.resume_all()?)
+    }
+
+    /// Back to power-on: devices, chips, vCPUs, and the kernel loaded again. The
+    /// vCPUs are left paused.
+    pub fn reset(&self) -> Result<(), Error> {
+        self.vcpus.pause()?;
+        for transport in &self.transports {
+            lock(transport).reset();
+        }
+        self.serial().reset();
+        self.vm.set_chips(&self.chips)?;
+        let entry = boot::load(self.memory(), &self.boot)?;
+        for (index, handle) in self.vcpus.handles().iter().enumerate() {
+            handle.request(move |vcpu| reset_vcpu(vcpu, index, entry))??;
+        }
+        self.power.on();
+        Ok(())
+    }
+}
+
+fn reset_vcpu(vcpu: &mut Vcpu, index: usize, entry: boot::Entry) -> Result<(), kvm::Error> {
+    vcpu.reset()?;
+    if index == 0 {
+        boot::set_registers(vcpu, entry)
+    } else {
+        Ok(())
+    }
+}
+
+fn boot_config(config: &Config) -> boot::Config {
+    let slots = layout::VIRTIO_GSIS
+        .iter()
+        .enumerate()
+        .map(|(number, &gsi)| VirtioSlot {
+            addr: layout::VIRTIO_MMIO + number as u64 * layout::VIRTIO_MMIO_STRIDE,
+            gsi,
+        });
+    boot::Config {
+        kernel: config.kernel.clone(),
+        initrd: config.initrd.clone(),
+        cmdline: config.cmdline.clone(),
+        cpus: config.cpus,
+        devices: slots.take(config.devices.len()).collect(),
+    }
+}
+
+fn event_fd() -> Result<EventFd, Error> {
+    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(Error::EventFd)
+}
+
+fn add_serial(
+    pio: &mut Bus,
+    vm: &Vm,
+    output: console::Output,
+) -> Result<(Arc<Mutex<SerialPort>>, EventFd), Error> {
+    let (interrupt, room) = (event_fd()?, event_fd()?);
+    vm.add_irqfd(layout::COM1_GSI, &interrupt)
+        .map_err(kvm::failed("KVM_IRQFD"))?;
+    let port = SerialPort::new(interrupt, room.try_clone().map_err(Error::EventFd)?, output);
+    let port = Arc::new(Mutex::new(port));
+    pio.insert("COM1", layout::COM1, layout::COM1_LEN, port.clone())?;
+    Ok((port, room))
+}
+
+fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>) -> Result<(), Error> {
+    let request = |request| {
+        let power = power.clone();
+        Box::new(move || power.request(request))
+    };
+    let i8042 = I8042::new(request(PowerRequest::Reset));
+    let sleep = SleepControl::new(boot::SLEEP_TYPE_OFF, request(PowerRequest::Off));
+    let devices: [(_, _, _, Arc<Mutex<dyn BusDevice>>); 3] = [
+        (
+            "RTC",
+            layout::RTC,
+            layout::RTC_LEN,
+            Arc::new(Mutex::new(Rtc::default())),
+        ),
+        (
+            "i8042",
+            layout::I8042,
+            layout::I8042_LEN,
+            Arc::new(Mutex::new(i8042)),
+        ),
+        (
+            "sleep control",
+            layout::SLEEP_CONTROL,
+            layout::SLEEP_CONTROL_LEN,
+            Arc::new(Mutex::new(sleep)),
+        ),
+    ];
+    for (name, base, len, device) in devices {
+        pio.insert(name, base, len, device)?;
+    }
+    Ok(())
+}
+
+fn add_virtio(
+    mmio: &mut Bus,
+    config: &Config,
+    slots: &[VirtioSlot],
+    memory: &Arc<GuestMemory>,
+    vm: &Vm,
+) -> Result<Vec<SharedTransport>, Error> {
+    let mut transports: Vec<SharedTransport> = Vec::with_capacity(slots.len());
+    for (options, slot) in config.devices.iter().zip(slots) {
+        let frontend = Frontend::connect(options.clone(), memory.clone())?;
+        let base = GuestAddress(slot.addr);
+        let id = options.id.clone();
+        let transport = MmioTransport::new(
+            id.clone(),
+            Box::new(frontend),
+            memory.clone(),
+            base,
+            slot.gsi,
+            vm,
+        )?;
+        let transport = Arc::new(Mutex::new(transport));
+        mmio.insert(id, slot.addr, PAGE_SIZE as u64, transport.clone())?;
+        transports.push(transport);
+    }
+    Ok(transports)
+}
+
+fn spawn_vcpus(
+    kvm: &Kvm,
+    vm: &Vm,
+    cpus: u8,
+    entry: boot::Entry,
+    wires: &Wires,
+) -> Result<Vec<Handle>, Error> {
+    let supported = cpuid::supported(kvm)?;
+    let mut handles = Vec::with_capacity(cpus.into());
+    for index in 0..cpus {
+        let cpuid = cpuid::for_vcpu(&supported, index, cpus)?;
+        let mut vcpu = Vcpu::new(kvm, vm.create_vcpu(index)?, &cpuid)?;
+        vcpu.save_reset_state(kvm)?;
+        if index == 0 {
+            boot::set_registers(&vcpu, entry)?;
+        }
+        handles.push(Handle::spawn(index.into(), vcpu, wires.clone())?);
+    }
+    Ok(handles)
+}

@@ -1,0 +1,149 @@
+//! Guest RAM: one sealed memfd, mapped shared, split around the MMIO hole.
+//!
+//! Backends map the same file from the descriptor that the frontend sends, so
+//! it is sealed against shrinking: a backend that touched a page cut off would
+//! be killed by SIGBUS.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+
+use devices::virtio::GuestMemory;
+use vm_memory::{FileOffset, GuestAddress};
+
+use crate::layout;
+
+/// Smallest and largest guest RAM in bytes.
+pub const MIN_SIZE: u64 = 32 << 20;
+pub const MAX_SIZE: u64 = 1 << 40;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot allocate {size} bytes of guest RAM ({step})")]
+    Allocate {
+        size: u64,
+        step: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot map {size} bytes of guest RAM")]
+    Map {
+        size: u64,
+        #[source]
+        source: vm_memory::mmap::FromRangesError,
+    },
+}
+
+/// Allocates `size` bytes of guest RAM. Pages are taken from the host on first use.
+pub fn allocate(size: u64) -> Result<Arc<GuestMemory>, Error> {
+    let failed = |step| move |source| Error::Allocate { size, step, source };
+    let file = Arc::new(memfd().map_err(failed("memfd_create"))?);
+    file.set_len(size).map_err(failed("ftruncate"))?;
+    seal(&file).map_err(failed("seal"))?;
+    let ranges: Vec<_> = ranges(size)
+        .into_iter()
+        .map(|range| {
+            let file = FileOffset::from_arc(file.clone(), range.offset);
+            (range.start, range.size as usize, Some(file))
+        })
+        .collect();
+    let memory = GuestMemory::from_ranges_with_files(ranges)
+        .map_err(|source| Error::Map { size, source })?;
+    Ok(Arc::new(memory))
+}
+
+/// A piece of RAM: where the guest sees it and where it lies in the memfd.
+#[derive(Debug, PartialEq, Eq)]
+struct Range {
+    start: GuestAddress,
+    size: u64,
+    offset: u64,
+}
+
+fn ranges(size: u64) -> Vec<Range> {
+    let low = size.min(layout::MMIO_HOLE);
+    let mut ranges = vec![Range {
+        start: GuestAddress(0),
+        size: low,
+        offset: 0,
+    }];
+    if size > low {
+        let start = GuestAddress(layout::MMIO_HOLE_END);
+        ranges.push(Range {
+            start,
+            size: size - low,
+            offset: low,
+        });
+    }
+    ranges
+}
+
+fn memfd() -> io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string; the call touches no other memory.
+    let fd = unsafe {
+        libc::memfd_create(
+            c"outboard-ram".as_ptr(),
+            libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is a new descriptor that nothing else owns.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+fn seal(file: &File) -> io::Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: fcntl on an open descriptor with an integer argument.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+
+    #[test]
+    fn small_ram_is_one_range() {
+        let expected = Range {
+            start: GuestAddress(0),
+            size: 512 << 20,
+            offset: 0,
+        };
+        assert_eq!(ranges(512 << 20), [expected]);
+    }
+
+    #[test]
+    fn large_ram_goes_around_the_hole_without_loss() {
+        let size = 6 << 30;
+        let ranges = ranges(size);
+        assert_eq!(ranges.len(), 2);
+        assert_eq!(ranges[0].size, layout::MMIO_HOLE);
+        assert_eq!(ranges[1].start.0, 1 << 32);
+        assert_eq!(ranges[1].offset, layout::MMIO_HOLE);
+        assert_eq!(ranges[0].size + ranges[1].size, size);
+    }
+
+    #[test]
+    fn ram_is_shared_and_cannot_be_cut_or_grown() {
+        let memory = allocate(MIN_SIZE).unwrap();
+        memory
+            .write_obj(0x1234_5678_u32, GuestAddress(0x1000))
+            .unwrap();
+        let region = memory.iter().next().unwrap();
+        let file = region.file_offset().unwrap().file();
+        let mut bytes = [0; 4];
+        std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0x1000).unwrap();
+        assert_eq!(u32::from_le_bytes(bytes), 0x1234_5678);
+        assert!(file.set_len(MIN_SIZE - 4096).is_err());
+        assert!(file.set_len(MIN_SIZE + 4096).is_err());
+    }
+}

@@ -1,0 +1,45 @@
+//! The guest's power state: what it asked for, and that vCPUs must stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::events::Notifier;
+
+/// What a guest can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerRequest {
+    Off,
+    Reset,
+}
+
+/// Set by a power device on a vCPU thread; read by every vCPU thread after
+/// every exit, so that a guest that asked for a reset does not run on into the
+/// next method it knows (for Linux: a triple fault).
+pub struct PowerSwitch {
+    requested: AtomicBool,
+    requests: Notifier<PowerRequest>,
+}
+
+impl PowerSwitch {
+    pub fn new(requests: Notifier<PowerRequest>) -> Self {
+        Self {
+            requested: AtomicBool::new(false),
+            requests,
+        }
+    }
+
+    /// The first request counts; later ones change nothing until [`PowerSwitch::on`].
+    pub fn request(&self, request: PowerRequest) {
+        if !self.requested.swap(true, Ordering::SeqCst) {
+            self.requests.send(request);
+        }
+    }
+
+    pub fn is_off(&self) -> bool {
+        self.requested.load(Ordering::Relaxed)
+    }
+
+    /// The machine is on again, after a reset.
+    pub fn on(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,155 @@
+//! `outboard run`: assemble, start, wait for the end, clean up.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use gdb::server::{Listener, Options, ServeError};
+use gdb::target::Event;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::config::Config;
+use crate::console::{self, Console};
+use crate::debug::DebugTarget;
+use crate::event_loop::{self, Debug, Ended, EventLoop, Signals};
+use crate::events::{Inbox, Notifier, borrow, channel};
+use crate::machine::{self, Machine, Reports};
+use crate::vcpu;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    #[error(transparent)]
+    EventLoop(#[from] event_loop::Error),
+    #[error(transparent)]
+    Console(#[from] console::Error),
+    #[error(transparent)]
+    Listen(#[from] gdb::server::ListenError),
+    #[error("cannot prepare {what}")]
+    Host {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn host(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Host { what, source }
+}
+
+/// Runs the machine to its end. `started` is when the process began, for the
+/// start-up time that is logged.
+pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
+    vcpu::init().map_err(host("the vCPU signal"))?;
+    let signals = Signals::catch().map_err(host("signal handling"))?;
+    let (debug_events, debug_inbox) = channel().map_err(host("an eventfd"))?;
+    let (failure_events, failures) = channel().map_err(host("an eventfd"))?;
+    let (power_events, power) = channel().map_err(host("an eventfd"))?;
+    let reports = Reports {
+        debug: debug_events.clone(),
+        failures: failure_events,
+        power: power_events,
+    };
+    let (console, output) = Console::open(&config.serial)?;
+    let machine = Machine::new(config, output, reports)?;
+    let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
+    if !config.gdb_wait {
+        machine.start()?;
+    }
+    let devices = event_loop::device_fds(machine.transports()).map_err(host("device events"))?;
+    let ended = EventLoop {
+        machine: &machine,
+        console,
+        power,
+        failures,
+        debug: debugger.as_ref().map(Debugger::link),
+        on_reboot: config.on_reboot,
+        signals,
+        devices,
+    }
+    .run();
+    if let Some(debugger) = debugger {
+        debugger.stop(ended.as_ref().map_or(1, Ended::status));
+    }
+    log_start_up(&machine, started);
+    tracing::info!("{}", crate::status::report(&machine).trim_end());
+    Ok(ended?)
+}
+
+fn log_start_up(machine: &Machine, started: Instant) {
+    if let Some(first) = machine.vcpus().handles()[0].counters().first_entry() {
+        let micros = first.saturating_duration_since(started).as_micros();
+        tracing::info!("first guest instruction {micros} us after the start of the process");
+    }
+}
+
+/// The gdb thread.
+struct Debugger {
+    thread: JoinHandle<Result<gdb::server::Ended, ServeError>>,
+    stop: Arc<EventFd>,
+    events: Notifier<Event>,
+    attached: Arc<AtomicBool>,
+}
+
+impl Debugger {
+    /// Listens as `config` says, or not at all.
+    fn start(
+        config: &Config,
+        machine: &Machine,
+        events: Notifier<Event>,
+        inbox: Inbox<Event>,
+    ) -> Result<Option<Self>, Error> {
+        let Some(address) = &config.gdb else {
+            return Ok(None);
+        };
+        let listener = Listener::bind(address)?;
+        let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(host("an eventfd"))?;
+        let stop = Arc::new(stop);
+        let attached = Arc::new(AtomicBool::new(false));
+        let mut target = DebugTarget::new(
+            machine.vcpus().clone(),
+            machine.memory().clone(),
+            inbox,
+            attached.clone(),
+        );
+        let (wait, stop_thread) = (config.gdb_wait, stop.clone());
+        let thread = thread::Builder::new()
+            .name("gdb".into())
+            .spawn(move || {
+                let options = Options {
+                    wait,
+                    stop: borrow(&stop_thread),
+                };
+                gdb::server::serve(&listener, &mut target, &options)
+            })
+            .map_err(host("the gdb thread"))?;
+        Ok(Some(Self {
+            thread,
+            stop,
+            events,
+            attached,
+        }))
+    }
+
+    fn link(&self) -> Debug {
+        Debug {
+            events: self.events.clone(),
+            attached: self.attached.clone(),
+        }
+    }
+
+    /// Tells an attached gdb that the guest is gone, and ends the thread.
+    fn stop(self, status: u8) {
+        self.events.send(Event::Exited(status));
+        let _ = self.stop.write(1);
+        match self.thread.join() {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!("gdb server: {error}"),
+            // The panic was printed when it happened.
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! vCPUs: a thread each, and the handle by which others drive it.
+
+pub mod cpuid;
+pub mod dispatch;
+pub mod exit;
+pub(crate) mod kick;
+mod thread;
+pub mod x86_64;
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use thread::{Counters, Failure, Wires};
+pub use x86_64::{DebugControl, Vcpu};
+
+use kick::ImmediateExit;
+use thread::{Message, Thread};
+
+/// How long a vCPU thread may take to answer. It can be in a device access that
+/// waits for a backend, whose own deadline is shorter.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A vCPU thread that does not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("vCPU {0}: its thread has ended")]
+    Ended(usize),
+    #[error("vCPU {vcpu}: no answer within {} s", .deadline.as_secs())]
+    NoAnswer { vcpu: usize, deadline: Duration },
+    #[error("vCPU {vcpu}: cannot start its thread")]
+    Spawn {
+        vcpu: usize,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A vCPU thread, from outside.
+pub struct Handle {
+    index: usize,
+    messages: Sender<Message>,
+    immediate_exit: Arc<ImmediateExit>,
+    thread: Option<JoinHandle<()>>,
+    counters: Arc<Counters>,
+}
+
+/// Installs what [`Handle`]s need process-wide. Call once, before the first.
+pub fn init() -> std::io::Result<()> {
+    kick::install_handler()
+}
+
+impl Handle {
+    /// Starts the thread of vCPU `index`, paused.
+    pub fn spawn(index: usize, vcpu: Vcpu, wires: Wires) -> Result<Self, Error> {
+        let failed = |source| Error::Spawn {
+            vcpu: index,
+            source,
+        };
+        let immediate_exit = Arc::new(ImmediateExit::new(vcpu.fd()).map_err(failed)?);
+        let counters = Arc::new(Counters::default());
+        let (messages, inbox) = mpsc::channel();
+        let thread = Thread {
+            index,
+            vcpu,
+            wires,
+            messages: inbox,
+            immediate_exit: immediate_exit.clone(),
+            counters: counters.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("vcpu{index}"))
+            .spawn(move || thread.run())
+            .map_err(failed)?;
+        Ok(Self {
+            index,
+            messages,
+            immediate_exit,
+            thread: Some(thread),
+            counters,
+        })
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Runs `f` on the vCPU's thread, between two guest entries, and returns its
+    /// result. The vCPU's state is not changed otherwise.
+    pub fn request<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Vcpu) -> R + Send + 'static,
+    ) -> Result<R, Error> {
+        let (reply, answer) = mpsc::channel();
+        let run = move |vcpu: &mut Vcpu| {
+            // Whoever asked may have given up waiting.
+            let _ = reply.send(f(vcpu));
+        };
+        self.send(Message::Request(Box::new(run)))?;
+        self.wait(&answer, Instant::now() + ANSWER_DEADLINE)
+    }
+
+    /// Lets the vCPU run with `control` armed.
+    pub fn resume(&self, control: DebugControl) -> Result<(), Error> {
+        self.send(Message::Resume(control))
+    }
+
+    fn send(&self, message: Message) -> Result<(), Error> {
+        self.messages
+            .send(message)
+            .map_err(|_| Error::Ended(self.index))?;
+        self.immediate_exit.set(true);
+        if let Some(thread) = &self.thread {
+            kick::signal(thread);
+        }
+        Ok(())
+    }
+
+    fn wait<R>(&self, answer: &mpsc::Receiver<R>, deadline: Instant) -> Result<R, Error> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        answer.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => Error::NoAnswer {
+                vcpu: self.index,
+                deadline: ANSWER_DEADLINE,
+            },
+            RecvTimeoutError::Disconnected => Error::Ended(self.index),
+        })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let _ = self.send(Message::Finish);
+        if let Some(thread) = self.thread.take() {
+            // A panic on the thread was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Stops all of `handles`: all are kicked first, then all are waited for.
+pub fn pause_all(handles: &[Handle]) -> Result<(), Error> {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let mut answers = Vec::with_capacity(handles.len());
+    for handle in handles {
+        let (done, answer) = mpsc::channel();
+        handle.send(Message::Pause(done))?;
+        answers.push((handle, answer));
+    }
+    answers
+        .iter()
+        .try_for_each(|(handle, answer)| handle.wait(answer, deadline))
+}

@@ -1,0 +1,227 @@
+//! The life of a vCPU thread: Running, Paused, Finished.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::time::Instant;
+
+use gdb::target::{Event, StopReason, VcpuId};
+
+use super::dispatch::{Buses, Crash, Entry, dispatch};
+use super::exit::{self, Exit, Reason};
+use super::kick::ImmediateExit;
+use super::x86_64::{DebugControl, Vcpu};
+use crate::events::Notifier;
+use crate::power::PowerSwitch;
+
+/// int3, the byte that a debugger plants.
+const INT3: u8 = 0xcc;
+
+/// Why a vCPU cannot go on.
+#[derive(Debug)]
+pub enum Failure {
+    Guest(Crash),
+    /// KVM_RUN or an ioctl failed.
+    Host(std::io::Error),
+}
+
+/// Where a vCPU thread reports.
+#[derive(Clone)]
+pub struct Wires {
+    /// Stops that the debugger asked for.
+    pub debug: Notifier<Event>,
+    /// vCPU index and what happened to it.
+    pub failures: Notifier<(usize, Failure)>,
+    pub power: Arc<PowerSwitch>,
+    pub buses: Arc<Buses>,
+}
+
+/// Work for a vCPU thread.
+pub enum Message {
+    /// Stop and say so.
+    Pause(Sender<()>),
+    /// Go on, with these debug facilities armed.
+    Resume(DebugControl),
+    /// Run a closure on the vCPU, in whichever state.
+    Request(Box<dyn FnOnce(&mut Vcpu) + Send>),
+    Finish,
+}
+
+/// Exits by reason, and when the guest was first entered.
+#[derive(Default)]
+pub struct Counters {
+    exits: [AtomicU64; Reason::NAMES.len()],
+    first_entry: std::sync::OnceLock<Instant>,
+}
+
+impl Counters {
+    fn count(&self, reason: Reason) {
+        // One writer: no need for a locked add.
+        let counter = &self.exits[reason as usize];
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    /// Exits so far, by [`Reason::NAMES`].
+    pub fn exits(&self) -> [u64; Reason::NAMES.len()] {
+        std::array::from_fn(|n| self.exits[n].load(Ordering::Relaxed))
+    }
+
+    /// When the vCPU entered the guest for the first time.
+    pub fn first_entry(&self) -> Option<Instant> {
+        self.first_entry.get().copied()
+    }
+}
+
+/// Everything a vCPU thread owns.
+pub struct Thread {
+    pub index: usize,
+    pub vcpu: Vcpu,
+    pub wires: Wires,
+    pub messages: Receiver<Message>,
+    pub immediate_exit: Arc<ImmediateExit>,
+    pub counters: Arc<Counters>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Running,
+    Paused,
+    Finished,
+}
+
+impl Thread {
+    /// The thread's body. Starts paused.
+    pub fn run(mut self) {
+        let mut state = State::Paused;
+        while state != State::Finished {
+            state = match state {
+                State::Running => self.running(),
+                State::Paused => self.paused(),
+                State::Finished => State::Finished,
+            };
+        }
+    }
+
+    fn running(&mut self) -> State {
+        self.counters.first_entry.get_or_init(Instant::now);
+        loop {
+            match self.step() {
+                Ok(Entry::Enter) if !self.wires.power.is_off() => {}
+                Ok(Entry::Enter) => return self.finish_exit(),
+                Ok(Entry::CheckRequests) => {
+                    self.immediate_exit.set(false);
+                    let state = self.drain();
+                    if state != State::Running {
+                        return state;
+                    }
+                }
+                Ok(Entry::Debug(debug)) => return self.debug_stop(reason(&debug)),
+                Ok(Entry::Crash(crash)) => return self.crash(crash),
+                Err(error) => return self.fail(Failure::Host(error)),
+            }
+        }
+    }
+
+    /// Enters the guest once and answers the exit.
+    fn step(&mut self) -> std::io::Result<Entry> {
+        let exit = self.vcpu.run()?;
+        self.counters.count(exit.reason());
+        Ok(dispatch(exit, &self.wires.buses))
+    }
+
+    /// Completes a pending I/O exit without running guest code: KVM writes a
+    /// read's destination register only at the next KVM_RUN, and registers read
+    /// before that would be stale. An exit that KVM splits in parts (an access
+    /// across a page) is answered part by part.
+    fn finish_exit(&mut self) -> State {
+        const MAX_PARTS: usize = 16;
+        for _ in 0..MAX_PARTS {
+            self.immediate_exit.set(true);
+            match self.vcpu.run() {
+                Ok(Exit::Interrupted) | Err(_) => break,
+                Ok(exit) => dispatch(exit, &self.wires.buses),
+            };
+        }
+        self.immediate_exit.set(false);
+        State::Paused
+    }
+
+    /// A host that cannot intercept int3 fails to emulate a planted one: that is
+    /// the hit (docs/hosts.md, PVM).
+    fn crash(&mut self, crash: Crash) -> State {
+        match &crash {
+            Crash::Internal(error)
+                if self.vcpu.armed().int3
+                    && error.is_emulation()
+                    && error.instruction.first() == Some(&INT3) =>
+            {
+                self.debug_stop(StopReason::Int3)
+            }
+            _ => self.fail(Failure::Guest(crash)),
+        }
+    }
+
+    fn debug_stop(&mut self, reason: StopReason) -> State {
+        self.wires
+            .debug
+            .send(Event::Stopped(VcpuId(self.index), reason));
+        State::Paused
+    }
+
+    fn fail(&mut self, failure: Failure) -> State {
+        self.wires.failures.send((self.index, failure));
+        State::Paused
+    }
+
+    fn paused(&mut self) -> State {
+        match self.messages.recv() {
+            Ok(message) => self.handle(message, State::Paused),
+            // Every handle is gone: so is the machine.
+            Err(_) => State::Finished,
+        }
+    }
+
+    /// Handles what is queued; KVM_RUN has finished any pending exit.
+    fn drain(&mut self) -> State {
+        let mut state = State::Running;
+        while state != State::Finished {
+            state = match self.messages.try_recv() {
+                Ok(message) => self.handle(message, state),
+                Err(TryRecvError::Empty) => return state,
+                Err(TryRecvError::Disconnected) => State::Finished,
+            };
+        }
+        state
+    }
+
+    fn handle(&mut self, message: Message, state: State) -> State {
+        match message {
+            Message::Pause(done) => {
+                // Whoever asked may have given up waiting.
+                let _ = done.send(());
+                State::Paused
+            }
+            Message::Resume(control) => match self.vcpu.arm(&control) {
+                Ok(()) => State::Running,
+                Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
+            },
+            Message::Request(run) => {
+                run(&mut self.vcpu);
+                state
+            }
+            Message::Finish => State::Finished,
+        }
+    }
+}
+
+/// What a debug exception means. A step that ends on a breakpoint is a hit.
+fn reason(debug: &exit::Debug) -> StopReason {
+    const BREAKPOINT: u32 = 3;
+    /// DR6.B0 to B3 (SDM volume 3, 18.2.3).
+    const HIT_MASK: u64 = 0xf;
+    match (debug.exception, (debug.dr6 & HIT_MASK) as u8) {
+        (BREAKPOINT, _) => StopReason::Int3,
+        (_, 0) => StopReason::Step,
+        (_, hit) => StopReason::Hardware { hit },
+    }
+}

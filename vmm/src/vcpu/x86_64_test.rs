@@ -1,0 +1,80 @@
+use gdb::target::{HwBreakpoint, VirtAddr};
+
+use super::*;
+
+fn slot(addr: u64, len: u8, kind: HwKind) -> Option<HwBreakpoint> {
+    Some(HwBreakpoint {
+        addr: VirtAddr(addr),
+        len,
+        kind,
+    })
+}
+
+#[test]
+fn dr7_has_enable_kind_and_length_of_each_slot() {
+    // SDM volume 3, figure 18-1.
+    assert_eq!(dr7(&[None; 4]), 0x400);
+    let slots = [slot(0x1000, 1, HwKind::Execute), None, None, None];
+    assert_eq!(dr7(&slots), 0x402);
+    let slots = [
+        None,
+        slot(0x1000, 4, HwKind::Write),
+        None,
+        slot(0x2000, 8, HwKind::Access),
+    ];
+    assert_eq!(dr7(&slots), 0x400 | 0x8 | 0x80 | 0xd << 20 | 0xb << 28);
+}
+
+#[test]
+fn nothing_armed_leaves_no_flag() {
+    assert_eq!(guest_debug(&DebugControl::default(), u32::MAX).control, 0);
+}
+
+#[test]
+fn a_step_blocks_interrupts_only_where_the_host_can() {
+    let step = DebugControl {
+        step: true,
+        ..Default::default()
+    };
+    let control = |supported| guest_debug(&step, supported).control;
+    assert_eq!(control(0), KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP);
+    assert_ne!(control(KVM_GUESTDBG_BLOCKIRQ) & KVM_GUESTDBG_BLOCKIRQ, 0);
+}
+
+#[test]
+fn a_new_selector_keeps_the_hidden_part_of_the_segment() {
+    let mut sregs = kvm_sregs::default();
+    sregs.cs = kvm_segment {
+        selector: 8,
+        base: 0,
+        limit: 0xffff_ffff,
+        l: 1,
+        type_: 11,
+        ..Default::default()
+    };
+    let mut old = Registers::default();
+    read_sregs(&mut old, &sregs);
+    let mut new = old;
+    new.cs.selector = 0x10;
+    new.cr3 = 0x5000;
+    write_sregs(&mut sregs, &old, &new);
+    assert_eq!(
+        (sregs.cs.selector, sregs.cs.l, sregs.cs.type_),
+        (0x10, 1, 11)
+    );
+    assert_eq!(sregs.cr3, 0x5000);
+}
+
+#[test]
+fn floating_point_state_survives_the_way_there_and_back() {
+    let mut fpu = Fpu {
+        fcw: 0x27f,
+        fsw: 0x3800,
+        ftw: 0x80,
+        mxcsr: 0x1fa0,
+        ..Fpu::default()
+    };
+    fpu.st[7] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+    fpu.xmm[15] = [0xab; 16];
+    assert_eq!(read_fpu(&write_fpu(&fpu)), fpu);
+}
