@@ -112,6 +112,9 @@ void virtqueue_kick(struct virtqueue *queue)
 	u16 added = queue->avail.index - queue->last_kick;
 	u16 behind;
 
+	if (added == 0)
+		return;
+	queue->last_kick = queue->avail.index;
 	/* The index must be visible before the device's wish is read (2.7.13.4.1). */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (has_feature(queue, FEATURE_EVENT_IDX)) {
@@ -121,7 +124,6 @@ void virtqueue_kick(struct virtqueue *queue)
 	} else if (queue->used.flags & USED_NO_NOTIFY) {
 		return;
 	}
-	queue->last_kick = queue->avail.index;
 	queue->kicks++;
 	virtio_write(queue->device, VIRTIO_QUEUE_NOTIFY, queue->number);
 }
@@ -138,9 +140,14 @@ static void release(struct virtqueue *queue, u16 head)
 	queue->free_count += count;
 }
 
+bool virtqueue_pending(const struct virtqueue *queue)
+{
+	return queue->last_used != queue->used.index;
+}
+
 bool virtqueue_take(struct virtqueue *queue, struct virtq_used_element *element)
 {
-	if (queue->last_used == queue->used.index)
+	if (!virtqueue_pending(queue))
 		return false;
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	*element = queue->used.ring[queue->last_used % queue->size];
@@ -174,7 +181,7 @@ struct virtq_used_element virtqueue_wait(struct virtqueue *queue)
 		want_interrupt(queue, !device->polling);
 		if (device->polling)
 			pause();
-		else if (queue->last_used == queue->used.index)
+		else if (!virtqueue_pending(queue))
 			wait_while_equal(&device->interrupts, seen);
 	}
 }

@@ -51,7 +51,7 @@ struct virtqueue {
 	u16 free_head;
 	u16 free_count;
 	u16 last_used;
-	u16 last_kick;
+	u16 last_kick;		/* available index at the last virtqueue_kick() */
 	u64 kicks;
 };
 
@@ -79,6 +79,9 @@ s32 virtqueue_add(struct virtqueue *queue, const struct buffer *buffers, u32 cou
 
 /* Notifies the device of what was added, if it wants to know. */
 void virtqueue_kick(struct virtqueue *queue);
+
+/* Whether the device has finished something that was not taken yet. */
+bool virtqueue_pending(const struct virtqueue *queue);
 
 /* Takes the next finished chain; false when there is none. */
 bool virtqueue_take(struct virtqueue *queue, struct virtq_used_element *element);
