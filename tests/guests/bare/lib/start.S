@@ -14,6 +14,8 @@
 	.cfi_sections .debug_frame
 
 #define CR0_PE          (1 << 0)
+#define CR0_NW          (1 << 29)
+#define CR0_CD          (1 << 30)
 #define CR0_PG          (1 << 31)
 #define CR4_PAE         (1 << 5)
 #define MSR_EFER        0xc0000080
@@ -41,6 +43,7 @@
 	orl	$EFER_LME, %eax
 	wrmsr
 	movl	%cr0, %eax
+	andl	$~(CR0_CD | CR0_NW), %eax	/* INIT leaves the caches off */
 	orl	$(CR0_PG | CR0_PE), %eax
 	movl	%eax, %cr0
 	ljmpl	$KERNEL_CS, $\target
