@@ -1,4 +1,4 @@
-/* Ways to crash or to hang: none of these returns. */
+/* Ways to crash or to hang. */
 #include "layout.h"
 #include "misbehave.h"
 
@@ -6,6 +6,7 @@
 #define NOWHERE		0xd0f00000ul
 /* Canonical, but above the identity map. */
 #define UNMAPPED	0x8000000000ul
+#define SURVIVOR_MAGIC	0x6f7574626f617264ul
 #define FAR_PAST_RAM	0xcffff000ul
 
 static void jump(u64 address)
@@ -85,9 +86,24 @@ static void do_triple_fault(void)
 	triple_fault();
 }
 
+/*
+ * Reboots `n=N` times (for ever without), then comes back. The count survives
+ * where loaders write nothing and where a reset does not clear RAM.
+ */
 static void do_reboot(void)
 {
-	reboot();
+	static NOINIT struct {
+		u64 magic, boots;
+	} survivor;
+	u64 wanted = cmdline_number("n", -1ul);
+
+	if (survivor.magic != SURVIVOR_MAGIC)
+		survivor.boots = 0;
+	survivor.magic = SURVIVOR_MAGIC;
+	survivor.boots++;
+	printf("  boot %lu\n", survivor.boots);
+	if (survivor.boots <= wanted)
+		reboot();
 }
 
 static void do_panic(void)

@@ -3,7 +3,7 @@
  * `case=registers` and `case=rings` run all of a kind, none of which ends the
  * guest. Without a case it lists them.
  *
- * Prints what it saw, and "misbehave: survived" before it powers off. After
+ * Prints what it saw, and "misbehave: survived ..." before it powers off. After
  * every misdeed to a virtio device, the device must work again.
  */
 #include "misbehave.h"
@@ -12,13 +12,15 @@
 static const struct kind {
 	const char *name;
 	const struct misdeed *misdeeds;
-	void (*afterwards)(void);
+	bool (*recover)(void);
 } kinds[] = {
 	{ "cpu", cpu_misdeeds, NULL },
 	{ "bus", bus_misdeeds, NULL },
 	{ "registers", register_misdeeds, victim_recover },
 	{ "rings", ring_misdeeds, victim_recover },
 };
+
+static u32 broken;
 
 /* Runs what `name` means within a kind; returns how many that were. */
 static u32 run(const struct kind *kind, const char *name)
@@ -31,8 +33,8 @@ static u32 run(const struct kind *kind, const char *name)
 			continue;
 		printf("misbehave: %s\n", m->name);
 		m->run();
-		if (kind->afterwards)
-			kind->afterwards();
+		if (kind->recover && !kind->recover())
+			broken++;
 		count++;
 	}
 	return count;
@@ -61,6 +63,6 @@ int main(void)
 		count += run(&kinds[i], name);
 	if (count == 0)
 		panic("misbehave: no case %s", name);
-	printf("misbehave: survived %u\n", count);
-	return 0;
+	printf("misbehave: survived %u, %u left the device broken\n", count, broken);
+	return broken ? 1 : 0;
 }

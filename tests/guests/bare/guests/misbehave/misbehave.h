@@ -10,7 +10,7 @@ struct misdeed {
 	void (*run)(void);
 };
 
-/* Tables that end with a NULL name. Those of cpu.c do not come back. */
+/* Tables that end with a NULL name. */
 extern const struct misdeed cpu_misdeeds[];
 extern const struct misdeed bus_misdeeds[];
 extern const struct misdeed register_misdeeds[];
@@ -32,9 +32,9 @@ void victim_start(void);
 
 /*
  * Starts the device properly and, on a block device, reads sector 0: whatever
- * was done to it before, a reset must make it work again. Panics if not.
+ * was done to it before, a reset must make it work again. Says whether it does.
  */
-void victim_recover(void);
+bool victim_recover(void);
 
 /* Whether `queue` got something back within about 100 ms, or NEEDS_RESET came. */
 const char *victim_reaction(void);

@@ -125,6 +125,7 @@ static void try_queue(const char *what, u32 size, u64 desc, u64 driver, u64 devi
 {
 	u64 addresses[] = { desc, driver, device };
 
+	memset(&victim_queue, 0, sizeof(victim_queue));
 	victim_negotiate();
 	virtio_write(victim(), VIRTIO_QUEUE_SEL, 0);
 	virtio_write(victim(), VIRTIO_QUEUE_SIZE, size);

@@ -68,7 +68,7 @@ const char *victim_reaction(void)
 	return "ignored";
 }
 
-static void read_sector(void)
+static bool read_sector(void)
 {
 	const struct buffer buffers[] = {
 		{ &read_request, sizeof(read_request), false },
@@ -81,16 +81,17 @@ static void read_sector(void)
 	virtqueue_add(&victim_queue, buffers, ARRAY_SIZE(buffers));
 	virtqueue_kick(&victim_queue);
 	victim_reaction();
-	if (!virtqueue_take(&victim_queue, &element) || read_status != 0)
-		panic("misbehave: no proper read, status %x, device status %x", read_status,
-		      victim_status());
+	return virtqueue_take(&victim_queue, &element) && read_status == 0;
 }
 
-void victim_recover(void)
+bool victim_recover(void)
 {
+	bool works;
+
 	victim_start();
-	if (victim()->device_id == DEVICE_BLK)
-		read_sector();
+	works = victim()->device_id == DEVICE_BLK ? read_sector() :
+						    !(victim_status() & STATUS_NEEDS_RESET);
+	printf("  %s: status %02x\n", works ? "works again" : "BROKEN", victim_status());
 	virtio_reset(victim());
-	printf("  works again\n");
+	return works;
 }
