@@ -66,8 +66,17 @@ pub enum ChannelError {
         "the backend answered {message:?} with a payload of {found} bytes, which it cannot have"
     )]
     ReplySize { message: FrontendReq, found: usize },
-    #[error("the backend refused {message:?} (it answered {code})")]
+    #[error("the backend refused {message:?} (it answered {code}){}", hint(*.message))]
     Refused { message: FrontendReq, code: u64 },
+}
+
+/// What the user can do about a refusal.
+fn hint(message: FrontendReq) -> &'static str {
+    match message {
+        FrontendReq::SET_VRING_NUM => "; its queues may be smaller: try another queue-size=",
+        FrontendReq::SET_MEM_TABLE => "; it may be unable to map guest RAM",
+        _ => "",
+    }
 }
 
 impl ChannelError {
@@ -319,3 +328,7 @@ impl Header {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "channel_test.rs"]
+mod tests;

@@ -73,7 +73,7 @@ impl Frontend {
         let events = Events::new().map_err(Problem::Events)?;
         events.watch(&channel).map_err(Problem::Events)?;
         let queues = usize::from(agreement.queues);
-        let queue_size = options.queue_size.unwrap_or(Options::QUEUE_SIZE);
+        let queue_size = options.queue_size.unwrap_or(profile.queue_size);
         Ok(Self {
             id: options.id,
             socket: options.socket,
@@ -223,7 +223,7 @@ impl Device for Frontend {
             channel.tell(&memory.message(), deadline)?;
             wait_until_done(channel, deadline)
         })?;
-        tracing::info!(
+        tracing::debug!(
             device = self.id,
             features = features::names(self.device_type, features).join(", "),
             "the driver is ready"

@@ -36,7 +36,8 @@ pub struct Options {
     /// Number of virtqueues, without the control queue of a network device.
     /// By default what the backend has, or what the device type needs.
     pub queues: Option<u16>,
-    /// Entries of each virtqueue, [`Self::QUEUE_SIZE`] by default.
+    /// Entries of each virtqueue; by default [`Self::QUEUE_SIZE`], or less for
+    /// device types whose backends have small ones.
     pub queue_size: Option<u16>,
     /// How long the backend may take to do one thing that is asked of it.
     pub deadline: Duration,
@@ -45,7 +46,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// A queue size that every known backend accepts.
+    /// A queue size that backends of most types accept.
     pub const QUEUE_SIZE: u16 = 256;
     pub const DEADLINE: Duration = Duration::from_secs(5);
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);

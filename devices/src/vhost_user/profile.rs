@@ -3,6 +3,7 @@
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_MQ;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MQ;
 
+use super::Options;
 use crate::virtio::DeviceType;
 
 /// One device type's needs (virtio 1.3, section 5).
@@ -10,6 +11,9 @@ use crate::virtio::DeviceType;
 pub struct Profile {
     /// Queues when neither the user nor the backend says how many.
     pub queues: u16,
+    /// Entries of a queue when the user does not say how many. The protocol
+    /// has no way to ask a backend for its limit.
+    pub queue_size: u16,
     /// Lengths that the configuration space has had in versions of the
     /// specification and in backends, longest first. Empty when there is none.
     pub config_sizes: &'static [u32],
@@ -56,6 +60,7 @@ impl QueueCount {
 const fn plain(queues: u16, config_sizes: &'static [u32]) -> Profile {
     Profile {
         queues,
+        queue_size: Options::QUEUE_SIZE,
         config_sizes,
         config_required: false,
         queue_count: None,
@@ -72,6 +77,14 @@ const fn requiring(queues: u16, config_sizes: &'static [u32]) -> Profile {
 const fn counting(profile: Profile, queue_count: QueueCount) -> Profile {
     Profile {
         queue_count: Some(queue_count),
+        ..profile
+    }
+}
+
+/// Known backends of some types take no larger queues than this.
+const fn small(profile: Profile) -> Profile {
+    Profile {
+        queue_size: 64,
         ..profile
     }
 }
@@ -105,13 +118,13 @@ const PROFILES: &[(DeviceType, Profile)] = &[
             },
         ),
     ),
-    (DeviceType::CONSOLE, plain(2, &[12, 8, 4])),
+    (DeviceType::CONSOLE, small(plain(2, &[12, 8, 4]))),
     (DeviceType::RNG, plain(1, &[])),
     (DeviceType::BALLOON, plain(2, &[16, 8])),
     (
         DeviceType::SCSI,
         counting(
-            requiring(3, &[36]),
+            small(requiring(3, &[36])),
             QueueCount {
                 offset: 0,
                 width: 4,
@@ -122,10 +135,10 @@ const PROFILES: &[(DeviceType, Profile)] = &[
         ),
     ),
     (DeviceType::GPU, requiring(2, &[16])),
-    (DeviceType::INPUT, requiring(2, &[136])),
+    (DeviceType::INPUT, small(requiring(2, &[136]))),
     (DeviceType::VSOCK, requiring(3, &[8])),
     (DeviceType::CRYPTO, requiring(2, &[56])),
-    (DeviceType::SOUND, requiring(4, &[16, 12])),
+    (DeviceType::SOUND, small(requiring(4, &[16, 12]))),
     (
         DeviceType::FS,
         counting(

@@ -439,3 +439,11 @@ impl BusDevice for MmioTransport {
 fn event_fd() -> io::Result<EventFd> {
     EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
 }
+
+#[cfg(test)]
+#[path = "mmio_test.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "model_test.rs"]
+mod model;

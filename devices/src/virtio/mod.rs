@@ -7,6 +7,8 @@
 
 pub mod counters;
 pub mod device_type;
+#[cfg(test)]
+mod fakes;
 pub mod features;
 mod lifecycle;
 pub mod mmio;

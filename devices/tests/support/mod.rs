@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test uses its part.
 
 pub mod blk;
+pub mod scripted;
 
 use std::fs::File;
 use std::io;

@@ -1,0 +1,143 @@
+//! A device and a hypervisor that note what they are told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::page::RegisterPage;
+use super::{Device, DeviceError, DeviceEvent, DeviceType, QueueConfig};
+use crate::hypervisor::Hypervisor;
+
+/// What the transport asked of the device, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    Activate(u64),
+    Start(u16, QueueConfig),
+    Stop(u16),
+    WriteConfig(u32, Vec<u8>),
+    Reset,
+}
+
+/// Shared between a fake device and its test.
+#[derive(Debug, Default)]
+pub struct Script {
+    pub calls: Vec<Call>,
+    pub config: Vec<u8>,
+    pub events: VecDeque<DeviceEvent>,
+    /// What is to fail next time.
+    pub fail_activate: bool,
+    pub fail_start: Option<u16>,
+    pub fail_write_config: bool,
+    pub fail_read_config: bool,
+}
+
+pub struct FakeDevice {
+    pub script: Arc<Mutex<Script>>,
+    pub features: u64,
+    pub queue_sizes: Vec<u16>,
+}
+
+impl FakeDevice {
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().unwrap()
+    }
+}
+
+fn failure(fails: bool, what: &str) -> Result<(), DeviceError> {
+    if fails { Err(what.into()) } else { Ok(()) }
+}
+
+impl Device for FakeDevice {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::BLK
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
+        let mut script = self.script();
+        script.calls.push(Call::Activate(features));
+        failure(script.fail_activate, "cannot activate")
+    }
+
+    fn start_queue(
+        &mut self,
+        index: u16,
+        queue: &QueueConfig,
+        _kick: &EventFd,
+        _call: &EventFd,
+    ) -> Result<(), DeviceError> {
+        let mut script = self.script();
+        script.calls.push(Call::Start(index, *queue));
+        failure(script.fail_start == Some(index), "cannot start")
+    }
+
+    fn stop_queue(&mut self, index: u16) -> Result<u16, DeviceError> {
+        self.script().calls.push(Call::Stop(index));
+        Ok(0)
+    }
+
+    fn read_config(&mut self) -> Result<Vec<u8>, DeviceError> {
+        let script = self.script();
+        failure(script.fail_read_config, "cannot read")?;
+        Ok(script.config.clone())
+    }
+
+    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+        let mut script = self.script();
+        failure(script.fail_write_config, "cannot write")?;
+        script.calls.push(Call::WriteConfig(offset, data.to_vec()));
+        let offset = offset as usize;
+        script.config[offset..offset + data.len()].copy_from_slice(data);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.script().calls.push(Call::Reset);
+    }
+
+    fn handle_event(&mut self) -> DeviceEvent {
+        let mut script = self.script();
+        script.events.pop_front().unwrap_or(DeviceEvent::Nothing)
+    }
+}
+
+/// What the transport asked of the hypervisor.
+#[derive(Default)]
+pub struct FakeHypervisor {
+    pub ioeventfds: Mutex<Vec<(GuestAddress, u32, EventFd)>>,
+    pub irqfds: Mutex<Vec<(u32, EventFd)>>,
+    pub mapped: Mutex<Vec<GuestAddress>>,
+    /// What mapping a page fails with.
+    pub map_error: Option<io::ErrorKind>,
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn add_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()> {
+        let entry = (addr, value, fd.try_clone()?);
+        self.ioeventfds.lock().unwrap().push(entry);
+        Ok(())
+    }
+
+    fn add_irqfd(&self, gsi: u32, fd: &EventFd) -> io::Result<()> {
+        self.irqfds.lock().unwrap().push((gsi, fd.try_clone()?));
+        Ok(())
+    }
+
+    fn map_read_only(&self, addr: GuestAddress, _page: &Arc<RegisterPage>) -> io::Result<()> {
+        if let Some(kind) = self.map_error {
+            return Err(kind.into());
+        }
+        self.mapped.lock().unwrap().push(addr);
+        Ok(())
+    }
+}

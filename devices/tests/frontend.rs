@@ -1,0 +1,446 @@
+//! The frontend's side of the conversation, and what it makes of backends that
+//! do not keep theirs.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use devices::vhost_user::{ChannelError, Error, Frontend, Options, Problem};
+use devices::virtio::spec::Register;
+use devices::virtio::status::Status;
+use devices::virtio::{Device, DeviceEvent, DeviceType};
+use support::scripted::{Answer, CONFIG, FEATURES, MQ, REPLY_ACK, Received, Scripted};
+use support::{Machine, Ring, wait};
+use vhost::vhost_user::message::FrontendReq::{self, *};
+use vm_memory::GuestMemoryBackend;
+
+const ALL: u64 = MQ | REPLY_ACK | CONFIG;
+const VERSION_1: u64 = 1 << 32;
+const NET_CTRL_VQ: u64 = 1 << 17;
+const NET_MAC: u64 = 1 << 5;
+const NET_MRG_RXBUF: u64 = 1 << 15;
+
+fn options(backend: &Scripted, device_type: DeviceType) -> Options {
+    Options {
+        deadline: Duration::from_secs(20),
+        ..Options::new("dut", device_type, &backend.socket)
+    }
+}
+
+/// For backends that are going to be late.
+fn hasty(options: Options) -> Options {
+    Options {
+        deadline: Duration::from_millis(200),
+        ..options
+    }
+}
+
+fn connect_as(backend: &Scripted, device_type: DeviceType) -> Result<Frontend, Error> {
+    Frontend::connect(options(backend, device_type), support::shared_memory())
+}
+
+fn machine(backend: &Scripted, device_type: DeviceType) -> Machine {
+    machine_with(options(backend, device_type))
+}
+
+fn machine_with(options: Options) -> Machine {
+    let memory = support::shared_memory();
+    let frontend = Frontend::connect(options, memory.clone()).unwrap();
+    Machine::new(Box::new(frontend), memory)
+}
+
+/// The problem of a connection that has to fail.
+fn problem(
+    device_type: DeviceType,
+    features: u64,
+    protocol: u64,
+    answers: impl IntoIterator<Item = (FrontendReq, Answer)>,
+) -> Problem {
+    let backend = Scripted::start(features, protocol, answers);
+    let error = connect_as(&backend, device_type).err().expect("no success");
+    assert_eq!(error.id, "dut");
+    assert_eq!(error.socket, backend.socket);
+    backend.finish();
+    error.problem
+}
+
+fn requests(received: &[Received]) -> Vec<FrontendReq> {
+    received.iter().map(|message| message.request).collect()
+}
+
+fn find(received: &[Received], request: FrontendReq) -> Vec<&Received> {
+    let found = received.iter().filter(|message| message.request == request);
+    found.collect()
+}
+
+#[test]
+fn messages_come_in_the_order_that_backends_know() {
+    let backend = Scripted::start(FEATURES, ALL, []);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    machine.write(Register::Status, 0);
+    drop(machine);
+    let received = backend.finish();
+    assert_eq!(
+        requests(&received),
+        [
+            SET_OWNER,
+            GET_FEATURES,
+            GET_PROTOCOL_FEATURES,
+            SET_PROTOCOL_FEATURES,
+            GET_QUEUE_NUM,
+            GET_CONFIG,
+            GET_CONFIG,
+            SET_FEATURES,
+            SET_MEM_TABLE,
+            SET_VRING_NUM,
+            SET_VRING_BASE,
+            SET_VRING_ADDR,
+            SET_VRING_CALL,
+            SET_VRING_KICK,
+            SET_VRING_ENABLE,
+            SET_VRING_ENABLE,
+            GET_VRING_BASE,
+        ]
+    );
+    let [set_features] = find(&received, SET_FEATURES)[..] else {
+        panic!("once");
+    };
+    assert_eq!(set_features.number(), FEATURES, "with the protocol bit");
+    assert_eq!(find(&received, SET_VRING_NUM)[0].state(), (0, 16));
+    assert_eq!(find(&received, SET_VRING_BASE)[0].state(), (0, 0));
+    let enables = find(&received, SET_VRING_ENABLE);
+    assert_eq!(enables[0].state(), (0, 1));
+    assert_eq!(enables[1].state(), (0, 0));
+}
+
+#[test]
+fn addresses_of_the_vmm_are_not_sent() {
+    let backend = Scripted::start(FEATURES, ALL, []);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    let memory = machine.memory.clone();
+    drop(machine);
+    let received = backend.finish();
+    let number =
+        |payload: &[u8], at: usize| u64::from_ne_bytes(payload[at..at + 8].try_into().unwrap());
+
+    let table = &find(&received, SET_MEM_TABLE)[0].payload;
+    let user_address = number(table, 8 + 16);
+    let addresses = &find(&received, SET_VRING_ADDR)[0].payload;
+    let ring: Vec<_> = [8, 16, 24]
+        .map(|at| number(addresses, at) - user_address)
+        .into();
+    assert_eq!(
+        ring,
+        [0x4000, 0x6000, 0x5000],
+        "descriptors, used, available"
+    );
+    for region in memory.iter() {
+        let host = region.as_ptr() as u64;
+        let sent = table.windows(8).chain(addresses.windows(8));
+        for window in sent {
+            assert_ne!(
+                u64::from_ne_bytes(window.try_into().unwrap()) >> 24,
+                host >> 24
+            );
+        }
+    }
+}
+
+#[test]
+fn without_acknowledgements_a_question_makes_sure_that_all_was_heard() {
+    let backend = Scripted::start(FEATURES, CONFIG, []);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    drop(machine);
+    let received = requests(&backend.finish());
+    let after = |request| {
+        let at = received.iter().position(|found| *found == request).unwrap();
+        received[at + 1]
+    };
+    assert_eq!(after(SET_MEM_TABLE), GET_FEATURES);
+    assert_eq!(after(SET_VRING_ENABLE), GET_FEATURES);
+}
+
+#[test]
+fn a_backend_without_protocol_features_is_not_asked_for_any() {
+    let backend = Scripted::start(VERSION_1, 0, []);
+    let mut machine = machine(&backend, DeviceType::RNG);
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    drop(machine);
+    let received = requests(&backend.finish());
+    for absent in [
+        GET_PROTOCOL_FEATURES,
+        GET_QUEUE_NUM,
+        SET_VRING_ENABLE,
+        GET_CONFIG,
+    ] {
+        assert!(!received.contains(&absent), "{absent:?}");
+    }
+}
+
+#[test]
+fn queues_that_the_driver_left_alone_stay_alone() {
+    let backend = Scripted::start(FEATURES, ALL, [(GET_QUEUE_NUM, Answer::Number(4))]);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.bring_up(u64::MAX, &mut [Ring::new(2, 0x4000)]);
+    machine.write(Register::Status, 0);
+    drop(machine);
+    let received = backend.finish();
+    for request in [SET_VRING_NUM, SET_VRING_ENABLE, GET_VRING_BASE] {
+        for message in find(&received, request) {
+            assert_eq!(message.state().0, 2, "{request:?}");
+        }
+    }
+}
+
+#[test]
+fn a_queue_is_kicked_when_it_has_been_enabled() {
+    let backend = Scripted::start(FEATURES, ALL, []);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    let kick = machine.wiring.ioeventfds.lock().unwrap()[0]
+        .2
+        .try_clone()
+        .unwrap();
+    assert_eq!(kick.read().unwrap(), 1);
+}
+
+#[test]
+fn configurations_are_read_at_the_first_length_that_is_accepted() {
+    // As rust-vmm's: a refusal says 0 bytes.
+    let refusal = Answer::Payload(vec![0; 12]);
+    let backend = Scripted::start(FEATURES, ALL, [(GET_CONFIG, refusal)]);
+    let frontend = connect_as(&backend, DeviceType::NET);
+    assert!(frontend.is_ok(), "a network device works without");
+    assert_eq!(frontend.unwrap().read_config().unwrap(), [0; 0]);
+    let received = backend.finish();
+    let sizes: Vec<_> = find(&received, GET_CONFIG)
+        .iter()
+        .map(|message| message.payload.len() - 12)
+        .collect();
+    assert_eq!(sizes, [24, 20, 17, 12, 10, 8, 6]);
+}
+
+#[test]
+fn a_configuration_that_the_type_needs_has_to_be_readable() {
+    // As libvhost-user's: a refusal says nothing.
+    let refusal = [(GET_CONFIG, Answer::Payload(vec![]))];
+    let refused = problem(DeviceType::BLK, FEATURES, ALL, refusal);
+    assert!(
+        matches!(refused, Problem::NoConfig { offered: true, .. }),
+        "{refused}"
+    );
+    let absent = problem(DeviceType::FS, FEATURES, MQ, []);
+    assert!(
+        matches!(absent, Problem::NoConfig { offered: false, .. }),
+        "{absent}"
+    );
+}
+
+#[test]
+fn driver_writes_to_the_configuration_are_marked_as_the_drivers() {
+    let backend = Scripted::start(FEATURES, ALL, []);
+    let mut frontend = connect_as(&backend, DeviceType::BLK).unwrap();
+    frontend.write_config(32, &[1]).unwrap();
+    drop(frontend);
+    let received = backend.finish();
+    let [set] = find(&received, SET_CONFIG)[..] else {
+        panic!("once");
+    };
+    let words = [32u32, 1, 0].map(u32::to_ne_bytes).concat();
+    assert_eq!(set.payload, [&words[..], &[1]].concat());
+}
+
+#[test]
+fn queue_counts_of_backends_are_not_believed_blindly() {
+    for (has, expected) in [(1, 1), (3, 3), (u64::MAX, 16)] {
+        let backend = Scripted::start(FEATURES, ALL, [(GET_QUEUE_NUM, Answer::Number(has))]);
+        let frontend = connect_as(&backend, DeviceType::BLK).unwrap();
+        assert_eq!(frontend.queue_max_sizes(), vec![256; expected]);
+    }
+    let none = problem(
+        DeviceType::BLK,
+        FEATURES,
+        ALL,
+        [(GET_QUEUE_NUM, Answer::Number(0))],
+    );
+    assert!(matches!(none, Problem::NoQueues), "{none}");
+}
+
+#[test]
+fn more_queues_than_the_backend_has_are_refused() {
+    let backend = Scripted::start(FEATURES, ALL, [(GET_QUEUE_NUM, Answer::Number(2))]);
+    let options = Options {
+        queues: Some(3),
+        ..options(&backend, DeviceType::BLK)
+    };
+    let error = Frontend::connect(options, support::shared_memory())
+        .err()
+        .unwrap();
+    assert!(
+        matches!(error.problem, Problem::TooManyQueues { asked: 3, found: 2 }),
+        "{error}"
+    );
+}
+
+/// The number of queues and the features of a network device.
+fn network(features: u64, protocol: u64, has: u64) -> (usize, u64) {
+    let features = FEATURES | features;
+    let backend = Scripted::start(features, protocol, [(GET_QUEUE_NUM, Answer::Number(has))]);
+    let frontend = connect_as(&backend, DeviceType::NET).unwrap();
+    (frontend.queue_max_sizes().len(), frontend.features())
+}
+
+#[test]
+fn a_control_queue_is_there_when_it_is_served_and_only_then() {
+    // A backend that counts queues and has the third.
+    let (queues, features) = network(NET_CTRL_VQ, ALL, 3);
+    assert_eq!((queues, features & NET_CTRL_VQ), (3, NET_CTRL_VQ));
+    // One that counts pairs.
+    let (queues, features) = network(NET_CTRL_VQ, ALL, 1);
+    assert_eq!((queues, features & NET_CTRL_VQ), (3, NET_CTRL_VQ));
+    // One that counts queues and has no third.
+    let (queues, features) = network(NET_CTRL_VQ | NET_MRG_RXBUF, ALL, 2);
+    assert_eq!((queues, features & NET_CTRL_VQ), (2, 0));
+    assert_ne!(features & NET_MRG_RXBUF, 0);
+    // One that leaves the device model to its frontend.
+    let (queues, features) = network(NET_CTRL_VQ | NET_MAC, MQ | REPLY_ACK, 1);
+    assert_eq!((queues, features & (NET_CTRL_VQ | NET_MAC)), (2, 0));
+    // One that does not offer it.
+    assert_eq!(network(NET_MAC, ALL, 8).0, 2);
+}
+
+#[test]
+fn network_queues_come_in_pairs() {
+    let backend = Scripted::start(FEATURES, ALL, [(GET_QUEUE_NUM, Answer::Number(8))]);
+    let options = Options {
+        queues: Some(3),
+        ..options(&backend, DeviceType::NET)
+    };
+    let error = Frontend::connect(options, support::shared_memory())
+        .err()
+        .unwrap();
+    assert!(matches!(error.problem, Problem::OddQueues(3)), "{error}");
+}
+
+#[test]
+fn a_backend_that_does_not_answer_is_named_with_the_message() {
+    let silence = [(GET_QUEUE_NUM, Answer::Silence)];
+    let backend = Scripted::start(FEATURES, ALL, silence);
+    let options = hasty(options(&backend, DeviceType::BLK));
+    let start = Instant::now();
+    let error = Frontend::connect(options, support::shared_memory())
+        .err()
+        .unwrap();
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(
+        matches!(
+            error.problem,
+            Problem::Channel(ChannelError::Late {
+                message: GET_QUEUE_NUM,
+                ..
+            })
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_backend_that_hangs_up_or_talks_nonsense_fails_the_connection() {
+    let closed = problem(
+        DeviceType::BLK,
+        FEATURES,
+        ALL,
+        [(GET_FEATURES, Answer::HangUp)],
+    );
+    assert!(
+        matches!(closed, Problem::Channel(ChannelError::Closed { .. })),
+        "{closed}"
+    );
+    let nonsense = problem(
+        DeviceType::BLK,
+        FEATURES,
+        ALL,
+        [(GET_FEATURES, Answer::Raw(b"HTTP/1.1 400 Bad".to_vec()))],
+    );
+    assert!(
+        matches!(nonsense, Problem::Channel(ChannelError::NotTheReply { .. })),
+        "{nonsense}"
+    );
+}
+
+#[test]
+fn a_backend_that_hangs_at_driver_ok_costs_one_deadline_and_a_reset() {
+    let backend = Scripted::start(FEATURES, ALL, [(SET_VRING_KICK, Answer::Silence)]);
+    let mut machine = machine_with(hasty(options(&backend, DeviceType::BLK)));
+    let start = Instant::now();
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    assert!(wait(&machine.config_call()), "the driver is told");
+    machine.write(Register::Status, 0);
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET), "it stays lost");
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_refused_queue_leaves_the_connection_usable() {
+    let backend = Scripted::start(FEATURES, ALL, [(SET_VRING_NUM, Answer::Number(1))]);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    machine.bring_up(u64::MAX, &mut []);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+}
+
+#[test]
+fn a_ring_stopped_instead_of_another_is_a_loss_of_step() {
+    let other = [7u32, 0].map(u32::to_ne_bytes).concat();
+    let backend = Scripted::start(FEATURES, ALL, [(GET_VRING_BASE, Answer::Payload(other))]);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(u64::MAX, &mut rings);
+    machine.write(Register::Status, 0);
+    assert_eq!(
+        machine.read(Register::Status),
+        0,
+        "the driver gets its reset"
+    );
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+}
+
+#[test]
+fn a_backend_that_speaks_unasked_is_not_trusted_any_more() {
+    // A configuration of one byte, and then the same reply again.
+    let header = [24u32, 5, 13, 0, 1, 0].map(u32::to_ne_bytes).concat();
+    let twice = [&header[..], &[0], &header, &[0]].concat();
+    let backend = Scripted::start(FEATURES, ALL, [(GET_CONFIG, Answer::Raw(twice))]);
+    let mut frontend = connect_as(&backend, DeviceType::NET).unwrap();
+    assert!(wait(&frontend.event_fd().unwrap()));
+    let event = frontend.handle_event();
+    assert!(matches!(event, DeviceEvent::Broken(_)), "{event:?}");
+    let again = frontend.handle_event();
+    assert!(matches!(again, DeviceEvent::Nothing), "once");
+}
+
+#[test]
+fn nobody_listening_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        connect_deadline: Duration::from_millis(10),
+        ..Options::new("dut", DeviceType::BLK, dir.path().join("nobody.sock"))
+    };
+    let error = Frontend::connect(options, support::shared_memory())
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("nobody.sock"), "{error}");
+    let problem = error.problem.to_string();
+    assert!(problem.contains("start the backend"), "{problem}");
+}

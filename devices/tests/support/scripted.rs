@@ -1,0 +1,145 @@
+//! A backend that answers by the book, but for what a test tells it to do
+//! instead.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use vhost::vhost_user::message::FrontendReq;
+
+/// VERSION_1 and VHOST_USER_F_PROTOCOL_FEATURES.
+pub const FEATURES: u64 = 1 << 32 | 1 << 30;
+pub const MQ: u64 = 1;
+pub const REPLY_ACK: u64 = 1 << 3;
+pub const CONFIG: u64 = 1 << 9;
+
+const HEADER_SIZE: usize = 12;
+const NEED_REPLY: u32 = 1 << 3;
+
+/// What to do about a message.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A reply with this payload.
+    Payload(Vec<u8>),
+    /// A reply of one number; an acknowledgement when there is no other reply.
+    Number(u64),
+    /// These bytes, header and all.
+    Raw(Vec<u8>),
+    Silence,
+    HangUp,
+}
+
+/// What came in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub request: FrontendReq,
+    pub payload: Vec<u8>,
+}
+
+impl Received {
+    /// A vring state: index and number.
+    pub fn state(&self) -> (u32, u32) {
+        let word = |at: usize| u32::from_ne_bytes(self.payload[at..at + 4].try_into().unwrap());
+        (word(0), word(4))
+    }
+
+    pub fn number(&self) -> u64 {
+        u64::from_ne_bytes(self.payload[..8].try_into().unwrap())
+    }
+}
+
+/// A backend on a socket of its own, for one connection.
+pub struct Scripted {
+    pub socket: PathBuf,
+    thread: JoinHandle<Vec<Received>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Scripted {
+    /// Offers `features` and `protocol`, and does as `answers` says.
+    pub fn start(
+        features: u64,
+        protocol: u64,
+        answers: impl IntoIterator<Item = (FrontendReq, Answer)>,
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("scripted.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let mut script: HashMap<u32, Answer> = [
+            (FrontendReq::GET_FEATURES, Answer::Number(features)),
+            (FrontendReq::GET_PROTOCOL_FEATURES, Answer::Number(protocol)),
+        ]
+        .map(|(request, answer)| (request.into(), answer))
+        .into();
+        let answers = answers.into_iter();
+        script.extend(answers.map(|(request, answer)| (request.into(), answer)));
+        let thread = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            serve(stream, &script)
+        });
+        Self {
+            socket,
+            thread,
+            _dir: dir,
+        }
+    }
+
+    /// All that came in, once the frontend is gone.
+    pub fn finish(self) -> Vec<Received> {
+        self.thread.join().unwrap()
+    }
+}
+
+fn serve(mut stream: UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received> {
+    let mut received = Vec::new();
+    let mut header = [0; HEADER_SIZE];
+    while stream.read_exact(&mut header).is_ok() {
+        let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+        let (request, flags, size) = (word(0), word(4), word(8));
+        let mut payload = vec![0; size as usize];
+        stream.read_exact(&mut payload).unwrap();
+        let answer = script.get(&request).cloned();
+        let answer = answer.unwrap_or_else(|| by_the_book(request, flags, &payload));
+        received.push(Received {
+            request: FrontendReq::try_from(request).unwrap(),
+            payload,
+        });
+        let bytes = match answer {
+            Answer::Payload(payload) => reply(request, &payload),
+            Answer::Number(number) => reply(request, &number.to_ne_bytes()),
+            Answer::Raw(bytes) => bytes,
+            Answer::Silence => continue,
+            Answer::HangUp => break,
+        };
+        // The frontend may have given up already.
+        if stream.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    received
+}
+
+fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {
+    match FrontendReq::try_from(request).unwrap() {
+        FrontendReq::GET_QUEUE_NUM => Answer::Number(1),
+        // The space is as long as asked for, and its bytes count up.
+        FrontendReq::GET_CONFIG => {
+            let bytes = (0..payload.len() - 12).map(|i| i as u8);
+            Answer::Payload(payload[..12].iter().copied().chain(bytes).collect())
+        }
+        FrontendReq::GET_VRING_BASE => Answer::Payload(payload.to_vec()),
+        _ if flags & NEED_REPLY != 0 => Answer::Number(0),
+        _ => Answer::Silence,
+    }
+}
+
+fn reply(request: u32, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [request, 1 | 1 << 2, payload.len() as u32] {
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    bytes.extend_from_slice(payload);
+    bytes
+}
