@@ -118,31 +118,43 @@ impl Machine {
         self.write(Register::Status, old | status.bits());
     }
 
-    /// Resets, takes `features` of what is offered, and makes `queues` ready.
-    /// Returns the features taken.
-    pub fn bring_up(&mut self, features: u64, queues: &mut [Ring]) -> u64 {
+    pub fn write_config(&mut self, offset: usize, data: &[u8]) {
+        let offset = (CONFIG_OFFSET + offset) as u64;
+        self.transport.write(offset, data).unwrap();
+    }
+
+    /// A whole handshake: takes `features` as far as they are offered, and
+    /// makes `queues` ready.
+    pub fn bring_up(&mut self, features: u64, queues: &mut [Ring]) {
+        self.negotiate(features);
+        for ring in queues {
+            self.set_up(ring);
+        }
+        self.driver_ok();
+    }
+
+    /// Resets the device and takes `features` as far as they are offered.
+    pub fn negotiate(&mut self, features: u64) {
         self.write(Register::Status, 0);
         self.add_status(Status::ACKNOWLEDGE);
         self.add_status(Status::DRIVER);
-        let mut taken = 0;
         for half in [0, 1] {
             self.write(Register::DeviceFeaturesSel, half);
             let offered = self.read(Register::DeviceFeatures);
             let take = offered & (features >> (32 * half)) as u32;
             self.write(Register::DriverFeaturesSel, half);
             self.write(Register::DriverFeatures, take);
-            taken |= u64::from(take) << (32 * half);
         }
         self.add_status(Status::FEATURES_OK);
         assert!(self.has_status(Status::FEATURES_OK));
-        for ring in queues {
-            self.set_up(ring);
-        }
-        self.add_status(Status::DRIVER_OK);
-        taken
     }
 
-    fn set_up(&mut self, ring: &mut Ring) {
+    pub fn driver_ok(&mut self) {
+        self.add_status(Status::DRIVER_OK);
+    }
+
+    /// Empties a queue and makes it ready.
+    pub fn set_up(&mut self, ring: &mut Ring) {
         ring.clear(&self.memory);
         self.write(Register::QueueSel, ring.index);
         assert_eq!(self.read(Register::QueueReady), 0);
