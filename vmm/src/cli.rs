@@ -8,7 +8,12 @@ use crate::config::OnReboot;
 
 /// A KVM virtual machine monitor for people who develop kernels and virtio devices.
 #[derive(Debug, Parser)]
-#[command(name = "outboard", version, max_term_width = 100)]
+#[command(
+    name = "outboard",
+    version,
+    max_term_width = 100,
+    args_override_self = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -21,7 +26,7 @@ pub enum Command {
     /// Ends with status 0 when the guest powers off (or reboots under --on-reboot exit) or
     /// the user quits, 1 when the host fails, 2 on bad usage, 3 when the guest crashes.
     /// SIGUSR1 prints exit counts and the state of the devices.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Say what this host's KVM can do, and what gdb can therefore do.
     Doctor,
 }

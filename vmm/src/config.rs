@@ -54,11 +54,11 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("configuration file {}", path.display())]
+    #[error("configuration file {}, line {line}: {problem}", path.display())]
     Toml {
         path: PathBuf,
-        #[source]
-        source: Box<toml::de::Error>,
+        line: usize,
+        problem: String,
     },
     #[error("{0} vCPUs were asked for; a machine has 1 to {MAX_CPUS}")]
     Cpus(u64),
@@ -108,9 +108,14 @@ impl File {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|source| Error::Toml {
-            path: path.to_owned(),
-            source: Box::new(source),
+        toml::from_str(&text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text[..start].matches('\n').count() + 1;
+            Error::Toml {
+                path: path.to_owned(),
+                line,
+                problem: error.message().to_owned(),
+            }
         })
     }
 }

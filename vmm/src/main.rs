@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         .init();
     // clap ends with status 2 on bad usage by itself.
     match Cli::parse().command {
-        Command::Run(args) => run_guest(args, started),
+        Command::Run(args) => run_guest(*args, started),
         Command::Doctor => match host::print(&mut io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error.into(), HOST_FAILURE),

@@ -43,13 +43,16 @@ fn a_step_blocks_interrupts_only_where_the_host_can() {
 
 #[test]
 fn a_new_selector_keeps_the_hidden_part_of_the_segment() {
-    let mut sregs = kvm_sregs::default();
-    sregs.cs = kvm_segment {
+    let cs = kvm_segment {
         selector: 8,
         base: 0,
         limit: 0xffff_ffff,
         l: 1,
         type_: 11,
+        ..Default::default()
+    };
+    let mut sregs = kvm_sregs {
+        cs,
         ..Default::default()
     };
     let mut old = Registers::default();

@@ -1,0 +1,9 @@
+//! End-to-end tests on bare-metal guests. They run on every /dev/kvm that opens,
+//! whatever its kind; what a host cannot trap is taken from `outboard doctor`.
+
+mod bad_input;
+mod boot;
+mod console;
+mod crash;
+mod power;
+mod virtio;

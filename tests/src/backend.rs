@@ -1,0 +1,96 @@
+//! Starting backends: this project's and others'.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Process, wait_until};
+use crate::{DEADLINE, program};
+
+/// A running backend that listens on `socket`.
+pub struct Backend {
+    pub process: Process,
+    pub socket: PathBuf,
+}
+
+impl Backend {
+    /// Starts `command` and waits until it listens on `socket`.
+    ///
+    /// # Panics
+    /// It ends, or does not listen in time.
+    pub fn start(name: &str, command: &mut Command, socket: PathBuf) -> Self {
+        let process = Process::start(name, command);
+        wait_until(
+            &format!("{name} listens\n{}", process.transcript()),
+            DEADLINE,
+            || is_listening(&socket),
+        );
+        Self { process, socket }
+    }
+}
+
+/// A socket that is bound and listens. Not by connecting: some backends serve
+/// one connection and end.
+fn is_listening(socket: &Path) -> bool {
+    let Ok(table) = std::fs::read_to_string("/proc/net/unix") else {
+        return false;
+    };
+    // Num RefCount Protocol Flags Type St Inode Path; flag 0x10000: listening.
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        let listens = fields.nth(3) == Some("00010000");
+        listens && fields.nth(3).map(Path::new) == Some(socket)
+    })
+}
+
+/// Whether a client could connect now.
+pub fn accepts(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
+/// A disk image of `mib` MiB of zeros.
+pub fn disk_image(dir: &Path, mib: u64) -> PathBuf {
+    let path = dir.join("disk.img");
+    let file =
+        File::create(&path).unwrap_or_else(|error| panic!("cannot create an image: {error}"));
+    file.set_len(mib << 20)
+        .unwrap_or_else(|error| panic!("cannot size an image: {error}"));
+    path
+}
+
+/// `outboard-blk` on `image`.
+pub fn outboard_blk(dir: &Path, image: &Path, options: &[&str]) -> Backend {
+    let socket = dir.join("blk.sock");
+    let mut command = Command::new(program::own("outboard-blk"));
+    command.env("RUST_LOG", "info").env("NO_COLOR", "1");
+    command
+        .arg("--socket")
+        .arg(&socket)
+        .arg("--path")
+        .arg(image)
+        .args(options);
+    Backend::start("outboard-blk", &mut command, socket)
+}
+
+/// QEMU's storage daemon on `image`, as an independent backend.
+pub fn qemu_storage_daemon(dir: &Path, image: &Path) -> Backend {
+    let socket = dir.join("qsd.sock");
+    let mut command = Command::new(program::system("qemu-storage-daemon"));
+    command
+        .arg("--blockdev")
+        .arg(format!(
+            "driver=file,node-name=file,filename={}",
+            image.display()
+        ))
+        .args([
+            "--blockdev",
+            "driver=raw,node-name=disk,file=file",
+            "--export",
+        ])
+        .arg(format!(
+            "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={},writable=on",
+            socket.display()
+        ));
+    Backend::start("qemu-storage-daemon", &mut command, socket)
+}

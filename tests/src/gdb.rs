@@ -1,0 +1,52 @@
+//! The real gdb, in batch mode.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::process::{Process, Stream};
+use crate::{DEADLINE, program};
+
+/// Runs gdb on `symbols` with `commands`, attached to `socket`, and returns what
+/// it printed on standard output.
+///
+/// # Panics
+/// gdb fails or does not end in time.
+pub fn run(socket: &Path, symbols: &Path, commands: &[&str]) -> String {
+    let mut process = start(socket, symbols, commands);
+    process.expect_exit(0, DEADLINE);
+    process.printed(Stream::Out)
+}
+
+/// Starts gdb as [`run`] does.
+pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
+    let mut command = Command::new(program::system("gdb"));
+    command.args(["-nx", "-batch"]).args(setup());
+    command
+        .arg("-ex")
+        .arg(format!("file {}", symbols.display()));
+    command
+        .arg("-ex")
+        .arg(format!("target remote {}", socket.display()));
+    for line in commands {
+        command.args(["-ex", line]);
+    }
+    Process::start("gdb", &mut command)
+}
+
+/// Settings that make gdb's output the same everywhere.
+fn setup() -> [&'static str; 12] {
+    [
+        "-ex",
+        "set confirm off",
+        "-ex",
+        "set pagination off",
+        "-ex",
+        "set width 0",
+        "-ex",
+        "set height 0",
+        "-ex",
+        "set style enabled off",
+        "-ex",
+        "set remotetimeout 30",
+    ]
+}

@@ -1,0 +1,44 @@
+//! Where the programs under test are.
+
+use std::path::{Path, PathBuf};
+
+/// A program of this workspace, beside the running test.
+///
+/// # Panics
+/// It has not been built.
+pub fn own(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_else(|error| panic!("no own path: {error}"));
+    // target/PROFILE/deps/TEST or target/PROFILE/PROGRAM
+    let found = test
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "{name} is not built beside {}; run `make build` first",
+            test.display()
+        )
+    })
+}
+
+/// A program of the system.
+///
+/// # Panics
+/// It is not installed.
+pub fn system(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let extra = ["/usr/sbin", "/sbin", "/usr/libexec"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(extra)
+        .map(|dir| dir.join(name))
+        .find(|path| is_executable(path))
+        .unwrap_or_else(|| panic!("{name} is not installed; `make setup` installs what tests need"))
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

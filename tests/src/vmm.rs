@@ -1,0 +1,150 @@
+//! Starting `outboard`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{Process, Stream};
+use crate::{DEADLINE, program};
+
+/// The arguments of `outboard run`, put together.
+pub struct Vmm {
+    command: Command,
+    gdb: Option<PathBuf>,
+}
+
+impl Vmm {
+    /// A machine with this kernel and 64 MiB; more with the methods below.
+    pub fn new(kernel: impl AsRef<Path>) -> Self {
+        let mut command = Command::new(program::own("outboard"));
+        command.env("RUST_LOG", "info").env("NO_COLOR", "1");
+        command.arg("run").arg("--kernel").arg(kernel.as_ref());
+        Self { command, gdb: None }.arg("--memory", "64M")
+    }
+
+    /// Any option; a later one wins where only one counts.
+    pub fn arg(mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        self.command.arg(option).arg(value);
+        self
+    }
+
+    pub fn cmdline(self, cmdline: &str) -> Self {
+        self.arg("--cmdline", cmdline)
+    }
+
+    pub fn cpus(self, cpus: usize) -> Self {
+        self.arg("--cpus", cpus.to_string())
+    }
+
+    pub fn device(self, device_type: &str, socket: &Path) -> Self {
+        self.arg(
+            "--device",
+            format!("{device_type},socket={}", socket.display()),
+        )
+    }
+
+    /// Serves gdb on a socket in `dir`.
+    pub fn gdb(mut self, dir: &Path) -> Self {
+        let socket = dir.join("gdb.sock");
+        self.gdb = Some(socket.clone());
+        self.arg("--gdb", format!("unix:{}", socket.display()))
+    }
+
+    /// Holds the guest until gdb lets it go.
+    pub fn gdb_wait(mut self) -> Self {
+        self.command.arg("--gdb-wait");
+        self
+    }
+
+    pub fn start(mut self) -> Running {
+        Running {
+            process: Process::start("outboard", &mut self.command),
+            gdb: self.gdb,
+        }
+    }
+
+    /// Runs to the end and expects `status`.
+    pub fn run(self, status: i32) -> Running {
+        let mut running = self.start();
+        running.process.close_stdin();
+        running.process.expect_exit(status, DEADLINE);
+        running
+    }
+}
+
+/// A running machine.
+pub struct Running {
+    pub process: Process,
+    gdb: Option<PathBuf>,
+}
+
+impl Running {
+    /// What the guest printed on its serial console.
+    pub fn console(&self) -> String {
+        self.process.printed(Stream::Out)
+    }
+
+    /// What the VMM itself printed.
+    pub fn messages(&self) -> String {
+        self.process.printed(Stream::Err)
+    }
+
+    /// The gdb socket.
+    ///
+    /// # Panics
+    /// The machine was started without one.
+    pub fn gdb_socket(&self) -> &Path {
+        self.gdb
+            .as_deref()
+            .unwrap_or_else(|| panic!("the machine has no gdb socket"))
+    }
+
+    /// Counters of device `id`, from the last status report printed.
+    pub fn device_counter(&self, id: &str, key: &str) -> u64 {
+        let messages = self.messages();
+        let prefix = format!("device {id} ");
+        let line = messages
+            .lines()
+            .rev()
+            .find(|line| line.starts_with(&prefix));
+        counter(line, key)
+            .unwrap_or_else(|| panic!("no {key} of {id}\n{}", self.process.transcript()))
+    }
+
+    /// Exits with this reason, from the last status report printed; 0 if it has none.
+    pub fn exits(&self, reason: &str) -> u64 {
+        let messages = self.messages();
+        let line = messages
+            .lines()
+            .rev()
+            .find(|line| line.starts_with("exits "));
+        counter(line, reason).unwrap_or(0)
+    }
+
+    /// Asks for a status report and waits for it.
+    pub fn report_status(&self) {
+        let before = self.process.lines().len();
+        self.process.signal(libc::SIGUSR1);
+        self.process.wait_for_after(before, "exits ", DEADLINE);
+        // The lines behind it come in the same write; wait for the last device.
+        let devices = self.messages().matches("connected to the backend").count();
+        if devices > 0 {
+            crate::process::wait_until("status report", DEADLINE, || {
+                let lines = self.process.lines();
+                lines[before..]
+                    .iter()
+                    .filter(|line| line.text.starts_with("device "))
+                    .count()
+                    >= devices
+            });
+        }
+    }
+}
+
+fn counter(line: Option<&str>, key: &str) -> Option<u64> {
+    let prefix = format!("{key}=");
+    line?
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(&prefix))?
+        .parse()
+        .ok()
+}
