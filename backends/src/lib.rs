@@ -1,1 +1,36 @@
-//! Outboard.
+//! The backend kit: everything a vhost-user device process needs except the device.
+//!
+//! A backend is written against [`vhost_user_backend::VhostUserBackend`], the trait of the
+//! rust-vmm crate of that name, and handed to [`daemon::Daemon`], which
+//! listens on a Unix socket and serves one frontend after another:
+//!
+//! ```text
+//! socket --wire--> session --vring, memory--> worker --handle_event--> device
+//! ```
+//!
+//! * [`wire`] turns bytes and file descriptors into requests and replies; it decides nothing.
+//! * [`session`] turns one request into a change of state and an answer.
+//! * [`vring`] holds what the frontend has said about a ring until it is enough to start it.
+//! * [`memory`] keeps the memory table and translates addresses.
+//! * [`worker`] runs the device: one thread and one epoll instance per entry of
+//!   `queues_per_thread`.
+//!
+//! Device logic lives beside it ([`blk`]) and knows no eventfd, no socket and no thread.
+//!
+//! Protocol: the vhost-user document of the QEMU project; rings: virtio 1.3, section 2.
+
+pub mod blk;
+pub mod chain;
+pub mod cli;
+pub mod daemon;
+pub mod device;
+mod fd;
+pub mod iovec;
+pub mod listener;
+pub mod memory;
+pub mod ratelimit;
+pub mod session;
+pub mod shutdown;
+pub mod vring;
+pub mod wire;
+pub mod worker;

@@ -1,0 +1,86 @@
+//! `outboard-blk`: a disk image or block device as a vhost-user block device.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use backends::blk::backend::BlkBackend;
+use backends::blk::image::Image;
+use backends::blk::request::{Disk, ID_SIZE};
+use backends::cli::{self, SocketArgs};
+use backends::daemon::Daemon;
+use backends::listener::Listener;
+use backends::shutdown::Shutdown;
+use clap::Parser;
+
+/// Serve a disk image or block device to a virtual machine over vhost-user.
+///
+/// Serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
+#[derive(Debug, Parser)]
+#[command(name = "outboard-blk", version)]
+struct Cli {
+    #[command(flatten)]
+    socket: SocketArgs,
+
+    /// Raw image file or block device
+    #[arg(long, value_name = "FILE")]
+    path: PathBuf,
+
+    /// Refuse writes; the image may then be shared with other readers
+    #[arg(long)]
+    readonly: bool,
+
+    /// Request queues, each with a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=64))]
+    queues: u16,
+
+    /// Serial number that the guest sees, at most 20 bytes [default: the image's file name]
+    #[arg(long, value_name = "STRING", alias = "id", value_parser = parse_serial)]
+    serial: Option<String>,
+}
+
+fn parse_serial(text: &str) -> Result<String, String> {
+    if text.len() <= ID_SIZE {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{} bytes; at most {ID_SIZE} fit", text.len()))
+    }
+}
+
+impl Cli {
+    /// The serial number asked for, or as much of the image's name as fits.
+    fn serial(&self) -> String {
+        self.serial.clone().unwrap_or_else(|| {
+            let name = self.path.file_name().unwrap_or_default();
+            name.to_string_lossy().into_owned()
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    cli::init_logging();
+    cli::exit("outboard-blk", run(&cli))
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
+    let image = Image::open(&cli.path, cli.readonly)?;
+    tracing::info!(
+        path = %cli.path.display(), sectors = image.sectors(), readonly = cli.readonly,
+        queues = cli.queues, "serving an image"
+    );
+    let disk = Disk::new(image, &cli.serial());
+    let backend = Arc::new(BlkBackend::new(disk, cli.queues).context("cannot create eventfds")?);
+    let listener = Listener::bind(&cli.socket.socket)?;
+    let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;
+    for id in 0..usize::from(cli.queues) {
+        let listeners = daemon.listeners(id).context("a queue has no worker")?;
+        backend
+            .attach(id, &listeners)
+            .context("cannot watch an eventfd")?;
+    }
+    Ok(daemon.serve(&listener)?)
+}

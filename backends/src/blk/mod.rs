@@ -1,0 +1,31 @@
+//! The block device (virtio 1.3, section 5.2).
+//!
+//! * [`image`] is the file or block device that holds the data;
+//! * [`config`] is what the driver can know of it;
+//! * [`request`] executes one descriptor chain: bytes in, status byte and length out;
+//! * [`backend`] connects it to rings and threads.
+
+pub mod backend;
+pub mod config;
+pub mod image;
+pub mod request;
+
+/// Size of a sector, the unit of capacity and of request positions, whatever the block size.
+pub const SECTOR_SIZE: u64 = 512;
+
+/// Largest DISCARD in one segment, in sectors (2 GiB).
+pub const MAX_DISCARD_SECTORS: u32 = 1 << 22;
+
+/// Largest WRITE_ZEROES in one segment, in sectors (64 MiB): on a file system that cannot zero a
+/// range the zeroes are written out.
+pub const MAX_WRITE_ZEROES_SECTORS: u32 = 1 << 17;
+
+/// Most segments of one DISCARD or WRITE_ZEROES.
+pub const MAX_RANGES: u32 = 32;
+
+/// Largest ring.
+pub const MAX_QUEUE_SIZE: u16 = 1024;
+
+/// Most data buffers in one request. With header and status it fits a ring of 128 entries even
+/// without indirect descriptors.
+pub const SEG_MAX: u32 = 126;

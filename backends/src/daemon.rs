@@ -1,0 +1,196 @@
+//! Listen, accept, serve, clean up: one frontend after another, until asked to end.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use thiserror::Error;
+use vhost_user_backend::VhostUserBackend;
+use vm_memory::mmap::NewBitmap;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+use crate::device::{Device, DeviceError};
+use crate::listener::Listener;
+use crate::session::Session;
+use crate::session::error::SessionError;
+use crate::shutdown::{Shutdown, ShutdownHandle};
+use crate::wire::Channel;
+use crate::worker::{Listeners, WorkerError};
+
+/// Pause after a failed `accept` (out of descriptors, say), so as not to spin.
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+/// The daemon cannot start or go on.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The backend cannot be driven.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A system call that has no reason to fail.
+    #[error("cannot wait for events")]
+    Wait(#[source] io::Error),
+    /// A worker is lost; the next frontend could not be served.
+    #[error("the device stopped answering; restart the backend")]
+    Lost(#[from] WorkerError),
+}
+
+/// What [`Daemon::wait`] saw.
+#[derive(PartialEq, Eq)]
+enum Wake {
+    Ready,
+    Shutdown,
+    TimedOut,
+}
+
+/// A vhost-user device process: any [`VhostUserBackend`] behind a socket.
+pub struct Daemon<T: VhostUserBackend> {
+    device: Device<T>,
+    shutdown: Shutdown,
+}
+
+impl<T> Daemon<T>
+where
+    T: VhostUserBackend + Clone + 'static,
+    T::Bitmap: NewBitmap + Clone + Send + Sync,
+    T::Vring: Clone + Send + Sync + 'static,
+{
+    /// Starts the backend's workers. They idle until a frontend has started a ring.
+    pub fn new(backend: T, shutdown: Shutdown) -> Result<Self, DaemonError> {
+        let device = Device::new(backend, &shutdown.handle())?;
+        Ok(Daemon { device, shutdown })
+    }
+}
+
+impl<T> Daemon<T>
+where
+    T: VhostUserBackend,
+    T::Bitmap: NewBitmap,
+{
+    /// Where the backend registers descriptors of its own with worker `id`; `None` if there is no
+    /// such worker.
+    pub fn listeners(&self, id: usize) -> Option<Listeners> {
+        self.device.listeners(id)
+    }
+
+    /// Ends [`Daemon::serve`] from another thread.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        self.shutdown.handle()
+    }
+
+    /// Serves frontends, one at a time, until asked to end.
+    pub fn serve(&mut self, listener: &Listener) -> Result<(), DaemonError> {
+        tracing::info!(socket = %listener.path().display(), "waiting for a frontend");
+        loop {
+            if self.wait(Some(listener.as_raw_fd()), None)? == Wake::Shutdown {
+                return Ok(());
+            }
+            match listener.accept() {
+                Ok(Some(stream)) => {
+                    if self.serve_stream(stream)? == Served::Shutdown {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => (),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a frontend; trying again");
+                    if self.wait(None, Some(ACCEPT_RETRY))? == Wake::Shutdown {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves the frontend at the other end of `stream` until it leaves or the daemon is asked
+    /// to end, and puts the device back into its initial state.
+    pub fn serve_stream(&mut self, stream: UnixStream) -> Result<Served, DaemonError> {
+        tracing::info!("a frontend has connected");
+        let mut session = Session::new(&self.device);
+        let served = self.converse(stream, &mut session);
+        let ended = session.end();
+        let served = match served {
+            Err(Ended::Daemon(e)) => return Err(e),
+            Err(Ended::Session(SessionError::Device(e))) => return Err(e.into()),
+            Err(Ended::Session(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the connection had to be closed");
+                Served::Left
+            }
+            Ok(served) => served,
+        };
+        if let Err(SessionError::Device(e)) = ended {
+            return Err(e.into());
+        }
+        tracing::info!("the frontend has been served");
+        Ok(served)
+    }
+
+    fn converse(&self, stream: UnixStream, session: &mut Session<'_, T>) -> Result<Served, Ended> {
+        let mut channel = Channel::new(stream).map_err(SessionError::from)?;
+        loop {
+            let fd = channel.stream().as_raw_fd();
+            if self.wait(Some(fd), None).map_err(Ended::Daemon)? == Wake::Shutdown {
+                return Ok(Served::Shutdown);
+            }
+            match channel.receive().map_err(SessionError::from)? {
+                Some(request) => session.handle(&mut channel, request)?,
+                None => return Ok(Served::Left),
+            }
+        }
+    }
+
+    /// Waits for `fd`, if any, for the end, or for `timeout`.
+    fn wait(&self, fd: Option<RawFd>, timeout: Option<Duration>) -> Result<Wake, DaemonError> {
+        const READY: u64 = 0;
+        const SHUTDOWN: u64 = 1;
+        let wait = || -> io::Result<Wake> {
+            let epoll = Epoll::new()?;
+            let watch = |fd, token| {
+                let event = EpollEvent::new(EventSet::IN, token);
+                epoll.ctl(ControlOperation::Add, fd, event)
+            };
+            fd.map_or(Ok(()), |fd| watch(fd, READY))?;
+            for fd in self.shutdown.fds() {
+                watch(fd, SHUTDOWN)?;
+            }
+            let millis = timeout.map_or(-1, |t| i32::try_from(t.as_millis()).unwrap_or(i32::MAX));
+            let mut events = [EpollEvent::default(); 4];
+            let count = loop {
+                match epoll.wait(millis, &mut events) {
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    result => break result?,
+                }
+            };
+            let events = &events[..count];
+            Ok(if events.iter().any(|e| e.data() == SHUTDOWN) {
+                Wake::Shutdown
+            } else if events.is_empty() {
+                Wake::TimedOut
+            } else {
+                Wake::Ready
+            })
+        };
+        wait().map_err(DaemonError::Wait)
+    }
+}
+
+/// How serving one frontend ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// The frontend left or had to be left.
+    Left,
+    /// The daemon was asked to end.
+    Shutdown,
+}
+
+enum Ended {
+    Session(SessionError),
+    Daemon(DaemonError),
+}
+
+impl From<SessionError> for Ended {
+    fn from(error: SessionError) -> Self {
+        Ended::Session(error)
+    }
+}

@@ -1,0 +1,140 @@
+//! What outlives a session: the backend, its rings, its memory handle and its workers.
+
+use std::io;
+
+use thiserror::Error;
+use vhost_user_backend::{VhostUserBackend, VringT};
+use virtio_queue::QueueT;
+use vm_memory::mmap::NewBitmap;
+use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+
+use crate::shutdown::ShutdownHandle;
+use crate::vring::ReadyRing;
+use crate::worker::{Listeners, Pool, WorkerError};
+
+/// Guest memory as every ring and the backend see it: replaced as a whole, at once for all.
+pub type SharedMemory<B> = GuestMemoryAtomic<GuestMemoryMmap<B>>;
+
+/// The most queues a device may have: `queues_per_thread` is made of 64-bit masks.
+pub const MAX_QUEUES: usize = 64;
+
+/// Why a backend cannot be driven. The backend is at fault, or the host.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// No queue, or more than a mask can name.
+    #[error("the backend has {0} queues; 1 to {MAX_QUEUES} are possible")]
+    Queues(usize),
+    /// Not a power of two between 1 and 32768 (virtio 1.3, section 2.7).
+    #[error("the backend's largest queue size is {0}; it must be a power of two up to 32768")]
+    QueueSize(usize),
+    /// No worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// A backend with everything needed to drive it.
+pub struct Device<T: VhostUserBackend> {
+    /// The device's implementation.
+    pub backend: T,
+    /// Guest memory, empty between two sessions.
+    pub memory: SharedMemory<T::Bitmap>,
+    /// Its threads.
+    pub pool: Pool<T>,
+    vrings: Vec<T::Vring>,
+    max_queue_size: u16,
+}
+
+impl<T> Device<T>
+where
+    T: VhostUserBackend + Clone + 'static,
+    T::Bitmap: NewBitmap + Clone + Send + Sync,
+    T::Vring: Clone + Send + Sync + 'static,
+{
+    /// Creates the rings and starts the workers.
+    pub fn new(backend: T, shutdown: &ShutdownHandle) -> Result<Self, DeviceError> {
+        let queues = backend.num_queues();
+        if queues == 0 || queues > MAX_QUEUES {
+            return Err(DeviceError::Queues(queues));
+        }
+        let size = backend.max_queue_size();
+        let max_queue_size = u16::try_from(size).map_err(|_| DeviceError::QueueSize(size))?;
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let vrings = (0..queues)
+            .map(|_| T::Vring::new(memory.clone(), max_queue_size))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| DeviceError::QueueSize(size))?;
+        let pool = Pool::new(&backend, &vrings, shutdown)?;
+        Ok(Device {
+            backend,
+            memory,
+            pool,
+            vrings,
+            max_queue_size,
+        })
+    }
+}
+
+impl<T: VhostUserBackend> Device<T> {
+    /// Number of rings.
+    pub fn queues(&self) -> usize {
+        self.vrings.len()
+    }
+
+    /// Largest ring size, in entries.
+    pub fn max_queue_size(&self) -> u16 {
+        self.max_queue_size
+    }
+
+    /// The ring as the backend sees it.
+    pub fn vring(&self, index: usize) -> &T::Vring {
+        &self.vrings[index]
+    }
+
+    /// Where the backend registers descriptors of its own with worker `id`.
+    pub fn listeners(&self, id: usize) -> Option<Listeners> {
+        self.pool.listeners(id)
+    }
+
+    /// Replaces guest memory for all rings and tells the backend.
+    pub fn replace_memory(&self, memory: GuestMemoryMmap<T::Bitmap>) -> io::Result<()> {
+        self.memory
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .replace(memory);
+        self.backend.update_memory(self.memory.clone())
+    }
+
+    /// Prepares a stopped ring from its setup; the caller then starts it in the pool.
+    pub fn configure(
+        &self,
+        index: usize,
+        ring: &ReadyRing<'_>,
+        event_idx: bool,
+    ) -> Result<(), virtio_queue::Error> {
+        let vring = self.vring(index);
+        // Forgets the previous life of the ring, including counters only reset() can reach.
+        vring.get_mut().get_queue_mut().reset();
+        vring.set_queue_size(ring.size);
+        vring.set_queue_event_idx(event_idx);
+        vring.set_queue_info(ring.descriptors.0, ring.available.0, ring.used.0)?;
+        vring.set_queue_next_avail(ring.base);
+        // The protocol carries no used index: guest memory has the only true one.
+        let used = vring.queue_used_idx()?;
+        vring.set_queue_next_used(used);
+        vring.set_queue_ready(true);
+        vring.set_enabled(true);
+        Ok(())
+    }
+
+    /// Stops a ring: when this returns the device does not touch it. Returns the available index
+    /// to go on from.
+    pub fn stop(&self, index: usize) -> Result<io::Result<u16>, WorkerError> {
+        self.pool.stop(index)?;
+        let vring = self.vring(index);
+        vring.set_enabled(false);
+        vring.set_queue_ready(false);
+        // A backend that works asynchronously finishes what it has taken from the ring.
+        let drained = self.backend.stop_vring(index as u32);
+        Ok(drained.map(|()| vring.queue_next_avail()))
+    }
+}

@@ -1,0 +1,143 @@
+//! What can be wrong with a request, and what the frontend is told about it.
+
+use std::io;
+
+use thiserror::Error;
+use vhost::vhost_user::message::{FrontendReq, VhostUserInflight};
+use vm_memory::ByteValued;
+
+use crate::memory::MemoryError;
+use crate::vring::RingError;
+use crate::wire::{PayloadError, WireError};
+use crate::worker::WorkerError;
+
+/// One request was refused. The session goes on, unless a worker is lost.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// A number that no version of the document defines.
+    #[error("unknown request {0}")]
+    Unknown(u32),
+    /// A defined request that this backend does not serve, and has not offered to.
+    #[error("request is not supported by this backend")]
+    Unsupported,
+    /// A frontend has no reply to send on this socket.
+    #[error("a reply was received where only requests belong")]
+    Reply,
+    /// Malformed.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A ring that does not exist.
+    #[error("ring {index} does not exist; this device has {count}")]
+    NoSuchRing {
+        /// Ring asked for.
+        index: u32,
+        /// Rings there are.
+        count: usize,
+    },
+    /// Set up wrongly.
+    #[error("ring {index} cannot be set up")]
+    Ring {
+        /// Which ring.
+        index: usize,
+        /// Why.
+        #[source]
+        source: RingError,
+    },
+    /// The ring's position in memory was refused by the queue implementation.
+    #[error("ring {index} cannot be started")]
+    Queue {
+        /// Which ring.
+        index: usize,
+        /// Why.
+        #[source]
+        source: virtio_queue::Error,
+    },
+    /// A kick descriptor that cannot be waited on, or cannot be kept.
+    #[error("ring {index}: its file descriptor cannot be used")]
+    RingFd {
+        /// Which ring.
+        index: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// SET_VRING_KICK without a descriptor.
+    #[error("ring {0}: polling mode (no kick descriptor) is not supported; send an eventfd")]
+    PollingMode(usize),
+    /// The memory table.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Feature bits that were not offered.
+    #[error("features {refused:#x} are not among those offered")]
+    Features {
+        /// The bits in question.
+        refused: u64,
+    },
+    /// A descriptor that should be a Unix stream socket.
+    #[error("the descriptor is not a connected Unix socket")]
+    NotASocket(#[source] io::Error),
+    /// The device refused or failed.
+    #[error("the device refused the request")]
+    Backend(#[source] io::Error),
+    /// A worker does not answer.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// Why a session ended other than by the frontend's leaving.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The byte stream is unusable.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The document defines no way to answer this request with an error, and the frontend waits.
+    #[error("a {request} that must be answered cannot be; the connection is closed")]
+    Unanswerable {
+        /// The request's name.
+        request: String,
+        /// What was wrong with it.
+        #[source]
+        source: RequestError,
+    },
+    /// The device is no longer usable: the process should end.
+    #[error(transparent)]
+    Device(#[from] WorkerError),
+}
+
+/// What a refused request is answered with.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ErrorAnswer {
+    /// A nonzero acknowledgement if the frontend asked for one, else nothing.
+    Ack,
+    /// This payload says "no" in the request's own terms.
+    Payload(Vec<u8>),
+    /// There is no such payload.
+    HangUp,
+}
+
+/// How the document lets a backend say no to `request`.
+pub fn error_answer(request: Option<FrontendReq>) -> ErrorAnswer {
+    match request {
+        // "uses zero length of payload to indicate an error".
+        Some(FrontendReq::GET_CONFIG) => ErrorAnswer::Payload(Vec::new()),
+        // A region of size 0 means that there is none.
+        Some(FrontendReq::GET_INFLIGHT_FD) => {
+            ErrorAnswer::Payload(VhostUserInflight::default().as_slice().to_vec())
+        }
+        // Bits 0-7 nonzero: error; bit 8: no descriptor attached.
+        Some(FrontendReq::SET_DEVICE_STATE_FD | FrontendReq::CHECK_DEVICE_STATE) => {
+            ErrorAnswer::Payload(0x101u64.to_ne_bytes().to_vec())
+        }
+        Some(
+            FrontendReq::GET_FEATURES
+            | FrontendReq::GET_PROTOCOL_FEATURES
+            | FrontendReq::GET_QUEUE_NUM
+            | FrontendReq::GET_VRING_BASE
+            | FrontendReq::GET_MAX_MEM_SLOTS
+            | FrontendReq::GET_STATUS
+            | FrontendReq::GET_SHARED_OBJECT
+            | FrontendReq::GET_SHMEM_CONFIG,
+        ) => ErrorAnswer::HangUp,
+        _ => ErrorAnswer::Ack,
+    }
+}

@@ -1,0 +1,392 @@
+//! One frontend's connection: each request becomes a change of state and an answer.
+//!
+//! A request that cannot be served is answered as far as the document has an answer for it
+//! ([`error::error_answer`]), logged, and the session goes on.
+//!
+//! vhost-user document, "Front-end message types".
+
+pub mod error;
+mod rings;
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use vhost::vhost_user::Backend as BackendChannel;
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion,
+    VhostUserProtocolFeatures as Protocol, VhostUserSingleMemoryRegion, VhostUserU64,
+    VhostUserVirtioFeatures,
+};
+use vhost_user_backend::{VhostUserBackend, VringT};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_memory::mmap::NewBitmap;
+use vm_memory::{ByteValued, GuestMemoryMmap};
+
+use crate::device::Device;
+use crate::memory::{MAX_SLOTS, MemoryTable};
+use crate::ratelimit::RateLimit;
+use crate::vring::RingSetup;
+use crate::warn_limited;
+use crate::wire::{Channel, IO_DEADLINE, Request, read_body};
+use error::{ErrorAnswer, RequestError, SessionError, error_answer};
+
+/// Largest number of regions in SET_MEM_TABLE: as many as fit the largest payload.
+const MAX_TABLE_REGIONS: usize =
+    (crate::wire::MAX_PAYLOAD - size_of::<VhostUserMemory>()) / size_of::<VhostUserMemoryRegion>();
+
+/// End of the configuration space of any device (vhost-user document, VHOST_USER_GET_CONFIG).
+const CONFIG_SPACE_END: u32 = 4096;
+
+/// The answer to a request that was served.
+enum Answer {
+    /// An acknowledgement, if the frontend asked for one.
+    Done,
+    /// The payload that this request is always answered with.
+    Payload(Vec<u8>),
+}
+
+impl Answer {
+    fn u64(value: u64) -> Self {
+        Answer::Payload(value.to_ne_bytes().to_vec())
+    }
+}
+
+/// A ring of this session.
+#[derive(Debug, Default)]
+struct Ring {
+    setup: RingSetup,
+    running: bool,
+}
+
+/// The state that one frontend has built up.
+pub struct Session<'d, T: VhostUserBackend> {
+    device: &'d Device<T>,
+    rings: Vec<Ring>,
+    memory: MemoryTable<T::Bitmap>,
+    features: u64,
+    protocol: Protocol,
+    status: u8,
+    log: RateLimit,
+}
+
+impl<'d, T> Session<'d, T>
+where
+    T: VhostUserBackend,
+    T::Bitmap: NewBitmap,
+{
+    /// A session in which nothing has been said yet.
+    pub fn new(device: &'d Device<T>) -> Self {
+        Session {
+            device,
+            rings: (0..device.queues()).map(|_| Ring::default()).collect(),
+            memory: MemoryTable::default(),
+            features: 0,
+            protocol: Protocol::empty(),
+            status: 0,
+            log: RateLimit::for_logs(),
+        }
+    }
+
+    /// Serves one request and answers it.
+    pub fn handle(
+        &mut self,
+        channel: &mut Channel,
+        mut request: Request,
+    ) -> Result<(), SessionError> {
+        let kind = request.kind();
+        tracing::trace!(request = %name(&request), bytes = request.payload.len(),
+            fds = request.files.len(), "received");
+        let wants_ack = self.protocol.contains(Protocol::REPLY_ACK) && request.needs_reply();
+        match self.serve(&mut request) {
+            Ok(Answer::Payload(payload)) => channel.reply(request.code, &payload)?,
+            Ok(Answer::Done) if wants_ack => channel.reply(request.code, &0u64.to_ne_bytes())?,
+            Ok(Answer::Done) => (),
+            Err(error) => self.refuse(channel, &request, kind, wants_ack, error)?,
+        }
+        Ok(())
+    }
+
+    /// Answers a request that could not be served.
+    fn refuse(
+        &mut self,
+        channel: &mut Channel,
+        request: &Request,
+        kind: Option<FrontendReq>,
+        wants_ack: bool,
+        error: RequestError,
+    ) -> Result<(), SessionError> {
+        warn_limited!(
+            self.log,
+            request = %name(request),
+            error = &error as &dyn std::error::Error,
+            "refused a request of the frontend"
+        );
+        let error = match error {
+            RequestError::Worker(e) => return Err(e.into()),
+            other => other,
+        };
+        match error_answer(kind) {
+            ErrorAnswer::Payload(payload) => channel.reply(request.code, &payload)?,
+            ErrorAnswer::HangUp => {
+                return Err(SessionError::Unanswerable {
+                    request: name(request),
+                    source: error,
+                });
+            }
+            ErrorAnswer::Ack if wants_ack => channel.reply(request.code, &1u64.to_ne_bytes())?,
+            ErrorAnswer::Ack => (),
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        use FrontendReq as R;
+        if request.is_reply() {
+            return Err(RequestError::Reply);
+        }
+        let kind = request.kind().ok_or(RequestError::Unknown(request.code))?;
+        match kind {
+            R::GET_FEATURES => Ok(Answer::u64(self.offered_features())),
+            R::SET_FEATURES => self.set_features(request.body::<VhostUserU64>()?.value),
+            R::SET_OWNER => Ok(Answer::Done),
+            R::RESET_OWNER => self.disable_rings(),
+            R::GET_PROTOCOL_FEATURES => Ok(Answer::u64(self.offered_protocol().bits())),
+            R::SET_PROTOCOL_FEATURES => {
+                self.set_protocol_features(request.body::<VhostUserU64>()?.value)
+            }
+            R::GET_QUEUE_NUM => Ok(Answer::u64(self.rings.len() as u64)),
+            R::SET_MEM_TABLE => self.set_mem_table(request),
+            R::GET_MAX_MEM_SLOTS => Ok(Answer::u64(MAX_SLOTS as u64)),
+            R::ADD_MEM_REG => self.add_mem_region(request),
+            R::REM_MEM_REG => self.remove_mem_region(request),
+            R::SET_VRING_NUM => self.set_vring_num(request.body()?),
+            R::SET_VRING_ADDR => self.set_vring_addr(request.body()?),
+            R::SET_VRING_BASE => self.set_vring_base(request.body()?),
+            R::GET_VRING_BASE => self.get_vring_base(request.body()?),
+            R::SET_VRING_KICK => self.set_vring_kick(request),
+            R::SET_VRING_CALL => self.set_vring_call(request),
+            R::SET_VRING_ERR => self.set_vring_err(request),
+            R::SET_VRING_ENABLE => self.set_vring_enable(request.body()?),
+            R::GET_CONFIG => self.get_config(request.body()?),
+            R::SET_CONFIG => self.set_config(request),
+            R::SET_BACKEND_REQ_FD => self.set_backend_channel(request),
+            R::RESET_DEVICE => self.reset_device(),
+            R::GET_STATUS => Ok(Answer::u64(u64::from(self.status))),
+            R::SET_STATUS => self.set_status(request.body::<VhostUserU64>()?.value),
+            _ => Err(RequestError::Unsupported),
+        }
+    }
+
+    /// The backend's features; those that would need the kit's help and do not get it are hidden.
+    fn offered_features(&self) -> u64 {
+        let hidden = VhostUserVirtioFeatures::LOG_ALL.bits();
+        self.device.backend.features() & !hidden | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    /// What the kit serves by itself, and of the rest what the backend offers and the kit passes
+    /// on.
+    fn offered_protocol(&self) -> Protocol {
+        let kit = Protocol::MQ
+            | Protocol::REPLY_ACK
+            | Protocol::CONFIGURE_MEM_SLOTS
+            | Protocol::RESET_DEVICE
+            | Protocol::STATUS;
+        let passed_on = Protocol::CONFIG | Protocol::BACKEND_REQ | Protocol::BACKEND_SEND_FD;
+        kit | self.device.backend.protocol_features() & passed_on
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<Answer, RequestError> {
+        let refused = features & !self.offered_features();
+        if refused != 0 {
+            return Err(RequestError::Features { refused });
+        }
+        self.features = features;
+        let backend = &self.device.backend;
+        backend.set_event_idx(self.event_idx());
+        backend.acked_features(features);
+        for index in 0..self.rings.len() {
+            let vring = self.device.vring(index);
+            vring.set_queue_event_idx(self.event_idx());
+        }
+        tracing::debug!(
+            features = format_args!("{features:#x}"),
+            "features negotiated"
+        );
+        // vhost-user document, "Ring states": without the bit there is no SET_VRING_ENABLE.
+        if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+            for index in 0..self.rings.len() {
+                self.rings[index].setup.enabled = true;
+                self.start_if_ready(index)?;
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn event_idx(&self) -> bool {
+        self.features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0
+    }
+
+    fn set_protocol_features(&mut self, bits: u64) -> Result<Answer, RequestError> {
+        let refused = bits & !self.offered_protocol().bits();
+        self.protocol = Protocol::from_bits_truncate(bits & !refused);
+        tracing::debug!(features = ?self.protocol, "protocol features negotiated");
+        if refused != 0 {
+            return Err(RequestError::Features { refused });
+        }
+        Ok(Answer::Done)
+    }
+
+    fn set_mem_table(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let header: VhostUserMemory = request.body()?;
+        let count = header.num_regions as usize;
+        if count > MAX_TABLE_REGIONS {
+            return Err(crate::memory::MemoryError::TooMany(count).into());
+        }
+        let files = request.take_files(count)?;
+        let bytes = &request.payload[size_of::<VhostUserMemory>()..];
+        let size = size_of::<VhostUserMemoryRegion>();
+        let regions = (0..count)
+            .map(|i| read_body(bytes.get(i * size..).unwrap_or_default()))
+            .collect::<Result<Vec<VhostUserMemoryRegion>, _>>()?;
+        self.replace_memory(MemoryTable::map(&regions, files)?)
+    }
+
+    fn add_mem_region(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let region: VhostUserSingleMemoryRegion = request.body()?;
+        let file = request.take_file()?;
+        self.replace_memory(self.memory.with_region(&region, file)?)
+    }
+
+    fn remove_mem_region(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let region: VhostUserSingleMemoryRegion = request.body()?;
+        // "the back-end MAY accept messages with one file descriptor": it is closed unused.
+        request.files.clear();
+        self.replace_memory(self.memory.without_region(&region)?)
+    }
+
+    /// Puts another memory table in place. Running rings pause over the change, so that nothing
+    /// is at work in the old one when the frontend gets its answer.
+    fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
+        let memory = table.guest_memory()?;
+        let running: Vec<usize> = (0..self.rings.len())
+            .filter(|&index| self.rings[index].running)
+            .collect();
+        for &index in &running {
+            self.stop(index)?;
+        }
+        self.memory = table;
+        self.device
+            .replace_memory(memory)
+            .map_err(RequestError::Backend)?;
+        for index in 0..self.rings.len() {
+            self.start_if_ready(index)?;
+        }
+        Ok(Answer::Done)
+    }
+
+    fn get_config(&mut self, access: VhostUserConfig) -> Result<Answer, RequestError> {
+        let (offset, size) = (access.offset, access.size);
+        let fits = offset
+            .checked_add(size)
+            .is_some_and(|end| end <= CONFIG_SPACE_END);
+        if !fits || !self.offered_protocol().contains(Protocol::CONFIG) {
+            return Err(RequestError::Unsupported);
+        }
+        let mut config = self.device.backend.get_config(offset, size);
+        // Newer frontends ask for fields that an older device has not got: those read as zero.
+        config.resize(size as usize, 0);
+        let mut payload = access.as_slice().to_vec();
+        payload.append(&mut config);
+        Ok(Answer::Payload(payload))
+    }
+
+    fn set_config(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let access: VhostUserConfig = request.body()?;
+        let start = size_of::<VhostUserConfig>();
+        let want = start + access.size as usize;
+        let bytes = request
+            .payload
+            .get(start..want)
+            .ok_or(crate::wire::PayloadError::Short {
+                got: request.payload.len(),
+                want,
+            })?;
+        self.device
+            .backend
+            .set_config(access.offset, bytes)
+            .map_err(RequestError::Backend)?;
+        Ok(Answer::Done)
+    }
+
+    /// SET_BACKEND_REQ_FD: a second socket, for what the device has to tell the frontend.
+    fn set_backend_channel(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let stream = UnixStream::from(OwnedFd::from(request.take_file()?));
+        // Fails on anything that is not a Unix socket; the timeouts bound the device's waits.
+        stream
+            .peer_addr()
+            .and_then(|_| stream.set_read_timeout(Some(IO_DEADLINE)))
+            .and_then(|()| stream.set_write_timeout(Some(IO_DEADLINE)))
+            .map_err(RequestError::NotASocket)?;
+        let channel = BackendChannel::from_stream(stream);
+        channel.set_reply_ack_flag(self.protocol.contains(Protocol::REPLY_ACK));
+        self.device.backend.set_backend_req_fd(channel);
+        Ok(Answer::Done)
+    }
+
+    /// RESET_DEVICE: everything about the device is forgotten; the connection, its protocol
+    /// features and the memory table stay.
+    fn reset_device(&mut self) -> Result<Answer, RequestError> {
+        for index in 0..self.rings.len() {
+            self.stop(index)?;
+            self.forget(index)?;
+        }
+        self.features = 0;
+        self.status = 0;
+        self.device.backend.reset_device();
+        Ok(Answer::Done)
+    }
+
+    /// SET_STATUS: the driver's own status (virtio 1.3, section 2.1). 0 is a device reset.
+    fn set_status(&mut self, value: u64) -> Result<Answer, RequestError> {
+        let status = value as u8;
+        if status == 0 && self.status != 0 {
+            for index in 0..self.rings.len() {
+                self.stop(index)?;
+            }
+            self.device.backend.reset_device();
+        }
+        self.status = status;
+        Ok(Answer::Done)
+    }
+
+    /// Ends the session: the device is as it was before, and nothing of the frontend's is kept.
+    pub fn end(mut self) -> Result<(), SessionError> {
+        for index in 0..self.rings.len() {
+            match self.stop(index).and_then(|()| self.forget(index)) {
+                Err(RequestError::Worker(e)) => return Err(e.into()),
+                Err(error) => {
+                    warn_limited!(
+                        self.log,
+                        ring = index,
+                        error = &error as &dyn std::error::Error,
+                        "a ring did not stop cleanly"
+                    );
+                }
+                Ok(()) => (),
+            }
+        }
+        if let Err(error) = self.device.replace_memory(GuestMemoryMmap::new()) {
+            tracing::debug!(%error, "the device did not take an empty memory table");
+        }
+        self.device.backend.reset_device();
+        Ok(())
+    }
+}
+
+/// A request's name for the log.
+fn name(request: &Request) -> String {
+    match request.kind() {
+        Some(kind) => format!("{kind:?}"),
+        None => format!("unknown request {}", request.code),
+    }
+}

@@ -1,0 +1,207 @@
+//! The requests about one ring, and starting and stopping it.
+//!
+//! A ring runs as soon as it has size, addresses, kick descriptor, memory and permission, in
+//! whatever order they came. A change to a running ring stops it, is made, and starts it again
+//! where it was: the driver does not notice, and no case needs a rule of its own.
+
+use std::fs::File;
+
+use vhost::vhost_user::message::{VhostUserU64, VhostUserVringAddr, VhostUserVringState};
+use vhost_user_backend::{VhostUserBackend, VringT};
+use vm_memory::ByteValued;
+use vm_memory::mmap::NewBitmap;
+
+use super::error::RequestError;
+use super::{Answer, Ring, Session};
+use crate::fd;
+use crate::vring::{RingAddresses, RingError, RingSetup};
+use crate::wire::Request;
+
+/// SET_VRING_KICK, _CALL and _ERR: the ring's index.
+const INDEX_MASK: u64 = 0xff;
+/// SET_VRING_KICK, _CALL and _ERR: no descriptor is attached.
+const NO_FD: u64 = 0x100;
+
+impl<T> Session<'_, T>
+where
+    T: VhostUserBackend,
+    T::Bitmap: NewBitmap,
+{
+    pub(super) fn set_vring_num(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, RequestError> {
+        let max = self.device.max_queue_size();
+        self.change(state.index, |setup| setup.set_size(state.num, max))
+    }
+
+    pub(super) fn set_vring_addr(
+        &mut self,
+        message: VhostUserVringAddr,
+    ) -> Result<Answer, RequestError> {
+        self.change(message.index, |setup| {
+            setup.set_addresses(RingAddresses::from_message(&message)?);
+            Ok(())
+        })
+    }
+
+    pub(super) fn set_vring_base(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, RequestError> {
+        self.change(state.index, |setup| setup.set_base(state.num))
+    }
+
+    pub(super) fn set_vring_enable(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, RequestError> {
+        self.change(state.index, |setup| {
+            setup.enabled = state.num != 0;
+            Ok(())
+        })
+    }
+
+    /// Stops the ring and says where it stands. It needs a new kick descriptor to run again.
+    pub(super) fn get_vring_base(
+        &mut self,
+        state: VhostUserVringState,
+    ) -> Result<Answer, RequestError> {
+        let index = self.ring_index(state.index)?;
+        self.stop(index)?;
+        self.device.vring(index).set_call(None);
+        let setup = &mut self.rings[index].setup;
+        setup.kick = None;
+        let reply = VhostUserVringState::new(state.index, u32::from(setup.base));
+        Ok(Answer::Payload(reply.as_slice().to_vec()))
+    }
+
+    pub(super) fn set_vring_kick(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let (index, kick) = self.ring_fd(request)?;
+        let Some(kick) = kick else {
+            self.stop(index)?;
+            self.rings[index].setup.kick = None;
+            return Err(RequestError::PollingMode(index));
+        };
+        self.change(index as u32, |setup| {
+            setup.kick = Some(kick);
+            Ok(())
+        })
+    }
+
+    /// The call descriptor may change while the ring runs: frontends do that to mask interrupts.
+    pub(super) fn set_vring_call(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let (index, call) = self.ring_fd(request)?;
+        let vring = self.device.vring(index);
+        vring.set_call(call);
+        if self.rings[index].running {
+            // A completion may have been signalled to the old descriptor after its last reader
+            // looked. One interrupt too many is harmless, one too few is a hang.
+            let signalled = vring.get_ref().signal_used_queue();
+            signalled.map_err(|source| RequestError::RingFd { index, source })?;
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_vring_err(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        let (index, err) = self.ring_fd(request)?;
+        self.device.pool.set_err(index, err)?;
+        Ok(Answer::Done)
+    }
+
+    /// Changes a ring's setup between stopping it and starting it again.
+    fn change(
+        &mut self,
+        index: u32,
+        change: impl FnOnce(&mut RingSetup) -> Result<(), RingError>,
+    ) -> Result<Answer, RequestError> {
+        let index = self.ring_index(index)?;
+        self.stop(index)?;
+        let changed = change(&mut self.rings[index].setup)
+            .map_err(|source| RequestError::Ring { index, source });
+        // A refused change leaves the setup as it was, and the ring running if it ran.
+        self.start_if_ready(index)?;
+        changed.map(|()| Answer::Done)
+    }
+
+    /// Starts a ring that has everything it needs and does not run yet.
+    pub(super) fn start_if_ready(&mut self, index: usize) -> Result<(), RequestError> {
+        let event_idx = self.event_idx();
+        let Ring { setup, running } = &mut self.rings[index];
+        if *running {
+            return Ok(());
+        }
+        let ready = setup
+            .ready(&self.memory)
+            .map_err(|source| RequestError::Ring { index, source })?;
+        let Some(ready) = ready else {
+            return Ok(());
+        };
+        self.device
+            .configure(index, &ready, event_idx)
+            .map_err(|source| RequestError::Queue { index, source })?;
+        let fd_error = |source| RequestError::RingFd { index, source };
+        let kick = ready.kick.try_clone().map_err(fd_error)?;
+        self.device.pool.start(index, kick)?.map_err(fd_error)?;
+        tracing::debug!(
+            ring = index,
+            size = ready.size,
+            base = ready.base,
+            "ring started"
+        );
+        *running = true;
+        Ok(())
+    }
+
+    /// Stops a ring if it runs, and remembers where it stands.
+    pub(super) fn stop(&mut self, index: usize) -> Result<(), RequestError> {
+        let Ring { setup, running } = &mut self.rings[index];
+        if !*running {
+            return Ok(());
+        }
+        let base = self.device.stop(index)?;
+        *running = false;
+        setup.base = base.map_err(RequestError::Backend)?;
+        tracing::debug!(ring = index, base = setup.base, "ring stopped");
+        Ok(())
+    }
+
+    /// RESET_OWNER: deprecated, and to be taken as disabling all rings.
+    pub(super) fn disable_rings(&mut self) -> Result<Answer, RequestError> {
+        for index in 0..self.rings.len() {
+            self.stop(index)?;
+            self.rings[index].setup.enabled = false;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Drops everything known about a stopped ring.
+    pub(super) fn forget(&mut self, index: usize) -> Result<(), RequestError> {
+        self.rings[index] = Ring::default();
+        self.device.vring(index).set_call(None);
+        self.device.pool.set_err(index, None)?;
+        Ok(())
+    }
+
+    fn ring_index(&self, index: u32) -> Result<usize, RequestError> {
+        let count = self.rings.len();
+        usize::try_from(index)
+            .ok()
+            .filter(|&i| i < count)
+            .ok_or(RequestError::NoSuchRing { index, count })
+    }
+
+    /// The payload of SET_VRING_KICK, _CALL and _ERR.
+    fn ring_fd(&self, request: &mut Request) -> Result<(usize, Option<File>), RequestError> {
+        let value = request.body::<VhostUserU64>()?.value;
+        let index = self.ring_index((value & INDEX_MASK) as u32)?;
+        if value & NO_FD != 0 {
+            request.take_files(0)?;
+            return Ok((index, None));
+        }
+        let file = request.take_file()?;
+        fd::never_block_on_stream(&file)
+            .map_err(|source| RequestError::RingFd { index, source })?;
+        Ok((index, Some(file)))
+    }
+}

@@ -1,0 +1,201 @@
+//! A ring before it runs: what the frontend has said about it so far.
+//!
+//! The messages about a ring come in any order. They fill a [`RingSetup`]; only
+//! [`RingSetup::ready`] makes a [`ReadyRing`] of it, and only a `ReadyRing` can be started.
+//!
+//! virtio 1.3, section 2.7 (split virtqueues) gives sizes and alignments.
+
+use std::fs::File;
+
+use thiserror::Error;
+use vhost::vhost_user::message::VhostUserVringAddr;
+use vm_memory::GuestAddress;
+use vm_memory::mmap::NewBitmap;
+
+use crate::memory::{MemoryError, MemoryTable, UserAddress};
+
+/// A ring that is set up wrongly. The frontend is at fault.
+#[derive(Debug, Error)]
+pub enum RingError {
+    /// Zero, not a power of two, or beyond what the device offers.
+    #[error("ring size {size} asked for; it must be a power of two from 1 to {max}")]
+    Size {
+        /// What was asked.
+        size: u32,
+        /// The device's largest.
+        max: u16,
+    },
+    /// A split ring's position is a 16-bit counter.
+    #[error("ring base {0} asked for; a split ring's base is at most 65535")]
+    Base(u32),
+    /// virtio 1.3, section 2.7: descriptors 16, available ring 2, used ring 4.
+    #[error("{part} at {address:#x} is not aligned to {alignment} bytes")]
+    Alignment {
+        /// Part of the ring.
+        part: &'static str,
+        /// User address.
+        address: u64,
+        /// Required alignment in bytes.
+        alignment: u64,
+    },
+    /// A part of the ring is not in shared memory.
+    #[error("{part} is not in shared memory")]
+    Memory {
+        /// Part of the ring.
+        part: &'static str,
+        /// Which address.
+        #[source]
+        source: MemoryError,
+    },
+}
+
+/// What a ring still lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// SET_VRING_NUM.
+    Size,
+    /// SET_VRING_ADDR.
+    Addresses,
+    /// SET_VRING_KICK.
+    Kick,
+    /// SET_VRING_ENABLE.
+    Enable,
+    /// SET_MEM_TABLE.
+    Memory,
+}
+
+/// Where the parts of a split ring are, in the frontend's address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingAddresses {
+    /// Descriptor table, 16 bytes an entry.
+    pub descriptors: UserAddress,
+    /// Available (driver) ring.
+    pub available: UserAddress,
+    /// Used (device) ring.
+    pub used: UserAddress,
+}
+
+impl RingAddresses {
+    /// Checks the alignments of SET_VRING_ADDR's payload.
+    pub fn from_message(message: &VhostUserVringAddr) -> Result<Self, RingError> {
+        let parts = [
+            ("descriptor table", message.descriptor, 16),
+            ("available ring", message.available, 2),
+            ("used ring", message.used, 4),
+        ];
+        for (part, address, alignment) in parts {
+            if address % alignment != 0 {
+                return Err(RingError::Alignment {
+                    part,
+                    address,
+                    alignment,
+                });
+            }
+        }
+        Ok(RingAddresses {
+            descriptors: UserAddress(message.descriptor),
+            available: UserAddress(message.available),
+            used: UserAddress(message.used),
+        })
+    }
+}
+
+/// A half-configured ring.
+#[derive(Debug, Default)]
+pub struct RingSetup {
+    size: Option<u16>,
+    addresses: Option<RingAddresses>,
+    /// Available index to go on from.
+    pub base: u16,
+    /// Kick descriptor, readable when the driver has added buffers.
+    pub kick: Option<File>,
+    /// Error descriptor, written when the ring cannot be processed.
+    pub err: Option<File>,
+    /// Whether the frontend lets data pass.
+    pub enabled: bool,
+}
+
+impl RingSetup {
+    /// SET_VRING_NUM.
+    pub fn set_size(&mut self, size: u32, max: u16) -> Result<(), RingError> {
+        match u16::try_from(size) {
+            Ok(n) if n.is_power_of_two() && n <= max => {
+                self.size = Some(n);
+                Ok(())
+            }
+            _ => Err(RingError::Size { size, max }),
+        }
+    }
+
+    /// SET_VRING_ADDR.
+    pub fn set_addresses(&mut self, addresses: RingAddresses) {
+        self.addresses = Some(addresses);
+    }
+
+    /// SET_VRING_BASE.
+    pub fn set_base(&mut self, base: u32) -> Result<(), RingError> {
+        self.base = u16::try_from(base).map_err(|_| RingError::Base(base))?;
+        Ok(())
+    }
+
+    /// What the ring still lacks, if anything.
+    pub fn missing<B: NewBitmap + 'static>(&self, memory: &MemoryTable<B>) -> Option<Missing> {
+        let lacks = [
+            (self.size.is_none(), Missing::Size),
+            (self.addresses.is_none(), Missing::Addresses),
+            (self.kick.is_none(), Missing::Kick),
+            (!self.enabled, Missing::Enable),
+            (memory.is_empty(), Missing::Memory),
+        ];
+        lacks
+            .into_iter()
+            .find_map(|(lacking, what)| lacking.then_some(what))
+    }
+
+    /// The ring as something that can be started: `Ok(None)` while something is still missing,
+    /// an error if what is there cannot work.
+    pub fn ready<B: NewBitmap + 'static>(
+        &self,
+        memory: &MemoryTable<B>,
+    ) -> Result<Option<ReadyRing<'_>>, RingError> {
+        if self.missing(memory).is_some() {
+            return Ok(None);
+        }
+        let (Some(size), Some(addresses), Some(kick)) = (self.size, self.addresses, &self.kick)
+        else {
+            return Ok(None);
+        };
+        let find = |part, address, len| {
+            memory
+                .translate(address, len)
+                .map_err(|source| RingError::Memory { part, source })
+        };
+        // Sizes of virtio 1.3, section 2.7, with the two bytes that EVENT_IDX adds.
+        let entries = u64::from(size);
+        Ok(Some(ReadyRing {
+            size,
+            descriptors: find("descriptor table", addresses.descriptors, 16 * entries)?,
+            available: find("available ring", addresses.available, 6 + 2 * entries)?,
+            used: find("used ring", addresses.used, 6 + 8 * entries)?,
+            base: self.base,
+            kick,
+        }))
+    }
+}
+
+/// A ring that has everything it needs to run.
+#[derive(Debug)]
+pub struct ReadyRing<'a> {
+    /// Entries, a power of two.
+    pub size: u16,
+    /// Descriptor table.
+    pub descriptors: GuestAddress,
+    /// Available ring.
+    pub available: GuestAddress,
+    /// Used ring.
+    pub used: GuestAddress,
+    /// Available index to go on from.
+    pub base: u16,
+    /// Kick descriptor.
+    pub kick: &'a File,
+}

@@ -1,0 +1,268 @@
+//! `outboard-blk`'s device behind a real socket, driven by a frontend that is not ours.
+
+#![allow(unsafe_code)]
+
+mod common;
+
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use backends::blk::backend::BlkBackend;
+use backends::blk::image::Image;
+use backends::blk::request::Disk;
+use backends::daemon::Daemon;
+use backends::listener::Listener;
+use backends::shutdown::{Shutdown, ShutdownHandle};
+use common::{BUFFERS, Desc, Driver, r, w};
+use tempfile::TempDir;
+use vhost::VhostBackend;
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::VhostUserConfigFlags;
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_memory::{Bytes, GuestAddress};
+
+const HEADER: u64 = BUFFERS;
+const STATUS: u64 = BUFFERS + 0x100;
+const DATA: u64 = BUFFERS + 0x1000;
+const SECTORS: u64 = 2048;
+
+/// A block daemon on a scratch image, in a thread.
+struct Server {
+    dir: TempDir,
+    shutdown: ShutdownHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(queues: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk.img");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(SECTORS * 512).unwrap();
+        let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
+        let backend = Arc::new(BlkBackend::new(disk, queues).unwrap());
+        let listener = Listener::bind(&dir.path().join("socket")).unwrap();
+        let mut daemon = Daemon::new(Arc::clone(&backend), Shutdown::new().unwrap()).unwrap();
+        for id in 0..usize::from(queues) {
+            backend.attach(id, &daemon.listeners(id).unwrap()).unwrap();
+        }
+        let shutdown = daemon.shutdown_handle();
+        let thread = std::thread::spawn(move || daemon.serve(&listener).unwrap());
+        Server {
+            dir,
+            shutdown,
+            thread: Some(thread),
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
+    fn image(&self) -> std::fs::File {
+        std::fs::File::open(self.dir.path().join("disk.img")).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.shutdown();
+        self.thread.take().unwrap().join().unwrap();
+        assert!(!self.socket().exists(), "the socket is removed at the end");
+    }
+}
+
+fn put_header(driver: &Driver, kind: u32, sector: u64) {
+    let memory = &driver.memory;
+    memory.write_obj(kind, GuestAddress(HEADER)).unwrap();
+    memory.write_obj(0u32, GuestAddress(HEADER + 4)).unwrap();
+    memory.write_obj(sector, GuestAddress(HEADER + 8)).unwrap();
+    memory.write_obj(0xffu8, GuestAddress(STATUS)).unwrap();
+}
+
+/// Runs one request on ring 0; returns status and used length.
+fn request(driver: &mut Driver, kind: u32, sector: u64, data: &[Desc]) -> (u8, u32) {
+    put_header(driver, kind, sector);
+    let mut descs = vec![r(HEADER, 16)];
+    descs.extend_from_slice(data);
+    descs.push(w(STATUS, 1));
+    let used = driver.run(0, &descs);
+    (driver.memory.read_obj(GuestAddress(STATUS)).unwrap(), used)
+}
+
+fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|i| seed.wrapping_add((i * 7 + i / 256) as u8))
+        .collect()
+}
+
+#[test]
+fn what_is_written_is_read_back_and_is_in_the_file() {
+    let server = Server::start(1);
+    for without in [0, 1 << VIRTIO_RING_F_EVENT_IDX] {
+        let mut driver = Driver::connect(&server.socket(), 1, without);
+        driver.start();
+        let data = pattern(without as u8, 8192);
+        driver
+            .memory
+            .write_slice(&data, GuestAddress(DATA))
+            .unwrap();
+        let written = request(&mut driver, VIRTIO_BLK_T_OUT, 5, &[r(DATA, 8192)]);
+        assert_eq!(written, (0, 1));
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_FLUSH, 0, &[]), (0, 1));
+        let mut on_disk = vec![0; 8192];
+        server.image().read_exact_at(&mut on_disk, 5 * 512).unwrap();
+        assert_eq!(on_disk, data);
+
+        let to = DATA + 0x10000;
+        let read = request(
+            &mut driver,
+            VIRTIO_BLK_T_IN,
+            5,
+            &[w(to, 512), w(to + 512, 7680)],
+        );
+        assert_eq!(read, (0, 8193));
+        let mut got = vec![0; 8192];
+        driver
+            .memory
+            .read_slice(&mut got, GuestAddress(to))
+            .unwrap();
+        assert_eq!(got, data);
+    }
+}
+
+#[test]
+fn many_requests_in_flight_all_complete() {
+    let server = Server::start(1);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    driver.start();
+    for round in 0..50u64 {
+        for i in 0..16 {
+            let at = BUFFERS + 0x2000 * i;
+            let memory = &driver.memory;
+            memory
+                .write_obj(VIRTIO_BLK_T_OUT, GuestAddress(at))
+                .unwrap();
+            memory
+                .write_obj(round * 16 + i, GuestAddress(at + 8))
+                .unwrap();
+            memory.write_obj(0xffu8, GuestAddress(at + 16)).unwrap();
+            memory
+                .write_slice(&pattern((round + i) as u8, 512), GuestAddress(at + 0x1000))
+                .unwrap();
+            driver.rings[0].add(memory, &[r(at, 16), r(at + 0x1000, 512), w(at + 16, 1)]);
+        }
+        driver.rings[0].kick();
+        for _ in 0..16 {
+            let (_, len) = driver.rings[0].wait_used(&driver.memory);
+            assert_eq!(len, 1);
+        }
+        for i in 0..16 {
+            let status: u8 = driver
+                .memory
+                .read_obj(GuestAddress(BUFFERS + 0x2000 * i + 16))
+                .unwrap();
+            assert_eq!(status, 0);
+        }
+    }
+    let mut sector = [0; 512];
+    for n in 0..800u64 {
+        server.image().read_exact_at(&mut sector, n * 512).unwrap();
+        assert_eq!(sector[..], pattern((n / 16 + n % 16) as u8, 512)[..]);
+    }
+}
+
+#[test]
+fn get_vring_base_says_where_to_go_on_and_a_new_session_does() {
+    let server = Server::start(1);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    driver.start();
+    for i in 0..5 {
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_FLUSH, i, &[]).0, 0);
+    }
+    assert_eq!(driver.frontend.get_vring_base(0).unwrap(), 5);
+
+    // Stopped: a kick is not answered any longer.
+    put_header(&driver, VIRTIO_BLK_T_FLUSH, 0);
+    driver.rings[0].add(&driver.memory, &[r(HEADER, 16), w(STATUS, 1)]);
+    driver.rings[0].kick();
+    assert_eq!(driver.frontend.get_vring_base(0).unwrap(), 5);
+    assert_eq!(driver.rings[0].poll_used(&driver.memory), None);
+
+    // Another connection over the same memory takes up where the first one stood, and finds the
+    // request that was left.
+    let Driver {
+        memory,
+        rings,
+        frontend,
+        ..
+    } = driver;
+    drop(frontend);
+    let mut next = Driver::connect(&server.socket(), 1, 0);
+    next.memory = memory;
+    next.rings = rings;
+    next.set_mem_table();
+    next.set_up_ring(0, 5);
+    next.frontend.set_vring_enable(0, true).unwrap();
+    let (_, len) = next.rings[0].wait_used(&next.memory);
+    assert_eq!(len, 1);
+    assert_eq!(request(&mut next, VIRTIO_BLK_T_FLUSH, 0, &[]).0, 0);
+    assert_eq!(next.frontend.get_vring_base(0).unwrap(), 7);
+}
+
+#[test]
+fn a_kick_before_the_ring_is_enabled_is_not_lost() {
+    let server = Server::start(1);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    driver.set_mem_table();
+    driver.set_up_ring(0, 0);
+    put_header(&driver, VIRTIO_BLK_T_FLUSH, 0);
+    driver.rings[0].add(&driver.memory, &[r(HEADER, 16), w(STATUS, 1)]);
+    driver.rings[0].kick();
+    // A request that is answered proves that the daemon has had its chance to be wrong.
+    driver.frontend.get_features().unwrap();
+    assert_eq!(driver.rings[0].poll_used(&driver.memory), None);
+    driver.frontend.set_vring_enable(0, true).unwrap();
+    assert_eq!(driver.rings[0].wait_used(&driver.memory).1, 1);
+    // Disabled and enabled again it goes on where it was.
+    driver.frontend.set_vring_enable(0, false).unwrap();
+    driver.rings[0].add(&driver.memory, &[r(HEADER, 16), w(STATUS, 1)]);
+    driver.rings[0].kick();
+    driver.frontend.get_features().unwrap();
+    assert_eq!(driver.rings[0].poll_used(&driver.memory), None);
+    driver.frontend.set_vring_enable(0, true).unwrap();
+    assert_eq!(driver.rings[0].wait_used(&driver.memory).1, 1);
+}
+
+#[test]
+fn every_queue_works_and_the_configuration_space_says_how_many() {
+    let server = Server::start(4);
+    let mut driver = Driver::connect(&server.socket(), 4, 0);
+    assert_eq!(driver.frontend.get_queue_num().unwrap(), 4);
+    let (_, config) = driver
+        .frontend
+        .get_config(0, 60, VhostUserConfigFlags::empty(), &[0; 60])
+        .unwrap();
+    assert_eq!(config[0..8], SECTORS.to_le_bytes());
+    assert_eq!(config[34..36], 4u16.to_le_bytes());
+    // A frontend that knows more fields than the device reads zeroes.
+    let (_, config) = driver
+        .frontend
+        .get_config(56, 40, VhostUserConfigFlags::empty(), &[0; 40])
+        .unwrap();
+    assert_eq!(config[0], 1);
+    assert_eq!(config[4..], [0; 36]);
+    driver.start();
+    for i in 0..4 {
+        put_header(&driver, VIRTIO_BLK_T_GET_ID, 0);
+        let used = driver.run(i, &[r(HEADER, 16), w(DATA, 20), w(STATUS, 1)]);
+        assert_eq!(used, 21);
+        let id: [u8; 20] = driver.memory.read_obj(GuestAddress(DATA)).unwrap();
+        assert_eq!(&id[..9], b"serial-0\0");
+    }
+}
