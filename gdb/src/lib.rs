@@ -5,9 +5,15 @@
 //! breakpoints and the GDB remote protocol, and must not know ioctls, files of
 //! the VMM or devices.
 
+mod breakpoints;
+mod machine;
+mod monitor;
 pub mod paging;
 pub mod server;
+mod session;
 pub mod target;
+#[cfg(test)]
+mod testing;
 pub mod x86_64;
 
 /// The architecture this build debugs. An aarch64 module with the same names

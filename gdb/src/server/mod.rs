@@ -5,22 +5,40 @@
 //! touches nothing of the guest.
 
 mod address;
+mod client;
 mod listener;
 mod poller;
+mod refused;
 mod stream;
+mod wire;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 pub use address::{Address, AddressError};
 pub use listener::{ListenError, Listener};
 
-use self::poller::Poller;
-use crate::target::{Event, Target};
+use self::client::{Client, Leave};
+use self::poller::{Poller, Ready};
+use self::refused::RefusedClients;
+use self::stream::Stream;
+use crate::session::Session;
+use crate::target::Target;
 
+/// The largest packet, in bytes, either way: 64 KiB of memory in hex, with room
+/// for the frame and the address.
+pub(crate) const PACKET_SIZE: usize = 128 * 1024 + 64;
+
+/// What is read from a client at once.
+const BUFFER_SIZE: usize = 64 * 1024;
+
+/// Tokens of what is polled. Refused clients count from the last.
 const STOP: u64 = 0;
 const LISTENER: u64 = 1;
 const TARGET: u64 = 2;
+const CLIENT: u64 = 3;
+const REFUSED: u64 = 4;
 
 /// How to serve.
 #[derive(Clone, Copy, Debug)]
@@ -65,23 +83,169 @@ pub fn serve(
     target: &mut dyn Target,
     options: &Options<'_>,
 ) -> Result<Ended, ServeError> {
-    let poller = Poller::new().map_err(ServeError::Wait)?;
-    poller.add(listener, LISTENER).map_err(ServeError::Wait)?;
-    poller.add(options.stop, STOP).map_err(ServeError::Wait)?;
-    poller
-        .add(target.event_fd(), TARGET)
-        .map_err(ServeError::Wait)?;
-    loop {
-        for ready in poller.wait(None).map_err(ServeError::Wait)? {
-            match ready.token {
-                STOP => return Ok(Ended::Stopped),
-                LISTENER => drop(listener.accept().map_err(ServeError::Accept)?),
-                _ => {
-                    if let Some(Event::Exited(status)) = target.next_event() {
-                        return Ok(Ended::GuestExited(status));
-                    }
+    let mut server = Server::new(listener, target, options).map_err(ServeError::Wait)?;
+    tracing::info!(
+        address = %listener.address(),
+        "{}",
+        if options.wait { "the guest waits for gdb" } else { "gdb may attach" }
+    );
+    let ended = server.run();
+    server.release_client();
+    ended
+}
+
+/// The thread's state.
+struct Server<'a, 't> {
+    listener: &'a Listener,
+    poller: Poller,
+    session: Session<'t>,
+    client: Option<Client<'t>>,
+    refused: RefusedClients,
+}
+
+impl<'a, 't> Server<'a, 't> {
+    fn new(
+        listener: &'a Listener,
+        target: &'t mut dyn Target,
+        options: &Options<'_>,
+    ) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(options.stop, STOP)?;
+        poller.add(listener, LISTENER)?;
+        poller.add(target.event_fd(), TARGET)?;
+        Ok(Self {
+            listener,
+            poller,
+            session: Session::new(target),
+            client: None,
+            refused: RefusedClients::default(),
+        })
+    }
+
+    fn run(&mut self) -> Result<Ended, ServeError> {
+        loop {
+            let timeout = self.refused.timeout(Instant::now());
+            for ready in self.poller.wait(timeout).map_err(ServeError::Wait)? {
+                if ready.token == STOP {
+                    return Ok(Ended::Stopped);
                 }
+                self.dispatch(ready)?;
+                if let Some(status) = self.session.exited() {
+                    return Ok(Ended::GuestExited(status));
+                }
+            }
+            self.refused.expire(Instant::now());
+        }
+    }
+
+    fn dispatch(&mut self, ready: Ready) -> Result<(), ServeError> {
+        match ready.token {
+            LISTENER => self.accept(),
+            TARGET => self.on_event(),
+            CLIENT => self.on_client(),
+            token => {
+                self.refused.on_ready(token);
+                Ok(())
+            }
+        }
+    }
+
+    fn accept(&mut self) -> Result<(), ServeError> {
+        let Some(stream) = self.listener.accept().map_err(ServeError::Accept)? else {
+            return Ok(());
+        };
+        // One that has just gone may not be known to be.
+        self.on_client()?;
+        if self.client.is_some() {
+            return self.refuse(stream).map_err(ServeError::Wait);
+        }
+        match Client::new(stream, &mut self.session) {
+            Ok(client) => {
+                self.poller.add(&client, CLIENT).map_err(ServeError::Wait)?;
+                self.client = Some(client);
+            }
+            Err(error) => tracing::warn!("gdb cannot attach: {error}"),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, stream: Stream) -> io::Result<()> {
+        tracing::info!("a second debugger was refused");
+        match self.refused.add(stream, REFUSED, Instant::now()) {
+            Some((token, fd)) => self.poller.add(fd, token),
+            None => Ok(()),
+        }
+    }
+
+    fn on_event(&mut self) -> Result<(), ServeError> {
+        match &mut self.client {
+            Some(client) if client.is_attached() => {
+                self.session.on_event();
+                let result = client.on_stop(&mut self.session);
+                self.after(result)
+            }
+            _ => {
+                self.session.on_unattended_event();
+                Ok(())
+            }
+        }
+    }
+
+    fn on_client(&mut self) -> Result<(), ServeError> {
+        let Some(client) = &mut self.client else {
+            return Ok(());
+        };
+        let attached = client.is_attached();
+        let result = client.on_ready(&mut self.session);
+        if !attached && client.is_attached() {
+            tracing::info!("gdb attached");
+        }
+        self.after(result)
+    }
+
+    /// Goes on with the client, or without it.
+    fn after(&mut self, result: Result<(), Leave>) -> Result<(), ServeError> {
+        match result {
+            Ok(()) => self.watch_client().map_err(ServeError::Wait),
+            Err(leave) => {
+                match leave {
+                    Leave::Detached => tracing::info!("gdb detached"),
+                    Leave::Closed => tracing::info!("gdb's connection was closed"),
+                    Leave::Exited(status) => tracing::info!(status, "gdb saw the guest exit"),
+                    Leave::Fault(fault) => tracing::warn!("gdb's connection is dropped: {fault}"),
+                }
+                self.release_client();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for input, or, while answers wait, for the socket to take them.
+    fn watch_client(&mut self) -> io::Result<()> {
+        match &mut self.client {
+            Some(client) => {
+                let blocked = client.is_blocked();
+                self.poller.set(&*client, CLIENT, !blocked, blocked)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Closes the connection and lets the guest run as if it had never been.
+    fn release_client(&mut self) {
+        if let Some(mut client) = self.client.take() {
+            client.farewell();
+            if client.is_attached() {
+                self.session.detach();
             }
         }
     }
 }
+
+#[cfg(test)]
+mod fuzz_test;
+#[cfg(test)]
+mod gdb_test;
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;

@@ -40,7 +40,6 @@ impl Poller {
         epoll::ctl(self.fd, ControlOptions::EPOLL_CTL_ADD, fd, event)
     }
 
-    #[cfg_attr(not(test), expect(dead_code))]
     /// Changes what a descriptor is waited for.
     pub fn set(&self, fd: impl AsFd, token: u64, read: bool, write: bool) -> io::Result<()> {
         let mut events = Events::empty();

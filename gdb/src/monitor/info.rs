@@ -1,0 +1,95 @@
+//! `monitor info …`.
+
+use super::{MonitorError, Output, no_argument};
+use crate::breakpoints::Placement;
+use crate::session::Session;
+use crate::target::{HwKind, Int3, Traps};
+
+/// A line for each vCPU: where it is and in which address space.
+pub(super) fn vcpus(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("info vcpus", arguments)?;
+    for vcpu in session.machine.vcpus() {
+        let mark = if vcpu == session.focus() { '*' } else { ' ' };
+        write!(out, "{mark} {}", session.describe(vcpu))?;
+        if let Ok(registers) = session.machine.registers(vcpu) {
+            write!(out, ", rip {:#x}, cr3 {:#x}", registers.rip, registers.cr3)?;
+        }
+        if let Some(text) = session.crash(vcpu) {
+            write!(out, ": {text}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// The software breakpoints with where they went, then the slots.
+pub(super) fn breakpoints(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("info breakpoints", arguments)?;
+    // gdb takes its breakpoints out while the guest is stopped.
+    writeln!(out, "planted now (gdb plants when it resumes the guest):")?;
+    for (addr, placement) in session.breakpoints.list() {
+        match placement {
+            Placement::Byte(phys) => {
+                writeln!(out, "  break {:#x}: int3 at physical {:#x}", addr.0, phys.0)?;
+            }
+            Placement::Slot => writeln!(out, "  break {:#x}: hardware slot", addr.0)?,
+        }
+    }
+    writeln!(out, "hardware slots:")?;
+    let slots = &session.breakpoints.slots;
+    for (n, slot) in slots.to_arm(None).into_iter().enumerate() {
+        let Some(slot) = slot else {
+            writeln!(out, "  {n}: free")?;
+            continue;
+        };
+        let kind = match slot.kind {
+            HwKind::Execute => "execute",
+            HwKind::Write => "write",
+            HwKind::Access => "access",
+        };
+        let holders: Vec<_> = slots
+            .holders(slot)
+            .map(|holder| holder.to_string())
+            .collect();
+        let holders = holders.join(", ");
+        writeln!(
+            out,
+            "  {n}: {kind} {:#x}, {} bytes, for {holders}",
+            slot.addr.0, slot.len
+        )?;
+    }
+    Ok(())
+}
+
+/// The probe's findings, for each privilege level.
+pub(super) fn host(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("info host", arguments)?;
+    let traps = session.machine.host_traps();
+    for (name, ring) in [("ring 0", traps.ring0), ("ring 3", traps.ring3)] {
+        writeln!(out, "{name}: {}", list(&ring))?;
+    }
+    Ok(())
+}
+
+fn list(ring: &Traps) -> String {
+    [
+        ("single-step", ring.step),
+        ("int3", ring.int3 == Int3::Trapped),
+        ("hardware breakpoint", ring.hw_breakpoint),
+        ("watchpoint", ring.watchpoint),
+    ]
+    .map(|(name, traps)| format!("{name} {}", if traps { "traps" } else { "does not trap" }))
+    .join(", ")
+}

@@ -1,0 +1,146 @@
+//! gdb's `monitor` commands.
+//!
+//! A command is a row of [`COMMANDS`]: its words, its help and its function. The
+//! longest row whose words begin the line runs, with the rest of the line.
+
+mod info;
+
+use std::convert::Infallible;
+use std::fmt::{self, Write};
+
+use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
+
+use crate::session::Session;
+
+/// What a command writes to.
+type Output<'a> = &'a mut dyn Write;
+
+/// One `monitor` command.
+struct Command {
+    /// Its words, separated by one space.
+    name: &'static str,
+    help: &'static str,
+    run: fn(&mut Session<'_>, &str, Output<'_>) -> Result<(), MonitorError>,
+}
+
+/// The command did not do what the user wanted.
+#[derive(Debug, thiserror::Error)]
+enum MonitorError {
+    #[error("unknown command {0:?}; try \"monitor help\"")]
+    Unknown(String),
+    #[error("{command} takes no argument, but there is {found:?}")]
+    Argument {
+        command: &'static str,
+        found: String,
+    },
+    #[error("the guest is running")]
+    Running,
+    #[error("the output is too long")]
+    Output(#[from] fmt::Error),
+}
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "help",
+        help: "list the commands",
+        run: help,
+    },
+    Command {
+        name: "info breakpoints",
+        help: "what is planted in the guest, and what holds the hardware slots",
+        run: info::breakpoints,
+    },
+    Command {
+        name: "info host",
+        help: "what this host's KVM traps, and so what gdb can do",
+        run: info::host,
+    },
+    Command {
+        name: "info vcpus",
+        help: "where each vCPU is",
+        run: info::vcpus,
+    },
+];
+
+fn help(_: &mut Session<'_>, _: &str, out: Output<'_>) -> Result<(), MonitorError> {
+    for command in COMMANDS {
+        writeln!(out, "{:<18} {}", command.name, command.help)?;
+    }
+    Ok(())
+}
+
+impl MonitorCmd for Session<'_> {
+    fn handle_monitor_cmd(
+        &mut self,
+        line: &[u8],
+        mut out: ConsoleOutput<'_>,
+    ) -> Result<(), Infallible> {
+        for notice in self.take_notices() {
+            // ConsoleOutput never fails.
+            let _ = writeln!(out, "{notice}");
+        }
+        if let Err(error) = run(self, line, &mut out) {
+            let _ = writeln!(out, "{error}");
+        }
+        Ok(())
+    }
+}
+
+fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), MonitorError> {
+    let line = String::from_utf8_lossy(line);
+    let words: Vec<_> = line.split_whitespace().collect();
+    let (command, arguments) =
+        find(&words).ok_or_else(|| MonitorError::Unknown(words.join(" ")))?;
+    if session.is_running() {
+        return Err(MonitorError::Running);
+    }
+    (command.run)(session, &arguments.join(" "), out)
+}
+
+/// The command that `words` begin with, and the words after it.
+fn find<'a>(words: &'a [&'a str]) -> Option<(&'static Command, &'a [&'a str])> {
+    COMMANDS
+        .iter()
+        .filter_map(|command| {
+            let mut rest = words;
+            for word in command.name.split(' ') {
+                rest = rest.split_first().filter(|(first, _)| **first == word)?.1;
+            }
+            Some((command, rest))
+        })
+        .min_by_key(|(_, rest)| rest.len())
+}
+
+/// For commands without arguments.
+fn no_argument(command: &'static str, arguments: &str) -> Result<(), MonitorError> {
+    if arguments.is_empty() {
+        return Ok(());
+    }
+    let found = arguments.to_owned();
+    Err(MonitorError::Argument { command, found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_by_their_words() {
+        let name = |words: &[&str]| find(words).map(|(command, rest)| (command.name, rest.len()));
+        assert_eq!(name(&["info", "vcpus"]), Some(("info vcpus", 0)));
+        assert_eq!(name(&["info", "vcpus", "1"]), Some(("info vcpus", 1)));
+        assert_eq!(name(&["help"]), Some(("help", 0)));
+        for words in [&["info"][..], &["info", "x"], &["vcpus"], &[]] {
+            assert_eq!(name(words), None, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_each_command_finds_itself() {
+        assert!(COMMANDS.is_sorted_by_key(|command| command.name));
+        for command in COMMANDS {
+            let words: Vec<_> = command.name.split(' ').collect();
+            assert_eq!(find(&words).unwrap().0.name, command.name);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The client that is attached.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use gdbstub::stub::state_machine::GdbStubStateMachine;
+use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
+
+use super::stream::Stream;
+use super::wire::Wire;
+use super::{BUFFER_SIZE, PACKET_SIZE};
+use crate::arch::{Register, Registers};
+use crate::session::{Session, Stop};
+
+type Machine<'t> = GdbStubStateMachine<'static, Session<'t>, Wire>;
+type Fault = gdbstub::stub::GdbStubError<std::convert::Infallible, std::convert::Infallible>;
+
+/// Registers that go with every stop, so that gdb can tell where it is without
+/// asking: what its own stub sends (rbp, rsp, rip).
+const EXPEDITED: [Register; 3] = [Register::Gpr(6), Register::Gpr(7), Register::Rip];
+
+/// Why a client leaves.
+#[derive(Debug)]
+pub(super) enum Leave {
+    /// It said so, by `D` or `k`.
+    Detached,
+    /// It is gone.
+    Closed,
+    /// The guest is, with this exit status.
+    Exited(u8),
+    /// It does not speak the protocol.
+    Fault(String),
+}
+
+/// A connection, gdbstub's state of it, and what has been read but not used.
+pub(super) struct Client<'t> {
+    stream: Stream,
+    /// `None` only while a step of the state machine runs, or after it failed.
+    machine: Option<Machine<'t>>,
+    input: Vec<u8>,
+    used: usize,
+    /// The guest is stopped for it: from its first byte on, so that somebody who
+    /// only knocks at the port does not disturb the guest.
+    attached: bool,
+}
+
+impl<'t> Client<'t> {
+    /// # Errors
+    /// The reason, for the log.
+    pub fn new(stream: Stream, session: &mut Session<'t>) -> Result<Self, String> {
+        let stub = GdbStub::builder(Wire::default())
+            .packet_buffer_size(PACKET_SIZE)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let machine = stub
+            .run_state_machine(session)
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            stream,
+            machine: Some(machine),
+            input: Vec::new(),
+            used: 0,
+            attached: false,
+        })
+    }
+
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Whether answers wait for the socket. No input is taken then.
+    pub fn is_blocked(&mut self) -> bool {
+        wire_of(&mut self.machine).is_some_and(|wire| !wire.pending().is_empty())
+    }
+
+    /// The socket is ready for something: sends, then reads once and answers.
+    pub fn on_ready(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        self.send()?;
+        self.use_input(session)?;
+        if !self.is_blocked() {
+            self.receive()?;
+            self.use_input(session)?;
+        }
+        Ok(())
+    }
+
+    /// The session may have a stop to report.
+    pub fn on_stop(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        self.settle(session)?;
+        self.send()
+    }
+
+    /// Sends what the client is still owed before it leaves; best effort.
+    pub fn farewell(&mut self) {
+        let _ = self.send();
+    }
+
+    /// Feeds gdbstub until all input is used or answers wait.
+    fn use_input(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        while self.used < self.input.len() && !self.is_blocked() {
+            if !self.attached {
+                self.attached = true;
+                session.attach();
+            }
+            let byte = self.input[self.used];
+            self.used += 1;
+            self.feed(session, byte)?;
+            self.settle(session)?;
+            if self.is_blocked() {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, session: &mut Session<'t>, byte: u8) -> Result<(), Leave> {
+        self.step(|machine| match machine {
+            GdbStubStateMachine::Idle(idle) => idle.incoming_data(session, byte),
+            GdbStubStateMachine::Running(running) => running.incoming_data(session, byte),
+            other => Ok(other),
+        })
+    }
+
+    /// Runs the state machine until it wants input or an event.
+    fn settle(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        loop {
+            match self.machine.as_ref() {
+                Some(GdbStubStateMachine::CtrlCInterrupt(_)) => self.interrupt(session)?,
+                Some(GdbStubStateMachine::Running(_)) => {
+                    self.tell(session);
+                    match session.take_stop() {
+                        Some(stop) => self.report(session, &stop)?,
+                        None => return Ok(()),
+                    }
+                }
+                Some(GdbStubStateMachine::Disconnected(gone)) => {
+                    return Err(match gone.get_reason() {
+                        DisconnectReason::TargetExited(status) => Leave::Exited(status),
+                        _ => Leave::Detached,
+                    });
+                }
+                Some(GdbStubStateMachine::Idle(_)) => {
+                    // gdb does not wait for a stop and cannot be told.
+                    return session
+                        .exited()
+                        .map_or(Ok(()), |status| Err(Leave::Exited(status)));
+                }
+                None => return Err(Leave::Closed),
+            }
+        }
+    }
+
+    /// Ctrl-C. The stop it leads to is reported like any other; while the guest
+    /// is stopped it leads to none, because gdb has the last one yet to read.
+    fn interrupt(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        session.interrupt();
+        self.step(|machine| match machine {
+            GdbStubStateMachine::CtrlCInterrupt(interrupt) => {
+                interrupt.interrupt_handled(session, None::<MultiThreadStopReason<u64>>)
+            }
+            other => Ok(other),
+        })
+    }
+
+    fn report(&mut self, session: &mut Session<'t>, stop: &Stop) -> Result<(), Leave> {
+        let registers = match stop {
+            Stop::At(vcpu, _) => session.machine.registers(*vcpu).ok(),
+            Stop::Exited(_) => None,
+        };
+        let values = registers.as_ref().map(expedited).unwrap_or_default();
+        self.step(|machine| match machine {
+            GdbStubStateMachine::Running(running) => {
+                let mut registers = values
+                    .iter()
+                    .map(|(register, value)| (*register, &value[..register.size()]));
+                running.report_stop_with_regs(session, stop.to_gdb(), &mut registers)
+            }
+            other => Ok(other),
+        })
+    }
+
+    /// Shows what the user should know, while gdb waits for a stop.
+    fn tell(&mut self, session: &mut Session<'t>) {
+        if let Some(wire) = wire_of(&mut self.machine) {
+            for notice in session.take_notices() {
+                wire.console(&format!("{notice}\n"));
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        step: impl FnOnce(Machine<'t>) -> Result<Machine<'t>, Fault>,
+    ) -> Result<(), Leave> {
+        let machine = self.machine.take().ok_or(Leave::Closed)?;
+        match step(machine) {
+            Ok(machine) => {
+                self.machine = Some(machine);
+                Ok(())
+            }
+            Err(fault) => Err(Leave::Fault(fault.to_string())),
+        }
+    }
+
+    /// Sends what the socket takes.
+    fn send(&mut self) -> Result<(), Leave> {
+        loop {
+            let Some(wire) = wire_of(&mut self.machine) else {
+                return Ok(());
+            };
+            if wire.overflowed() {
+                return Err(Leave::Fault("an answer is too long".to_owned()));
+            }
+            if wire.pending().is_empty() {
+                return Ok(());
+            }
+            match self.stream.write(wire.pending()) {
+                Ok(count) => wire.sent(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Leave::Closed),
+            }
+        }
+    }
+
+    /// Reads once; the rest is reported again.
+    fn receive(&mut self) -> Result<(), Leave> {
+        self.input.resize(BUFFER_SIZE, 0);
+        self.used = 0;
+        let result = self.stream.read(&mut self.input);
+        self.input.truncate(*result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(0) => Err(Leave::Closed),
+            Ok(_) => Ok(()),
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(_) => Err(Leave::Closed),
+        }
+    }
+}
+
+/// The output side, wherever the state machine keeps it.
+fn wire_of<'a>(machine: &'a mut Option<Machine<'_>>) -> Option<&'a mut Wire> {
+    Some(match machine.as_mut()? {
+        GdbStubStateMachine::Idle(state) => state.borrow_conn(),
+        GdbStubStateMachine::Running(state) => state.borrow_conn(),
+        GdbStubStateMachine::CtrlCInterrupt(state) => state.borrow_conn(),
+        GdbStubStateMachine::Disconnected(state) => state.borrow_conn(),
+    })
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+fn expedited(registers: &Registers) -> Vec<(Register, [u8; 16])> {
+    let value = |register: Register| register.get(registers).to_le_bytes();
+    EXPEDITED
+        .map(|register| (register, value(register)))
+        .to_vec()
+}
+
+impl AsFd for Client<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

@@ -1,0 +1,104 @@
+//! Clients that do not speak the protocol, or speak it at the wrong time.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+
+use proptest::prelude::*;
+
+use super::tests::LOOP;
+use crate::testing::{Guest, packet};
+
+/// Bodies that lead deep into the server, to be sent in any order.
+fn known() -> impl Strategy<Value = Vec<u8>> {
+    let fixed = prop::sample::select(vec![
+        "?",
+        "g",
+        "vCont?",
+        "vCont;c",
+        "vCont;s:1",
+        "vCont;s:2;c",
+        "vCont;r1000,1009:1;c",
+        "c",
+        "s",
+        "vCont;c:1",
+        "vCont;t",
+        "Hg0",
+        "Hg1",
+        "Hc-1",
+        "Hg-1",
+        "qfThreadInfo",
+        "T1",
+        "D",
+        "k",
+        "QStartNoAckMode",
+        "qRcmd,696e666f20766370757300",
+        "m0,10000",
+        "mfffffffffffffff0,20000",
+        "p10",
+        "P10=0010000000000000",
+        "qXfer:features:read:target.xml:0,fff",
+        "!",
+        "vKill;1",
+        "qSupported:multiprocess+;xmlRegisters=i386",
+    ]);
+    let points = (
+        0..5u8,
+        any::<bool>(),
+        prop_oneof![0x1000..0x1010u64, any::<u64>()],
+        0..40u64,
+    )
+        .prop_map(|(kind, insert, addr, len)| {
+            let command = if insert { 'Z' } else { 'z' };
+            format!("{command}{kind},{addr:x},{len:x}")
+        });
+    let memory = (
+        prop_oneof![0x1000..0x1010u64, 0xffff0..0x100010u64, any::<u64>()],
+        0..64u64,
+    )
+        .prop_map(|(addr, len)| format!("m{addr:x},{len:x}"));
+    let writes =
+        (0x9000..0x9010u64, prop::collection::vec(any::<u8>(), 0..8)).prop_map(|(addr, data)| {
+            let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("M{addr:x},{:x}:{hex}", data.len())
+        });
+    prop_oneof![fixed.prop_map(str::to_owned), points, memory, writes].prop_map(String::into_bytes)
+}
+
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        8 => known().prop_map(|body| packet(&body)),
+        1 => Just(vec![3]),
+        1 => Just(b"+".to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(|body| packet(&body)),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever comes, the server answers or hangs up, and in the end the guest
+    /// runs undisturbed and the next client is served.
+    #[test]
+    fn no_client_harms_the_guest(pieces in prop::collection::vec(pieces(), 0..40), cut: bool) {
+        let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
+        let mut rsp = guest.connect();
+        for piece in pieces {
+            // The server may have hung up already.
+            if rsp.stream.write_all(&piece).is_err() {
+                break;
+            }
+        }
+        if !cut {
+            // To the end: the server has seen it all.
+            let _ = rsp.stream.shutdown(Shutdown::Write);
+            let mut answers = Vec::new();
+            let _ = rsp.stream.read_to_end(&mut answers);
+        }
+        drop(rsp);
+        // A client may have written over the code or moved a RIP out of it.
+        guest.watcher.until("it is let go", |state| state.is_let_go());
+        let mut next = guest.connect();
+        prop_assert!(next.ask("qSupported:swbreak+").contains("PacketSize"));
+    }
+}

@@ -1,0 +1,96 @@
+//! What goes to gdb, until the socket takes it.
+
+use std::convert::Infallible;
+
+use gdbstub::conn::Connection;
+
+/// Most bytes that may wait for the client. An answer is limited by the packet
+/// size; a monitor command's output is not, and this limits it.
+const LIMIT: usize = 8 << 20;
+
+/// The output side of a connection, as gdbstub writes to it.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    bytes: Vec<u8>,
+    overflow: bool,
+}
+
+impl Wire {
+    pub fn pending(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The first `count` bytes have been sent.
+    pub fn sent(&mut self, count: usize) {
+        self.bytes.drain(..count.min(self.bytes.len()));
+    }
+
+    /// Whether an answer was too long and has been cut: gdb cannot go on with it.
+    pub fn overflowed(&self) -> bool {
+        self.overflow
+    }
+
+    /// Queues text for gdb's console (`O` packet).
+    pub fn console(&mut self, text: &str) {
+        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.packet(&format!("O{hex}"));
+    }
+
+    /// Queues a packet whose body needs no escapes.
+    pub fn packet(&mut self, body: &str) {
+        let sum = body.bytes().fold(0u8, u8::wrapping_add);
+        self.push(format!("${body}#{sum:02x}").as_bytes());
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.bytes.len() + bytes.len() > LIMIT {
+            self.overflow = true;
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+}
+
+impl Connection for Wire {
+    type Error = Infallible;
+
+    fn write(&mut self, byte: u8) -> Result<(), Infallible> {
+        self.push(&[byte]);
+        Ok(())
+    }
+
+    fn write_all(&mut self, buf: &[u8]) -> Result<(), Infallible> {
+        self.push(buf);
+        Ok(())
+    }
+
+    /// The server sends when it has fed all input.
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_carry_their_checksum() {
+        let mut wire = Wire::default();
+        wire.packet("OK");
+        wire.console("a\n");
+        assert_eq!(wire.pending(), b"$OK#9a$O610a#47");
+        wire.sent(6);
+        assert_eq!(wire.pending(), b"$O610a#47");
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let mut wire = Wire::default();
+        wire.write_all(&vec![0; LIMIT]).unwrap();
+        assert!(!wire.overflowed());
+        wire.write(0).unwrap();
+        assert!(wire.overflowed());
+        assert_eq!(wire.pending().len(), LIMIT);
+    }
+}

@@ -1,0 +1,193 @@
+//! Registers, memory and threads, as gdbstub asks for them.
+
+use std::convert::Infallible;
+
+use gdbstub::common::Tid;
+use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
+use gdbstub::target::ext::base::single_register_access::{
+    SingleRegisterAccess, SingleRegisterAccessOps,
+};
+use gdbstub::target::ext::target_description_xml_override::TargetDescriptionXmlOverride;
+use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
+use gdbstub::target::{TargetError, TargetResult};
+
+use super::{Session, tid};
+use crate::arch::{Register, Registers, TARGET_XML};
+use crate::server::PACKET_SIZE;
+use crate::target::{Activity, VcpuId, VirtAddr};
+
+/// Error numbers as gdb's `E` answers carry them (gdb manual, "Errno Values").
+pub(super) mod errno {
+    pub const EFAULT: u8 = 14;
+    pub const EBUSY: u8 = 16;
+    pub const EINVAL: u8 = 22;
+}
+
+/// Most bytes of one memory read: gdb asks for no more, since their hex form must
+/// fit a packet. gdbstub would cut a longer one into pieces and, after a piece
+/// that came back short, put the next in the wrong place.
+const MAX_READ: usize = PACKET_SIZE / 2;
+
+impl Session<'_> {
+    /// The stopped vCPU that gdb means.
+    fn stopped(&self, tid: Tid) -> TargetResult<VcpuId, Self> {
+        if self.is_running() {
+            return Err(TargetError::Errno(errno::EBUSY));
+        }
+        self.vcpu(tid).ok_or(TargetError::Errno(errno::EINVAL))
+    }
+
+    fn get_registers(&self, tid: Tid) -> TargetResult<Registers, Self> {
+        let vcpu = self.stopped(tid)?;
+        self.machine.registers(vcpu).map_err(refused)
+    }
+
+    fn put_registers(&mut self, tid: Tid, registers: &Registers) -> TargetResult<(), Self> {
+        let vcpu = self.stopped(tid)?;
+        self.machine.set_registers(vcpu, registers).map_err(refused)
+    }
+}
+
+/// gdb 13 shows an error number at best; the log says more.
+fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
+    tracing::debug!("gdb: {}", super::chain(&error));
+    TargetError::Errno(errno::EINVAL)
+}
+
+impl MultiThreadBase for Session<'_> {
+    fn read_registers(&mut self, registers: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
+        *registers = self.get_registers(tid)?;
+        Ok(())
+    }
+
+    fn write_registers(&mut self, registers: &Registers, tid: Tid) -> TargetResult<(), Self> {
+        // What gdb does not know of (limits, bases) stays as it is.
+        let mut merged = self.get_registers(tid)?;
+        for register in Register::all() {
+            register
+                .set(&mut merged, register.get(registers))
+                .map_err(refused)?;
+        }
+        self.put_registers(tid, &merged)
+    }
+
+    fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
+        Some(self)
+    }
+
+    fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
+        let vcpu = self.stopped(tid)?;
+        if data.len() > MAX_READ {
+            return Err(TargetError::Errno(errno::EINVAL));
+        }
+        match self.read_virtual(vcpu, VirtAddr(start), data) {
+            0 if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
+            count => Ok(count),
+        }
+    }
+
+    fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
+        let vcpu = self.stopped(tid)?;
+        self.write_virtual(vcpu, VirtAddr(start), data)
+            .map_err(|error| {
+                tracing::debug!("gdb: {}", super::chain(&error));
+                TargetError::Errno(errno::EFAULT)
+            })
+    }
+
+    fn list_active_threads(&mut self, active: &mut dyn FnMut(Tid)) -> Result<(), Infallible> {
+        // The first one listed is the one that `?` reports.
+        active(tid(self.focus));
+        for vcpu in self.machine.vcpus().filter(|&vcpu| vcpu != self.focus) {
+            active(tid(vcpu));
+        }
+        Ok(())
+    }
+
+    fn is_thread_alive(&mut self, tid: Tid) -> Result<bool, Infallible> {
+        Ok(self.vcpu(tid).is_some())
+    }
+
+    fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_thread_extra_info(&mut self) -> Option<ThreadExtraInfoOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SingleRegisterAccess<Tid> for Session<'_> {
+    fn read_register(
+        &mut self,
+        tid: Tid,
+        register: Register,
+        buf: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        let value = register.get(&self.get_registers(tid)?).to_le_bytes();
+        let size = register.size();
+        buf.get_mut(..size)
+            .ok_or(TargetError::NonFatal)?
+            .copy_from_slice(&value[..size]);
+        Ok(size)
+    }
+
+    fn write_register(
+        &mut self,
+        tid: Tid,
+        register: Register,
+        value: &[u8],
+    ) -> TargetResult<(), Self> {
+        let mut registers = self.get_registers(tid)?;
+        register.set_bytes(&mut registers, value).map_err(refused)?;
+        self.put_registers(tid, &registers)
+    }
+}
+
+impl ThreadExtraInfo for Session<'_> {
+    fn thread_extra_info(&self, tid: Tid, buf: &mut [u8]) -> Result<usize, Infallible> {
+        let text = match self.vcpu(tid) {
+            Some(vcpu) => self.describe(vcpu),
+            None => "no such vCPU".to_owned(),
+        };
+        let count = text.len().min(buf.len());
+        buf[..count].copy_from_slice(&text.as_bytes()[..count]);
+        Ok(count)
+    }
+}
+
+impl Session<'_> {
+    /// What `info threads` shows of a vCPU.
+    pub(crate) fn describe(&self, vcpu: VcpuId) -> String {
+        let activity = match self.machine.activity(vcpu) {
+            _ if self.crash(vcpu).is_some() => "crashed",
+            Ok(Activity::Running) => "running",
+            Ok(Activity::Halted) => "halted",
+            Ok(Activity::NotStarted) => "not started",
+            Err(_) => "unreachable",
+        };
+        match self.machine.registers(vcpu) {
+            Ok(registers) => format!("CPU {}, {activity}, CPL {}", vcpu.0, registers.cpl()),
+            Err(_) => format!("CPU {}, {activity}", vcpu.0),
+        }
+    }
+}
+
+impl TargetDescriptionXmlOverride for Session<'_> {
+    fn target_description_xml(
+        &self,
+        annex: &[u8],
+        offset: u64,
+        length: usize,
+        buf: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        if annex != b"target.xml" {
+            return Err(TargetError::NonFatal);
+        }
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = TARGET_XML.as_bytes().get(offset..).unwrap_or_default();
+        let count = rest.len().min(length).min(buf.len());
+        buf[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}

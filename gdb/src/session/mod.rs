@@ -1,0 +1,295 @@
+//! One guest under the debugger: what gdb is told and what it has asked for.
+//!
+//! [`Session`] is gdbstub's target. It outlives its clients: the server attaches
+//! and detaches them. gdbstub calls it for every packet (`base`, `points`,
+//! `resume`); the server calls it for the guest's events (`events`); what happens
+//! between a resume and a stop is in `run`.
+//!
+//! # All-stop
+//!
+//! gdb sees a stopped guest or a running one, nothing between. Several vCPUs may
+//! have stopped by the time all are paused, and gdb is told of one. What becomes
+//! of the others:
+//!
+//! - A breakpoint, either kind: nothing is remembered. The instruction has not
+//!   run, so that the vCPU meets the breakpoint again when it goes on, if it is
+//!   still there by then, and reports it then.
+//! - The guest's own int3: the same.
+//! - A finished single step: gdb's request ended with the stop it was told of.
+//! - A watchpoint: the access is done and will not come again, so that it is kept
+//!   and reported at the vCPU's next resume, if gdb still watches.
+//! - A crash: kept likewise.
+//!
+//! # Leaving a breakpoint
+//!
+//! A vCPU goes on from a breakpoint at its RIP without hitting it exactly when
+//! gdb has been told of a stop of *this* vCPU at *this* RIP and it has not run
+//! since (`reported`). Then the breakpoint is lifted, the vCPU steps alone while
+//! the others are held, and the breakpoint is put back. In every other case the
+//! breakpoint is hit: a vCPU that gdb was not told about must not skip one, and
+//! neither must one whose RIP gdb has moved to one. That a breakpoint is newly
+//! planted means nothing, because gdb takes all of them out at every stop and
+//! plants them again at every resume. (gdb itself steps off breakpoints by taking
+//! them out; the rule is for clients that do not, and agrees with those that do.)
+
+mod base;
+mod events;
+mod memory;
+mod points;
+mod resume;
+mod run;
+
+use std::convert::Infallible;
+
+use gdbstub::common::{Signal, Tid};
+use gdbstub::stub::MultiThreadStopReason;
+
+use crate::arch::Arch;
+use crate::breakpoints::{Breakpoints, WatchKind};
+use crate::machine::Machine;
+use crate::target::{HwBreakpoint, Resume, Target, VcpuId};
+
+use self::resume::Request;
+use self::run::Run;
+
+/// Notices kept for the user until they can be shown.
+const MAX_NOTICES: usize = 32;
+
+/// The guest and the client's view of it.
+pub(crate) struct Session<'t> {
+    pub(crate) machine: Machine<'t>,
+    pub(crate) breakpoints: Breakpoints,
+    /// The vCPU that gdb looks at: the one that stopped last.
+    focus: VcpuId,
+    /// `None` while the guest is stopped.
+    run: Option<Run>,
+    request: Request,
+    /// For each vCPU the RIP of the stop that gdb was told of, until it runs.
+    reported: Vec<Option<u64>>,
+    /// Stops that gdb was not told of and that will not come again.
+    pending: Vec<Option<Reason>>,
+    /// Why a vCPU cannot go on.
+    crashes: Vec<Option<String>>,
+    /// A stop that gdb must be told of next.
+    stop: Option<Stop>,
+    /// The guest is gone, with this exit status.
+    exited: Option<u8>,
+    /// Text for the user, shown as soon as the protocol allows.
+    notices: Vec<String>,
+}
+
+/// What gdb is told when the guest stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    At(VcpuId, Reason),
+    Exited(u8),
+}
+
+/// Why a vCPU stopped, as gdb sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Software,
+    Hardware,
+    Watch {
+        slot: HwBreakpoint,
+        kind: WatchKind,
+    },
+    Step,
+    Interrupt,
+    Crash,
+    Reset,
+    /// The guest could not be resumed at all.
+    Refused,
+}
+
+impl<'t> Session<'t> {
+    pub fn new(target: &'t mut dyn Target) -> Self {
+        let machine = Machine::new(target);
+        let count = machine.vcpu_count();
+        Self {
+            machine,
+            breakpoints: Breakpoints::default(),
+            focus: VcpuId(0),
+            run: None,
+            request: Request::default(),
+            reported: vec![None; count],
+            pending: vec![None; count],
+            crashes: vec![None; count],
+            stop: None,
+            exited: None,
+            notices: Vec::new(),
+        }
+    }
+
+    /// The exit status, once the guest is gone.
+    pub fn exited(&self) -> Option<u8> {
+        self.exited
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Stops the guest for a new client.
+    pub fn attach(&mut self) {
+        self.halt_and_note();
+        let crashed = self.crashes.iter().position(Option::is_some);
+        self.focus = VcpuId(crashed.unwrap_or(0));
+        self.mark_reported(self.focus);
+    }
+
+    /// Lets the guest run as if there had never been a debugger. Errors are
+    /// logged: there is nobody left to tell, and every step is tried.
+    pub fn detach(&mut self) {
+        self.halt_and_note();
+        self.run = None;
+        self.stop = None;
+        self.notices.clear();
+        self.request = Request::default();
+        self.reported.fill(None);
+        self.pending.fill(None);
+        self.crashes.fill(None);
+        if self.exited.is_some() {
+            return;
+        }
+        log_failure(
+            "restore the guest's code",
+            self.breakpoints.clear(&mut self.machine),
+        );
+        log_failure(
+            "disarm the vCPUs",
+            self.machine.arm(Default::default(), false),
+        );
+        let all = vec![Resume::Continue; self.machine.vcpu_count()];
+        log_failure("resume the guest", self.machine.resume(&all));
+    }
+
+    /// The stop that gdb is to be told of, once.
+    pub fn take_stop(&mut self) -> Option<Stop> {
+        self.stop.take()
+    }
+
+    /// Text for gdb's console, once. Only to be shown while gdb waits for the
+    /// guest or for a monitor command: at other times it takes it for an answer.
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Tells the user, and the log for those who do not see gdb's console.
+    fn notice(&mut self, text: String) {
+        tracing::warn!("gdb: {text}");
+        if self.notices.len() < MAX_NOTICES && self.notices.last() != Some(&text) {
+            self.notices.push(text);
+        }
+    }
+
+    /// Notes that gdb knows where `vcpu` stands.
+    fn mark_reported(&mut self, vcpu: VcpuId) {
+        let rip = self
+            .machine
+            .registers(vcpu)
+            .ok()
+            .map(|registers| registers.rip);
+        if let Some(reported) = self.reported.get_mut(vcpu.0) {
+            *reported = rip;
+        }
+    }
+
+    /// The vCPU that gdb means.
+    fn vcpu(&self, tid: Tid) -> Option<VcpuId> {
+        let index = tid.get() - 1;
+        (index < self.machine.vcpu_count()).then_some(VcpuId(index))
+    }
+
+    /// Why `vcpu` cannot go on, if it cannot.
+    pub(crate) fn crash(&self, vcpu: VcpuId) -> Option<&str> {
+        self.crashes.get(vcpu.0)?.as_deref()
+    }
+
+    pub(crate) fn focus(&self) -> VcpuId {
+        self.focus
+    }
+}
+
+/// gdb's number for a vCPU: threads count from 1.
+fn tid(vcpu: VcpuId) -> Tid {
+    Tid::MIN.saturating_add(vcpu.0)
+}
+
+fn log_failure(what: &str, result: crate::target::Result<()>) {
+    if let Err(error) = result {
+        tracing::error!("gdb cannot {what} at detach: {}", chain(&error));
+    }
+}
+
+/// An error with its sources, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+impl Stop {
+    /// In gdbstub's terms; the forms that name the thread.
+    pub fn to_gdb(&self) -> MultiThreadStopReason<u64> {
+        use MultiThreadStopReason as Gdb;
+        match *self {
+            Stop::Exited(status) => Gdb::Exited(status),
+            Stop::At(vcpu, reason) => {
+                let tid = tid(vcpu);
+                let signal = |signal| Gdb::SignalWithThread { tid, signal };
+                match reason {
+                    Reason::Software => Gdb::SwBreak(tid),
+                    Reason::Hardware => Gdb::HwBreak(tid),
+                    Reason::Watch { slot, kind } => Gdb::Watch {
+                        tid,
+                        kind: kind.into(),
+                        addr: slot.addr.0,
+                    },
+                    Reason::Step | Reason::Reset => signal(Signal::SIGTRAP),
+                    Reason::Interrupt => signal(Signal::SIGINT),
+                    Reason::Crash => signal(Signal::SIGABRT),
+                    // Not SIGTRAP: gdb would take it for a step and step again.
+                    Reason::Refused => signal(Signal::SIGZERO),
+                }
+            }
+        }
+    }
+}
+
+impl gdbstub::target::Target for Session<'_> {
+    type Arch = Arch;
+    /// Nothing that goes wrong on the guest's side ends the client's session.
+    type Error = Infallible;
+
+    fn base_ops(&mut self) -> gdbstub::target::ext::base::BaseOps<'_, Self::Arch, Self::Error> {
+        gdbstub::target::ext::base::BaseOps::MultiThread(self)
+    }
+
+    fn support_breakpoints(
+        &mut self,
+    ) -> Option<gdbstub::target::ext::breakpoints::BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_monitor_cmd(
+        &mut self,
+    ) -> Option<gdbstub::target::ext::monitor_cmd::MonitorCmdOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_target_description_xml_override(
+        &mut self,
+    ) -> Option<
+        gdbstub::target::ext::target_description_xml_override::TargetDescriptionXmlOverrideOps<
+            '_,
+            Self,
+        >,
+    > {
+        Some(self)
+    }
+}

@@ -1,0 +1,276 @@
+//! Breakpoints and watchpoints, as gdbstub asks for them.
+//!
+//! gdb 13 shows no reason for a refusal, whatever the answer says. The reason goes
+//! to the log, to `monitor info breakpoints`, and to gdb's console as soon as the
+//! protocol allows.
+
+use gdbstub::target::ext::breakpoints::{
+    Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
+    SwBreakpointOps, WatchKind as GdbWatchKind,
+};
+use gdbstub::target::{TargetError, TargetResult};
+
+use super::Session;
+use super::base::errno;
+use crate::arch::cr4;
+use crate::breakpoints::{Holder, Rings, SlotError, WatchKind};
+use crate::machine::AddressError;
+use crate::paging::{Translation, WalkError};
+use crate::target::{self, VcpuId, VirtAddr};
+
+/// The breakpoint cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum InsertError {
+    #[error("{0}")]
+    Address(#[source] AddressError),
+    #[error("this host traps no {what} in {}", .rings.name())]
+    HostCannot { what: &'static str, rings: Rings },
+    #[error("this host does not trap int3 in {}, and {slots}", .rings.name())]
+    NeedsSlot { rings: Rings, slots: SlotError },
+    #[error("its page is not mapped yet, and {0}")]
+    Unmapped(SlotError),
+    #[error(transparent)]
+    Slots(SlotError),
+}
+
+impl From<GdbWatchKind> for WatchKind {
+    fn from(kind: GdbWatchKind) -> Self {
+        match kind {
+            GdbWatchKind::Write => WatchKind::Write,
+            GdbWatchKind::Read => WatchKind::Read,
+            GdbWatchKind::ReadWrite => WatchKind::Access,
+        }
+    }
+}
+
+impl From<WatchKind> for GdbWatchKind {
+    fn from(kind: WatchKind) -> Self {
+        match kind {
+            WatchKind::Write => GdbWatchKind::Write,
+            WatchKind::Read => GdbWatchKind::Read,
+            WatchKind::Access => GdbWatchKind::ReadWrite,
+        }
+    }
+}
+
+impl Session<'_> {
+    /// gdb's `Z0`: an int3 where the host traps it and the page is there, else a
+    /// hardware slot.
+    fn insert_software(&mut self, addr: VirtAddr) -> Result<(), InsertError> {
+        if self.breakpoints.software(addr).is_some() {
+            // The guest may have rewritten the byte, or mapped the page: afresh.
+            self.remove_software(addr);
+        }
+        let translation = self.translate_code(addr)?;
+        let rings = self.rings_executing(addr, translation);
+        let traps = self.machine.host_traps();
+        if let Some(translation) = translation
+            && rings.all_trap_int3(&traps)
+        {
+            match self
+                .breakpoints
+                .plant(&mut self.machine, addr, translation.phys)
+            {
+                Ok(()) => return Ok(()),
+                // ROM or device memory: a slot traps there too.
+                Err(error) => tracing::debug!("no int3 at {:#x}: {error}", addr.0),
+            }
+        }
+        if !rings.any_traps(&traps, |ring| ring.hw_breakpoint) {
+            let what = "breakpoint";
+            return Err(InsertError::HostCannot { what, rings });
+        }
+        self.breakpoints
+            .take_slot(addr)
+            .map_err(|slots| match translation {
+                None => InsertError::Unmapped(slots),
+                Some(_) if rings.all_trap_int3(&traps) => InsertError::Slots(slots),
+                Some(_) => InsertError::NeedsSlot { rings, slots },
+            })
+    }
+
+    fn remove_software(&mut self, addr: VirtAddr) {
+        if let Err(error) = self.breakpoints.remove_software(&mut self.machine, addr) {
+            let error = super::chain(&error);
+            self.notice(format!(
+                "breakpoint {:#x} could not be taken out: {error}",
+                addr.0
+            ));
+        }
+    }
+
+    /// gdb's `Z1`.
+    fn insert_hardware(&mut self, addr: VirtAddr) -> Result<(), InsertError> {
+        let translation = self.translate_code(addr)?;
+        let rings = self.rings_executing(addr, translation);
+        if !rings.any_traps(&self.machine.host_traps(), |ring| ring.hw_breakpoint) {
+            let what = "hardware breakpoint";
+            return Err(InsertError::HostCannot { what, rings });
+        }
+        let holder = Holder::Hardware(addr);
+        self.breakpoints
+            .slots
+            .add(holder)
+            .map_err(InsertError::Slots)
+    }
+
+    /// gdb's `Z2`, `Z3` and `Z4`.
+    fn insert_watch(
+        &mut self,
+        addr: VirtAddr,
+        len: u64,
+        kind: WatchKind,
+    ) -> Result<(), InsertError> {
+        let rings = Rings::accessing(addr);
+        if !rings.any_traps(&self.machine.host_traps(), |ring| ring.watchpoint) {
+            let what = "data access";
+            return Err(InsertError::HostCannot { what, rings });
+        }
+        let holder = Holder::Watch { addr, len, kind };
+        self.breakpoints
+            .slots
+            .add(holder)
+            .map_err(InsertError::Slots)
+    }
+
+    /// Where code at `addr` lies; `None` when the page is not there (yet). gdb
+    /// does not say which vCPU it means: the one it looks at, and for the kernel's
+    /// half, which all share, any that has it mapped.
+    fn translate_code(&self, addr: VirtAddr) -> Result<Option<Translation>, InsertError> {
+        match self.machine.translate(self.focus, addr) {
+            Ok(translation) => return Ok(Some(translation)),
+            // The vCPU may enter another paging mode, but never make this good.
+            Err(error @ AddressError::Walk(WalkError::NotCanonical(_))) => {
+                return Err(InsertError::Address(error));
+            }
+            Err(_) => {}
+        }
+        if Rings::accessing(addr) != Rings::Kernel {
+            return Ok(None);
+        }
+        let in_space = |vcpu| self.machine.translate(vcpu, addr).ok();
+        Ok(self.machine.vcpus().find_map(in_space))
+    }
+
+    fn rings_executing(&self, addr: VirtAddr, translation: Option<Translation>) -> Rings {
+        let registers = self.machine.registers(self.focus);
+        let smep = registers.is_ok_and(|registers| registers.cr4 & cr4::SMEP != 0);
+        Rings::executing(
+            addr,
+            translation.map(|translation| translation.rights),
+            smep,
+        )
+    }
+
+    /// gdb's answer to an insertion, with the reason for the user.
+    fn answer(
+        &mut self,
+        what: &str,
+        addr: u64,
+        result: Result<(), InsertError>,
+    ) -> TargetResult<bool, Self> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.notice(format!("{what} at {addr:#x} refused: {}", describe(&error)));
+                Err(TargetError::Errno(errno::EINVAL))
+            }
+        }
+    }
+
+    fn while_stopped(&self) -> TargetResult<(), Self> {
+        if self.is_running() {
+            return Err(TargetError::Errno(errno::EBUSY));
+        }
+        Ok(())
+    }
+}
+
+fn describe(error: &InsertError) -> String {
+    super::chain(error)
+}
+
+impl Breakpoints for Session<'_> {
+    fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SwBreakpoint for Session<'_> {
+    fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
+        self.while_stopped()?;
+        let result = self.insert_software(VirtAddr(addr));
+        self.answer("breakpoint", addr, result)
+    }
+
+    fn remove_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
+        self.while_stopped()?;
+        self.remove_software(VirtAddr(addr));
+        Ok(true)
+    }
+}
+
+impl HwBreakpoint for Session<'_> {
+    fn add_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
+        self.while_stopped()?;
+        let result = self.insert_hardware(VirtAddr(addr));
+        self.answer("hardware breakpoint", addr, result)
+    }
+
+    fn remove_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
+        self.while_stopped()?;
+        self.breakpoints
+            .slots
+            .remove(Holder::Hardware(VirtAddr(addr)));
+        Ok(true)
+    }
+}
+
+impl HwWatchpoint for Session<'_> {
+    fn add_hw_watchpoint(
+        &mut self,
+        addr: u64,
+        len: u64,
+        kind: GdbWatchKind,
+    ) -> TargetResult<bool, Self> {
+        self.while_stopped()?;
+        let result = self.insert_watch(VirtAddr(addr), len, kind.into());
+        self.answer("watchpoint", addr, result)
+    }
+
+    fn remove_hw_watchpoint(
+        &mut self,
+        addr: u64,
+        len: u64,
+        kind: GdbWatchKind,
+    ) -> TargetResult<bool, Self> {
+        self.while_stopped()?;
+        self.breakpoints.slots.remove(Holder::Watch {
+            addr: VirtAddr(addr),
+            len,
+            kind: kind.into(),
+        });
+        Ok(true)
+    }
+}
+
+impl Session<'_> {
+    /// Takes the breakpoint at the RIP of a stopped vCPU out of its way.
+    pub(super) fn lift_at(
+        &mut self,
+        vcpu: VcpuId,
+    ) -> target::Result<Option<crate::breakpoints::Lifted>> {
+        let addr = self.machine.registers(vcpu)?.linear_rip();
+        let byte = self.machine.translate(vcpu, addr).ok();
+        let byte = byte.map(|translation| translation.phys);
+        self.breakpoints.lift(&mut self.machine, addr, byte)
+    }
+}

@@ -1,0 +1,201 @@
+//! From a resume to a stop.
+//!
+//! A run has two phases. First each vCPU that has to leave a breakpoint steps
+//! alone, one after the other, with that breakpoint lifted. Then everything is
+//! armed and all go on as gdb asked. Every event ends the phase: the guest is
+//! paused, the events are judged (see `events`), and either gdb is told of a stop
+//! or the run goes on from the first phase.
+
+use std::collections::BTreeSet;
+
+use super::resume::Action;
+use super::{Reason, Session, Stop};
+use crate::breakpoints::Lifted;
+use crate::target::{Resume, TargetError, VcpuId};
+
+/// The guest is running, in gdb's eyes.
+pub(super) struct Run {
+    pub actions: Vec<Action>,
+    /// vCPUs that leave a breakpoint before all go on.
+    pub leaving: BTreeSet<VcpuId>,
+    /// The one that does right now.
+    pub alone: Option<Alone>,
+}
+
+/// A vCPU that steps alone, off a breakpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Alone {
+    pub vcpu: VcpuId,
+    /// Where it was.
+    pub rip: u64,
+    lifted: Lifted,
+}
+
+/// The guest cannot go on as gdb asked.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("this host cannot single-step code at CPL {cpl}, where {vcpu} is")]
+    CannotStep { vcpu: VcpuId, cpl: u8 },
+    #[error(transparent)]
+    Target(#[from] TargetError),
+}
+
+type Result<T> = std::result::Result<T, RunError>;
+
+impl Session<'_> {
+    /// Starts a run. Afterwards the guest runs or there is a stop to report.
+    pub(super) fn start(&mut self, actions: Vec<Action>) {
+        if let Some(stop) = self.take_pending(&actions) {
+            self.finish(stop);
+            return;
+        }
+        let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
+        let leaving = self.machine.vcpus().filter(leaves).collect();
+        self.run = Some(Run {
+            actions,
+            leaving,
+            alone: None,
+        });
+        self.go_on();
+    }
+
+    /// Ends the run before it began, and says why.
+    pub(super) fn refuse(&mut self, text: String) {
+        self.notice(text);
+        if let Err(error) = self.machine.pause() {
+            self.notice(format!(
+                "the guest cannot be stopped: {}",
+                super::chain(&error)
+            ));
+        }
+        self.end_alone();
+        self.finish(Stop::At(self.focus, Reason::Refused));
+    }
+
+    /// Goes on with the run.
+    pub(super) fn go_on(&mut self) {
+        if let Err(error) = self.advance() {
+            self.refuse(format!(
+                "the guest cannot be resumed: {}",
+                super::chain(&error)
+            ));
+        }
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        while let Some(vcpu) = self.next_leaving() {
+            if let Some(lifted) = self.lift_at(vcpu)? {
+                return self.step_alone(vcpu, lifted);
+            }
+        }
+        self.release()
+    }
+
+    fn next_leaving(&mut self) -> Option<VcpuId> {
+        self.run.as_mut()?.leaving.pop_first()
+    }
+
+    fn step_alone(&mut self, vcpu: VcpuId, lifted: Lifted) -> Result<()> {
+        let rip = self.machine.registers(vcpu)?.rip;
+        if let Some(run) = &mut self.run {
+            run.alone = Some(Alone { vcpu, rip, lifted });
+        }
+        self.check_step(vcpu)?;
+        let mut actions = vec![Resume::Hold; self.machine.vcpu_count()];
+        actions[vcpu.0] = Resume::Step;
+        self.arm(lifted)?;
+        Ok(self.machine.resume(&actions)?)
+    }
+
+    /// Lets all go on as gdb asked.
+    fn release(&mut self) -> Result<()> {
+        let Some(run) = &self.run else {
+            return Ok(());
+        };
+        let actions: Vec<_> = run.actions.iter().map(Action::resume).collect();
+        for vcpu in self
+            .machine
+            .vcpus()
+            .filter(|vcpu| actions[vcpu.0] == Resume::Step)
+        {
+            self.check_step(vcpu)?;
+        }
+        self.arm(Lifted::default())?;
+        self.machine.resume(&actions)?;
+        for (vcpu, action) in actions.iter().enumerate() {
+            if *action != Resume::Hold {
+                self.reported[vcpu] = None;
+                self.crashes[vcpu] = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, lifted: Lifted) -> Result<()> {
+        let slots = self.breakpoints.slots.to_arm(lifted.slot);
+        let int3 = !self.breakpoints.planted.is_empty();
+        Ok(self.machine.arm(slots, int3)?)
+    }
+
+    /// Puts back what was lifted for the vCPU that stepped alone, and says which
+    /// it was. The guest is paused.
+    pub(super) fn end_alone(&mut self) -> Option<Alone> {
+        let alone = self.run.as_mut()?.alone.take()?;
+        if let Err(error) = self.breakpoints.replant(&mut self.machine, alone.lifted) {
+            let error = super::chain(&error);
+            self.notice(format!(
+                "the breakpoint at {:#x} is lost: {error}",
+                alone.rip
+            ));
+        }
+        Some(alone)
+    }
+
+    /// Ends the run with a stop for gdb.
+    pub(super) fn finish(&mut self, stop: Stop) {
+        self.run = None;
+        if let Stop::At(vcpu, _) = stop {
+            self.focus = vcpu;
+            self.mark_reported(vcpu);
+        }
+        self.stop = Some(stop);
+    }
+
+    /// Whether gdb was told of a stop of `vcpu` where it stands.
+    fn is_reported(&self, vcpu: VcpuId) -> bool {
+        let rip = self
+            .machine
+            .registers(vcpu)
+            .ok()
+            .map(|registers| registers.rip);
+        rip.is_some() && self.reported[vcpu.0] == rip
+    }
+
+    /// A stop from before that gdb has not heard of, of a vCPU it resumes now.
+    fn take_pending(&mut self, actions: &[Action]) -> Option<Stop> {
+        for vcpu in self.machine.vcpus() {
+            if actions[vcpu.0] == Action::Hold {
+                continue;
+            }
+            match self.pending[vcpu.0].take() {
+                Some(Reason::Watch { slot, .. })
+                    if self.breakpoints.slots.holders(slot).next().is_none() => {}
+                Some(reason) => return Some(Stop::At(vcpu, reason)),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Refuses a step that would never come back.
+    fn check_step(&mut self, vcpu: VcpuId) -> Result<()> {
+        let cpl = self.machine.registers(vcpu)?.cpl();
+        let traps = self.machine.host_traps();
+        let ring = if cpl == 3 { traps.ring3 } else { traps.ring0 };
+        if ring.step {
+            Ok(())
+        } else {
+            Err(RunError::CannotStep { vcpu, cpl })
+        }
+    }
+}
