@@ -75,15 +75,24 @@ impl<'m> IoVecs<'_, 'm> {
         })
     }
 
-    /// One `readv`: for packets, which one call takes whole.
-    pub fn readv(self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Takes one packet from `fd`: its length, or `None` if it was longer than all buffers
+    /// together and is lost.
+    pub fn receive(self, fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+        let room: usize = self.vec.iter().map(|iov| iov.iov_len).sum();
+        // A packet that is cut off looks like one that just fits; one more byte tells them apart.
+        let mut excess = 0u8;
+        self.vec.push(libc::iovec {
+            iov_base: (&raw mut excess).cast(),
+            iov_len: 1,
+        });
         let (iov, count) = self.next_call();
-        // SAFETY: as in `read_exact_at`.
-        check(unsafe { libc::readv(fd.as_raw_fd(), iov, count) })
+        // SAFETY: as in `read_exact_at`, and the last iovec is `excess`, which outlives the call.
+        let len = check(unsafe { libc::readv(fd.as_raw_fd(), iov, count) })?;
+        Ok((len <= room).then_some(len))
     }
 
-    /// One `writev`: for packets, which one call takes whole.
-    pub fn writev(self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Sends all buffers to `fd` as one packet.
+    pub fn send(self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let (iov, count) = self.next_call();
         // SAFETY: as in `write_all_at`.
         check(unsafe { libc::writev(fd.as_raw_fd(), iov, count) })

@@ -15,7 +15,7 @@
 //! * [`worker`] runs the device: one thread and one epoll instance per entry of
 //!   `queues_per_thread`.
 //!
-//! Device logic lives beside it ([`blk`]) and knows no eventfd, no socket and no thread.
+//! Device logic lives beside it ([`blk`], [`net`]) and knows no eventfd, no socket and no thread.
 //!
 //! Protocol: the vhost-user document of the QEMU project; rings: virtio 1.3, section 2.
 
@@ -28,6 +28,8 @@ mod fd;
 pub mod iovec;
 pub mod listener;
 pub mod memory;
+pub mod net;
+pub mod pump;
 pub mod ratelimit;
 pub mod session;
 pub mod shutdown;

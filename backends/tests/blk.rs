@@ -1,22 +1,15 @@
 //! `outboard-blk`'s device behind a real socket, driven by a frontend that is not ours.
 
-#![allow(unsafe_code)]
-
 mod common;
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use backends::blk::backend::BlkBackend;
 use backends::blk::image::Image;
 use backends::blk::request::Disk;
-use backends::daemon::Daemon;
-use backends::listener::Listener;
-use backends::shutdown::{Shutdown, ShutdownHandle};
-use common::{BUFFERS, Desc, Driver, r, w};
-use tempfile::TempDir;
+use common::{BUFFERS, Desc, Driver, Server, r, w};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
@@ -31,50 +24,23 @@ const STATUS: u64 = BUFFERS + 0x100;
 const DATA: u64 = BUFFERS + 0x1000;
 const SECTORS: u64 = 2048;
 
-/// A block daemon on a scratch image, in a thread.
-struct Server {
-    dir: TempDir,
-    shutdown: ShutdownHandle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start(queues: u16) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk.img");
-        let file = std::fs::File::create(&path).unwrap();
-        file.set_len(SECTORS * 512).unwrap();
-        let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
-        let backend = Arc::new(BlkBackend::new(disk, queues).unwrap());
-        let listener = Listener::bind(&dir.path().join("socket")).unwrap();
-        let mut daemon = Daemon::new(Arc::clone(&backend), Shutdown::new().unwrap()).unwrap();
+/// A block daemon on a scratch image.
+fn serve(queues: u16) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.img");
+    let file = File::create(&path).unwrap();
+    file.set_len(SECTORS * 512).unwrap();
+    let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
+    let backend = Arc::new(BlkBackend::new(disk, queues).unwrap());
+    Server::start(dir, Arc::clone(&backend), |daemon| {
         for id in 0..usize::from(queues) {
             backend.attach(id, &daemon.listeners(id).unwrap()).unwrap();
         }
-        let shutdown = daemon.shutdown_handle();
-        let thread = std::thread::spawn(move || daemon.serve(&listener).unwrap());
-        Server {
-            dir,
-            shutdown,
-            thread: Some(thread),
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("socket")
-    }
-
-    fn image(&self) -> std::fs::File {
-        std::fs::File::open(self.dir.path().join("disk.img")).unwrap()
-    }
+    })
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shutdown.shutdown();
-        self.thread.take().unwrap().join().unwrap();
-        assert!(!self.socket().exists(), "the socket is removed at the end");
-    }
+fn image(server: &Server) -> File {
+    File::open(server.dir.path().join("disk.img")).unwrap()
 }
 
 fn put_header(driver: &Driver, kind: u32, sector: u64) {
@@ -103,7 +69,7 @@ fn pattern(seed: u8, len: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_read_back_and_is_in_the_file() {
-    let server = Server::start(1);
+    let server = serve(1);
     for without in [0, 1 << VIRTIO_RING_F_EVENT_IDX] {
         let mut driver = Driver::connect(&server.socket(), 1, without);
         driver.start();
@@ -116,7 +82,7 @@ fn what_is_written_is_read_back_and_is_in_the_file() {
         assert_eq!(written, (0, 1));
         assert_eq!(request(&mut driver, VIRTIO_BLK_T_FLUSH, 0, &[]), (0, 1));
         let mut on_disk = vec![0; 8192];
-        server.image().read_exact_at(&mut on_disk, 5 * 512).unwrap();
+        image(&server).read_exact_at(&mut on_disk, 5 * 512).unwrap();
         assert_eq!(on_disk, data);
 
         let to = DATA + 0x10000;
@@ -138,7 +104,7 @@ fn what_is_written_is_read_back_and_is_in_the_file() {
 
 #[test]
 fn many_requests_in_flight_all_complete() {
-    let server = Server::start(1);
+    let server = serve(1);
     let mut driver = Driver::connect(&server.socket(), 1, 0);
     driver.start();
     for round in 0..50u64 {
@@ -172,14 +138,14 @@ fn many_requests_in_flight_all_complete() {
     }
     let mut sector = [0; 512];
     for n in 0..800u64 {
-        server.image().read_exact_at(&mut sector, n * 512).unwrap();
+        image(&server).read_exact_at(&mut sector, n * 512).unwrap();
         assert_eq!(sector[..], pattern((n / 16 + n % 16) as u8, 512)[..]);
     }
 }
 
 #[test]
 fn get_vring_base_says_where_to_go_on_and_a_new_session_does() {
-    let server = Server::start(1);
+    let server = serve(1);
     let mut driver = Driver::connect(&server.socket(), 1, 0);
     driver.start();
     for i in 0..5 {
@@ -217,7 +183,7 @@ fn get_vring_base_says_where_to_go_on_and_a_new_session_does() {
 
 #[test]
 fn a_kick_before_the_ring_is_enabled_is_not_lost() {
-    let server = Server::start(1);
+    let server = serve(1);
     let mut driver = Driver::connect(&server.socket(), 1, 0);
     driver.set_mem_table();
     driver.set_up_ring(0, 0);
@@ -241,7 +207,7 @@ fn a_kick_before_the_ring_is_enabled_is_not_lost() {
 
 #[test]
 fn every_queue_works_and_the_configuration_space_says_how_many() {
-    let server = Server::start(4);
+    let server = serve(4);
     let mut driver = Driver::connect(&server.socket(), 4, 0);
     assert_eq!(driver.frontend.get_queue_num().unwrap(), 4);
     let (_, config) = driver

@@ -3,166 +3,76 @@
 //! Every queue has a thread of its own, so no lock is ever contended on the data path.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::{VhostUserBackend, VringRwLock, VringT};
-use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+use vhost_user_backend::{VhostUserBackend, VringRwLock};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::event::{
-    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
-};
 
 use super::request::Disk;
 use super::{MAX_QUEUE_SIZE, config};
-use crate::chain::Chain;
 use crate::device::SharedMemory;
-use crate::iovec::IoVecBuf;
+use crate::pump::{Pump, Scratch, Served};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 use crate::worker::Listeners;
 
-/// Requests taken from a ring before the worker looks at anything else. A driver that adds
-/// requests as fast as they complete must not keep the worker from hearing that it should stop.
-const BUDGET: u32 = 4 * MAX_QUEUE_SIZE as u32;
-
-/// Chains that need no notification each; one is sent per batch at the latest.
 static LOG: RateLimit = RateLimit::for_logs();
-
-/// What one worker keeps from request to request.
-struct Worker {
-    memory: Option<SharedMemory<()>>,
-    chain: Chain,
-    room: IoVecBuf,
-    again: (EventConsumer, EventNotifier),
-}
 
 /// A disk behind `queues` request queues.
 pub struct BlkBackend {
     disk: Disk,
     queues: u16,
     features: AtomicU64,
-    workers: Vec<Mutex<Worker>>,
+    pumps: Vec<Mutex<Pump>>,
 }
 
 impl BlkBackend {
     /// A backend with one thread per queue. `queues` is from 1 to 64.
     pub fn new(disk: Disk, queues: u16) -> io::Result<Self> {
-        let workers = (0..queues)
-            .map(|_| {
-                Ok(Mutex::new(Worker {
-                    memory: None,
-                    chain: Chain::default(),
-                    room: IoVecBuf::default(),
-                    again: new_event_consumer_and_notifier(
-                        EventFlag::NONBLOCK | EventFlag::CLOEXEC,
-                    )?,
-                }))
-            })
-            .collect::<io::Result<Vec<_>>>()?;
         Ok(BlkBackend {
             disk,
             queues,
             features: AtomicU64::new(0),
-            workers,
+            pumps: (0..queues)
+                .map(|_| Ok(Mutex::new(Pump::new()?)))
+                .collect::<io::Result<_>>()?,
         })
     }
 
-    /// Lets worker `id` come back to its ring by itself. To be called once per queue, before
-    /// serving.
+    /// Lets the worker of queue `id` come back to its ring by itself. To be called once per
+    /// queue, before serving.
     pub fn attach(&self, id: usize, listeners: &Listeners) -> io::Result<()> {
-        let worker = self.worker(id)?;
-        listeners.register(
-            worker.again.0.as_raw_fd(),
-            EventSet::IN | EventSet::EDGE_TRIGGERED,
-            listeners.first_event(),
-        )
+        self.pump(id)?.attach(listeners, listeners.first_event())
     }
 
-    fn worker(&self, id: usize) -> io::Result<std::sync::MutexGuard<'_, Worker>> {
-        let worker = self
-            .workers
+    fn pump(&self, id: usize) -> io::Result<MutexGuard<'_, Pump>> {
+        let pump = self
+            .pumps
             .get(id)
             .ok_or_else(|| io::Error::other(format!("no worker {id}")))?;
         // Scratch space is refilled before use: a panic elsewhere leaves nothing to fear.
-        Ok(worker.lock().unwrap_or_else(|e| e.into_inner()))
+        Ok(pump.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Executes what the ring holds, up to [`BUDGET`] requests, and notifies the driver.
-    fn process_ring(&self, vring: &VringRwLock, worker: &mut Worker) -> io::Result<()> {
-        let Some(memory) = worker.memory.as_ref().map(|m| m.memory()) else {
-            return Ok(());
-        };
-        let features = self.features.load(Ordering::Relaxed);
-        let mut budget = BUDGET;
-        loop {
-            vring.disable_notification().map_err(io::Error::other)?;
-            let mut done = 0;
-            while done < budget && self.process_next(vring, &memory, features, worker)? {
-                done += 1;
-            }
-            if done > 0 && vring.needs_notification().map_err(io::Error::other)? {
-                vring.signal_used_queue()?;
-            }
-            budget -= done;
-            if budget == 0 {
-                return worker.again.1.notify();
-            }
-            if !vring.enable_notification().map_err(io::Error::other)? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Executes the next request; `false` if there is none.
-    fn process_next(
-        &self,
-        vring: &VringRwLock,
-        memory: &GuestMemoryMmap,
-        features: u64,
-        worker: &mut Worker,
-    ) -> io::Result<bool> {
-        let next = vring
-            .get_mut()
-            .get_queue_mut()
-            .iter(memory)
-            .map_err(io::Error::other)?
-            .next();
-        let Some(descriptors) = next else {
-            return Ok(false);
-        };
-        let head = descriptors.head_index();
-        let used = match worker.chain.refill(descriptors) {
-            Ok(()) => self.execute(memory, features, worker),
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                warn_limited!(LOG, head, error, "dropped a malformed chain of the driver");
-                0
-            }
-        };
-        vring.add_used(head, used).map_err(io::Error::other)?;
-        Ok(true)
-    }
-
-    fn execute(&self, memory: &GuestMemoryMmap, features: u64, worker: &mut Worker) -> u32 {
+    fn serve(&self, memory: &GuestMemoryMmap, features: u64, scratch: &mut Scratch) -> Served {
         let result = self
             .disk
-            .process(memory, &worker.chain, features, &mut worker.room);
+            .process(memory, &scratch.chain, features, &mut scratch.room);
         match result {
             Ok(completed) => {
                 if let Some(error) = &completed.error {
                     let error: &dyn std::error::Error = error;
                     warn_limited!(LOG, error, "a request failed");
                 }
-                completed.used
+                Served::Done(completed.used)
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 warn_limited!(LOG, error, "dropped a request of the driver");
-                0
+                Served::Done(0)
             }
         }
     }
@@ -215,8 +125,8 @@ impl VhostUserBackend for BlkBackend {
     }
 
     fn update_memory(&self, memory: SharedMemory<()>) -> io::Result<()> {
-        for id in 0..self.workers.len() {
-            self.worker(id)?.memory = Some(memory.clone());
+        for id in 0..self.pumps.len() {
+            self.pump(id)?.set_memory(memory.clone());
         }
         Ok(())
     }
@@ -233,16 +143,12 @@ impl VhostUserBackend for BlkBackend {
         vrings: &[VringRwLock],
         thread_id: usize,
     ) -> io::Result<()> {
-        let mut worker = self.worker(thread_id)?;
-        match vrings.first() {
-            Some(vring) if is_running(vring) => self.process_ring(vring, &mut worker),
-            _ => Ok(()),
-        }
+        let Some(vring) = vrings.first() else {
+            return Ok(());
+        };
+        let features = self.features.load(Ordering::Relaxed);
+        self.pump(thread_id)?.run(vring, |memory, scratch| {
+            self.serve(memory, features, scratch)
+        })
     }
-}
-
-/// Whether the ring may be processed. An event of the worker's own can come after it was stopped.
-fn is_running(vring: &VringRwLock) -> bool {
-    let state = vring.get_ref();
-    state.is_enabled() && state.get_queue().ready()
 }

@@ -1,18 +1,24 @@
 //! A small driver for the tests: guest memory in a memfd, one split ring in it, and the `vhost`
 //! crate's frontend to set both up.
 
-#![allow(dead_code)]
+#![allow(dead_code, unsafe_code)]
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use backends::daemon::Daemon;
+use backends::listener::Listener;
+use backends::shutdown::{Shutdown, ShutdownHandle};
+use tempfile::TempDir;
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost_user_backend::VhostUserBackend;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -192,6 +198,48 @@ impl Ring {
                 "no interrupt within the deadline"
             );
             self.call.read().unwrap();
+        }
+    }
+}
+
+/// A daemon in a thread, on a socket in a scratch directory.
+pub struct Server {
+    pub dir: TempDir,
+    shutdown: ShutdownHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves `backend`; `attach` may register its listeners first.
+    pub fn start<T>(dir: TempDir, backend: T, attach: impl FnOnce(&Daemon<T>)) -> Self
+    where
+        T: VhostUserBackend<Bitmap = ()> + Clone + 'static,
+        T::Vring: Clone + Send + Sync + 'static,
+    {
+        let listener = Listener::bind(&dir.path().join("socket")).unwrap();
+        let mut daemon = Daemon::new(backend, Shutdown::new().unwrap()).unwrap();
+        attach(&daemon);
+        let shutdown = daemon.shutdown_handle();
+        let thread = std::thread::spawn(move || daemon.serve(&listener).unwrap());
+        Server {
+            dir,
+            shutdown,
+            thread: Some(thread),
+        }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.shutdown();
+        let ended = self.thread.take().unwrap().join();
+        if !std::thread::panicking() {
+            ended.unwrap();
+            assert!(!self.socket().exists(), "the socket is removed at the end");
         }
     }
 }

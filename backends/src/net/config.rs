@@ -1,0 +1,143 @@
+//! Features and configuration space of the network device (virtio 1.3, sections 5.1.3, 5.1.4).
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::str::FromStr;
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+/// Size of `struct virtio_net_config` up to and including the MTU.
+pub const CONFIG_SIZE: usize = 12;
+
+/// Smallest MTU that may be announced (virtio 1.3, section 5.1.4.1).
+pub const MIN_MTU: u16 = 68;
+
+/// The Ethernet address of one interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// A random, locally administered unicast address.
+    pub fn random() -> io::Result<Self> {
+        let mut bytes = [0; 6];
+        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        bytes[0] = bytes[0] & 0xfc | 0x02;
+        Ok(MacAddress(bytes))
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("{text:?} is not six hexadecimal pairs such as 52:54:00:12:34:56");
+        let mut bytes = [0; 6];
+        let mut pairs = text.split(':');
+        for byte in &mut bytes {
+            let pair = pairs.next().filter(|p| p.len() == 2).ok_or_else(wrong)?;
+            if !pair.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(wrong());
+            }
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        }
+        if pairs.next().is_some() {
+            return Err(wrong());
+        }
+        if bytes[0] & 1 != 0 || bytes == [0; 6] {
+            return Err(format!("{text} is not the address of a single interface"));
+        }
+        Ok(MacAddress(bytes))
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// What is configured about an interface.
+#[derive(Debug, Clone, Copy)]
+pub struct NetConfig {
+    /// The guest's address.
+    pub mac: MacAddress,
+    /// The MTU to announce, in bytes.
+    pub mtu: Option<u16>,
+}
+
+impl NetConfig {
+    /// Feature bits offered.
+    pub fn features(&self) -> u64 {
+        let mut bits = vec![
+            VIRTIO_F_VERSION_1,
+            VIRTIO_RING_F_INDIRECT_DESC,
+            VIRTIO_RING_F_EVENT_IDX,
+            VIRTIO_NET_F_MAC,
+            VIRTIO_NET_F_STATUS,
+        ];
+        if self.mtu.is_some() {
+            bits.push(VIRTIO_NET_F_MTU);
+        }
+        bits.into_iter().fold(0, |mask, bit| mask | 1 << bit)
+    }
+
+    /// The configuration space, little-endian. Fields of features that are not offered are zero.
+    pub fn space(&self) -> [u8; CONFIG_SIZE] {
+        let mut space = [0; CONFIG_SIZE];
+        space[0..6].copy_from_slice(&self.mac.0); // mac
+        space[6..8].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes()); // status
+        space[10..12].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes()); // mtu
+        space
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_parsed_strictly() {
+        let mac: MacAddress = "52:54:00:Ab:cd:ef".parse().unwrap();
+        assert_eq!(mac.0, [0x52, 0x54, 0, 0xab, 0xcd, 0xef]);
+        assert_eq!(mac.to_string(), "52:54:00:ab:cd:ef");
+        for wrong in [
+            "",
+            "52:54:00:ab:cd",
+            "52:54:00:ab:cd:ef:01",
+            "52:54:00:ab:cd:+f",
+            "5254:00:ab:cd:ef:1",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+        ] {
+            assert!(wrong.parse::<MacAddress>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn random_addresses_are_local_and_unicast() {
+        for _ in 0..100 {
+            let mac = MacAddress::random().unwrap();
+            assert_eq!(mac.0[0] & 3, 2, "{mac}");
+        }
+    }
+
+    #[test]
+    fn the_space_is_laid_out_as_specified() {
+        let mac = MacAddress([2, 0, 0, 0, 0, 7]);
+        let mut config = NetConfig {
+            mac,
+            mtu: Some(9000),
+        };
+        assert_eq!(config.space(), [2, 0, 0, 0, 0, 7, 1, 0, 0, 0, 0x28, 0x23]);
+        assert_ne!(config.features() & (1 << VIRTIO_NET_F_MTU), 0);
+        config.mtu = None;
+        assert_eq!(config.space()[10..], [0, 0]);
+        assert_eq!(config.features() & (1 << VIRTIO_NET_F_MTU), 0);
+    }
+}

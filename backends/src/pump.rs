@@ -1,0 +1,177 @@
+//! Taking chains from a ring in batches: the part of the data path that devices share.
+//!
+//! One [`Pump`] belongs to one worker and one ring. It keeps the scratch space that makes a
+//! steady stream of requests free of allocations, and it bounds how long a worker stays with a
+//! driver that adds requests as fast as they complete.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use vhost_user_backend::{VringRwLock, VringT};
+use virtio_queue::QueueOwnedT;
+use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+use crate::chain::{Chain, ChainError};
+use crate::device::SharedMemory;
+use crate::iovec::IoVecBuf;
+use crate::ratelimit::RateLimit;
+use crate::warn_limited;
+use crate::worker::Listeners;
+
+/// Chains taken from a ring before the worker looks at anything else.
+const BUDGET: u32 = 4096;
+
+static LOG: RateLimit = RateLimit::for_logs();
+
+/// Space reused from chain to chain.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The chain at hand.
+    pub chain: Chain,
+    /// Room to hand it to the kernel.
+    pub room: IoVecBuf,
+}
+
+/// What a device did with a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// It is finished; so many bytes were written into it.
+    Done(u32),
+    /// Nothing was done with it; it stays available and the device has something else to try.
+    Untouched,
+    /// Nothing was done with it, and nothing can be until the device has an event of its own.
+    Wait,
+}
+
+/// Takes chains from one ring.
+#[derive(Debug)]
+pub struct Pump {
+    memory: Option<SharedMemory<()>>,
+    scratch: Scratch,
+    again: (EventConsumer, EventNotifier),
+}
+
+/// Why a pass over the ring ended.
+enum Pass {
+    Drained,
+    Waiting,
+    OutOfBudget,
+}
+
+impl Pump {
+    /// A pump without memory yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Pump {
+            memory: None,
+            scratch: Scratch::default(),
+            again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
+        })
+    }
+
+    /// Lets the pump call its worker back with `event` when a pass had to be cut short.
+    pub fn attach(&self, listeners: &Listeners, event: u16) -> io::Result<()> {
+        listeners.register(
+            self.again.0.as_raw_fd(),
+            EventSet::IN | EventSet::EDGE_TRIGGERED,
+            event,
+        )
+    }
+
+    /// The memory that chains point into.
+    pub fn set_memory(&mut self, memory: SharedMemory<()>) {
+        self.memory = Some(memory);
+    }
+
+    /// Hands the ring's chains to `serve` until there are none left, and notifies the driver.
+    ///
+    /// A chain that cannot be followed goes back to the driver with length 0.
+    pub fn run(
+        &mut self,
+        vring: &VringRwLock,
+        mut serve: impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Served,
+    ) -> io::Result<()> {
+        let running = {
+            let state = vring.get_ref();
+            state.is_enabled() && virtio_queue::QueueT::ready(state.get_queue())
+        };
+        // An event of the worker's own may come after the ring was stopped.
+        let (true, Some(memory)) = (running, self.memory.as_ref().map(|m| m.memory())) else {
+            return Ok(());
+        };
+        let mut budget = BUDGET;
+        loop {
+            vring.disable_notification().map_err(io::Error::other)?;
+            let (pass, completed) = self.pass(vring, &memory, &mut budget, &mut serve)?;
+            if completed > 0 && vring.needs_notification().map_err(io::Error::other)? {
+                vring.signal_used_queue()?;
+            }
+            match pass {
+                Pass::OutOfBudget => return self.again.1.notify(),
+                Pass::Waiting => return Ok(()),
+                Pass::Drained if !vring.enable_notification().map_err(io::Error::other)? => {
+                    return Ok(());
+                }
+                Pass::Drained => (),
+            }
+        }
+    }
+
+    /// One pass over the ring, and how many chains it completed.
+    fn pass(
+        &mut self,
+        vring: &VringRwLock,
+        memory: &GuestMemoryMmap,
+        budget: &mut u32,
+        serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Served,
+    ) -> io::Result<(Pass, u32)> {
+        let mut completed = 0;
+        while *budget > 0 {
+            *budget -= 1;
+            let Some((head, chain)) = self.next(vring, memory)? else {
+                return Ok((Pass::Drained, completed));
+            };
+            let served = match chain {
+                Ok(()) => serve(memory, &mut self.scratch),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    warn_limited!(LOG, head, error, "dropped a malformed chain of the driver");
+                    Served::Done(0)
+                }
+            };
+            match served {
+                Served::Done(len) => {
+                    vring.add_used(head, len).map_err(io::Error::other)?;
+                    completed += 1;
+                }
+                Served::Untouched => vring.get_mut().get_queue_mut().go_to_previous_position(),
+                Served::Wait => {
+                    vring.get_mut().get_queue_mut().go_to_previous_position();
+                    return Ok((Pass::Waiting, completed));
+                }
+            }
+        }
+        Ok((Pass::OutOfBudget, completed))
+    }
+
+    /// Takes the next chain into the scratch space; `None` if there is none.
+    fn next(
+        &mut self,
+        vring: &VringRwLock,
+        memory: &GuestMemoryMmap,
+    ) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
+        let next = vring
+            .get_mut()
+            .get_queue_mut()
+            .iter(memory)
+            .map_err(io::Error::other)?
+            .next();
+        Ok(next.map(|descriptors| {
+            let head = descriptors.head_index();
+            (head, self.scratch.chain.refill(descriptors))
+        }))
+    }
+}
