@@ -218,11 +218,12 @@ fn configurations_are_read_at_the_first_length_that_is_accepted() {
     assert!(frontend.is_ok(), "a network device works without");
     assert_eq!(frontend.unwrap().read_config().unwrap(), [0; 0]);
     let received = backend.finish();
-    let sizes: Vec<_> = find(&received, GET_CONFIG)
-        .iter()
-        .map(|message| message.payload.len() - 12)
-        .collect();
-    assert_eq!(sizes, [24, 20, 17, 12, 10, 8, 6]);
+    let asked = find(&received, GET_CONFIG);
+    assert_eq!(asked.len(), 7);
+    for (message, size) in asked.iter().zip([24u32, 20, 17, 12, 10, 8, 6]) {
+        let header = [0, size, 0].map(u32::to_ne_bytes).concat();
+        assert_eq!(message.payload, [header, vec![0; size as usize]].concat());
+    }
 }
 
 #[test]
@@ -386,6 +387,12 @@ fn a_backend_that_hangs_at_driver_ok_costs_one_deadline_and_a_reset() {
     machine.bring_up(u64::MAX, &mut rings);
     assert!(machine.has_status(Status::NEEDS_RESET), "it stays lost");
     assert!(start.elapsed() < Duration::from_secs(5));
+    let received = requests(&backend.finish());
+    assert_eq!(
+        received.last(),
+        Some(&SET_VRING_KICK),
+        "and nothing more said"
+    );
 }
 
 #[test]

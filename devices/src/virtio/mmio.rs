@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::counters::{Counters, QueueInfo, TransportInfo};
 use super::features::{self, Negotiation, VERSION_1};
-use super::page::{CONFIG_MAX, RegisterPage};
+use super::page::RegisterPage;
 use super::queue::{self, Half, Part, QueueConfig, QueueSetup};
 use super::rate_limit::RateLimit;
 use super::spec::{self, InterruptBits, Register};
@@ -63,11 +63,11 @@ pub struct MmioTransport {
     pub(super) id: String,
     pub(super) device: Box<dyn Device>,
     pub(super) memory: Arc<GuestMemory>,
-    page: Arc<RegisterPage>,
+    pub(super) page: Arc<RegisterPage>,
     pub(super) status: Status,
     pub(super) features: Negotiation,
     pub(super) queues: Vec<Queue>,
-    queue_select: u32,
+    pub(super) queue_select: u32,
     /// Raises the interrupt for a configuration change.
     pub(super) config_call: EventFd,
     pub(super) config_pending: bool,
@@ -75,7 +75,7 @@ pub struct MmioTransport {
     acknowledged: EventFd,
     /// What the guest reads of the configuration space.
     pub(super) config: Vec<u8>,
-    config_generation: u32,
+    pub(super) config_generation: u32,
     pub(super) counters: Counters,
     pub(super) guest_log: RateLimit,
 }
@@ -249,71 +249,6 @@ impl MmioTransport {
     fn count_acknowledged(&mut self) {
         // An error means that there was nothing to count.
         self.counters.interrupts_acknowledged += self.acknowledged.read().unwrap_or(0);
-    }
-
-    /// Registers that never change.
-    fn publish_identity(&self) {
-        let device_id = self.device.device_type().id();
-        for (register, value) in [
-            (Register::MagicValue, spec::MAGIC),
-            (Register::Version, spec::VERSION),
-            (Register::DeviceId, device_id),
-            (Register::VendorId, spec::VENDOR),
-            // No shared memory region exists (section 4.2.2, ShmLen).
-            (Register::ShmLenLow, u32::MAX),
-            (Register::ShmLenHigh, u32::MAX),
-            (Register::ShmBaseLow, u32::MAX),
-            (Register::ShmBaseHigh, u32::MAX),
-        ] {
-            self.page.publish(register, value);
-        }
-    }
-
-    /// Registers that follow from the state.
-    pub(super) fn publish(&self) {
-        let queue = self.queues.get(self.queue_select as usize);
-        let ready = queue.is_some_and(|queue| queue.ready.is_some());
-        let size_max = queue.map_or(0, |queue| queue.max_size);
-        for (register, value) in [
-            (Register::DeviceFeatures, self.features.device_half()),
-            (Register::QueueSizeMax, size_max.into()),
-            (Register::QueueReady, ready.into()),
-            (Register::InterruptStatus, self.interrupt_status()),
-            (Register::Status, self.status.bits()),
-        ] {
-            self.page.publish(register, value);
-        }
-    }
-
-    /// The backend raises interrupts without us, so that we cannot know when
-    /// one is pending. Only a real interrupt makes the driver look, therefore
-    /// the used-buffer bit always reads 1: the worst is a look at an empty ring.
-    fn interrupt_status(&self) -> u32 {
-        let config = if self.config_pending {
-            InterruptBits::CONFIG_CHANGE
-        } else {
-            0
-        };
-        InterruptBits::USED_BUFFER | config
-    }
-
-    /// Makes `config` what the guest reads.
-    ///
-    /// The generation (section 2.5.3) changes before and after: a read that
-    /// overlaps the update sees two different ones, unless it fits in between
-    /// whole, and then the interrupt that follows makes the driver read again.
-    pub(super) fn set_config(&mut self, mut config: Vec<u8>) {
-        config.truncate(CONFIG_MAX);
-        self.publish_generation();
-        self.page.publish_config(&config);
-        self.publish_generation();
-        self.config = config;
-    }
-
-    fn publish_generation(&mut self) {
-        self.config_generation = self.config_generation.wrapping_add(1);
-        self.page
-            .publish(Register::ConfigGeneration, self.config_generation);
     }
 
     fn write_register(&mut self, register: Register, value: u32) -> Result<(), AccessError> {

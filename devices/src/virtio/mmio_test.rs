@@ -58,7 +58,7 @@ impl Fixture {
     /// A transport whose driver has set up queue 0 and is done.
     fn running() -> Self {
         let mut fixture = Self::new();
-        fixture.negotiate(VERSION_1 | FLUSH);
+        fixture.negotiate(VERSION_1);
         fixture.set_up_queue(0);
         fixture.write(Register::Status, DRIVER_OK);
         assert_eq!(fixture.read(Register::Status), DRIVER_OK);
@@ -324,6 +324,7 @@ fn a_ready_queue_keeps_its_addresses() {
     fixture.set_up_queue(0);
     fixture.write(Register::QueueDescLow, 0x8000);
     fixture.write(Register::QueueSize, 8);
+    fixture.write(Register::QueueReady, 0);
     fixture.write(Register::QueueReady, 1);
     fixture.write(Register::Status, DRIVER_OK);
     assert!(
@@ -536,7 +537,8 @@ fn tells_about_itself() {
     let info = fixture.transport.info();
     assert_eq!(info.id, "disk");
     assert_eq!(info.status, "ACKNOWLEDGE|DRIVER|FEATURES_OK|DRIVER_OK");
-    assert_eq!(info.features_chosen, ["BLK_FLUSH", "VERSION_1"]);
+    assert_eq!(info.features_offered, ["BLK_FLUSH", "VERSION_1"]);
+    assert_eq!(info.features_chosen, ["VERSION_1"]);
     assert_eq!(info.queues[0].ready, Some(queue_config()));
     assert!(info.queues[0].running && !info.queues[1].running);
     assert_eq!(info.counters.interrupts_acknowledged, 6);

@@ -13,6 +13,7 @@ pub mod features;
 mod lifecycle;
 pub mod mmio;
 pub mod page;
+mod publish;
 pub mod queue;
 mod rate_limit;
 pub mod spec;
