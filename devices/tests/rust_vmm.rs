@@ -16,7 +16,7 @@ use support::{Buffer, Machine, Ring, wait};
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringMutex, VringT};
-use virtio_queue::QueueOwnedT;
+use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
@@ -89,6 +89,11 @@ impl VhostUserBackendMut for Counter {
     ) -> io::Result<()> {
         let vring = &vrings[usize::from(device_event)];
         let mut state = vring.get_mut();
+        // The daemon's worker thread may be late for a queue that was stopped
+        // meanwhile, and an error from here would end the worker.
+        if !state.get_queue().ready() {
+            return Ok(());
+        }
         let memory = self.memory.memory();
         let chains: Vec<_> = state
             .get_queue_mut()
