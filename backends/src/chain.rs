@@ -232,3 +232,7 @@ impl Chain {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "chain_test.rs"]
+mod tests;

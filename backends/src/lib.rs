@@ -33,6 +33,8 @@ pub mod pump;
 pub mod ratelimit;
 pub mod session;
 pub mod shutdown;
+#[cfg(test)]
+mod testing;
 pub mod vring;
 pub mod wire;
 pub mod worker;

@@ -291,3 +291,7 @@ fn check_length(region: &VhostUserMemoryRegion, file: &File) -> Result<(), Memor
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "memory_test.rs"]
+mod tests;

@@ -199,3 +199,7 @@ pub struct ReadyRing<'a> {
     /// Kick descriptor.
     pub kick: &'a File,
 }
+
+#[cfg(test)]
+#[path = "vring_test.rs"]
+mod tests;

@@ -284,3 +284,7 @@ fn is_timeout(error: &io::Error) -> bool {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
     )
 }
+
+#[cfg(test)]
+#[path = "wire_test.rs"]
+mod tests;

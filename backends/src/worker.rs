@@ -432,3 +432,7 @@ where
         thread: Some(thread),
     })
 }
+
+#[cfg(test)]
+#[path = "worker_test.rs"]
+mod tests;

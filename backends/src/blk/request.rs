@@ -328,3 +328,7 @@ fn le32(bytes: &[u8; 16], at: usize) -> u32 {
 fn le64(bytes: &[u8; 16], at: usize) -> u64 {
     u64::from(le32(bytes, at)) | u64::from(le32(bytes, at + 4)) << 32
 }
+
+#[cfg(test)]
+#[path = "request_test.rs"]
+mod tests;

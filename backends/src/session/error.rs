@@ -4,7 +4,6 @@ use std::io;
 
 use thiserror::Error;
 use vhost::vhost_user::message::{FrontendReq, VhostUserInflight};
-use vm_memory::ByteValued;
 
 use crate::memory::MemoryError;
 use crate::vring::RingError;
@@ -120,9 +119,10 @@ pub fn error_answer(request: Option<FrontendReq>) -> ErrorAnswer {
     match request {
         // "uses zero length of payload to indicate an error".
         Some(FrontendReq::GET_CONFIG) => ErrorAnswer::Payload(Vec::new()),
-        // A region of size 0 means that there is none.
+        // A region of size 0 means that there is none. (Written out: the type has padding, and
+        // its bytes as a slice would be whatever was in memory.)
         Some(FrontendReq::GET_INFLIGHT_FD) => {
-            ErrorAnswer::Payload(VhostUserInflight::default().as_slice().to_vec())
+            ErrorAnswer::Payload(vec![0; size_of::<VhostUserInflight>()])
         }
         // Bits 0-7 nonzero: error; bit 8: no descriptor attached.
         Some(FrontendReq::SET_DEVICE_STATE_FD | FrontendReq::CHECK_DEVICE_STATE) => {

@@ -390,3 +390,7 @@ fn name(request: &Request) -> String {
         None => format!("unknown request {}", request.code),
     }
 }
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod tests;
