@@ -94,3 +94,19 @@ pub fn qemu_storage_daemon(dir: &Path, image: &Path) -> Backend {
         ));
     Backend::start("qemu-storage-daemon", &mut command, socket)
 }
+
+/// An ext4 image of `mib` MiB.
+///
+/// # Panics
+/// mkfs fails.
+pub fn ext4_image(dir: &Path, mib: u64) -> PathBuf {
+    let path = disk_image(dir, mib);
+    let output = Command::new(program::system("mkfs.ext4"))
+        .args(["-q", "-F"])
+        .arg(&path)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run mkfs.ext4: {error}"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "mkfs.ext4: {message}");
+    path
+}

@@ -19,8 +19,19 @@ pub fn run(socket: &Path, symbols: &Path, commands: &[&str]) -> String {
 
 /// Starts gdb as [`run`] does.
 pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
+    let mut command = command(socket, symbols, commands);
+    command.arg("-batch");
+    Process::start("gdb", &mut command)
+}
+
+/// Starts a gdb that stays when it has carried out `commands`.
+pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
+    Process::start("gdb", &mut command(socket, symbols, commands))
+}
+
+fn command(socket: &Path, symbols: &Path, commands: &[&str]) -> Command {
     let mut command = Command::new(program::system("gdb"));
-    command.args(["-nx", "-batch"]).args(setup());
+    command.args(["-nx", "-q"]).args(setup());
     command
         .arg("-ex")
         .arg(format!("file {}", symbols.display()));
@@ -30,7 +41,7 @@ pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     for line in commands {
         command.args(["-ex", line]);
     }
-    Process::start("gdb", &mut command)
+    command
 }
 
 /// Settings that make gdb's output the same everywhere.

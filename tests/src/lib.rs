@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod gdb;
 pub mod guest;
+pub mod network;
 pub mod process;
 pub mod program;
 pub mod vmm;

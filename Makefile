@@ -1,0 +1,41 @@
+# `make demo` and `make test` are all a newcomer needs; both install what is
+# missing. Downloads and built guests are kept in $XDG_CACHE_HOME/outboard.
+
+# What users run; tests run the programs with debug assertions instead.
+RELEASE := --locked --release
+
+.PHONY: help demo shell test bench build setup lint clean
+
+help:
+	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
+	@echo 'make shell   the same guest with an interactive console'
+	@echo 'make test    lints, unit tests and end-to-end tests'
+	@echo 'make bench   the measures of docs/performance.md'
+	@echo 'make build   the programs, in target/release'
+	@echo 'make setup   what tests and demo need: packages, guests, the bed'
+
+setup:
+	@tests/setup/all
+
+build:
+	cargo build $(RELEASE) --workspace
+
+demo: setup build
+	@cargo run $(RELEASE) --quiet --package tests --bin demo
+
+shell: setup build
+	@tests/bed/run --tty target/release/shell
+
+bench: setup build
+	@cargo run $(RELEASE) --quiet --package tests --bin bench
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+
+test: setup lint
+	cargo build --locked --workspace
+	cargo test --locked --workspace
+
+clean:
+	cargo clean

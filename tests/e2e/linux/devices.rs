@@ -1,0 +1,98 @@
+//! Linux on out-of-process disk and network.
+
+use tests::network::{self, WebServer, guest_address};
+use tests::{backend, guest, scratch};
+
+use crate::machine::{linux, run, value};
+
+#[test]
+fn disk_data_survives_on_1_2_and_4_vcpus() {
+    let guest = guest::linux();
+    for cpus in [1, 2, 4] {
+        let dir = scratch();
+        let image = backend::ext4_image(dir.path(), 128);
+        let disk = backend::outboard_blk(dir.path(), &image, &[]);
+        let vmm = linux(&guest.bzimage, &guest, "outboard.run=disk outboard.mib=32")
+            .cpus(cpus)
+            .device("blk", &disk.socket);
+        let vmm = run(vmm);
+        assert_eq!(value(&vmm, "disk"), "ok", "{cpus} vCPUs");
+        assert_eq!(value(&vmm, "disk-written"), value(&vmm, "disk-read"));
+        assert_eq!(vmm.device_counter("blk0", "read-exits"), 0);
+        assert_eq!(vmm.device_counter("blk0", "notify-exits"), 0);
+        assert!(vmm.device_counter("blk0", "interrupts") > 50);
+        let writes = vmm.device_counter("blk0", "write-exits");
+        assert!(
+            writes < 60,
+            "{writes} register writes are more than a probe"
+        );
+    }
+}
+
+#[test]
+fn file_arrives_over_http() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let net = network::outboard_net(dir.path(), "otap0", &["--mac", "02:00:00:00:77:01"]);
+    let body = network::noise(1 << 20);
+    let server = WebServer::start(body.clone()).unwrap();
+    let what = format!(
+        "outboard.run=net outboard.ip={} outboard.url={}",
+        guest_address(),
+        server.url()
+    );
+    let vmm = run(linux(&guest.bzimage, &guest, &what)
+        .cpus(2)
+        .device("net", &net.socket));
+    assert_eq!(value(&vmm, "net"), "ok");
+    assert_eq!(value(&vmm, "net-mac"), "02:00:00:00:77:01");
+    assert_eq!(value(&vmm, "net-bytes"), body.len().to_string());
+    assert_eq!(value(&vmm, "net-sum"), md5(&body));
+}
+
+fn md5(bytes: &[u8]) -> String {
+    let dir = scratch();
+    let path = dir.path().join("body");
+    std::fs::write(&path, bytes).unwrap();
+    let output = std::process::Command::new("md5sum")
+        .arg(path)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()[..32].to_owned()
+}
+
+#[test]
+fn stock_debian_kernel_uses_the_disk_through_its_modules() {
+    let guest = guest::stock_linux();
+    let dir = scratch();
+    let image = backend::ext4_image(dir.path(), 64);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let vmm = linux(&guest.bzimage, &guest, "outboard.run=disk outboard.mib=8")
+        .device("blk", &disk.socket);
+    assert_eq!(value(&run(vmm), "disk"), "ok");
+}
+
+#[test]
+fn guest_reboots_with_its_disk_and_backend() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let image = backend::ext4_image(dir.path(), 64);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let mut vmm = linux(
+        &guest.bzimage,
+        &guest,
+        "outboard.run=disk,reboot outboard.mib=4",
+    )
+    .arg("--on-reboot", "reset")
+    .device("blk", &disk.socket)
+    .start();
+    let mut line = 0;
+    for _ in 0..2 {
+        line = vmm
+            .process
+            .wait_for_after(line, "disk=ok", crate::machine::BOOT)
+            .0;
+    }
+    vmm.process.signal(libc::SIGTERM);
+    vmm.process.expect_exit(0, tests::DEADLINE);
+}

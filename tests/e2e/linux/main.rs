@@ -1,0 +1,8 @@
+//! End-to-end tests on Linux guests. Where this machine's KVM cannot run Linux,
+//! cargo's runner takes this program to the bed (tests/bed).
+
+mod boot;
+mod debugger;
+mod devices;
+mod machine;
+mod peers;

@@ -1,0 +1,234 @@
+//! The whole of Outboard in a minute: Linux on an out-of-process disk and
+//! network, with a real gdb attached while it runs.
+//!
+//! `make demo` builds what it needs and starts it where KVM can run Linux.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::network::{self, WebServer, guest_address};
+use tests::vmm::{Running, Vmm};
+use tests::{backend, gdb, guest, scratch};
+
+/// How long one step may take; many times what the slowest host needs.
+const STEP: Duration = Duration::from_secs(180);
+const DISK_MIB: u64 = 64;
+const FILE_SIZE: usize = 1 << 20;
+const BREAKPOINT: &str = "uptime_proc_show";
+
+fn main() -> Result<()> {
+    let dir = scratch();
+    step("making an ext4 image and starting outboard-blk on it");
+    let image = backend::ext4_image(dir.path(), 2 * DISK_MIB);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    step("starting outboard-net on a tap device, and a web server");
+    let net = network::outboard_net(dir.path(), "otap0", &[]);
+    let file = network::noise(FILE_SIZE);
+    let file_sum = md5(dir.path(), &file)?;
+    let server = WebServer::start(file).context("cannot start the web server")?;
+
+    step("booting Linux on 2 vCPUs");
+    let linux = guest::linux();
+    let vmlinux = linux
+        .vmlinux
+        .clone()
+        .context("the guest kernel has no vmlinux")?;
+    let actions = format!(
+        "outboard.run=line,disk,net,tick outboard.mib={DISK_MIB} outboard.ip={} outboard.url={}",
+        guest_address(),
+        server.url()
+    );
+    let started = Instant::now();
+    let mut vmm = Vmm::new(&vmlinux)
+        .arg("--initrd", &linux.initramfs)
+        .arg("--memory", "512M")
+        .cpus(2)
+        .cmdline(&format!("console=ttyS0 quiet panic=-1 nokaslr {actions}"))
+        .device("blk", &disk.socket)
+        .device("net", &net.socket)
+        .gdb(dir.path())
+        .start();
+    let init = vmm.process.wait_for("init: reached", STEP).at - started;
+    vmm.process.wait_for("line=waiting", STEP);
+    vmm.report_status();
+    let probed = Counters::of(&vmm);
+    vmm.process.send(b"go\n");
+
+    step(&format!(
+        "the guest writes and re-reads {DISK_MIB} MiB on /dev/vda"
+    ));
+    vmm.process.wait_for("disk=ok", STEP);
+    step("the guest fetches a file over HTTP");
+    vmm.process.wait_for("net=ok", STEP);
+    vmm.process.wait_for("tick=started", STEP);
+    vmm.report_status();
+    let worked = Counters::of(&vmm);
+
+    step("gdb attaches to the running kernel");
+    let session = debug(&vmm, &vmlinux);
+
+    step("the guest powers off");
+    vmm.process.send(b"\n");
+    vmm.process.expect_exit(0, STEP);
+    let results = Results {
+        init,
+        probed,
+        worked,
+        file_sum,
+        session,
+    };
+    results.print(&vmm)
+}
+
+fn step(what: &str) {
+    eprintln!("demo: {what}");
+}
+
+fn md5(dir: &Path, bytes: &[u8]) -> Result<String> {
+    let path = dir.join("file");
+    std::fs::write(&path, bytes)?;
+    let output = std::process::Command::new("md5sum")
+        .arg(path)
+        .output()
+        .context("md5sum")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// One gdb session on the guest that runs: what a user would type.
+fn debug(vmm: &Running, vmlinux: &Path) -> String {
+    let breakpoint = format!("break {BREAKPOINT}");
+    let commands = [
+        "info threads",
+        &breakpoint,
+        "continue",
+        "backtrace 6",
+        "print init_uts_ns.name",
+        "stepi",
+        "x/i $pc",
+        "next",
+        "delete",
+        "detach",
+    ];
+    gdb::run(vmm.gdb_socket(), vmlinux, &commands)
+}
+
+/// Counters of the VMM at one moment.
+struct Counters {
+    mmio_exits: u64,
+    disk_interrupts: u64,
+    net_interrupts: u64,
+}
+
+impl Counters {
+    fn of(vmm: &Running) -> Self {
+        Self {
+            mmio_exits: vmm.exits("MMIO_READ") + vmm.exits("MMIO_WRITE"),
+            disk_interrupts: vmm.device_counter("blk0", "interrupts"),
+            net_interrupts: vmm.device_counter("net0", "interrupts"),
+        }
+    }
+}
+
+struct Results {
+    init: Duration,
+    probed: Counters,
+    worked: Counters,
+    file_sum: String,
+    session: String,
+}
+
+impl Results {
+    fn print(&self, vmm: &Running) -> Result<()> {
+        let written = guest_value(vmm, "disk-written")?;
+        let read = guest_value(vmm, "disk-read")?;
+        let fetched = guest_value(vmm, "net-sum")?;
+        ensure!(
+            written == read,
+            "the disk gave back other data: {written} became {read}"
+        );
+        ensure!(
+            fetched == self.file_sum,
+            "HTTP gave other data: {} became {fetched}",
+            self.file_sum
+        );
+        ensure!(
+            self.session.contains(BREAKPOINT),
+            "gdb saw no breakpoint:\n{}",
+            self.session
+        );
+
+        println!("\n{:-^72}", " what gdb saw ");
+        print!("{}", self.session);
+        println!("{:-^72}", " results ");
+        let row = |name: &str, value: String| println!("{name:<34} {value}");
+        row("first guest instruction", first_instruction(vmm)?);
+        row("init reached", format!("{:.2} s", self.init.as_secs_f64()));
+        row("exits by reason", exits(vmm)?);
+        row(
+            "MMIO exits in the driver's probe",
+            self.probed.mmio_exits.to_string(),
+        );
+        let later = self.worked.mmio_exits - self.probed.mmio_exits;
+        row("MMIO exits during the workload", later.to_string());
+        let interrupts = |after: u64, before: u64| (after - before).to_string();
+        row(
+            "disk interrupts",
+            interrupts(self.worked.disk_interrupts, self.probed.disk_interrupts),
+        );
+        row(
+            "net interrupts",
+            interrupts(self.worked.net_interrupts, self.probed.net_interrupts),
+        );
+        row(
+            "disk checksum, written and read",
+            format!("{written} {read}"),
+        );
+        row(
+            "HTTP checksum, served and fetched",
+            format!("{} {fetched}", self.file_sum),
+        );
+        row("the VMM's exit status", "0".into());
+        Ok(())
+    }
+}
+
+/// The value of the guest's line `outboard-guest: KEY=VALUE`.
+fn guest_value(vmm: &Running, key: &str) -> Result<String> {
+    let console = vmm.console();
+    let prefix = format!("outboard-guest: {key}=");
+    let value = console.lines().find_map(|line| line.strip_prefix(&prefix));
+    Ok(value
+        .with_context(|| format!("the guest did not print {key}"))?
+        .to_owned())
+}
+
+fn first_instruction(vmm: &Running) -> Result<String> {
+    let messages = vmm.messages();
+    let (_, after) = messages
+        .split_once("first guest instruction ")
+        .context("the VMM did not log its first instruction")?;
+    let micros: f64 = after
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .parse()?;
+    Ok(format!(
+        "{:.1} ms after the start of the process",
+        micros / 1000.0
+    ))
+}
+
+fn exits(vmm: &Running) -> Result<String> {
+    let messages = vmm.messages();
+    let line = messages
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("exits "));
+    Ok(line.context("the VMM printed no exits")?["exits ".len()..].to_owned())
+}

@@ -1,0 +1,112 @@
+//! The host's side of a guest's network: a tap device and a web server.
+//!
+//! Whoever uses this may change the network: root, in a namespace of its own
+//! (`tests/bed/run` sees to it).
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+use crate::DEADLINE;
+use crate::backend::Backend;
+use crate::program;
+
+/// Addresses on the link between host and guest.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+const PREFIX: u8 = 24;
+
+/// The guest's address as the initramfs takes it.
+pub fn guest_address() -> String {
+    format!("{GUEST}/{PREFIX}")
+}
+
+/// `outboard-net` on the tap device `name`, which has the host's address and is up.
+///
+/// # Panics
+/// The device cannot be made or configured.
+pub fn outboard_net(dir: &Path, name: &str, options: &[&str]) -> Backend {
+    let socket = dir.join("net.sock");
+    let mut command = Command::new(program::own("outboard-net"));
+    command.env("RUST_LOG", "info").env("NO_COLOR", "1");
+    command
+        .arg("--socket")
+        .arg(&socket)
+        .args(["--tap", name])
+        .args(options);
+    let backend = Backend::start("outboard-net", &mut command, socket);
+    ip(&["address", "add", &format!("{HOST}/{PREFIX}"), "dev", name]);
+    ip(&["link", "set", name, "up"]);
+    backend
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new(program::system("ip"))
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run ip: {error}"));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "ip {}: {message}",
+        arguments.join(" ")
+    );
+}
+
+/// A web server that answers every GET with one body.
+pub struct WebServer {
+    address: SocketAddr,
+}
+
+impl WebServer {
+    /// Serves `body` on the host's address until the process ends.
+    pub fn start(body: Vec<u8>) -> io::Result<Self> {
+        let listener = TcpListener::bind((HOST, 0))?;
+        let address = listener.local_addr()?;
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that goes away is that client's business.
+                let _ = answer(stream, &body);
+            }
+        });
+        Ok(Self { address })
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/file", self.address)
+    }
+}
+
+fn answer(mut stream: TcpStream, body: &[u8]) -> io::Result<()> {
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let mut request: Vec<u8> = Vec::new();
+    let mut bytes = [0; 1024];
+    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+        let len = stream.read(&mut bytes)?;
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        request.extend(&bytes[..len]);
+    }
+    write!(
+        stream,
+        "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )?;
+    stream.write_all(body)
+}
+
+/// `len` bytes that compress badly and are the same every time.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        // xorshift64 (Marsaglia 2003)
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
