@@ -42,9 +42,10 @@ apt_have_lists() {
     apt-cache show --no-all-versions "$@" >/dev/null 2>&1
 }
 
-# Before the output goes to a log file, so that sudo can still ask.
+# apt_check_root COMMAND...: can we be root? Asked before the output goes to a
+# log file, so that sudo can ask for a password. COMMAND is for the message.
 apt_check_root() {
-    as_root true 2>/dev/null ||
+    (as_root true) 2>/dev/null ||
         die "packages are missing, and neither are you root nor can sudo be used. Run as root:
     apt-get update && $*"
 }
