@@ -2,10 +2,11 @@
 //!
 //! One [`Pump`] belongs to one worker and one ring. It keeps the scratch space that makes a
 //! steady stream of requests free of allocations, and it bounds how long a worker stays with a
-//! driver that adds requests as fast as they complete.
+//! driver that adds requests as fast as they complete, or that are long.
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use vhost_user_backend::{VringRwLock, VringT};
 use virtio_queue::QueueOwnedT;
@@ -22,8 +23,12 @@ use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 use crate::worker::Listeners;
 
-/// Chains taken from a ring before the worker looks at anything else.
-const BUDGET: u32 = 4096;
+/// How long a worker stays with a ring before it looks at anything else.
+const TURN: Duration = Duration::from_millis(50);
+
+/// Shortest time between two notifications within a pass. Fast requests share one; slow ones (a
+/// disk that has to be read) each have their own.
+const NOTIFY_AFTER: Duration = Duration::from_micros(50);
 
 static LOG: RateLimit = RateLimit::for_logs();
 
@@ -59,7 +64,7 @@ pub struct Pump {
 enum Pass {
     Drained,
     Waiting,
-    OutOfBudget,
+    OutOfTime,
 }
 
 impl Pump {
@@ -72,7 +77,7 @@ impl Pump {
         })
     }
 
-    /// Lets the pump call its worker back with `event` when a pass had to be cut short.
+    /// Lets the pump call its worker back with `event` when a turn had to be cut short.
     pub fn attach(&self, listeners: &Listeners, event: u16) -> io::Result<()> {
         listeners.register(
             self.again.0.as_raw_fd(),
@@ -102,15 +107,14 @@ impl Pump {
         let (true, Some(memory)) = (running, self.memory.as_ref().map(|m| m.memory())) else {
             return Ok(());
         };
-        let mut budget = BUDGET;
+        let mut turn = Turn::new(Instant::now());
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            let (pass, completed) = self.pass(vring, &memory, &mut budget, &mut serve)?;
-            if completed > 0 && vring.needs_notification().map_err(io::Error::other)? {
-                vring.signal_used_queue()?;
-            }
-            match pass {
-                Pass::OutOfBudget => return self.again.1.notify(),
+            let pass = self.pass(vring, &memory, &mut turn, &mut serve);
+            // Whatever happened, the driver hears of what was completed.
+            turn.notify(vring)?;
+            match pass? {
+                Pass::OutOfTime => return self.again.1.notify(),
                 Pass::Waiting => return Ok(()),
                 Pass::Drained if !vring.enable_notification().map_err(io::Error::other)? => {
                     return Ok(());
@@ -120,20 +124,15 @@ impl Pump {
         }
     }
 
-    /// One pass over the ring, and how many chains it completed.
+    /// One pass over the ring.
     fn pass(
         &mut self,
         vring: &VringRwLock,
         memory: &GuestMemoryMmap,
-        budget: &mut u32,
+        turn: &mut Turn,
         serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Served,
-    ) -> io::Result<(Pass, u32)> {
-        let mut completed = 0;
-        while *budget > 0 {
-            *budget -= 1;
-            let Some((head, chain)) = self.next(vring, memory)? else {
-                return Ok((Pass::Drained, completed));
-            };
+    ) -> io::Result<Pass> {
+        while let Some((head, chain)) = self.next(vring, memory)? {
             let served = match chain {
                 Ok(()) => serve(memory, &mut self.scratch),
                 Err(error) => {
@@ -142,19 +141,23 @@ impl Pump {
                     Served::Done(0)
                 }
             };
+            let now = Instant::now();
             match served {
                 Served::Done(len) => {
                     vring.add_used(head, len).map_err(io::Error::other)?;
-                    completed += 1;
+                    turn.completed_one(vring, now)?;
                 }
                 Served::Untouched => vring.get_mut().get_queue_mut().go_to_previous_position(),
                 Served::Wait => {
                     vring.get_mut().get_queue_mut().go_to_previous_position();
-                    return Ok((Pass::Waiting, completed));
+                    return Ok(Pass::Waiting);
                 }
             }
+            if now.duration_since(turn.start) >= TURN {
+                return Ok(Pass::OutOfTime);
+            }
         }
-        Ok((Pass::OutOfBudget, completed))
+        Ok(Pass::Drained)
     }
 
     /// Takes the next chain into the scratch space; `None` if there is none.
@@ -173,5 +176,42 @@ impl Pump {
             let head = descriptors.head_index();
             (head, self.scratch.chain.refill(descriptors))
         }))
+    }
+}
+
+/// A worker's stay with a ring, and what the driver has not been told of it.
+struct Turn {
+    start: Instant,
+    /// When the driver was last up to date.
+    told: Instant,
+    untold: bool,
+}
+
+impl Turn {
+    fn new(now: Instant) -> Self {
+        Turn {
+            start: now,
+            told: now,
+            untold: false,
+        }
+    }
+
+    /// Counts a chain, and tells the driver unless it has just been told of others.
+    fn completed_one(&mut self, vring: &VringRwLock, now: Instant) -> io::Result<()> {
+        self.untold = true;
+        if now.duration_since(self.told) >= NOTIFY_AFTER {
+            self.told = now;
+            self.notify(vring)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the driver, if there is something to tell and it wants to know.
+    fn notify(&mut self, vring: &VringRwLock) -> io::Result<()> {
+        let untold = std::mem::take(&mut self.untold);
+        if untold && vring.needs_notification().map_err(io::Error::other)? {
+            vring.signal_used_queue()?;
+        }
+        Ok(())
     }
 }

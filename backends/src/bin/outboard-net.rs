@@ -9,7 +9,7 @@ use backends::daemon::Daemon;
 use backends::listener::Listener;
 use backends::net::backend::NetBackend;
 use backends::net::config::{MIN_MTU, MacAddress, NetConfig};
-use backends::net::tap::Tap;
+use backends::net::tap::{Tap, TapName};
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
@@ -24,7 +24,7 @@ struct Cli {
 
     /// Tap interface of the host; it is created if it does not exist, which needs CAP_NET_ADMIN
     #[arg(long, value_name = "NAME")]
-    tap: String,
+    tap: TapName,
 
     /// Ethernet address of the guest [default: a random one]
     #[arg(long, value_name = "ADDRESS")]
@@ -52,7 +52,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     };
     let listener = Listener::bind(&cli.socket.socket)?;
     let tap = open_tap(cli)?;
-    tracing::info!(tap = tap.name(), mac = %config.mac, mtu = config.mtu, "serving an interface");
+    tracing::info!(tap = %tap.name(), mac = %config.mac, mtu = config.mtu, "serving an interface");
     let backend = NetBackend::new(tap, config).context("the tap takes no packet headers")?;
     let backend = Arc::new(backend);
     let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;

@@ -3,11 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_char;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::str::FromStr;
 
 use thiserror::Error;
 
@@ -18,9 +20,6 @@ const TUN_DEVICE: &str = "/dev/net/tun";
 /// Why a tap cannot be used. The user's doing, or the host's.
 #[derive(Debug, Error)]
 pub enum TapError {
-    /// The name cannot be an interface's.
-    #[error("tap name {0:?} is not 1 to 15 bytes without '/' and blanks")]
-    Name(String),
     /// `/dev/net/tun` cannot be opened.
     #[error("{TUN_DEVICE} cannot be opened; is the tun module loaded?")]
     Device(#[source] io::Error),
@@ -49,17 +48,40 @@ pub enum TapError {
     },
 }
 
+/// A name that an interface can have: 1 to 15 bytes without `/` and blanks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapName(String);
+
+impl FromStr for TapName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let usable = |b: u8| !b.is_ascii_whitespace() && b != b'/' && b != 0;
+        let valid = (1..libc::IFNAMSIZ).contains(&name.len()) && name.bytes().all(usable);
+        if !valid || name == "." || name == ".." {
+            return Err("an interface's name has 1 to 15 bytes without '/' and blanks".into());
+        }
+        Ok(TapName(name.to_owned()))
+    }
+}
+
+impl fmt::Display for TapName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// An attached tap interface. One that this process created goes with it.
 #[derive(Debug)]
 pub struct Tap {
     file: File,
-    name: String,
+    name: TapName,
 }
 
 impl Tap {
     /// Attaches to tap `name`, which is created if it does not exist and the user may.
-    pub fn open(name: &str) -> Result<Self, TapError> {
-        let mut request = interface_request(name)?;
+    pub fn open(name: &TapName) -> Result<Self, TapError> {
+        let mut request = interface_request(name);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -67,7 +89,7 @@ impl Tap {
             .open(TUN_DEVICE)
             .map_err(TapError::Device)?;
         let attach = |source| TapError::Attach {
-            name: name.to_owned(),
+            name: name.to_string(),
             source,
         };
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
@@ -81,24 +103,20 @@ impl Tap {
         }
         let tap = Tap {
             file,
-            name: name.to_owned(),
+            name: name.clone(),
         };
-        tap.clear_offloads().map_err(|source| TapError::Set {
-            name: name.to_owned(),
-            what: "offloads",
-            source,
-        })?;
+        tap.clear_offloads().map_err(|e| tap.set("offloads", e))?;
         Ok(tap)
     }
 
     /// The interface's name.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &TapName {
         &self.name
     }
 
     /// Sets the interface's MTU in bytes. Needs CAP_NET_ADMIN.
     pub fn set_mtu(&self, mtu: u16) -> Result<(), TapError> {
-        let mut request = interface_request(&self.name)?;
+        let mut request = interface_request(&self.name);
         request.ifr_ifru.ifru_mtu = libc::c_int::from(mtu);
         // SAFETY: SIOCSIFMTU takes an `ifreq` with name and MTU, which `request` is.
         unsafe { interface_ioctl(libc::SIOCSIFMTU, &mut request) }.map_err(|e| self.set("MTU", e))
@@ -106,7 +124,7 @@ impl Tap {
 
     /// Brings the interface up if it is down. Needs CAP_NET_ADMIN unless it is up already.
     pub fn bring_up(&self) -> Result<(), TapError> {
-        let mut request = interface_request(&self.name)?;
+        let mut request = interface_request(&self.name);
         // SAFETY: SIOCGIFFLAGS takes an `ifreq` with a name and fills in the flags.
         unsafe { interface_ioctl(libc::SIOCGIFFLAGS, &mut request) }
             .map_err(|e| self.set("its state", e))?;
@@ -123,7 +141,7 @@ impl Tap {
 
     fn set(&self, what: &'static str, source: io::Error) -> TapError {
         TapError::Set {
-            name: self.name.clone(),
+            name: self.name.to_string(),
             what,
             source,
         }
@@ -151,18 +169,13 @@ impl Link for Tap {
 }
 
 /// An `ifreq` that names an interface and says nothing else.
-fn interface_request(name: &str) -> Result<libc::ifreq, TapError> {
-    let usable = |b: u8| !b.is_ascii_whitespace() && b != b'/' && b != 0;
-    let valid = (1..libc::IFNAMSIZ).contains(&name.len()) && name.bytes().all(usable);
-    if !valid || name == "." || name == ".." {
-        return Err(TapError::Name(name.to_owned()));
-    }
+fn interface_request(name: &TapName) -> libc::ifreq {
     // SAFETY: `ifreq` is plain data for which all zeroes is valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.0.bytes()) {
         *to = from as c_char;
     }
-    Ok(request)
+    request
 }
 
 fn set_interface(file: &File, request: &mut libc::ifreq, flags: libc::c_int) -> io::Result<()> {
@@ -196,12 +209,9 @@ mod tests {
     #[test]
     fn names_that_no_interface_can_have_are_refused() {
         for name in ["", ".", "..", "a/b", "a b", "sixteen-bytes-xx", "nul\0"] {
-            assert!(
-                matches!(interface_request(name), Err(TapError::Name(_))),
-                "{name:?}"
-            );
+            assert!(name.parse::<TapName>().is_err(), "{name:?}");
         }
-        let request = interface_request("fifteen-bytes-x").unwrap();
+        let request = interface_request(&"fifteen-bytes-x".parse().unwrap());
         assert_eq!(request.ifr_name[15], 0);
     }
 }
