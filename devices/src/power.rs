@@ -102,7 +102,9 @@ mod tests {
         let clone = count.clone();
         (
             count,
-            Box::new(move || drop(clone.fetch_add(1, Ordering::SeqCst))),
+            Box::new(move || {
+                clone.fetch_add(1, Ordering::SeqCst);
+            }),
         )
     }
 

@@ -4,12 +4,11 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, TryLockError};
 
-use devices::virtio::DeviceEvent;
 use gdb::target::{Event, StopReason, VcpuId};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::config::OnReboot;
@@ -21,6 +20,11 @@ use crate::power::PowerRequest;
 use crate::status;
 use crate::vcpu::Failure;
 use crate::vcpu::dispatch::Crash;
+
+const BUSY_RETRY: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 20_000_000,
+};
 
 /// How the machine ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,9 +73,10 @@ pub struct EventLoop<'a> {
     pub debug: Option<Debug>,
     pub on_reboot: OnReboot,
     pub signals: Signals,
-    /// Descriptors of the devices by number; a device that broke has none, since
-    /// a lost connection stays readable for ever.
+    /// Event descriptors of the devices by number.
     pub devices: Vec<(usize, OwnedFd)>,
+    /// Devices with an event that could not be handled yet.
+    pub busy: Vec<usize>,
 }
 
 /// The debugger, while one may attach.
@@ -141,7 +146,8 @@ impl EventLoop<'_> {
 
     /// What is ready. The list is made anew each time, so that it is always
     /// what the state says; events are rare enough for that.
-    fn wait(&self) -> Result<Vec<Source>, Error> {
+    fn wait(&mut self) -> Result<Vec<Source>, Error> {
+        let busy = std::mem::take(&mut self.busy);
         let mut sources = vec![
             (Source::Power, self.power.as_fd()),
             (Source::Failure, self.failures.as_fd()),
@@ -158,16 +164,15 @@ impl EventLoop<'_> {
                 .listener()
                 .map(|fd| (Source::ConsoleClient, fd)),
         );
-        sources.extend(
-            self.devices
-                .iter()
-                .map(|(n, fd)| (Source::Device(*n), fd.as_fd())),
-        );
+        let idle = self.devices.iter().filter(|(n, _)| !busy.contains(n));
+        sources.extend(idle.map(|(n, fd)| (Source::Device(*n), fd.as_fd())));
         let mut fds: Vec<_> = sources
             .iter()
             .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
             .collect();
-        match poll(&mut fds, None) {
+        // A busy device is looked at again when the vCPU may have let go of it.
+        let timeout = (!busy.is_empty()).then_some(BUSY_RETRY);
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
             Err(error) => return Err(Error::Poll(error.into())),
@@ -196,10 +201,13 @@ impl EventLoop<'_> {
         Ok(None)
     }
 
+    /// A vCPU can hold a transport's lock as long as it waits for the backend;
+    /// the console and the debugger must not wait with it.
     fn device(&mut self, number: usize) {
-        let event = lock(&self.machine.transports()[number]).handle_event();
-        if let DeviceEvent::Broken(_) = event {
-            self.devices.retain(|(n, _)| *n != number);
+        match self.machine.transports()[number].try_lock() {
+            Ok(mut transport) => drop(transport.handle_event()),
+            Err(TryLockError::Poisoned(poisoned)) => drop(poisoned.into_inner().handle_event()),
+            Err(TryLockError::WouldBlock) => self.busy.push(number),
         }
     }
 

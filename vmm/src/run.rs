@@ -69,6 +69,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         on_reboot: config.on_reboot,
         signals,
         devices,
+        busy: Vec::new(),
     }
     .run();
     if let Some(debugger) = debugger {
