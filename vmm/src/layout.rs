@@ -31,6 +31,8 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI: the RSDP must lie here for a guest that searches for it (ACPI 6.5, 5.2.5.1).
 pub const RSDP: GuestAddress = GuestAddress(0xe_0000);
 pub const ACPI_TABLES: GuestAddress = GuestAddress(0xe_0040);
+/// Real-mode reset vector, f000:fff0; the tables end below it.
+pub const RESET_VECTOR: GuestAddress = GuestAddress(0xf_fff0);
 /// First byte behind the legacy area.
 pub const HIGH_RAM: GuestAddress = GuestAddress(0x10_0000);
 

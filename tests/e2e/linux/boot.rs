@@ -67,6 +67,12 @@ fn reboot_ends_the_machine_if_told_so() {
 }
 
 #[test]
+fn stock_debian_kernel_reboots() {
+    let guest = guest::stock_linux();
+    run(linux(&guest.bzimage, &guest, "outboard.run=reboot").cpus(2));
+}
+
+#[test]
 fn kernel_panic_reboots_as_its_command_line_says() {
     let guest = guest::linux();
     let vmm = run(linux(&guest.bzimage, &guest, "outboard.run=panic").cpus(2));

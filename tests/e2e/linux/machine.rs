@@ -32,11 +32,14 @@ pub fn run(vmm: Vmm) -> Running {
     running
 }
 
-/// The value of the guest's line `outboard-guest: KEY=VALUE`.
+/// The value of the guest's last line `outboard-guest: KEY=VALUE`.
 pub fn value(running: &Running, key: &str) -> String {
     let console = running.console();
     let prefix = format!("outboard-guest: {key}=");
-    let value = console.lines().find_map(|line| line.strip_prefix(&prefix));
+    let value = console
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix(&prefix));
     value
         .unwrap_or_else(|| panic!("no {key}\n{}", running.process.transcript()))
         .to_owned()

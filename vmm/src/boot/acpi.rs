@@ -56,7 +56,7 @@ pub fn write(memory: &GuestMemory, cpus: u8, devices: &[VirtioSlot]) -> Result<(
     Ok(())
 }
 
-/// Tables one behind the other, up to the end of the legacy area.
+/// Tables one behind the other, up to the reset vector.
 struct Area<'a> {
     memory: &'a GuestMemory,
     next: u64,
@@ -65,7 +65,7 @@ struct Area<'a> {
 impl Area<'_> {
     fn place(&mut self, table: &[u8]) -> Result<u64, Error> {
         let (addr, size) = (self.next, table.len() as u64);
-        let room = layout::HIGH_RAM.0 - addr;
+        let room = layout::RESET_VECTOR.0 - addr;
         if size > room {
             return Err(Error::AcpiTooLarge { size, room });
         }

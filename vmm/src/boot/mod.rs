@@ -10,6 +10,7 @@ mod kernel;
 mod linux;
 mod memory_map;
 mod pvh;
+mod reset_vector;
 
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,7 @@ pub fn load(memory: &GuestMemory, config: &Config) -> Result<Entry, Error> {
         .transpose()?;
     write_cmdline(memory, &config.cmdline)?;
     acpi::write(memory, config.cpus, &config.devices)?;
+    reset_vector::write(memory)?;
     match kernel.entry {
         Entry::Pvh { .. } => pvh::write(memory, initrd)?,
         Entry::Linux64 { .. } => linux::write(memory, &kernel, initrd, &config.cmdline)?,
