@@ -215,3 +215,7 @@ impl Turn {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "pump_test.rs"]
+mod tests;

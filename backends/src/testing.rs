@@ -141,7 +141,7 @@ impl VhostUserBackend for Recorder {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::BACKEND_REQ
+        VhostUserProtocolFeatures::CONFIG
     }
 
     fn reset_device(&self) {

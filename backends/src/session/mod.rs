@@ -66,6 +66,8 @@ pub struct Session<'d, T: VhostUserBackend> {
     features: u64,
     protocol: Protocol,
     status: u8,
+    /// Kept open for a device that does not care: to the frontend its end would be an error.
+    backend_channel: Option<BackendChannel>,
     log: RateLimit,
 }
 
@@ -83,6 +85,7 @@ where
             features: 0,
             protocol: Protocol::empty(),
             status: 0,
+            backend_channel: None,
             log: RateLimit::for_logs(),
         }
     }
@@ -96,8 +99,11 @@ where
         let kind = request.kind();
         tracing::trace!(request = %name(&request), bytes = request.payload.len(),
             fds = request.files.len(), "received");
+        let result = self.serve(&mut request);
+        // Asked afterwards: the SET_PROTOCOL_FEATURES that turns acknowledgements on is itself
+        // acknowledged. user-mode-linux waits for that.
         let wants_ack = self.protocol.contains(Protocol::REPLY_ACK) && request.needs_reply();
-        match self.serve(&mut request) {
+        match result {
             Ok(Answer::Payload(payload)) => channel.reply(request.code, &payload)?,
             Ok(Answer::Done) if wants_ack => channel.reply(request.code, &0u64.to_ne_bytes())?,
             Ok(Answer::Done) => (),
@@ -184,14 +190,16 @@ where
     }
 
     /// What the kit serves by itself, and of the rest what the backend offers and the kit passes
-    /// on.
+    /// on. BACKEND_REQ is offered for devices that have nothing to say too: user-mode-linux gets
+    /// its interrupt number from setting that channel up.
     fn offered_protocol(&self) -> Protocol {
         let kit = Protocol::MQ
             | Protocol::REPLY_ACK
+            | Protocol::BACKEND_REQ
             | Protocol::CONFIGURE_MEM_SLOTS
             | Protocol::RESET_DEVICE
             | Protocol::STATUS;
-        let passed_on = Protocol::CONFIG | Protocol::BACKEND_REQ | Protocol::BACKEND_SEND_FD;
+        let passed_on = Protocol::CONFIG | Protocol::BACKEND_SEND_FD;
         kit | self.device.backend.protocol_features() & passed_on
     }
 
@@ -329,7 +337,8 @@ where
             .map_err(RequestError::NotASocket)?;
         let channel = BackendChannel::from_stream(stream);
         channel.set_reply_ack_flag(self.protocol.contains(Protocol::REPLY_ACK));
-        self.device.backend.set_backend_req_fd(channel);
+        self.device.backend.set_backend_req_fd(channel.clone());
+        self.backend_channel = Some(channel);
         Ok(Answer::Done)
     }
 

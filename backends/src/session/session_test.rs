@@ -103,8 +103,9 @@ impl Talk<'_> {
     fn negotiate(&mut self) {
         let protocol = self.get(FrontendReq::GET_PROTOCOL_FEATURES);
         assert_ne!(protocol & Protocol::REPLY_ACK.bits(), 0);
+        // The request that turns acknowledgements on is acknowledged: user-mode-linux waits.
         let bits = protocol.to_ne_bytes();
-        self.ask(FrontendReq::SET_PROTOCOL_FEATURES, &bits, vec![]);
+        assert!(self.acked(FrontendReq::SET_PROTOCOL_FEATURES, &bits, vec![]));
         let features = self.get(FrontendReq::GET_FEATURES).to_ne_bytes();
         assert!(self.acked(FrontendReq::SET_FEATURES, &features, vec![]));
     }
@@ -510,9 +511,15 @@ fn the_backend_channel_must_be_a_socket() {
     let request = FrontendReq::SET_BACKEND_REQ_FD;
     assert!(!talk.acked(request, &[], vec![eventfd()]));
     assert!(!talk.acked(request, &[], vec![]));
-    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
     let ours = File::from(OwnedFd::from(ours));
     assert!(talk.acked(request, &[], vec![ours]));
+    // A device that has nothing to say does not hang up either, until the session ends.
+    theirs.set_nonblocking(true).unwrap();
+    let silent = theirs.read(&mut [0]).unwrap_err();
+    assert_eq!(silent.kind(), std::io::ErrorKind::WouldBlock);
+    talk.session.end().unwrap();
+    assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
