@@ -27,7 +27,8 @@ shell: setup build
 	@tests/bed/run --tty target/release/shell
 
 bench: setup build
-	@cargo run $(RELEASE) --quiet --package tests --bin bench
+	@target/release/bench
+	@tests/bed/run target/release/bench linux
 
 lint:
 	cargo fmt --all --check

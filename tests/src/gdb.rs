@@ -31,7 +31,10 @@ pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
 
 fn command(socket: &Path, symbols: &Path, commands: &[&str]) -> Command {
     let mut command = Command::new(program::system("gdb"));
-    command.args(["-nx", "-q"]).args(setup());
+    // The kernel's own scripts lie beside vmlinux; tests load them when they want.
+    command
+        .args(["-nx", "-q", "-iex", "set auto-load no"])
+        .args(setup());
     command
         .arg("-ex")
         .arg(format!("file {}", symbols.display()));
