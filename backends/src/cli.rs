@@ -1,21 +1,104 @@
 //! What the command lines of all backends share: socket options, logging, exit status.
 
+#![allow(unsafe_code)]
+
 use std::io::{self, IsTerminal};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use thiserror::Error;
 use tracing_subscriber::EnvFilter;
+use vhost_user_backend::VhostUserBackend;
+use vm_memory::mmap::NewBitmap;
+
+use crate::daemon::{Daemon, DaemonError};
+use crate::listener::{ListenError, Listener};
 
 /// Exit status after a host-side failure. (Bad usage is 2, from clap; the end on request is 0.)
 pub const HOST_FAILURE: u8 = 1;
 
 /// Where the frontend is met.
 #[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
 pub struct SocketArgs {
     /// Unix socket to listen on; a stale one is replaced, a live one is not
     #[arg(long, value_name = "PATH", alias = "socket-path")]
-    pub socket: PathBuf,
+    socket: Option<PathBuf>,
+
+    /// Inherited file descriptor of a connected Unix socket: serve that one frontend and end
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
+    fd: Option<RawFd>,
+}
+
+/// Why there is nowhere to meet a frontend. The user's doing, or the host's.
+#[derive(Debug, Error)]
+pub enum MeetError {
+    /// The path.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The descriptor.
+    #[error("--fd {fd} is not a connected Unix stream socket")]
+    Fd {
+        /// The descriptor's number.
+        fd: RawFd,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Neither was given.
+    #[error("neither a socket path nor a descriptor was given")]
+    Nothing,
+}
+
+/// A place to meet frontends.
+#[derive(Debug)]
+pub enum Meeting {
+    /// One after another.
+    Listener(Listener),
+    /// This one only.
+    Connected(UnixStream),
+}
+
+impl SocketArgs {
+    /// Binds the path, or takes over the descriptor. To be called once.
+    pub fn open(&self) -> Result<Meeting, MeetError> {
+        match (&self.socket, self.fd) {
+            (Some(path), _) => Ok(Meeting::Listener(Listener::bind(path)?)),
+            (None, Some(fd)) => {
+                let stream = inherited(fd).map_err(|source| MeetError::Fd { fd, source })?;
+                Ok(Meeting::Connected(stream))
+            }
+            (None, None) => Err(MeetError::Nothing),
+        }
+    }
+}
+
+impl Meeting {
+    /// Serves until asked to end, or until the only frontend has left.
+    pub fn serve<T>(self, daemon: &mut Daemon<T>) -> Result<(), DaemonError>
+    where
+        T: VhostUserBackend,
+        T::Bitmap: NewBitmap,
+    {
+        match self {
+            Meeting::Listener(listener) => daemon.serve(&listener),
+            Meeting::Connected(stream) => daemon.serve_stream(stream).map(|_| ()),
+        }
+    }
+}
+
+fn inherited(fd: RawFd) -> io::Result<UnixStream> {
+    // SAFETY: takes no pointer, and a number that is no descriptor is an error.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open, and the command line hands it over to this process.
+    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    stream.peer_addr()?;
+    Ok(stream)
 }
 
 /// Sends log lines to stderr: warnings and notes by default, more or less by `RUST_LOG`.

@@ -12,11 +12,12 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::device::{Device, DeviceError};
 use crate::listener::Listener;
+use crate::listeners::Listeners;
 use crate::session::Session;
 use crate::session::error::SessionError;
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::wire::Channel;
-use crate::worker::{Listeners, WorkerError};
+use crate::worker::WorkerError;
 
 /// Pause after a failed `accept` (out of descriptors, say), so as not to spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);

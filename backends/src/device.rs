@@ -8,9 +8,10 @@ use virtio_queue::QueueT;
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::listeners::Listeners;
 use crate::shutdown::ShutdownHandle;
 use crate::vring::ReadyRing;
-use crate::worker::{Listeners, Pool, WorkerError};
+use crate::worker::{Pool, WorkerError};
 
 /// Guest memory as every ring and the backend see it: replaced as a whole, at once for all.
 pub type SharedMemory<B> = GuestMemoryAtomic<GuestMemoryMmap<B>>;

@@ -27,6 +27,7 @@ pub mod device;
 mod fd;
 pub mod iovec;
 pub mod listener;
+pub mod listeners;
 pub mod memory;
 pub mod net;
 pub mod pump;

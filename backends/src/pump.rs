@@ -19,9 +19,9 @@ use vmm_sys_util::event::{
 use crate::chain::{Chain, ChainError};
 use crate::device::SharedMemory;
 use crate::iovec::IoVecBuf;
+use crate::listeners::Listeners;
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
-use crate::worker::Listeners;
 
 /// How long a worker stays with a ring before it looks at anything else.
 const TURN: Duration = Duration::from_millis(50);

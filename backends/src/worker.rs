@@ -11,9 +11,9 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use crate::listeners::Listeners;
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::warn_limited;
@@ -63,60 +64,6 @@ pub enum WorkerError {
 
 type Job<T> = Box<dyn FnOnce(&mut Core<T>) + Send>;
 
-/// File descriptors that a backend wants to hear about in `handle_event`, one set per worker.
-#[derive(Debug, Clone)]
-pub struct Listeners {
-    epoll: Arc<Epoll>,
-    fds: Arc<Mutex<Vec<(u16, RawFd)>>>,
-    first: u16,
-}
-
-impl Listeners {
-    /// The smallest `event` that may be registered: those below it belong to rings and to the
-    /// stock daemon's exit event, whose numbering backends know.
-    pub fn first_event(&self) -> u16 {
-        self.first
-    }
-
-    /// Calls `handle_event` with `event` whenever `fd` shows `set`. The caller keeps `fd` open
-    /// until [`Listeners::unregister`].
-    pub fn register(&self, fd: RawFd, set: EventSet, event: u16) -> io::Result<()> {
-        if event < self.first {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "event {event} is reserved; the first free one is {}",
-                    self.first
-                ),
-            ));
-        }
-        let mut fds = self.lock();
-        self.epoll.ctl(
-            ControlOperation::Add,
-            fd,
-            EpollEvent::new(set, u64::from(event)),
-        )?;
-        fds.push((event, fd));
-        Ok(())
-    }
-
-    /// Undoes [`Listeners::register`].
-    pub fn unregister(&self, event: u16) -> io::Result<()> {
-        let mut fds = self.lock();
-        let at = fds
-            .iter()
-            .position(|&(e, _)| e == event)
-            .ok_or(io::ErrorKind::NotFound)?;
-        let (_, fd) = fds.swap_remove(at);
-        self.epoll
-            .ctl(ControlOperation::Delete, fd, EpollEvent::default())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(u16, RawFd)>> {
-        self.fds.lock().unwrap_or_else(|e| e.into_inner())
-    }
-}
-
 /// What one worker thread owns.
 pub struct Core<T: VhostUserBackend> {
     id: usize,
@@ -128,6 +75,7 @@ pub struct Core<T: VhostUserBackend> {
     errs: Vec<Option<File>>,
     /// Rings to process once though nobody has kicked them.
     pending: Vec<usize>,
+    epoll: Arc<Epoll>,
     listeners: Listeners,
     wake: EventConsumer,
     jobs: mpsc::Receiver<Job<T>>,
@@ -141,7 +89,7 @@ impl<T: VhostUserBackend> Core<T> {
     /// kicked before anybody listened.
     fn start(&mut self, ring: usize, kick: File) -> io::Result<()> {
         self.stop(ring);
-        self.listeners.epoll.ctl(
+        self.epoll.ctl(
             ControlOperation::Add,
             kick.as_raw_fd(),
             EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, ring as u64),
@@ -156,7 +104,7 @@ impl<T: VhostUserBackend> Core<T> {
         self.pending.retain(|&r| r != ring);
         if let Some(kick) = self.kicks[ring].take() {
             // Closing the descriptor would not do: the frontend holds the same open file.
-            let _ = self.listeners.epoll.ctl(
+            let _ = self.epoll.ctl(
                 ControlOperation::Delete,
                 kick.as_raw_fd(),
                 EpollEvent::default(),
@@ -167,7 +115,7 @@ impl<T: VhostUserBackend> Core<T> {
     fn run(mut self) {
         let mut events = [EpollEvent::default(); BATCH];
         while self.running {
-            let count = match self.listeners.epoll.wait(-1, &mut events) {
+            let count = match self.epoll.wait(-1, &mut events) {
                 Ok(count) => count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => {
@@ -397,11 +345,8 @@ where
     if let Some(consumer) = &exit_consumer {
         watch(consumer.as_raw_fd(), BACKEND_EXIT)?;
     }
-    let listeners = Listeners {
-        epoll,
-        fds: Arc::default(),
-        first: u16::try_from(queues + 1).map_err(io::Error::other)?,
-    };
+    let first = u16::try_from(queues + 1).map_err(io::Error::other)?;
+    let listeners = Listeners::new(Arc::clone(&epoll), first);
     let (sender, jobs) = mpsc::channel();
     let core = Core {
         id,
@@ -410,6 +355,7 @@ where
         errs: vrings.iter().map(|_| None).collect(),
         vrings,
         pending: Vec::new(),
+        epoll,
         listeners: listeners.clone(),
         wake: consumer,
         jobs,

@@ -6,6 +6,7 @@ mod common;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -97,10 +98,12 @@ fn help_and_bad_usage() {
         assert_eq!(help.status.code(), Some(0));
         let text = String::from_utf8(help.stdout).unwrap();
         assert!(text.contains("--socket <PATH>"), "{text}");
+        assert!(text.contains("--fd <FD>"), "{text}");
         assert_eq!(run(program, &[]).status.code(), Some(2));
         assert_eq!(run(program, &["--nonsense"]).status.code(), Some(2));
     }
     for extra in [
+        ["--fd", "3"],
         ["--queues", "0"],
         ["--queues", "65"],
         ["--serial", "123456789012345678901"],
@@ -194,6 +197,34 @@ fn a_live_socket_is_not_stolen_and_a_dead_one_is_replaced() {
     let third = Blk::start(&image, &socket);
     Driver::connect(&socket, 1, 0).start();
     assert_eq!(third.signal(libc::SIGTERM).0, Some(0));
+}
+
+#[test]
+fn an_inherited_socket_is_served_once() {
+    let (_dir, image, _) = scratch();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    // Unlike what std opens, a duplicate made by dup() is inherited.
+    // SAFETY: takes no pointer; `theirs` is open.
+    let fd = unsafe { libc::dup(theirs.as_raw_fd()) };
+    let mut child = Command::new(BLK)
+        .arg("--path")
+        .arg(&image)
+        .args(["--fd", &fd.to_string()])
+        .spawn()
+        .unwrap();
+    // SAFETY: `fd` was made above and belongs to nobody else.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    drop(theirs);
+    let mut driver = Driver::over(ours, 1, 0);
+    driver.start();
+    assert_eq!(driver.frontend.get_vring_base(0).unwrap(), 0);
+    drop(driver);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    for wrong in ["999", "2"] {
+        let args = ["--path", image.to_str().unwrap(), "--fd", wrong];
+        let code = run(BLK, &args).status.code();
+        assert_eq!(code, Some(if wrong == "2" { 2 } else { 1 }));
+    }
 }
 
 #[test]

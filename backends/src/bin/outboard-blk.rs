@@ -10,13 +10,12 @@ use backends::blk::image::Image;
 use backends::blk::request::{Disk, ID_SIZE};
 use backends::cli::{self, SocketArgs};
 use backends::daemon::Daemon;
-use backends::listener::Listener;
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
 /// Serve a disk image or block device to a virtual machine over vhost-user.
 ///
-/// Serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
+/// With --socket it serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-blk", version)]
 struct Cli {
@@ -74,7 +73,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     );
     let disk = Disk::new(image, &cli.serial());
     let backend = Arc::new(BlkBackend::new(disk, cli.queues).context("cannot create eventfds")?);
-    let listener = Listener::bind(&cli.socket.socket)?;
+    let meeting = cli.socket.open()?;
     let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;
     for id in 0..usize::from(cli.queues) {
         let listeners = daemon.listeners(id).context("a queue has no worker")?;
@@ -82,5 +81,5 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             .attach(id, &listeners)
             .context("cannot watch an eventfd")?;
     }
-    Ok(daemon.serve(&listener)?)
+    Ok(meeting.serve(&mut daemon)?)
 }

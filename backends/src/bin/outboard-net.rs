@@ -6,7 +6,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
 use backends::daemon::Daemon;
-use backends::listener::Listener;
 use backends::net::backend::NetBackend;
 use backends::net::config::{MIN_MTU, MacAddress, NetConfig};
 use backends::net::tap::{Tap, TapName};
@@ -15,7 +14,7 @@ use clap::Parser;
 
 /// Connect a virtual machine to the network over vhost-user.
 ///
-/// Serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
+/// With --socket it serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-net", version)]
 struct Cli {
@@ -50,7 +49,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         },
         mtu: cli.mtu,
     };
-    let listener = Listener::bind(&cli.socket.socket)?;
+    let meeting = cli.socket.open()?;
     let tap = open_tap(cli)?;
     tracing::info!(tap = %tap.name(), mac = %config.mac, mtu = config.mtu, "serving an interface");
     let backend = NetBackend::new(tap, config).context("the tap takes no packet headers")?;
@@ -59,7 +58,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let rx = daemon.listeners(0).context("no worker receives")?;
     let tx = daemon.listeners(1).context("no worker transmits")?;
     backend.attach([&rx, &tx]).context("cannot watch the tap")?;
-    Ok(daemon.serve(&listener)?)
+    Ok(meeting.serve(&mut daemon)?)
 }
 
 /// Attaches to the tap. What an unprivileged user cannot set may have been set for him.

@@ -14,10 +14,10 @@ use vmm_sys_util::epoll::EventSet;
 use super::request::Disk;
 use super::{MAX_QUEUE_SIZE, config};
 use crate::device::SharedMemory;
+use crate::listeners::Listeners;
 use crate::pump::{Pump, Scratch, Served};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
-use crate::worker::Listeners;
 
 static LOG: RateLimit = RateLimit::for_logs();
 

@@ -20,10 +20,10 @@ use super::config::NetConfig;
 use super::link::Link;
 use super::packet::{self, HEADER_SIZE, LEGACY_HEADER_SIZE, PacketError, Received};
 use crate::device::SharedMemory;
+use crate::listeners::Listeners;
 use crate::pump::{Pump, Scratch, Served};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
-use crate::worker::Listeners;
 
 /// Worker and queue number of packets to the guest.
 const RX: usize = 0;

@@ -6,6 +6,7 @@
 //! vhost-user document, "Front-end message types".
 
 pub mod error;
+mod memory;
 mod rings;
 
 use std::os::fd::OwnedFd;
@@ -13,8 +14,7 @@ use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::Backend as BackendChannel;
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserConfig, VhostUserMemory, VhostUserMemoryRegion,
-    VhostUserProtocolFeatures as Protocol, VhostUserSingleMemoryRegion, VhostUserU64,
+    FrontendReq, VhostUserConfig, VhostUserProtocolFeatures as Protocol, VhostUserU64,
     VhostUserVirtioFeatures,
 };
 use vhost_user_backend::{VhostUserBackend, VringT};
@@ -27,12 +27,8 @@ use crate::memory::{MAX_SLOTS, MemoryTable};
 use crate::ratelimit::RateLimit;
 use crate::vring::RingSetup;
 use crate::warn_limited;
-use crate::wire::{Channel, IO_DEADLINE, Request, read_body};
+use crate::wire::{Channel, IO_DEADLINE, Request};
 use error::{ErrorAnswer, RequestError, SessionError, error_answer};
-
-/// Largest number of regions in SET_MEM_TABLE: as many as fit the largest payload.
-const MAX_TABLE_REGIONS: usize =
-    (crate::wire::MAX_PAYLOAD - size_of::<VhostUserMemory>()) / size_of::<VhostUserMemoryRegion>();
 
 /// End of the configuration space of any device (vhost-user document, VHOST_USER_GET_CONFIG).
 const CONFIG_SPACE_END: u32 = 4096;
@@ -240,54 +236,6 @@ where
         tracing::debug!(features = ?self.protocol, "protocol features negotiated");
         if refused != 0 {
             return Err(RequestError::Features { refused });
-        }
-        Ok(Answer::Done)
-    }
-
-    fn set_mem_table(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
-        let header: VhostUserMemory = request.body()?;
-        let count = header.num_regions as usize;
-        if count > MAX_TABLE_REGIONS {
-            return Err(crate::memory::MemoryError::TooMany(count).into());
-        }
-        let files = request.take_files(count)?;
-        let bytes = &request.payload[size_of::<VhostUserMemory>()..];
-        let size = size_of::<VhostUserMemoryRegion>();
-        let regions = (0..count)
-            .map(|i| read_body(bytes.get(i * size..).unwrap_or_default()))
-            .collect::<Result<Vec<VhostUserMemoryRegion>, _>>()?;
-        self.replace_memory(MemoryTable::map(&regions, files)?)
-    }
-
-    fn add_mem_region(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
-        let region: VhostUserSingleMemoryRegion = request.body()?;
-        let file = request.take_file()?;
-        self.replace_memory(self.memory.with_region(&region, file)?)
-    }
-
-    fn remove_mem_region(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
-        let region: VhostUserSingleMemoryRegion = request.body()?;
-        // "the back-end MAY accept messages with one file descriptor": it is closed unused.
-        request.files.clear();
-        self.replace_memory(self.memory.without_region(&region)?)
-    }
-
-    /// Puts another memory table in place. Running rings pause over the change, so that nothing
-    /// is at work in the old one when the frontend gets its answer.
-    fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
-        let memory = table.guest_memory()?;
-        let running: Vec<usize> = (0..self.rings.len())
-            .filter(|&index| self.rings[index].running)
-            .collect();
-        for &index in &running {
-            self.stop(index)?;
-        }
-        self.memory = table;
-        self.device
-            .replace_memory(memory)
-            .map_err(RequestError::Backend)?;
-        for index in 0..self.rings.len() {
-            self.start_if_ready(index)?;
         }
         Ok(Answer::Done)
     }

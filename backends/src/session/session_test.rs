@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use vhost::vhost_user::message::{
-    VhostUserVringAddr, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion, VhostUserVringAddr,
+    VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
 use super::*;
 use crate::shutdown::Shutdown;
 use crate::testing::{Events, Recorder, eventfd, memfd};
+use crate::wire::read_body;
 
 const NEED_REPLY: u32 = 0x8;
 const USER: u64 = 0x7000_0000_0000;

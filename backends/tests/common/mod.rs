@@ -255,7 +255,11 @@ pub struct Driver {
 impl Driver {
     /// Connects and negotiates everything offered except `without`.
     pub fn connect(socket: &Path, rings: usize, without: u64) -> Self {
-        let stream = UnixStream::connect(socket).unwrap();
+        Driver::over(UnixStream::connect(socket).unwrap(), rings, without)
+    }
+
+    /// The same over a connected socket.
+    pub fn over(stream: UnixStream, rings: usize, without: u64) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut frontend = Frontend::from_stream(stream, rings as u64);
         frontend.set_owner().unwrap();
