@@ -15,6 +15,9 @@
 //! * [`worker`] runs the device: one thread and one epoll instance per entry of
 //!   `queues_per_thread`.
 //!
+//! For the data path, [`pump`] takes chains from a ring in batches, [`chain`] shows a chain as bytes
+//! whatever its descriptors, and [`iovec`] hands those bytes to the kernel without a copy.
+//!
 //! Device logic lives beside it ([`blk`], [`net`]) and knows no eventfd, no socket and no thread.
 //!
 //! Protocol: the vhost-user document of the QEMU project; rings: virtio 1.3, section 2.

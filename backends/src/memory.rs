@@ -4,6 +4,10 @@
 //! [`GuestAddress`]; an address in the frontend's own address space, in which it names the parts
 //! of a ring, is a [`UserAddress`]; host addresses stay inside `vm-memory`.
 //!
+//! Regions are checked against the length of their files, because touching memory beyond the end
+//! is a SIGBUS. A frontend that truncates a file afterwards can still end this process: only its
+//! own guest is behind it. Frontends that seal their memfd cannot do so by accident.
+//!
 //! vhost-user document, "Memory region description" and SET_MEM_TABLE, ADD_MEM_REG, REM_MEM_REG.
 
 use std::fs::File;

@@ -6,11 +6,13 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use vhost_user_backend::{VringRwLock, VringT};
-use virtio_queue::QueueOwnedT;
-use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
@@ -101,7 +103,7 @@ impl Pump {
     ) -> io::Result<()> {
         let running = {
             let state = vring.get_ref();
-            state.is_enabled() && virtio_queue::QueueT::ready(state.get_queue())
+            state.is_enabled() && state.get_queue().ready()
         };
         // An event of the worker's own may come after the ring was stopped.
         let (true, Some(memory)) = (running, self.memory.as_ref().map(|m| m.memory())) else {
@@ -112,7 +114,7 @@ impl Pump {
             vring.disable_notification().map_err(io::Error::other)?;
             let pass = self.pass(vring, &memory, &mut turn, &mut serve);
             // Whatever happened, the driver hears of what was completed.
-            turn.notify(vring)?;
+            turn.notify(vring, &memory)?;
             match pass? {
                 Pass::OutOfTime => return self.again.1.notify(),
                 Pass::Waiting => return Ok(()),
@@ -145,7 +147,7 @@ impl Pump {
             match served {
                 Served::Done(len) => {
                     vring.add_used(head, len).map_err(io::Error::other)?;
-                    turn.completed_one(vring, now)?;
+                    turn.completed_one(vring, memory, now)?;
                 }
                 Served::Untouched => vring.get_mut().get_queue_mut().go_to_previous_position(),
                 Served::Wait => {
@@ -197,23 +199,47 @@ impl Turn {
     }
 
     /// Counts a chain, and tells the driver unless it has just been told of others.
-    fn completed_one(&mut self, vring: &VringRwLock, now: Instant) -> io::Result<()> {
+    fn completed_one(
+        &mut self,
+        vring: &VringRwLock,
+        memory: &GuestMemoryMmap,
+        now: Instant,
+    ) -> io::Result<()> {
         self.untold = true;
         if now.duration_since(self.told) >= NOTIFY_AFTER {
             self.told = now;
-            self.notify(vring)?;
+            self.notify(vring, memory)?;
         }
         Ok(())
     }
 
     /// Tells the driver, if there is something to tell and it wants to know.
-    fn notify(&mut self, vring: &VringRwLock) -> io::Result<()> {
+    fn notify(&mut self, vring: &VringRwLock, memory: &GuestMemoryMmap) -> io::Result<()> {
         let untold = std::mem::take(&mut self.untold);
-        if untold && vring.needs_notification().map_err(io::Error::other)? {
+        if untold && driver_wants_notification(vring, memory).map_err(io::Error::other)? {
             vring.signal_used_queue()?;
         }
         Ok(())
     }
+}
+
+/// Whether the driver wants to hear of used chains (virtio 1.3, section 2.7.7.2). The queue
+/// implementation knows of EVENT_IDX only; without it the driver may have set a flag.
+fn driver_wants_notification(
+    vring: &VringRwLock,
+    memory: &GuestMemoryMmap,
+) -> Result<bool, virtio_queue::Error> {
+    let mut state = vring.get_mut();
+    let queue = state.get_queue_mut();
+    if queue.event_idx_enabled() {
+        return queue.needs_notification(memory);
+    }
+    // The used index must be visible before the flag is read.
+    fence(Ordering::SeqCst);
+    let flags = memory
+        .load(GuestAddress(queue.avail_ring()), Ordering::Relaxed)
+        .map_err(virtio_queue::Error::GuestMemory)?;
+    Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
 }
 
 #[cfg(test)]

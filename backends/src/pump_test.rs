@@ -1,11 +1,14 @@
+use std::fs::File;
+use std::io::Read;
 use std::time::Duration;
 
 use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic};
+use vm_memory::GuestMemoryAtomic;
 
 use super::*;
+use crate::testing::eventfd;
 
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
@@ -138,4 +141,31 @@ fn stopped_rings_and_impossible_indices_are_left_alone() {
     let mut bench = Bench::new(SIZE + 1);
     assert!(bench.pump.run(&bench.vring, never).is_err());
     assert_eq!(bench.used(), 0);
+}
+
+/// Runs one chain through a ring and says how often the driver was notified.
+fn notifications(flags: u16, used_event: Option<u16>) -> u64 {
+    let mut bench = Bench::new(1);
+    let call = eventfd();
+    bench.vring.set_call(Some(call.try_clone().unwrap()));
+    bench.vring.set_queue_event_idx(used_event.is_some());
+    bench.put(AVAIL, flags);
+    bench.put(AVAIL + 4 + 2 * u64::from(SIZE), used_event.unwrap_or(0));
+    let serve = |_: &GuestMemoryMmap, _: &mut Scratch| Served::Done(0);
+    bench.pump.run(&bench.vring, serve).unwrap();
+    // A run without work has nothing to tell.
+    bench.pump.run(&bench.vring, serve).unwrap();
+    let mut count = [0; 8];
+    let read = (&call as &File).read_exact(&mut count);
+    read.map_or(0, |()| u64::from_ne_bytes(count))
+}
+
+#[test]
+fn a_driver_is_notified_when_it_wants_to_be() {
+    assert_eq!(notifications(0, None), 1);
+    assert_eq!(notifications(VRING_AVAIL_F_NO_INTERRUPT as u16, None), 0);
+    assert_eq!(notifications(0, Some(0)), 1);
+    assert_eq!(notifications(0, Some(1)), 0);
+    // With EVENT_IDX the flag means nothing.
+    assert_eq!(notifications(VRING_AVAIL_F_NO_INTERRUPT as u16, Some(0)), 1);
 }

@@ -15,6 +15,8 @@ use thiserror::Error;
 
 use super::link::Link;
 
+const NO_OFFLOADS: libc::c_ulong = 0;
+
 const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Why a tap cannot be used. The user's doing, or the host's.
@@ -150,7 +152,7 @@ impl Tap {
     /// Asks the kernel for whole packets with complete checksums only.
     fn clear_offloads(&self) -> io::Result<()> {
         // SAFETY: TUNSETOFFLOAD takes its flags by value.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, 0) })
+        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, NO_OFFLOADS) })
     }
 }
 
