@@ -74,12 +74,26 @@ impl<'t> Client<'t> {
     }
 
     /// The socket is ready for something: sends, then reads once and answers.
-    pub fn on_ready(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+    /// False when there was nothing to read, or no room for answers.
+    pub fn on_ready(&mut self, session: &mut Session<'t>) -> Result<bool, Leave> {
         self.send()?;
         self.use_input(session)?;
-        if !self.is_blocked() {
-            self.receive()?;
-            self.use_input(session)?;
+        if self.is_blocked() {
+            return Ok(false);
+        }
+        let received = self.receive()?;
+        self.use_input(session)?;
+        Ok(received)
+    }
+
+    /// Reads up to the end of what has been sent, to see whether the client is
+    /// gone. The end of a connection comes behind all of its data, of which the
+    /// system keeps a few hundred kilobytes.
+    pub fn check(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        for _ in 0..16 {
+            if !self.on_ready(session)? {
+                break;
+            }
         }
         Ok(())
     }
@@ -223,16 +237,16 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Reads once; the rest is reported again.
-    fn receive(&mut self) -> Result<(), Leave> {
+    /// Reads once; the rest is reported again. False when there was nothing.
+    fn receive(&mut self) -> Result<bool, Leave> {
         self.input.resize(BUFFER_SIZE, 0);
         self.used = 0;
         let result = self.stream.read(&mut self.input);
         self.input.truncate(*result.as_ref().unwrap_or(&0));
         match result {
             Ok(0) => Err(Leave::Closed),
-            Ok(_) => Ok(()),
-            Err(error) if is_transient(&error) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if is_transient(&error) => Ok(false),
             Err(_) => Err(Leave::Closed),
         }
     }

@@ -142,7 +142,7 @@ impl<'a, 't> Server<'a, 't> {
         match ready.token {
             LISTENER => self.accept(),
             TARGET => self.on_event(),
-            CLIENT => self.on_client(),
+            CLIENT => self.with_client(|client, session| client.on_ready(session).map(drop)),
             token => {
                 self.refused.on_ready(token);
                 Ok(())
@@ -155,7 +155,7 @@ impl<'a, 't> Server<'a, 't> {
             return Ok(());
         };
         // One that has just gone may not be known to be.
-        self.on_client()?;
+        self.with_client(|client, session| client.check(session))?;
         if self.client.is_some() {
             return self.refuse(stream).map_err(ServeError::Wait);
         }
@@ -191,12 +191,15 @@ impl<'a, 't> Server<'a, 't> {
         }
     }
 
-    fn on_client(&mut self) -> Result<(), ServeError> {
+    fn with_client(
+        &mut self,
+        act: impl FnOnce(&mut Client<'t>, &mut Session<'t>) -> Result<(), Leave>,
+    ) -> Result<(), ServeError> {
         let Some(client) = &mut self.client else {
             return Ok(());
         };
         let attached = client.is_attached();
-        let result = client.on_ready(&mut self.session);
+        let result = act(client, &mut self.session);
         if !attached && client.is_attached() {
             tracing::info!("gdb attached");
         }

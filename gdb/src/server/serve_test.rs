@@ -149,8 +149,10 @@ fn a_client_that_follows_at_once_is_not_refused() {
     let guest = Guest::start(LOOP, &[0x1000]);
     for n in 0..200 {
         let mut rsp = guest.attach();
-        if n % 2 == 0 {
-            rsp.send("vCont;c");
+        match n % 3 {
+            0 => rsp.send("vCont;c"),
+            1 => rsp.send_raw(&b"\x03".repeat(100)),
+            _ => {}
         }
     }
 }

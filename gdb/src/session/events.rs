@@ -1,5 +1,6 @@
 //! What the guest's events mean for gdb.
 
+use super::int3::{Met, Unserved};
 use super::resume::Action;
 use super::run::Alone;
 use super::{Reason, Session, Stop};
@@ -13,10 +14,8 @@ enum Verdict {
     Report(Reason),
     /// It goes on as before.
     GoOn,
-    /// It goes on past an int3 that gdb planted for another virtual address.
-    Leave,
-    /// It goes on with the exception of its own int3.
-    Inject,
+    /// It goes on past an int3 that is not for gdb.
+    Pass(Unserved),
 }
 
 impl Session<'_> {
@@ -130,20 +129,19 @@ impl Session<'_> {
         }
     }
 
-    /// Judges the events of one pause. With `interrupted` gdb gets a stop of that
-    /// vCPU, else the first that an event gives, else the run goes on.
+    /// Judges the events of one pause: gdb gets a stop of the `interrupted` vCPU,
+    /// or of one that an event makes, or the run goes on.
     fn judge_all(&mut self, events: Vec<Event>, interrupted: Option<VcpuId>) {
         let mut alone = self.end_alone();
-        let mut stop = interrupted.map(|vcpu| Stop::At(vcpu, Reason::Interrupt));
-        let mut hits = Vec::new();
-        let mut injections = Vec::new();
+        let mut found = Vec::new();
+        let mut reset = false;
         for event in events {
             let (vcpu, reason) = match event {
                 Event::Exited(status) => return self.on_exit(status),
                 Event::Reset => {
                     self.on_reset();
-                    alone = None;
-                    stop.get_or_insert(Stop::At(VcpuId(0), Reason::Reset));
+                    (alone, reset) = (None, true);
+                    found.clear();
                     continue;
                 }
                 Event::Stopped(vcpu, _) if vcpu.0 >= self.machine.vcpu_count() => continue,
@@ -154,54 +152,50 @@ impl Session<'_> {
                 // It has left its breakpoint, whatever else it met.
                 alone = None;
                 self.reported[vcpu.0] = None;
+                self.unserved[vcpu.0] = None;
             }
             match verdict {
-                Verdict::Report(reason) if stop.is_none() => stop = Some(Stop::At(vcpu, reason)),
-                Verdict::Report(reason @ (Reason::Watch { .. } | Reason::Crash)) => {
-                    self.pending[vcpu.0] = Some(reason);
-                }
-                Verdict::Report(_) => hits.push(vcpu),
+                Verdict::Report(reason) => found.push((vcpu, reason)),
+                Verdict::Pass(int3) => self.unserved[vcpu.0] = Some(int3),
                 Verdict::GoOn => {}
-                Verdict::Leave => self.leave(vcpu),
-                Verdict::Inject => injections.push(vcpu),
             }
         }
-        if let Some(alone) = alone {
-            self.leave(alone.vcpu);
+        if let (Some(alone), Some(run)) = (alone, &mut self.run) {
+            run.leaving.insert(alone.vcpu);
         }
-        match stop {
-            Some(stop) => self.finish_with(stop, &hits),
-            None => self.go_on_with(&injections),
-        }
-    }
-
-    fn leave(&mut self, vcpu: VcpuId) {
-        if let Some(run) = &mut self.run {
-            run.leaving.insert(vcpu);
-        }
-    }
-
-    fn finish_with(&mut self, stop: Stop, hits: &[VcpuId]) {
-        let vcpu = match stop {
-            Stop::At(vcpu, _) => Some(vcpu),
-            Stop::Exited(_) => None,
-        };
-        self.finish(stop);
-        // gdb is told of an interrupt where the vCPU has met a breakpoint: that
-        // breakpoint is still to be reported.
-        if let Some(vcpu) = vcpu.filter(|vcpu| hits.contains(vcpu)) {
-            self.reported[vcpu.0] = None;
+        if let Some(vcpu) = interrupted {
+            self.finish_one(found, (vcpu, Reason::Interrupt));
+        } else if reset {
+            self.finish_one(found, (VcpuId(0), Reason::Reset));
+        } else if let Some(fairest) = self.fairest(&found) {
+            self.finish_one(found, fairest);
+        } else {
+            self.go_on();
         }
     }
 
-    fn go_on_with(&mut self, injections: &[VcpuId]) {
-        for &vcpu in injections {
-            if let Err(error) = self.machine.inject_int3(vcpu) {
-                let error = super::chain(&error);
-                return self.refuse(format!("{vcpu} cannot take its own int3: {error}"));
+    /// The vCPU that has waited longest to be reported; the first of equals.
+    fn fairest(&self, found: &[(VcpuId, Reason)]) -> Option<(VcpuId, Reason)> {
+        let waited = |(vcpu, _): &&(VcpuId, Reason)| std::cmp::Reverse(self.missed[vcpu.0]);
+        found.iter().min_by_key(waited).copied()
+    }
+
+    /// Ends the run with one stop, and keeps of the others what must be kept.
+    fn finish_one(&mut self, found: Vec<(VcpuId, Reason)>, chosen: (VcpuId, Reason)) {
+        self.finish(Stop::At(chosen.0, chosen.1));
+        self.missed[chosen.0.0] = 0;
+        for (vcpu, reason) in found.into_iter().filter(|other| *other != chosen) {
+            let missed = &mut self.missed[vcpu.0];
+            *missed = missed.saturating_add(1);
+            if matches!(reason, Reason::Watch { .. } | Reason::Crash) {
+                self.pending[vcpu.0] = Some(reason);
+            }
+            if vcpu == chosen.0 {
+                // gdb is told of an interrupt where this vCPU has met a breakpoint:
+                // that is still to be reported.
+                self.reported[vcpu.0] = None;
             }
         }
-        self.go_on();
     }
 
     fn judge(&mut self, vcpu: VcpuId, reason: StopReason, alone: Option<&Alone>) -> Verdict {
@@ -230,25 +224,11 @@ impl Session<'_> {
     }
 
     fn judge_int3(&self, vcpu: VcpuId, alone: Option<&Alone>) -> Verdict {
-        let Ok(registers) = self.machine.registers(vcpu) else {
-            return Verdict::GoOn;
-        };
-        // Nothing of ours was there: gdb planted over an int3 of the guest's.
-        let was_lifted = |alone: &&Alone| alone.vcpu == vcpu && alone.rip == registers.rip;
-        if alone.filter(was_lifted).is_some() {
-            return Verdict::Inject;
-        }
-        let addr = registers.linear_rip();
-        let Ok(translation) = self.machine.translate(vcpu, addr) else {
-            return Verdict::Inject;
-        };
-        let planted = &self.breakpoints.planted;
-        if planted.is_held_by(translation.phys, addr) {
-            Verdict::Report(Reason::Software)
-        } else if planted.contains(translation.phys) {
-            Verdict::Leave
-        } else {
-            Verdict::Inject
+        let lifted = alone.is_some_and(|alone| alone.vcpu == vcpu);
+        match self.met_int3(vcpu, lifted) {
+            Met::Ours => Verdict::Report(Reason::Software),
+            Met::Foreign(int3) => Verdict::Pass(int3),
+            Met::Nothing => Verdict::GoOn,
         }
     }
 

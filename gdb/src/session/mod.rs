@@ -8,13 +8,16 @@
 //! # All-stop
 //!
 //! gdb sees a stopped guest or a running one, nothing between. Several vCPUs may
-//! have stopped by the time all are paused, and gdb is told of one. What becomes
-//! of the others:
+//! have stopped by the time all are paused, and gdb is told of one: of the vCPU
+//! that was passed over most often, so that none starves. What becomes of the
+//! others:
 //!
 //! - A breakpoint, either kind: nothing is remembered. The instruction has not
 //!   run, so that the vCPU meets the breakpoint again when it goes on, if it is
 //!   still there by then, and reports it then.
-//! - The guest's own int3: the same.
+//! - An int3 that is not for gdb (the guest's own, or planted for another virtual
+//!   address of the byte): kept, and dealt with at the vCPU's next resume. Left to
+//!   be met again it could starve the vCPU, were it to lose each time.
 //! - A finished single step: gdb's request ended with the stop it was told of.
 //! - A watchpoint: the access is done and will not come again, so that it is kept
 //!   and reported at the vCPU's next resume, if gdb still watches.
@@ -34,6 +37,7 @@
 
 mod base;
 mod events;
+mod int3;
 mod memory;
 mod points;
 mod resume;
@@ -49,6 +53,7 @@ use crate::breakpoints::{Breakpoints, WatchKind};
 use crate::machine::Machine;
 use crate::target::{HwBreakpoint, Resume, Target, VcpuId};
 
+use self::int3::Unserved;
 use self::resume::Request;
 use self::run::Run;
 
@@ -68,6 +73,10 @@ pub(crate) struct Session<'t> {
     reported: Vec<Option<u64>>,
     /// Stops that gdb was not told of and that will not come again.
     pending: Vec<Option<Reason>>,
+    /// How many times in a row the hit of a vCPU was passed over for another's.
+    missed: Vec<u32>,
+    /// Int3s that are not for gdb, of vCPUs that have yet to be let past them.
+    unserved: Vec<Option<Unserved>>,
     /// Why a vCPU cannot go on.
     crashes: Vec<Option<String>>,
     /// A stop that gdb must be told of next.
@@ -114,6 +123,8 @@ impl<'t> Session<'t> {
             request: Request::default(),
             reported: vec![None; count],
             pending: vec![None; count],
+            missed: vec![0; count],
+            unserved: vec![None; count],
             crashes: vec![None; count],
             stop: None,
             exited: None,
@@ -148,6 +159,7 @@ impl<'t> Session<'t> {
         self.request = Request::default();
         self.reported.fill(None);
         self.pending.fill(None);
+        self.unserved.fill(None);
         self.crashes.fill(None);
         if self.exited.is_some() {
             return;
@@ -183,13 +195,14 @@ impl<'t> Session<'t> {
         }
     }
 
+    /// Where a stopped vCPU stands.
+    fn rip(&self, vcpu: VcpuId) -> Option<u64> {
+        Some(self.machine.registers(vcpu).ok()?.rip)
+    }
+
     /// Notes that gdb knows where `vcpu` stands.
     fn mark_reported(&mut self, vcpu: VcpuId) {
-        let rip = self
-            .machine
-            .registers(vcpu)
-            .ok()
-            .map(|registers| registers.rip);
+        let rip = self.rip(vcpu);
         if let Some(reported) = self.reported.get_mut(vcpu.0) {
             *reported = rip;
         }

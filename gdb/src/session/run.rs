@@ -83,6 +83,7 @@ impl Session<'_> {
     }
 
     fn advance(&mut self) -> Result<()> {
+        self.leave_aliases();
         while let Some(vcpu) = self.next_leaving() {
             if let Some(lifted) = self.lift_at(vcpu)? {
                 return self.step_alone(vcpu, lifted);
@@ -113,6 +114,7 @@ impl Session<'_> {
             return Ok(());
         };
         let actions: Vec<_> = run.actions.iter().map(Action::resume).collect();
+        self.inject_int3s()?;
         for vcpu in self
             .machine
             .vcpus()

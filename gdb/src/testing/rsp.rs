@@ -1,6 +1,7 @@
 //! A client that speaks raw packets.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -101,6 +102,14 @@ impl Rsp {
     pub fn register(&mut self, number: usize) -> u64 {
         let hex = self.ask(&format!("p{number:x}"));
         u64::from_str_radix(&hex, 16).map(u64::swap_bytes).unwrap()
+    }
+}
+
+impl Drop for Rsp {
+    /// Closing alone would not do: another test's child process has a copy of the
+    /// descriptor between its fork and its exec.
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
