@@ -118,23 +118,23 @@ impl Vcpu {
     }
 
     /// The MSRs that a reset restores: KVM's own list, less those it cannot read.
+    /// KVM stops at the first MSR that it refuses and says how far it came.
     fn all_msrs(&self, kvm: &Kvm) -> Result<Msrs, Error> {
         let list = kvm
             .get_msr_index_list()
             .map_err(failed("KVM_GET_MSR_INDEX_LIST"))?;
-        let mut entries = Vec::new();
-        for &index in list.as_slice() {
-            if let Ok(data) = self.msr(index) {
-                entries.push(kvm_msr_entry {
-                    index,
-                    data,
-                    ..Default::default()
-                });
-            }
+        let mut readable = Vec::new();
+        let mut left = list.as_slice();
+        while !left.is_empty() {
+            let mut msrs = msrs_of(left.iter().map(|&index| (index, 0)))?;
+            let count = self
+                .fd
+                .get_msrs(&mut msrs)
+                .map_err(failed("KVM_GET_MSRS"))?;
+            readable.extend_from_slice(&msrs.as_slice()[..count]);
+            left = left.get(count + 1..).unwrap_or_default();
         }
-        Msrs::from_entries(&entries)
-            .map_err(|error| io::Error::other(format!("{error:?}")))
-            .map_err(failed("building the MSR list"))
+        msrs_of(readable.iter().map(|msr| (msr.index, msr.data)))
     }
 
     /// Back to the state that [`Vcpu::save_reset_state`] saw.
@@ -160,7 +160,7 @@ impl Vcpu {
         self.fd
             .set_debug_regs(&state.debug)
             .map_err(failed("KVM_SET_DEBUGREGS"))?;
-        self.set_msrs_leniently(state.msrs.as_slice());
+        self.set_msrs_leniently(state.msrs.as_slice())?;
         self.fd
             .set_lapic(&state.lapic)
             .map_err(failed("KVM_SET_LAPIC"))?;
@@ -174,47 +174,35 @@ impl Vcpu {
 
     /// KVM lists some MSRs that it reads but does not let anybody write: they
     /// never change, so a refused write loses nothing.
-    fn set_msrs_leniently(&self, msrs: &[kvm_msr_entry]) {
-        for msr in msrs {
-            if let Ok(one) = Msrs::from_entries(&[*msr])
-                && !matches!(self.fd.set_msrs(&one), Ok(1))
-            {
-                tracing::trace!("MSR {:#x} is not writable", msr.index);
-            }
+    fn set_msrs_leniently(&self, msrs: &[kvm_msr_entry]) -> Result<(), Error> {
+        let mut left = msrs;
+        while !left.is_empty() {
+            let msrs = msrs_of(left.iter().map(|msr| (msr.index, msr.data)))?;
+            let count = self.fd.set_msrs(&msrs).map_err(failed("KVM_SET_MSRS"))?;
+            left = left.get(count + 1..).unwrap_or_default();
         }
+        Ok(())
     }
 
     /// Reads one model-specific register.
     pub fn msr(&self, index: u32) -> Result<u64, Error> {
-        let refused = || Error {
-            call: "KVM_GET_MSRS",
-            source: io::Error::other(format!("MSR {index:#x} is not readable")),
-        };
-        let entry = kvm_msr_entry {
-            index,
-            ..Default::default()
-        };
-        let mut msrs = Msrs::from_entries(&[entry]).map_err(|_| refused())?;
+        let mut msrs = msrs_of([(index, 0)])?;
         match self.fd.get_msrs(&mut msrs) {
             Ok(1) => Ok(msrs.as_slice()[0].data),
-            _ => Err(refused()),
+            _ => Err(Error {
+                call: "KVM_GET_MSRS",
+                source: io::Error::other(format!("MSR {index:#x} is not readable")),
+            }),
         }
     }
 
     fn set_msr(&self, index: u32, data: u64) -> Result<(), Error> {
-        let refused = || Error {
-            call: "KVM_SET_MSRS",
-            source: io::Error::other(format!("MSR {index:#x} does not take {data:#x}")),
-        };
-        let entry = kvm_msr_entry {
-            index,
-            data,
-            ..Default::default()
-        };
-        let msrs = Msrs::from_entries(&[entry]).map_err(|_| refused())?;
-        match self.fd.set_msrs(&msrs) {
+        match self.fd.set_msrs(&msrs_of([(index, data)])?) {
             Ok(1) => Ok(()),
-            _ => Err(refused()),
+            _ => Err(Error {
+                call: "KVM_SET_MSRS",
+                source: io::Error::other(format!("MSR {index:#x} does not take {data:#x}")),
+            }),
         }
     }
 
@@ -362,6 +350,19 @@ impl Vcpu {
             .set_vcpu_events(&events)
             .map_err(failed("KVM_SET_VCPU_EVENTS"))
     }
+}
+
+/// A list for KVM_GET_MSRS and KVM_SET_MSRS from indices and values.
+fn msrs_of(msrs: impl IntoIterator<Item = (u32, u64)>) -> Result<Msrs, Error> {
+    let entry = |(index, data)| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
+    let entries: Vec<_> = msrs.into_iter().map(entry).collect();
+    Msrs::from_entries(&entries)
+        .map_err(|error| io::Error::other(format!("{error:?}")))
+        .map_err(failed("building an MSR list"))
 }
 
 fn guest_debug(control: &DebugControl, supported: u32) -> kvm_guest_debug {
