@@ -13,14 +13,21 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use crate::device::{Device, DeviceError};
 use crate::listener::Listener;
 use crate::listeners::Listeners;
+use crate::ratelimit::RateLimit;
 use crate::session::Session;
 use crate::session::error::SessionError;
 use crate::shutdown::{Shutdown, ShutdownHandle};
 use crate::wire::Channel;
 use crate::worker::WorkerError;
+use crate::{log_limited, warn_limited};
 
 /// Pause after a failed `accept` (out of descriptors, say), so as not to spin.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+// A frontend may come and go as often as it likes.
+static CONNECTED: RateLimit = RateLimit::for_logs();
+static SERVED: RateLimit = RateLimit::for_logs();
+static CLOSED: RateLimit = RateLimit::for_logs();
 
 /// The daemon cannot start or go on.
 #[derive(Debug, Error)]
@@ -94,7 +101,7 @@ where
                 }
                 Ok(None) => (),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a frontend; trying again");
+                    warn_limited!(CLOSED, %error, "cannot accept a frontend; trying again");
                     if self.wait(None, Some(ACCEPT_RETRY))? == Wake::Shutdown {
                         return Ok(());
                     }
@@ -106,7 +113,7 @@ where
     /// Serves the frontend at the other end of `stream` until it leaves or the daemon is asked
     /// to end, and puts the device back into its initial state.
     pub fn serve_stream(&mut self, stream: UnixStream) -> Result<Served, DaemonError> {
-        tracing::info!("a frontend has connected");
+        log_limited!(info, CONNECTED, "a frontend has connected");
         let mut session = Session::new(&self.device);
         let served = self.converse(stream, &mut session);
         let ended = session.end();
@@ -115,7 +122,7 @@ where
             Err(Ended::Session(SessionError::Device(e))) => return Err(e.into()),
             Err(Ended::Session(error)) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the connection had to be closed");
+                warn_limited!(CLOSED, error, "the connection had to be closed");
                 Served::Left
             }
             Ok(served) => served,
@@ -123,7 +130,7 @@ where
         if let Err(SessionError::Device(e)) = ended {
             return Err(e.into());
         }
-        tracing::info!("the frontend has been served");
+        log_limited!(info, SERVED, "the frontend has been served");
         Ok(served)
     }
 

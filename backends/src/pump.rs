@@ -45,7 +45,7 @@ pub struct Scratch {
 
 /// What a device did with a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
+pub enum Outcome {
     /// It is finished; so many bytes were written into it.
     Done(u32),
     /// Nothing was done with it; it stays available and the device has something else to try.
@@ -99,7 +99,7 @@ impl Pump {
     pub fn run(
         &mut self,
         vring: &VringRwLock,
-        mut serve: impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Served,
+        mut serve: impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Outcome,
     ) -> io::Result<()> {
         let running = {
             let state = vring.get_ref();
@@ -132,7 +132,7 @@ impl Pump {
         vring: &VringRwLock,
         memory: &GuestMemoryMmap,
         turn: &mut Turn,
-        serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Served,
+        serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Outcome,
     ) -> io::Result<Pass> {
         while let Some((head, chain)) = self.next(vring, memory)? {
             let served = match chain {
@@ -140,17 +140,17 @@ impl Pump {
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     warn_limited!(LOG, head, error, "dropped a malformed chain of the driver");
-                    Served::Done(0)
+                    Outcome::Done(0)
                 }
             };
             let now = Instant::now();
             match served {
-                Served::Done(len) => {
+                Outcome::Done(len) => {
                     vring.add_used(head, len).map_err(io::Error::other)?;
                     turn.completed_one(vring, memory, now)?;
                 }
-                Served::Untouched => vring.get_mut().get_queue_mut().go_to_previous_position(),
-                Served::Wait => {
+                Outcome::Untouched => vring.get_mut().get_queue_mut().go_to_previous_position(),
+                Outcome::Wait => {
                     vring.get_mut().get_queue_mut().go_to_previous_position();
                     return Ok(Pass::Waiting);
                 }

@@ -73,7 +73,7 @@ fn a_ring_is_drained_once() {
         let mut served = 0;
         let serve = |_: &GuestMemoryMmap, scratch: &mut Scratch| {
             served += 1;
-            Served::Done(scratch.chain.writable.len() as u32)
+            Outcome::Done(scratch.chain.writable.len() as u32)
         };
         bench.pump.run(&bench.vring, serve).unwrap();
         assert_eq!(served, expected);
@@ -89,7 +89,7 @@ fn a_turn_ends_though_the_ring_does_not() {
         // A device that takes longer over one request than a turn may last.
         let serve = |_: &GuestMemoryMmap, _: &mut Scratch| {
             std::thread::sleep(TURN + Duration::from_millis(1));
-            Served::Done(0)
+            Outcome::Done(0)
         };
         bench.pump.run(&bench.vring, serve).unwrap();
         assert_eq!(bench.used(), expected);
@@ -100,14 +100,14 @@ fn a_turn_ends_though_the_ring_does_not() {
 #[test]
 fn a_chain_that_waits_stays_available() {
     let mut bench = Bench::new(2);
-    for answer in [Served::Wait, Served::Done(0)] {
+    for answer in [Outcome::Wait, Outcome::Done(0)] {
         let mut served = 0;
         let serve = |_: &GuestMemoryMmap, _: &mut Scratch| {
             served += 1;
             answer
         };
         bench.pump.run(&bench.vring, serve).unwrap();
-        assert_eq!(served, if answer == Served::Wait { 1 } else { 2 });
+        assert_eq!(served, if answer == Outcome::Wait { 1 } else { 2 });
     }
     assert_eq!(bench.used(), 2);
 }
@@ -119,9 +119,9 @@ fn an_untouched_chain_is_offered_again() {
     let serve = |_: &GuestMemoryMmap, _: &mut Scratch| {
         tries += 1;
         if tries < 4 {
-            Served::Untouched
+            Outcome::Untouched
         } else {
-            Served::Done(0)
+            Outcome::Done(0)
         }
     };
     bench.pump.run(&bench.vring, serve).unwrap();
@@ -130,7 +130,7 @@ fn an_untouched_chain_is_offered_again() {
 
 #[test]
 fn stopped_rings_and_impossible_indices_are_left_alone() {
-    let never = |_: &GuestMemoryMmap, _: &mut Scratch| -> Served { panic!("served") };
+    let never = |_: &GuestMemoryMmap, _: &mut Scratch| -> Outcome { panic!("served") };
     let mut bench = Bench::new(1);
     bench.vring.set_enabled(false);
     bench.pump.run(&bench.vring, never).unwrap();
@@ -151,7 +151,7 @@ fn notifications(flags: u16, used_event: Option<u16>) -> u64 {
     bench.vring.set_queue_event_idx(used_event.is_some());
     bench.put(AVAIL, flags);
     bench.put(AVAIL + 4 + 2 * u64::from(SIZE), used_event.unwrap_or(0));
-    let serve = |_: &GuestMemoryMmap, _: &mut Scratch| Served::Done(0);
+    let serve = |_: &GuestMemoryMmap, _: &mut Scratch| Outcome::Done(0);
     bench.pump.run(&bench.vring, serve).unwrap();
     // A run without work has nothing to tell.
     bench.pump.run(&bench.vring, serve).unwrap();

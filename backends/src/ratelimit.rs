@@ -63,18 +63,25 @@ impl RateLimit {
     }
 }
 
+/// Logs at a level unless a [`RateLimit`] is exhausted:
+/// `log_limited!(info, limit, field = value, "message")`.
+#[macro_export]
+macro_rules! log_limited {
+    ($level:ident, $limit:expr, $($arg:tt)+) => {
+        if let Some(suppressed) = $limit.allow() {
+            if suppressed > 0 {
+                ::tracing::$level!(suppressed, "earlier messages of this kind were suppressed");
+            }
+            ::tracing::$level!($($arg)+);
+        }
+    };
+}
+
 /// Logs a warning unless its [`RateLimit`] is exhausted:
 /// `warn_limited!(limit, field = value, "message")`.
 #[macro_export]
 macro_rules! warn_limited {
-    ($limit:expr, $($arg:tt)+) => {
-        if let Some(suppressed) = $limit.allow() {
-            if suppressed > 0 {
-                ::tracing::warn!(suppressed, "earlier messages of this kind were suppressed");
-            }
-            ::tracing::warn!($($arg)+);
-        }
-    };
+    ($($arg:tt)+) => { $crate::log_limited!(warn, $($arg)+) };
 }
 
 #[cfg(test)]

@@ -24,8 +24,9 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 /// Size of the message header in bytes.
 pub const HEADER_SIZE: usize = 12;
 
-/// Largest payload accepted, in bytes. The largest defined one is a configuration space access.
-pub const MAX_PAYLOAD: usize = 4096;
+/// Largest payload accepted, in bytes: an access to a whole configuration space of 4096 bytes,
+/// behind its own header of 12.
+pub const MAX_PAYLOAD: usize = 12 + 4096;
 
 /// The kernel's own limit of file descriptors in one message (`SCM_MAX_FD`). Offering room for
 /// all of them means that a flood is received, counted and closed, never truncated.

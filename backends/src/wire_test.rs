@@ -106,7 +106,7 @@ fn other_versions_and_oversized_payloads_end_the_connection() {
     far.write_all(&header).unwrap();
     assert!(matches!(
         channel.receive(),
-        Err(WireError::Oversized { size: 4097 })
+        Err(WireError::Oversized { size: 4109 })
     ));
 }
 

@@ -15,7 +15,7 @@ use super::request::Disk;
 use super::{MAX_QUEUE_SIZE, config};
 use crate::device::SharedMemory;
 use crate::listeners::Listeners;
-use crate::pump::{Pump, Scratch, Served};
+use crate::pump::{Outcome, Pump, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 
@@ -57,7 +57,7 @@ impl BlkBackend {
         Ok(pump.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    fn serve(&self, memory: &GuestMemoryMmap, features: u64, scratch: &mut Scratch) -> Served {
+    fn serve(&self, memory: &GuestMemoryMmap, features: u64, scratch: &mut Scratch) -> Outcome {
         let result = self
             .disk
             .process(memory, &scratch.chain, features, &mut scratch.room);
@@ -67,12 +67,12 @@ impl BlkBackend {
                     let error: &dyn std::error::Error = error;
                     warn_limited!(LOG, error, "a request failed");
                 }
-                Served::Done(completed.used)
+                Outcome::Done(completed.used)
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 warn_limited!(LOG, error, "dropped a request of the driver");
-                Served::Done(0)
+                Outcome::Done(0)
             }
         }
     }

@@ -21,7 +21,7 @@ use super::link::Link;
 use super::packet::{self, HEADER_SIZE, LEGACY_HEADER_SIZE, PacketError, Received};
 use crate::device::SharedMemory;
 use crate::listeners::Listeners;
-use crate::pump::{Pump, Scratch, Served};
+use crate::pump::{Outcome, Pump, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 
@@ -74,11 +74,11 @@ impl<L: Link> NetBackend<L> {
         Ok(pump.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    fn receive(&self, memory: &GuestMemoryMmap, header: usize, scratch: &mut Scratch) -> Served {
+    fn receive(&self, memory: &GuestMemoryMmap, header: usize, scratch: &mut Scratch) -> Outcome {
         let Scratch { chain, room } = scratch;
         match packet::receive(&self.link, memory, chain, header, room) {
-            Ok(Received::Packet(len)) => Served::Done(len),
-            Ok(Received::Nothing) => Served::Wait,
+            Ok(Received::Packet(len)) => Outcome::Done(len),
+            Ok(Received::Nothing) => Outcome::Wait,
             Ok(Received::TooLong) => {
                 warn_limited!(
                     LOG,
@@ -86,27 +86,27 @@ impl<L: Link> NetBackend<L> {
                     "dropped a packet that is longer than the guest's buffer; \
                      the host's MTU must not exceed the guest's"
                 );
-                Served::Untouched
+                Outcome::Untouched
             }
             Err(PacketError::Link(error)) => {
                 warn_limited!(LOG, %error, "the link cannot be read");
-                Served::Wait
+                Outcome::Wait
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 warn_limited!(LOG, error, "dropped a receive buffer of the driver");
-                Served::Done(0)
+                Outcome::Done(0)
             }
         }
     }
 
-    fn transmit(&self, memory: &GuestMemoryMmap, header: usize, scratch: &mut Scratch) -> Served {
+    fn transmit(&self, memory: &GuestMemoryMmap, header: usize, scratch: &mut Scratch) -> Outcome {
         let Scratch { chain, room } = scratch;
         if let Err(error) = packet::transmit(&self.link, memory, chain, header, room) {
             let error: &dyn std::error::Error = &error;
             warn_limited!(LOG, error, "dropped a packet of the guest");
         }
-        Served::Done(0)
+        Outcome::Done(0)
     }
 }
 

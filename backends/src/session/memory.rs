@@ -55,19 +55,12 @@ where
     /// is at work in the old one when the frontend gets its answer.
     fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
         let memory = table.guest_memory()?;
-        let running: Vec<usize> = (0..self.rings.len())
-            .filter(|&index| self.rings[index].running)
-            .collect();
-        for &index in &running {
-            self.stop(index)?;
-        }
+        self.every_ring(Self::stop)?;
         self.memory = table;
         self.device
             .replace_memory(memory)
             .map_err(RequestError::Backend)?;
-        for index in 0..self.rings.len() {
-            self.start_if_ready(index)?;
-        }
+        self.every_ring(Self::start_if_ready)?;
         Ok(Answer::Done)
     }
 }

@@ -33,6 +33,8 @@ use error::{ErrorAnswer, RequestError, SessionError, error_answer};
 /// End of the configuration space of any device (vhost-user document, VHOST_USER_GET_CONFIG).
 const CONFIG_SPACE_END: u32 = 4096;
 
+static LOG: RateLimit = RateLimit::for_logs();
+
 /// The answer to a request that was served.
 enum Answer {
     /// An acknowledgement, if the frontend asked for one.
@@ -64,7 +66,6 @@ pub struct Session<'d, T: VhostUserBackend> {
     status: u8,
     /// Kept open for a device that does not care: to the frontend its end would be an error.
     backend_channel: Option<BackendChannel>,
-    log: RateLimit,
 }
 
 impl<'d, T> Session<'d, T>
@@ -82,7 +83,6 @@ where
             protocol: Protocol::empty(),
             status: 0,
             backend_channel: None,
-            log: RateLimit::for_logs(),
         }
     }
 
@@ -118,7 +118,7 @@ where
         error: RequestError,
     ) -> Result<(), SessionError> {
         warn_limited!(
-            self.log,
+            LOG,
             request = %name(request),
             error = &error as &dyn std::error::Error,
             "refused a request of the frontend"
@@ -218,10 +218,10 @@ where
         );
         // vhost-user document, "Ring states": without the bit there is no SET_VRING_ENABLE.
         if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
-            for index in 0..self.rings.len() {
-                self.rings[index].setup.enabled = true;
-                self.start_if_ready(index)?;
-            }
+            self.every_ring(|session, index| {
+                session.rings[index].setup.enabled = true;
+                session.start_if_ready(index)
+            })?;
         }
         Ok(Answer::Done)
     }
@@ -293,23 +293,18 @@ where
     /// RESET_DEVICE: everything about the device is forgotten; the connection, its protocol
     /// features and the memory table stay.
     fn reset_device(&mut self) -> Result<Answer, RequestError> {
-        for index in 0..self.rings.len() {
-            self.stop(index)?;
-            self.forget(index)?;
-        }
+        let stopped = self.forget_rings();
         self.features = 0;
         self.status = 0;
         self.device.backend.reset_device();
-        Ok(Answer::Done)
+        stopped.map(|()| Answer::Done)
     }
 
     /// SET_STATUS: the driver's own status (virtio 1.3, section 2.1). 0 is a device reset.
     fn set_status(&mut self, value: u64) -> Result<Answer, RequestError> {
         let status = value as u8;
         if status == 0 && self.status != 0 {
-            for index in 0..self.rings.len() {
-                self.stop(index)?;
-            }
+            self.every_ring(Self::stop)?;
             self.device.backend.reset_device();
         }
         self.status = status;
@@ -318,19 +313,13 @@ where
 
     /// Ends the session: the device is as it was before, and nothing of the frontend's is kept.
     pub fn end(mut self) -> Result<(), SessionError> {
-        for index in 0..self.rings.len() {
-            match self.stop(index).and_then(|()| self.forget(index)) {
-                Err(RequestError::Worker(e)) => return Err(e.into()),
-                Err(error) => {
-                    warn_limited!(
-                        self.log,
-                        ring = index,
-                        error = &error as &dyn std::error::Error,
-                        "a ring did not stop cleanly"
-                    );
-                }
-                Ok(()) => (),
+        match self.forget_rings() {
+            Err(RequestError::Worker(e)) => return Err(e.into()),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                warn_limited!(LOG, error, "a ring did not stop cleanly");
             }
+            Ok(()) => (),
         }
         if let Err(error) = self.device.replace_memory(GuestMemoryMmap::new()) {
             tracing::debug!(%error, "the device did not take an empty memory table");

@@ -168,19 +168,39 @@ where
 
     /// RESET_OWNER: deprecated, and to be taken as disabling all rings.
     pub(super) fn disable_rings(&mut self) -> Result<Answer, RequestError> {
-        for index in 0..self.rings.len() {
-            self.stop(index)?;
-            self.rings[index].setup.enabled = false;
-        }
+        self.every_ring(|session, index| {
+            session.rings[index].setup.enabled = false;
+            session.stop(index)
+        })?;
         Ok(Answer::Done)
     }
 
-    /// Drops everything known about a stopped ring.
-    pub(super) fn forget(&mut self, index: usize) -> Result<(), RequestError> {
-        self.rings[index] = Ring::default();
-        self.device.vring(index).set_call(None);
-        self.device.pool.set_err(index, None)?;
-        Ok(())
+    /// Stops all rings and drops everything known about them.
+    pub(super) fn forget_rings(&mut self) -> Result<(), RequestError> {
+        self.every_ring(|session, index| {
+            let stopped = session.stop(index);
+            session.rings[index] = Ring::default();
+            session.device.vring(index).set_call(None);
+            session.device.pool.set_err(index, None)?;
+            stopped
+        })
+    }
+
+    /// Does something to every ring, also to those after one that it fails for. The first error
+    /// is the result, unless a later one says that a worker is lost.
+    pub(super) fn every_ring(
+        &mut self,
+        mut action: impl FnMut(&mut Self, usize) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
+        let mut result = Ok(());
+        for index in 0..self.rings.len() {
+            match action(self, index) {
+                Err(lost @ RequestError::Worker(_)) => return Err(lost),
+                Err(error) if result.is_ok() => result = Err(error),
+                _ => (),
+            }
+        }
+        result
     }
 
     fn ring_index(&self, index: u32) -> Result<usize, RequestError> {

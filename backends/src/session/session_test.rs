@@ -440,6 +440,33 @@ fn memory_can_move_under_a_running_ring() {
 }
 
 #[test]
+fn a_ring_that_cannot_go_on_does_not_hold_up_the_others() {
+    let mut bench = Bench::new(2);
+    let (mut talk, recorder, events) = bench.talk();
+    talk.negotiate();
+    talk.set_memory(0, USER);
+    let (_kick, _call) = talk.set_ring(0, 1);
+    let (kick, call) = talk.set_ring(1, 2);
+    for index in [0, 1] {
+        assert!(talk.enable(index, true));
+        assert_eq!(events.next(), (0, index as usize));
+    }
+    // A table that has ring 1 (at 0x4000) and not ring 0.
+    let region = VhostUserMemoryRegion::new(0x4000, MEMORY, USER + 0x4000, 0);
+    let table = mem_table(&[region]);
+    assert!(!talk.acked(FrontendReq::SET_MEM_TABLE, &table, vec![memfd(MEMORY)]));
+    assert_eq!(events.next(), (0, 1));
+    signal(&kick);
+    assert_eq!(events.next(), (0, 1));
+    // A device that fails to stop is forgotten all the same.
+    recorder.failing.store(true, Ordering::SeqCst);
+    talk.session.end().unwrap();
+    assert_eq!(*recorder.stops.lock().unwrap(), [0, 1, 1]);
+    assert!(bench.device.vring(1).get_ref().get_call().is_none());
+    drop(call);
+}
+
+#[test]
 fn polling_mode_is_refused_but_a_ring_needs_no_interrupts() {
     let mut bench = Bench::new(1);
     let (mut talk, _, events) = bench.talk();
