@@ -1,4 +1,5 @@
 use std::io::Read;
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::thread;
 
@@ -41,6 +42,16 @@ fn simple(queues: usize) -> Bench {
 
 fn signal(mut file: &File) {
     file.write_all(&1u64.to_ne_bytes()).unwrap();
+}
+
+/// Waits until `fd` can be read.
+fn readable(fd: RawFd) -> bool {
+    let epoll = Epoll::new().unwrap();
+    epoll
+        .ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))
+        .unwrap();
+    let mut events = [EpollEvent::default()];
+    epoll.wait(10_000, &mut events).unwrap() == 1
 }
 
 fn start(bench: &Bench, ring: usize) -> File {
@@ -92,6 +103,24 @@ fn stopping_waits_for_the_event_in_progress_and_none_comes_after() {
     signal(&kick);
     // A job is a barrier: had there been an event to handle, it would have been by now.
     bench.pool.set_err(0, None).unwrap();
+    bench.pool.set_err(0, None).unwrap();
+    assert!(bench.events.none());
+}
+
+#[test]
+fn a_kick_taken_from_epoll_together_with_the_stop_is_ignored() {
+    let bench = simple(1);
+    let gate = bench.recorder.gate.lock().unwrap();
+    let kick = start(&bench, 0);
+    assert_eq!(bench.events.next(), (0, 0));
+    thread::scope(|scope| {
+        let stopping = scope.spawn(|| bench.pool.stop(0).unwrap());
+        // The stop is announced before the kick comes; the worker will see both at once.
+        assert!(readable(bench.pool.workers[0].wake.as_raw_fd()));
+        signal(&kick);
+        drop(gate);
+        stopping.join().unwrap();
+    });
     bench.pool.set_err(0, None).unwrap();
     assert!(bench.events.none());
 }
@@ -186,13 +215,7 @@ fn a_device_can_ask_to_exit() {
     let trigger = recorder.with_exit_event();
     let bench = bench(recorder, events);
     trigger.notify().unwrap();
-    let fd = bench.shutdown.fds().next().unwrap();
-    let epoll = Epoll::new().unwrap();
-    epoll
-        .ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))
-        .unwrap();
-    let mut events = [EpollEvent::default()];
-    assert_eq!(epoll.wait(10_000, &mut events).unwrap(), 1);
+    assert!(readable(bench.shutdown.fds().next().unwrap()));
     // The thread has ended or is about to; whichever, the pool goes without waiting.
     drop(bench.pool);
 }
