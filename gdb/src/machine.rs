@@ -44,6 +44,10 @@ impl<'t> Machine<'t> {
         self.target.get_mut().next_event()
     }
 
+    pub fn set_attached(&mut self, attached: bool) {
+        self.target.get_mut().set_attached(attached);
+    }
+
     pub fn pause(&mut self) -> Result<()> {
         self.target.get_mut().pause()
     }

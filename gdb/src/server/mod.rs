@@ -126,12 +126,18 @@ impl<'a, 't> Server<'a, 't> {
         loop {
             let timeout = self.refused.timeout(Instant::now());
             for ready in self.poller.wait(timeout).map_err(ServeError::Wait)? {
-                if ready.token == STOP {
-                    return Ok(Ended::Stopped);
+                let stop = ready.token == STOP;
+                if stop {
+                    // The VMM may have told of the guest's end just before.
+                    self.on_event()?;
+                } else {
+                    self.dispatch(ready)?;
                 }
-                self.dispatch(ready)?;
                 if let Some(status) = self.session.exited() {
                     return Ok(Ended::GuestExited(status));
+                }
+                if stop {
+                    return Ok(Ended::Stopped);
                 }
             }
             self.refused.expire(Instant::now());

@@ -202,7 +202,12 @@ impl Session<'_> {
         match reason {
             StopReason::Step => self.judge_step(vcpu),
             StopReason::Int3 => self.judge_int3(vcpu, alone),
-            StopReason::Hardware { hit } => self.judge_hardware(hit),
+            // DR6 may name slots that were not armed (SDM volume 3, 18.2.3): then
+            // it was a step, if anything.
+            StopReason::Hardware { hit } => {
+                let reason = self.fired(hit).map(Verdict::Report);
+                reason.unwrap_or_else(|| self.judge_step(vcpu))
+            }
             StopReason::Crashed(text) => {
                 self.on_crash(vcpu, text);
                 Verdict::Report(Reason::Crash)
@@ -234,22 +239,20 @@ impl Session<'_> {
 
     /// Which of our slots fired. A watchpoint goes first: a breakpoint that fired
     /// too has not been executed yet.
-    fn judge_hardware(&self, hit: u8) -> Verdict {
+    fn fired(&self, hit: u8) -> Option<Reason> {
         let armed = self.machine.armed_slots();
         let fired = (0..HW_SLOTS)
             .filter(|n| hit >> n & 1 != 0)
             .filter_map(|n| armed[n]);
-        let mut verdict = Verdict::GoOn;
+        let mut reason = None;
         for slot in fired {
             match self.breakpoints.slots.holders(slot).next() {
-                Some(Holder::Watch { kind, .. }) => {
-                    return Verdict::Report(Reason::Watch { slot, kind });
-                }
-                Some(Holder::Software(_)) => verdict = Verdict::Report(Reason::Software),
-                Some(Holder::Hardware(_)) => verdict = Verdict::Report(Reason::Hardware),
+                Some(Holder::Watch { kind, .. }) => return Some(Reason::Watch { slot, kind }),
+                Some(Holder::Software(_)) => reason = Some(Reason::Software),
+                Some(Holder::Hardware(_)) => reason = Some(Reason::Hardware),
                 None => {}
             }
         }
-        verdict
+        reason
     }
 }

@@ -64,6 +64,7 @@ const MAX_NOTICES: usize = 32;
 pub(crate) struct Session<'t> {
     pub(crate) machine: Machine<'t>,
     pub(crate) breakpoints: Breakpoints,
+    attached: bool,
     /// The vCPU that gdb looks at: the one that stopped last.
     focus: VcpuId,
     /// `None` while the guest is stopped.
@@ -118,6 +119,7 @@ impl<'t> Session<'t> {
         Self {
             machine,
             breakpoints: Breakpoints::default(),
+            attached: false,
             focus: VcpuId(0),
             run: None,
             request: Request::default(),
@@ -143,24 +145,26 @@ impl<'t> Session<'t> {
 
     /// Stops the guest for a new client.
     pub fn attach(&mut self) {
+        self.attached = true;
+        self.machine.set_attached(true);
         self.halt_and_note();
         let crashed = self.crashes.iter().position(Option::is_some);
         self.focus = VcpuId(crashed.unwrap_or(0));
         self.mark_reported(self.focus);
+        if let Some(text) = self.crash(self.focus) {
+            self.notice(format!("{} crashed: {text}", self.focus));
+        }
     }
 
     /// Lets the guest run as if there had never been a debugger. Errors are
     /// logged: there is nobody left to tell, and every step is tried.
     pub fn detach(&mut self) {
-        self.halt_and_note();
-        self.run = None;
-        self.stop = None;
-        self.notices.clear();
-        self.request = Request::default();
-        self.reported.fill(None);
-        self.pending.fill(None);
-        self.unserved.fill(None);
-        self.crashes.fill(None);
+        if self.exited.is_none() {
+            self.halt_and_note();
+        }
+        self.forget_client();
+        // Before the guest runs: a crash from now on is the VMM's to handle.
+        self.machine.set_attached(false);
         if self.exited.is_some() {
             return;
         }
@@ -176,6 +180,19 @@ impl<'t> Session<'t> {
         log_failure("resume the guest", self.machine.resume(&all));
     }
 
+    fn forget_client(&mut self) {
+        self.attached = false;
+        self.run = None;
+        self.stop = None;
+        self.notices.clear();
+        self.request = Request::default();
+        self.reported.fill(None);
+        self.pending.fill(None);
+        self.missed.fill(0);
+        self.unserved.fill(None);
+        self.crashes.fill(None);
+    }
+
     /// The stop that gdb is to be told of, once.
     pub fn take_stop(&mut self) -> Option<Stop> {
         self.stop.take()
@@ -189,6 +206,9 @@ impl<'t> Session<'t> {
 
     /// Tells the user, and the log for those who do not see gdb's console.
     fn notice(&mut self, text: String) {
+        if !self.attached {
+            return;
+        }
         tracing::warn!("gdb: {text}");
         if self.notices.len() < MAX_NOTICES && self.notices.last() != Some(&text) {
             self.notices.push(text);

@@ -165,12 +165,8 @@ impl Session<'_> {
 
     /// Whether gdb was told of a stop of `vcpu` where it stands.
     fn is_reported(&self, vcpu: VcpuId) -> bool {
-        let rip = self
-            .machine
-            .registers(vcpu)
-            .ok()
-            .map(|registers| registers.rip);
-        rip.is_some() && self.reported[vcpu.0] == rip
+        let reported = self.reported[vcpu.0];
+        reported.is_some() && reported == self.rip(vcpu)
     }
 
     /// A stop from before that gdb has not heard of, of a vCPU it resumes now.

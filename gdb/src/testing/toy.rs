@@ -64,6 +64,7 @@ pub struct State {
     pub cpus: Vec<Cpu>,
     pub slots: HwSlots,
     pub int3: bool,
+    pub attached: bool,
     /// Instructions executed.
     pub executed: u64,
     initial: (Vec<u8>, Vec<Cpu>),
@@ -121,10 +122,11 @@ impl State {
             && self.ram[code.clone()] == self.initial.0[code]
     }
 
-    /// Nothing armed, and no vCPU stopped that could run.
+    /// Nobody attached, nothing armed, and no vCPU stopped that could run.
     pub fn is_let_go(&self) -> bool {
         let runs = |cpu: &Cpu| cpu.mode == Mode::Running || cpu.crashed;
-        self.cpus.iter().all(runs) && self.slots == HwSlots::default() && !self.int3
+        let armed = self.slots != HwSlots::default() || self.int3;
+        self.cpus.iter().all(runs) && !armed && !self.attached
     }
 
     fn emit(&mut self, event: Event) {
@@ -300,6 +302,7 @@ impl Toy {
             cpus,
             slots: HwSlots::default(),
             int3: false,
+            attached: false,
             executed: 0,
             events: VecDeque::new(),
             event_in,
@@ -466,6 +469,10 @@ impl Target for Toy {
 
     fn host_traps(&mut self) -> HostTraps {
         self.traps
+    }
+
+    fn set_attached(&mut self, attached: bool) {
+        self.state().attached = attached;
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {
