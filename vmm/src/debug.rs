@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
 use gdb::target::{
-    Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError, VcpuId,
+    Activity, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError, VcpuId,
 };
 use vm_memory::{Bytes, GuestAddress};
 
@@ -148,6 +148,10 @@ impl Target for DebugTarget {
 
     fn host_traps(&mut self) -> HostTraps {
         *self.traps.get_or_insert_with(host::traps)
+    }
+
+    fn activity(&mut self, vcpu: VcpuId) -> Result<Activity> {
+        self.on_vcpu(vcpu, |vcpu| vcpu.activity())
     }
 
     fn set_attached(&mut self, attached: bool) {

@@ -84,6 +84,8 @@ pub struct Debug {
     pub events: Notifier<Event>,
     /// Set by the gdb thread while a gdb is attached.
     pub attached: Arc<AtomicBool>,
+    /// A crashed guest is kept for a gdb that has yet to attach.
+    pub wait: bool,
 }
 
 /// Signals as readable descriptors.
@@ -248,7 +250,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Reports the crash. With a gdb attached, the guest stays for it to look at.
+    /// Reports the crash. With a gdb attached, or under `--gdb-wait`, the guest
+    /// stays for gdb to look at.
     fn crash(&self, vcpu: usize, crash: &Crash) -> Option<Ended> {
         let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
         match registers {
@@ -261,8 +264,8 @@ impl EventLoop<'_> {
             }
             _ => eprintln!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
         }
-        let attached = |debug: &&Debug| debug.attached.load(Ordering::SeqCst);
-        let Some(debug) = self.debug.as_ref().filter(attached) else {
+        let keep = |debug: &&Debug| debug.wait || debug.attached.load(Ordering::SeqCst);
+        let Some(debug) = self.debug.as_ref().filter(keep) else {
             return Some(Ended::Crashed);
         };
         let stop = StopReason::Crashed(crash.to_string());

@@ -93,6 +93,7 @@ struct Debugger {
     stop: Arc<EventFd>,
     events: Notifier<Event>,
     attached: Arc<AtomicBool>,
+    wait: bool,
 }
 
 impl Debugger {
@@ -132,6 +133,7 @@ impl Debugger {
             stop,
             events,
             attached,
+            wait,
         }))
     }
 
@@ -139,6 +141,7 @@ impl Debugger {
         Debug {
             events: self.events.clone(),
             attached: self.attached.clone(),
+            wait: self.wait,
         }
     }
 

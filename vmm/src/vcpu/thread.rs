@@ -201,15 +201,22 @@ impl Thread {
                 let _ = done.send(());
                 State::Paused
             }
-            Message::Resume(control) => match self.vcpu.arm(&control) {
-                Ok(()) => State::Running,
-                Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
-            },
+            Message::Resume(control) => {
+                self.vcpu.note_stop();
+                self.resume(&control)
+            }
             Message::Request(run) => {
                 run(&mut self.vcpu);
                 state
             }
             Message::Finish => State::Finished,
+        }
+    }
+
+    fn resume(&mut self, control: &DebugControl) -> State {
+        match self.vcpu.arm(control) {
+            Ok(()) => State::Running,
+            Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::io;
 
 use gdb::arch::{Fpu, Registers, Segment};
-use gdb::target::{HW_SLOTS, HwKind, HwSlots};
+use gdb::target::{Activity, HW_SLOTS, HwKind, HwSlots};
 use kvm_bindings::{
     CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE,
     KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, KVM_MP_STATE_HALTED,
-    KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_SIPI_RECEIVED,
-    KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_debugregs, kvm_fpu, kvm_guest_debug, kvm_lapic_state,
-    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_debugregs, kvm_fpu,
+    kvm_guest_debug, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_sregs, kvm_vcpu_events, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
@@ -35,17 +35,6 @@ pub struct DebugControl {
 impl DebugControl {
     pub fn is_off(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-/// What a halted or waiting vCPU is doing, for people.
-pub fn mp_state_name(state: u32) -> &'static str {
-    match state {
-        KVM_MP_STATE_RUNNABLE => "running",
-        KVM_MP_STATE_HALTED => "halted",
-        KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => "waiting for start-up IPI",
-        KVM_MP_STATE_SIPI_RECEIVED => "starting",
-        _ => "unknown",
     }
 }
 
@@ -297,13 +286,14 @@ impl Vcpu {
         self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))
     }
 
-    /// One of [`mp_state_name`]'s states.
-    pub fn mp_state(&self) -> Result<u32, Error> {
-        Ok(self
-            .fd
-            .get_mp_state()
-            .map_err(failed("KVM_GET_MP_STATE"))?
-            .mp_state)
+    /// Whether the vCPU executes instructions or waits.
+    pub fn activity(&self) -> Result<Activity, Error> {
+        let state = self.fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?;
+        Ok(match state.mp_state {
+            KVM_MP_STATE_HALTED => Activity::Halted,
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => Activity::NotStarted,
+            _ => Activity::Running,
+        })
     }
 
     /// Tells a guest with kvmclock that it was stopped by its host, so that its
