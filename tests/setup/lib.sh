@@ -29,6 +29,16 @@ cache_key() {
     done | sha256sum | cut -c1-16
 }
 
+# lock NAME: until we exit, be the only one that builds NAME.
+lock() {
+    mkdir -p "$cache/lock"
+    exec 9>"$cache/lock/$1"
+    if ! flock --nonblock 9; then
+        say "waiting for another build of $1 to end"
+        flock 9
+    fi
+}
+
 # stage NAME: print a fresh staging directory, on the cache's file system.
 # What interrupted builds of the same NAME left behind more than a day ago goes.
 stage() {
@@ -38,8 +48,8 @@ stage() {
     mktemp -d "$cache/staging/$1.XXXXXX"
 }
 
-# publish STAGED ENTRY: move a finished build into place. Where somebody else
-# finished the same build first, theirs stays: the two are equal.
+# publish STAGED ENTRY: move a finished build into place. Where there is one
+# already, it stays: the two are equal.
 publish() {
     chmod go+rX "$1"
     mkdir -p "$(dirname "$2")"
