@@ -46,11 +46,6 @@ impl SerialPort {
         Self { uart }
     }
 
-    /// Free space in the receive FIFO, in bytes.
-    pub fn room(&self) -> usize {
-        self.uart.fifo_capacity()
-    }
-
     /// Gives the guest input; returns how many bytes the FIFO took.
     pub fn input(&mut self, bytes: &[u8]) -> usize {
         match self.uart.enqueue_raw_bytes(bytes) {
@@ -155,6 +150,6 @@ mod tests {
             assert_eq!(byte, [b'x']);
         }
         assert!(room.read().unwrap() > 0);
-        assert_eq!(port.room(), 64);
+        assert_eq!(port.input(b"y"), 1);
     }
 }

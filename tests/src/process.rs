@@ -133,11 +133,7 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: libc::c_int) {
-        #[allow(unsafe_code)]
-        // SAFETY: the child has not been waited for, so its id is its own.
-        unsafe {
-            libc::kill(self.child.id() as libc::pid_t, signal)
-        };
+        kill(self.child.id(), signal);
     }
 
     /// Waits for a line that contains `text` and returns it.
@@ -263,6 +259,18 @@ fn read_lines(
         }
         output.close();
     })
+}
+
+/// Sends SIGTERM to a child that has not been waited for.
+pub fn terminate(pid: u32) {
+    kill(pid, libc::SIGTERM);
+}
+
+#[allow(unsafe_code)]
+fn kill(pid: u32, signal: libc::c_int) {
+    // SAFETY: a system call on integers; callers name children of theirs that
+    // they have not waited for, so that the id is not somebody else's.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
 /// Waits until `ready` says so; looks every few milliseconds, for what no

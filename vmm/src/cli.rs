@@ -52,8 +52,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A virtio device and its vhost-user backend:
-    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME], with TYPE blk, net, fs, vsock,
-    /// console, rng, ... or a virtio device number. May be given several times.
+    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS], with TYPE
+    /// blk, net, fs, vsock, console, rng, ... or a virtio device number. A backend that goes
+    /// away is waited for, for ever if reconnect is not given. May be given several times.
     #[arg(long, value_name = "SPEC")]
     pub device: Vec<String>,
     /// Serial console: stdio, none, pty, file=PATH or unix=PATH. On a terminal, Ctrl-A x

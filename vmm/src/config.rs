@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use devices::vhost_user;
+use devices::vhost_user::{self, Reconnect};
 use devices::virtio::DeviceType;
 use serde::Deserialize;
 
@@ -213,7 +214,7 @@ fn devices(specs: &[String]) -> Result<Vec<vhost_user::Options>, Error> {
     Ok(devices)
 }
 
-/// `TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME]`.
+/// `TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS]`.
 fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Options, Error> {
     let bad = |problem: String| Error::Device {
         spec: spec.to_owned(),
@@ -223,12 +224,13 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
     let device_type = DeviceType::from_str(parts.next().unwrap_or_default())
         .map_err(|error| bad(error.to_string()))?;
     let (mut socket, mut id, mut queues, mut queue_size) = (None, None, None, None);
+    let mut reconnect = Reconnect::default();
     for part in parts {
         let (key, value) = part
             .split_once('=')
             .filter(|(_, value)| !value.is_empty())
             .ok_or_else(|| bad(format!("{part:?} is not of the form key=value")))?;
-        let number = || {
+        let number = || -> Result<u16, Error> {
             value
                 .parse()
                 .map_err(|_| bad(format!("{key} takes a number up to 65535, not {value:?}")))
@@ -238,8 +240,17 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
             "id" => id = Some(value.to_owned()),
             "queues" => queues = Some(number()?),
             "queue-size" => queue_size = Some(number()?),
+            "reconnect" if value == "off" => reconnect = Reconnect::Off,
+            "reconnect" => {
+                let seconds = number().map_err(|_| {
+                    bad(format!(
+                        "reconnect takes off or seconds up to 65535, not {value:?}"
+                    ))
+                })?;
+                reconnect = Reconnect::For(Duration::from_secs(seconds.into()));
+            }
             _ => {
-                let known = "socket, id, queues and queue-size";
+                let known = "socket, id, queues, queue-size and reconnect";
                 return Err(bad(format!("{key:?} is not known; the keys are {known}")));
             }
         }
@@ -253,6 +264,7 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
     Ok(vhost_user::Options {
         queues,
         queue_size,
+        reconnect,
         ..vhost_user::Options::new(id, device_type, socket)
     })
 }

@@ -66,6 +66,24 @@ fn devices_get_a_name_of_their_type() {
 }
 
 #[test]
+fn backends_are_waited_for_unless_told_otherwise() {
+    let config = with_devices(&[
+        "blk,socket=/a",
+        "blk,socket=/b,reconnect=off",
+        "net,socket=/c,reconnect=30",
+    ]);
+    let devices = config.unwrap().devices;
+    let policies: Vec<_> = devices.iter().map(|device| device.reconnect).collect();
+    let half_a_minute = Reconnect::For(Duration::from_secs(30));
+    assert_eq!(
+        policies,
+        [Reconnect::Forever, Reconnect::Off, half_a_minute]
+    );
+    let problem = with_devices(&["blk,socket=/a,reconnect=never"]).unwrap_err();
+    assert!(problem.to_string().contains("takes off or seconds"));
+}
+
+#[test]
 fn bad_devices_say_what_is_wrong() {
     let problem = |specs: &[&str]| with_devices(specs).unwrap_err().to_string();
     assert!(problem(&["blk"]).contains("add socket=PATH"));

@@ -26,6 +26,9 @@ const BUSY_RETRY: Timespec = Timespec {
     tv_nsec: 20_000_000,
 };
 
+/// Most console input read at once, in bytes.
+const INPUT_CHUNK: usize = 256;
+
 /// How the machine ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -77,6 +80,10 @@ pub struct EventLoop<'a> {
     pub devices: Vec<(usize, OwnedFd)>,
     /// Devices with an event that could not be handled yet.
     pub busy: Vec<usize>,
+    /// Console input that the serial port has yet to take.
+    pub typed: Vec<u8>,
+    /// A vCPU is in the serial port: its output can wait for a slow reader.
+    pub serial_busy: bool,
 }
 
 /// The debugger, while one may attach.
@@ -138,6 +145,7 @@ impl EventLoop<'_> {
     /// Runs until the machine ends.
     pub fn run(&mut self) -> Result<Ended, Error> {
         loop {
+            self.deliver();
             for source in self.wait()? {
                 if let Some(ended) = self.handle(source)? {
                     return Ok(ended);
@@ -157,8 +165,8 @@ impl EventLoop<'_> {
             (Source::Status, self.signals.status.as_fd()),
             (Source::SerialRoom, borrow(self.machine.serial_room())),
         ];
-        // Input that the guest has no room for waits where it is.
-        if self.machine.serial().room() > 0 {
+        // While the guest has yet to take what was read, the rest stays where it is.
+        if self.typed.is_empty() {
             sources.extend(self.console.input().map(|fd| (Source::ConsoleInput, fd)));
         }
         sources.extend(
@@ -172,8 +180,9 @@ impl EventLoop<'_> {
             .iter()
             .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
             .collect();
-        // A busy device is looked at again when the vCPU may have let go of it.
-        let timeout = (!busy.is_empty()).then_some(BUSY_RETRY);
+        // What a vCPU holds is looked at again when it may have let go of it.
+        let contended = !busy.is_empty() || self.serial_busy;
+        let timeout = contended.then_some(BUSY_RETRY);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
@@ -214,13 +223,27 @@ impl EventLoop<'_> {
     }
 
     fn console_input(&mut self) -> Option<Ended> {
-        let room = self.machine.serial().room();
-        match self.console.read(room) {
+        match self.console.read(INPUT_CHUNK) {
             Input::Quit => return Some(Ended::UserQuit),
-            Input::Bytes(bytes) => drop(self.machine.serial().input(&bytes)),
+            Input::Bytes(bytes) => self.typed = bytes,
             Input::Nothing => {}
         }
         None
+    }
+
+    /// Gives the serial port what it has room for. It says when it has more.
+    fn deliver(&mut self) {
+        self.serial_busy = false;
+        if self.typed.is_empty() {
+            return;
+        }
+        match self.machine.try_serial() {
+            Some(mut port) => {
+                let taken = port.input(&self.typed);
+                self.typed.drain(..taken);
+            }
+            None => self.serial_busy = true,
+        }
     }
 
     fn power(&mut self) -> Result<Option<Ended>, Error> {
@@ -233,6 +256,8 @@ impl EventLoop<'_> {
             Some(PowerRequest::Reset) => {
                 tracing::info!("the guest reboots");
                 self.machine.reset().map_err(Error::Reset)?;
+                // A vCPU that died of the reset before it was stopped lives again.
+                while self.failures.take().is_some() {}
                 if let Some(debug) = &self.debug {
                     debug.events.send(Event::Reset);
                 }

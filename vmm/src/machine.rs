@@ -1,7 +1,7 @@
 //! The only assembler: from a configuration to a machine that can run.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use devices::bus::{Bus, BusDevice, Overlap};
 use devices::hypervisor::Hypervisor;
@@ -137,8 +137,13 @@ impl Machine {
         &self.transports
     }
 
-    pub fn serial(&self) -> MutexGuard<'_, SerialPort> {
-        lock(&self.serial)
+    /// The serial port, unless a vCPU is in it.
+    pub fn try_serial(&self) -> Option<MutexGuard<'_, SerialPort>> {
+        match self.serial.try_lock() {
+            Ok(port) => Some(port),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     pub fn serial_room(&self) -> &EventFd {
@@ -157,7 +162,7 @@ impl Machine {
         for transport in &self.transports {
             lock(transport).reset();
         }
-        self.serial().reset();
+        lock(&self.serial).reset();
         self.vm.set_chips(&self.chips)?;
         let entry = boot::load(self.memory(), &self.boot)?;
         for (index, handle) in self.vcpus.handles().iter().enumerate() {

@@ -70,6 +70,8 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         signals,
         devices,
         busy: Vec::new(),
+        typed: Vec::new(),
+        serial_busy: false,
     }
     .run();
     if let Some(debugger) = debugger {

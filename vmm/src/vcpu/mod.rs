@@ -7,8 +7,8 @@ pub(crate) mod kick;
 mod thread;
 pub mod x86_64;
 
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ use thread::{Message, Thread};
 /// How long a vCPU thread may take to answer. It can be in a device access that
 /// waits for a backend, whose own deadline is shorter.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long a vCPU thread may take to end.
+const END_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A vCPU thread that does not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,8 @@ pub struct Handle {
     messages: Sender<Message>,
     immediate_exit: Arc<ImmediateExit>,
     thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread has ended.
+    ended: Mutex<mpsc::Receiver<()>>,
     counters: Arc<Counters>,
 }
 
@@ -61,6 +66,7 @@ impl Handle {
         let immediate_exit = Arc::new(ImmediateExit::new(vcpu.fd()).map_err(failed)?);
         let counters = Arc::new(Counters::default());
         let (messages, inbox) = mpsc::channel();
+        let (alive, ended) = mpsc::channel();
         let thread = Thread {
             index,
             vcpu,
@@ -71,13 +77,17 @@ impl Handle {
         };
         let thread = std::thread::Builder::new()
             .name(format!("vcpu{index}"))
-            .spawn(move || thread.run())
+            .spawn(move || {
+                let _alive: Sender<()> = alive;
+                thread.run();
+            })
             .map_err(failed)?;
         Ok(Self {
             index,
             messages,
             immediate_exit,
             thread: Some(thread),
+            ended: Mutex::new(ended),
             counters,
         })
     }
@@ -132,7 +142,12 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let _ = self.send(Message::Finish);
-        if let Some(thread) = self.thread.take() {
+        // A thread can be stuck in a write to a console that nobody reads; the
+        // end of the process ends it too.
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(END_DEADLINE) {
+            tracing::warn!("vCPU {} does not end; it is left behind", self.index);
+        } else if let Some(thread) = self.thread.take() {
             // A panic on the thread was printed when it happened.
             let _ = thread.join();
         }
