@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use devices::vhost_user::{ChannelError, Error, Frontend, Options, Problem};
+use devices::vhost_user::{ChannelError, Error, Frontend, Options, Problem, Reconnect};
 use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
 use devices::virtio::{Device, DeviceEvent, DeviceType};
@@ -377,7 +377,10 @@ fn a_backend_that_hangs_up_or_talks_nonsense_fails_the_connection() {
 #[test]
 fn a_backend_that_hangs_at_driver_ok_costs_one_deadline_and_a_reset() {
     let backend = Scripted::start(FEATURES, ALL, [(SET_VRING_KICK, Answer::Silence)]);
-    let mut machine = machine_with(hasty(options(&backend, DeviceType::BLK)));
+    let mut machine = machine_with(Options {
+        reconnect: Reconnect::Off,
+        ..hasty(options(&backend, DeviceType::BLK))
+    });
     let start = Instant::now();
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(u64::MAX, &mut rings);
@@ -410,7 +413,10 @@ fn a_refused_queue_leaves_the_connection_usable() {
 fn a_ring_stopped_instead_of_another_is_a_loss_of_step() {
     let other = [7u32, 0].map(u32::to_ne_bytes).concat();
     let backend = Scripted::start(FEATURES, ALL, [(GET_VRING_BASE, Answer::Payload(other))]);
-    let mut machine = machine(&backend, DeviceType::BLK);
+    let mut machine = machine_with(Options {
+        reconnect: Reconnect::Off,
+        ..options(&backend, DeviceType::BLK)
+    });
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(u64::MAX, &mut rings);
     machine.write(Register::Status, 0);

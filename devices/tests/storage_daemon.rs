@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use devices::vhost_user::{Frontend, Options};
+use devices::vhost_user::{Frontend, Options, Reconnect};
 use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
 use devices::virtio::{DeviceEvent, DeviceType};
@@ -31,23 +31,38 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk.img");
         fs::write(&disk, pattern(DISK)).unwrap();
-        let process = Command::new("qemu-storage-daemon")
+        let process = Self::spawn(dir.path(), queues);
+        Self { process, dir }
+    }
+
+    fn spawn(dir: &Path, queues: u16) -> Child {
+        let disk = dir.join("disk.img");
+        Command::new("qemu-storage-daemon")
             .arg("--blockdev")
             .arg(format!("driver=file,node-name=disk,filename={}", disk.display()))
             .arg("--export")
             .arg(format!(
                 "type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues={queues},addr.type=unix,addr.path={}",
-                socket(dir.path()).display()
+                socket(dir).display()
             ))
             .spawn()
-            .expect("qemu-storage-daemon (Debian package qemu-utils or qemu-system-common) must be installed");
-        Self { process, dir }
+            .expect("qemu-storage-daemon (Debian package qemu-utils or qemu-system-common) must be installed")
+    }
+
+    /// Another on the same disk and socket.
+    fn restart(&mut self, queues: u16) {
+        self.process = Self::spawn(self.dir.path(), queues);
     }
 
     fn connect(&self, queues: Option<u16>) -> Machine {
+        self.connect_with(queues, Reconnect::Forever)
+    }
+
+    fn connect_with(&self, queues: Option<u16>, reconnect: Reconnect) -> Machine {
         let memory = support::shared_memory();
         let options = Options {
             queues,
+            reconnect,
             connect_deadline: Duration::from_secs(20),
             ..Options::new("disk", DeviceType::BLK, socket(self.dir.path()))
         };
@@ -149,9 +164,9 @@ fn fewer_queues_than_the_backend_has_are_what_the_driver_is_told() {
 }
 
 #[test]
-fn a_killed_backend_makes_the_device_need_a_reset() {
+fn a_killed_backend_that_is_not_waited_for_makes_the_device_need_a_reset() {
     let mut daemon = Daemon::start(1);
-    let mut machine = daemon.connect(None);
+    let mut machine = daemon.connect_with(None, Reconnect::Off);
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(FEATURES, &mut rings);
     daemon.kill();
@@ -166,4 +181,32 @@ fn a_killed_backend_makes_the_device_need_a_reset() {
     // The driver's reset ends at once, and the next attempt fails again.
     machine.bring_up(u64::MAX, &mut rings);
     assert!(machine.has_status(Status::NEEDS_RESET));
+}
+
+#[test]
+fn a_killed_backend_that_comes_back_goes_on_in_every_queue() {
+    let mut daemon = Daemon::start(2);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000), Ring::new(1, 0x8000)];
+    machine.bring_up(FEATURES, &mut rings);
+    for round in 1..=3u8 {
+        for ring in &mut rings {
+            blk::write(&mut machine, ring, ring.index.into(), &[round; SECTOR]);
+        }
+        daemon.kill();
+        machine.notice_loss();
+        // One request while nobody is there.
+        let [ring, _] = &mut rings;
+        blk::begin_flush(&mut machine, ring);
+        daemon.restart(2);
+        machine.handle_until_complete(ring);
+        assert!(!machine.has_status(Status::NEEDS_RESET));
+        for ring in &mut rings {
+            let sector = u64::from(ring.index);
+            assert_eq!(
+                blk::read(&mut machine, ring, sector, SECTOR),
+                [round; SECTOR]
+            );
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! refusal, the two sides may be out of step: the connection is of no more use.
 
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -84,6 +84,12 @@ impl ChannelError {
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
+
+    /// Whether the backend ended the connection. After any other error it may
+    /// still be at work.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
 }
 
 /// What the backend did while nothing was asked of it.
@@ -127,7 +133,22 @@ impl Channel {
         request: &R,
         deadline: &Deadline,
     ) -> Result<R::Reply, ChannelError> {
-        self.send(request, 0, deadline)?;
+        self.begin(request, deadline)?;
+        self.complete::<R>(deadline)
+    }
+
+    /// The first half of [`ask`](Self::ask): the channel becomes readable when
+    /// the reply comes. Nothing else is said until it is complete.
+    pub fn begin<R: Request>(
+        &mut self,
+        request: &R,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        self.send(request, 0, deadline)
+    }
+
+    /// The second half of [`ask`](Self::ask).
+    pub fn complete<R: Request>(&mut self, deadline: &Deadline) -> Result<R::Reply, ChannelError> {
         self.receive(R::CODE, deadline)
     }
 
@@ -161,7 +182,7 @@ impl Channel {
             Ok(_) => Ok(Idle::Spoke),
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(Idle::Quiet),
-                ErrorKind::ConnectionReset => Ok(Idle::Closed),
+                _ if is_hang_up(&error) => Ok(Idle::Closed),
                 _ => Err(error),
             },
         }
@@ -208,7 +229,7 @@ impl Channel {
                 }
                 Err(error) => match io::Error::from(error) {
                     error if may_go_on(&error) => {}
-                    error if error.kind() == ErrorKind::BrokenPipe => {
+                    error if is_hang_up(&error) => {
                         return Err(ChannelError::Closed {
                             message,
                             received: 0,
@@ -280,7 +301,7 @@ impl Channel {
                 Ok(0) => return Err(closed),
                 Ok(count) => received += count,
                 Err(error) if may_go_on(&error) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(closed),
+                Err(error) if is_hang_up(&error) => return Err(closed),
                 Err(error) => return Err(io_error(error)),
             }
         }
@@ -288,9 +309,9 @@ impl Channel {
     }
 }
 
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 }
 
@@ -299,6 +320,13 @@ fn may_go_on(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
     )
 }
 

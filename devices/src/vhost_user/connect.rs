@@ -15,6 +15,13 @@ use super::error::Problem;
 /// Between attempts. A backend gives no sign when it starts to listen.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// Connects to the socket at `path` if somebody listens there now.
+pub fn attempt(path: &Path) -> Result<UnixStream, Problem> {
+    let (address, len) = socket_address(path)?;
+    let waited = Duration::ZERO;
+    try_connect(&address, len).map_err(|source| Problem::Connect { waited, source })
+}
+
 /// Connects to the socket at `path`, waiting for somebody to listen there.
 pub fn connect(path: &Path, deadline: Duration) -> Result<UnixStream, Problem> {
     let (address, len) = socket_address(path)?;

@@ -32,6 +32,22 @@ pub enum Problem {
     Channel(#[from] ChannelError),
     #[error("the connection was lost before")]
     Lost,
+    #[error("the backend went away and was not back within {waited:?}")]
+    NotBack { waited: Duration },
+    #[error("the backend is away")]
+    Away,
+    #[error(
+        "the backend that came back has not got what the driver relies on: {}; the driver can reset the device and do without", .0.join(", ")
+    )]
+    FeaturesLost(Vec<String>),
+    #[error("the driver uses queue {queue}, and the backend has only {found} queues now")]
+    QueueLost { queue: u16, found: u16 },
+    #[error(
+        "queue {queue} had requests in flight when the backend was lost: which of them were done cannot be known, because the backend did not track them (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) and a {device_type} device may finish them in any order"
+    )]
+    InFlight { queue: u16, device_type: DeviceType },
+    #[error("cannot copy the event descriptors of queue {queue}")]
+    EventFd { queue: u16, source: io::Error },
     #[error("the backend closed the connection; its own log may say why")]
     Closed,
     #[error(
@@ -64,4 +80,21 @@ pub enum Problem {
     WrongQueue { asked: u16, found: u32 },
     #[error("cannot kick queue {queue}")]
     Kick { queue: u16, source: io::Error },
+}
+
+impl Problem {
+    /// Whether the backend ended the connection. After any other problem it may
+    /// still be at work.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Channel(error) => error.is_closed(),
+            _ => false,
+        }
+    }
+
+    /// Whether the two sides are out of step, or the connection is closed.
+    pub(super) fn ends_connection(&self) -> bool {
+        matches!(self, Self::Channel(error) if !error.is_refusal())
+    }
 }

@@ -6,9 +6,23 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// An epoll instance, itself readable when one of what it watches is. With
-/// nothing to watch it is never readable, so that nobody has to forget it when
-/// a connection is lost.
+/// What there is to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Source {
+    /// The connection to the backend.
+    Backend,
+    /// The time for the next step of a reconnection.
+    Timer,
+}
+
+impl Source {
+    const ALL: [Self; 2] = [Self::Backend, Self::Timer];
+}
+
+/// An epoll instance, itself readable when one of what it watches is. What is
+/// closed is no longer watched, so that nobody has to forget it when a
+/// connection is lost.
 #[derive(Debug)]
 pub struct Events(Epoll);
 
@@ -18,10 +32,22 @@ impl Events {
     }
 
     /// Becomes readable when `fd` is, or when its peer hangs up.
-    pub fn watch(&self, fd: &impl AsFd) -> io::Result<()> {
-        let event = EpollEvent::new(EventSet::IN, 0);
-        self.0
-            .ctl(ControlOperation::Add, fd.as_fd().as_raw_fd(), event)
+    pub fn watch(&self, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN, source as u64);
+        self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
+    /// One that is ready, in turn. Never blocks.
+    ///
+    /// Only one, because handling it may change what the others are about.
+    pub fn ready(&self) -> Option<Source> {
+        let mut found = [EpollEvent::default()];
+        // With a timeout of 0 it can only be that nothing was found.
+        if self.0.wait(0, &mut found).unwrap_or(0) == 0 {
+            return None;
+        }
+        let is_found = |source: &Source| *source as u64 == found[0].data();
+        Source::ALL.into_iter().find(is_found)
     }
 }
 
@@ -39,22 +65,32 @@ mod tests {
 
     use super::*;
 
-    fn readable(events: &Events) -> bool {
-        let mut found = [EpollEvent::default()];
-        events.0.wait(0, &mut found).unwrap() == 1
+    #[test]
+    fn ready_while_a_watched_socket_has_bytes_or_hung_up_and_no_longer() {
+        let events = Events::new().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        events.watch(&ours, Source::Backend).unwrap();
+        assert_eq!(events.ready(), None);
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(events.ready(), Some(Source::Backend));
+        drop(theirs);
+        assert_eq!(events.ready(), Some(Source::Backend));
+        drop(ours);
+        assert_eq!(events.ready(), None);
     }
 
     #[test]
-    fn readable_while_a_watched_socket_has_bytes_or_hung_up_and_no_longer() {
+    fn none_of_several_starves() {
         let events = Events::new().unwrap();
-        let (ours, mut theirs) = UnixStream::pair().unwrap();
-        events.watch(&ours).unwrap();
-        assert!(!readable(&events));
-        theirs.write_all(b"x").unwrap();
-        assert!(readable(&events));
-        drop(theirs);
-        assert!(readable(&events));
-        drop(ours);
-        assert!(!readable(&events));
+        let pairs = Source::ALL.map(|source| {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            events.watch(&ours, source).unwrap();
+            theirs.write_all(b"x").unwrap();
+            (ours, theirs)
+        });
+        for source in Source::ALL {
+            let turns = (0..pairs.len()).map(|_| events.ready());
+            assert_eq!(turns.filter(|turn| *turn == Some(source)).count(), 1);
+        }
     }
 }

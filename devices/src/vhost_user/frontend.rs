@@ -1,46 +1,92 @@
 //! A device whose other half is a vhost-user backend.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vhost::vhost_user::message::{
-    VhostUserProtocolFeatures as Protocol, VhostUserVringAddr, VhostUserVringAddrFlags,
-    VhostUserVringState,
-};
+use vhost::vhost_user::message::{VhostUserVringAddr, VhostUserVringAddrFlags};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::channel::{Channel, ChannelError, Idle};
+use super::channel::{Channel, ChannelError};
 use super::deadline::Deadline;
 use super::error::{Error, Problem};
-use super::events::Events;
+use super::events::{Events, Source};
 use super::memory::MemoryTable;
-use super::message::*;
-use super::negotiate::{self, Agreement};
+use super::negotiate;
 use super::profile::{self, Profile};
-use super::{Options, config, connect};
+use super::reconnect::Schedule;
+use super::ring::Ring;
+use super::session::{RingSetup, Session};
+use super::{Options, connect};
+use crate::virtio::rate_limit::RateLimit;
 use crate::virtio::{
     Device, DeviceError, DeviceEvent, DeviceType, GuestMemory, QueueConfig, features,
 };
 
+/// Log lines about backends that come and go: this many in this time.
+const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
+
 /// A device of any type, served by a vhost-user backend.
+///
+/// When the backend goes away, the device keeps what the driver has set up and
+/// hands it to the next backend (`recovery`). Meanwhile the driver may do
+/// anything; its requests wait in the queues.
 pub struct Frontend {
-    id: String,
-    socket: PathBuf,
-    device_type: DeviceType,
-    profile: Profile,
-    deadline: Duration,
-    agreement: Agreement,
+    pub(super) options: Options,
+    pub(super) profile: Profile,
+    pub(super) memory: Arc<MemoryTable>,
+    /// What the device can do, with the last backend.
+    pub(super) features: u64,
+    /// How many queues the last backend has.
+    pub(super) backend_queues: u16,
     queue_sizes: Vec<u16>,
-    running: Vec<bool>,
-    /// Bytes to read of the configuration space; 0 when there is none.
-    config_size: u32,
-    memory: Arc<MemoryTable>,
-    /// `None` once the connection is lost.
-    channel: Option<Channel>,
-    events: Events,
+    /// The configuration space as last read.
+    pub(super) config: Vec<u8>,
+    pub(super) driver: Driver,
+    pub(super) link: Link,
+    pub(super) schedule: Schedule,
+    pub(super) events: Events,
+    pub(super) log: RateLimit,
+}
+
+/// What the driver has set up, as far as a backend has to know.
+#[derive(Default)]
+pub(super) struct Driver {
+    /// The features it took, once it is ready.
+    pub(super) features: Option<u64>,
+    /// The queues it started, by number.
+    pub(super) rings: Vec<Option<Ring>>,
+    /// The device has failed it. Nothing works until it resets the device.
+    pub(super) failed: bool,
+}
+
+impl Driver {
+    fn new(queues: usize) -> Self {
+        let rings = std::iter::repeat_with(|| None).take(queues).collect();
+        Self {
+            rings,
+            ..Self::default()
+        }
+    }
+
+    /// Nothing of what it set up counts any more.
+    pub(super) fn fail(&mut self) {
+        *self = Self {
+            failed: true,
+            ..Self::new(self.rings.len())
+        };
+    }
+}
+
+/// Whether there is a backend.
+pub(super) enum Link {
+    Up(Session),
+    /// It is waited for. A channel is there while one that took the connection
+    /// has yet to answer.
+    Away(Option<Channel>),
+    /// Not any more.
+    GivenUp,
 }
 
 impl Frontend {
@@ -58,80 +104,100 @@ impl Frontend {
     fn try_connect(options: Options, memory: Arc<GuestMemory>) -> Result<Self, Problem> {
         let memory = Arc::new(MemoryTable::new(memory)?);
         let profile = profile::profile(options.device_type);
+        let schedule = Schedule::new(options.reconnect).map_err(Problem::Events)?;
+        let events = Events::new().map_err(Problem::Events)?;
+        events
+            .watch(&schedule, Source::Timer)
+            .map_err(Problem::Events)?;
         let stream = connect::connect(&options.socket, options.connect_deadline)?;
         let mut channel = Channel::new(stream);
         let deadline = Deadline::after(options.deadline);
-        let agreement = negotiate::negotiate(
-            &mut channel,
-            options.device_type,
-            &profile,
-            options.queues,
-            &deadline,
-        )?;
-        let config_size = probe_config(&mut channel, &options, &profile, &agreement, &deadline)?;
-        negotiate::log(&options.id, options.device_type, &agreement);
-        let events = Events::new().map_err(Problem::Events)?;
-        events.watch(&channel).map_err(Problem::Events)?;
-        let queues = usize::from(agreement.queues);
+        negotiate::greet(&mut channel, &deadline)?;
+        let (session, config) = Session::open(channel, &options, &profile, &deadline)?;
+        negotiate::log(&options.id, options.device_type, session.agreement());
+        events
+            .watch(&session, Source::Backend)
+            .map_err(Problem::Events)?;
+        let queues = usize::from(session.agreement().queues);
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
         Ok(Self {
-            id: options.id,
-            socket: options.socket,
-            device_type: options.device_type,
+            options,
             profile,
-            deadline: options.deadline,
-            agreement,
-            queue_sizes: vec![queue_size; queues],
-            running: vec![false; queues],
-            config_size,
             memory,
-            channel: Some(channel),
+            features: session.agreement().features,
+            backend_queues: session.agreement().queues,
+            queue_sizes: vec![queue_size; queues],
+            config,
+            driver: Driver::new(queues),
+            link: Link::Up(session),
+            schedule,
             events,
+            log: LOG,
         })
     }
 
-    fn error(&self, problem: Problem) -> Error {
+    pub(super) fn error(&self, problem: Problem) -> Error {
         Error {
-            id: self.id.clone(),
-            socket: self.socket.clone(),
+            id: self.options.id.clone(),
+            socket: self.options.socket.clone(),
             problem,
         }
     }
 
-    /// Has `exchange` talk to the backend, within one deadline. If that fails
-    /// otherwise than by a refusal, the connection is given up.
+    /// Has `exchange` talk to the backend, within one deadline. `None` when the
+    /// backend is away and waited for, or went away over it.
     fn exchange<T>(
         &mut self,
-        exchange: impl FnOnce(&mut Channel, &Deadline) -> Result<T, ChannelError>,
-    ) -> Result<T, Error> {
-        let deadline = Deadline::after(self.deadline);
-        let result = match self.channel.as_mut() {
-            Some(channel) => exchange(channel, &deadline),
-            None => return Err(self.error(Problem::Lost)),
+        exchange: impl FnOnce(&mut Session, &Deadline) -> Result<T, ChannelError>,
+    ) -> Result<Option<T>, Error> {
+        if self.driver.failed {
+            return Err(self.error(Problem::Lost));
+        }
+        let deadline = Deadline::after(self.options.deadline);
+        let result = match &mut self.link {
+            Link::Up(session) => exchange(session, &deadline),
+            Link::Away(_) => return Ok(None),
+            Link::GivenUp => return Err(self.error(Problem::Lost)),
         };
-        result.map_err(|error| {
-            if !error.is_refusal() {
-                self.lose();
-            }
-            self.error(error.into())
-        })
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_refusal() => Err(self.error(error.into())),
+            Err(error) => self.lose(error.into()).map_or(Ok(None), Err),
+        }
     }
 
-    /// Closing the socket also takes it out of `events`.
-    fn lose(&mut self) {
-        self.channel = None;
-        self.running.fill(false);
+    /// The features that the driver took, as long as the backend has them.
+    pub(super) fn check_features(&self, taken: u64) -> Result<(), Problem> {
+        let lost = taken & !self.features;
+        if lost == 0 {
+            return Ok(());
+        }
+        let names = features::names(self.options.device_type, lost);
+        Err(Problem::FeaturesLost(names))
     }
 
-    fn ring_address(&self, queue: u16, address: GuestAddress) -> Result<u64, Error> {
+    /// The driver's queues, as long as the backend has them.
+    pub(super) fn check_queue(&self, queue: u16) -> Result<(), Problem> {
+        let found = self.backend_queues;
+        if queue < found {
+            return Ok(());
+        }
+        Err(Problem::QueueLost { queue, found })
+    }
+
+    fn ring_address(&self, queue: u16, address: GuestAddress) -> Result<u64, Problem> {
         let address = address.0;
         self.memory
             .user_address(GuestAddress(address))
             .map(|user| user.raw())
-            .ok_or_else(|| self.error(Problem::OutsideMemory { queue, address }))
+            .ok_or(Problem::OutsideMemory { queue, address })
     }
 
-    fn ring_addresses(&self, index: u16, queue: &QueueConfig) -> Result<VhostUserVringAddr, Error> {
+    pub(super) fn ring_addresses(
+        &self,
+        index: u16,
+        queue: &QueueConfig,
+    ) -> Result<VhostUserVringAddr, Problem> {
         Ok(VhostUserVringAddr::new(
             index.into(),
             VhostUserVringAddrFlags::empty(),
@@ -142,69 +208,71 @@ impl Frontend {
         ))
     }
 
-    /// Tells the backend all about one ring, in the order of QEMU. The base is
-    /// 0 whatever the driver has put in the ring already: all of it is new to
-    /// the device.
-    fn set_up_ring(
+    fn ring_mut(&mut self, index: u16) -> Option<&mut Option<Ring>> {
+        self.driver.rings.get_mut(usize::from(index))
+    }
+
+    /// Notes a ring that the driver starts, and returns where it is.
+    fn note_ring(&mut self, index: u16, mut ring: Ring) -> Result<VhostUserVringAddr, Problem> {
+        if matches!(self.link, Link::Up(_)) {
+            self.check_queue(index)?;
+            ring.mark_running();
+        }
+        let addresses = self.ring_addresses(index, &ring.queue)?;
+        if let Some(slot) = self.ring_mut(index) {
+            *slot = Some(ring);
+        }
+        Ok(addresses)
+    }
+
+    /// The base is 0 whatever the driver has put in the ring already: all of it
+    /// is new to the device.
+    fn try_start(
         &mut self,
-        addresses: VhostUserVringAddr,
-        size: u16,
+        index: u16,
+        queue: &QueueConfig,
         kick: &EventFd,
         call: &EventFd,
     ) -> Result<(), Error> {
-        let index = addresses.index;
-        let has_enable = self.agreement.has_vring_enable();
-        self.exchange(|channel, deadline| {
-            let state = |num| VhostUserVringState::new(index, num);
-            channel.tell(&SetVringNum(state(size.into())), deadline)?;
-            channel.tell(&SetVringBase(state(0)), deadline)?;
-            channel.tell(&SetVringAddr(addresses), deadline)?;
-            // An index has eight bits: there are no more queues than that.
-            let index = index as u8;
-            channel.tell(&SetVringCall { index, fd: call }, deadline)?;
-            channel.tell(&SetVringKick { index, fd: kick }, deadline)?;
-            if has_enable {
-                channel.tell(&SetVringEnable(state(1)), deadline)?;
-            }
-            wait_until_done(channel, deadline)
-        })
+        let noted = Ring::new(queue, kick, call)
+            .map_err(|source| Problem::EventFd {
+                queue: index,
+                source,
+            })
+            .and_then(|ring| self.note_ring(index, ring));
+        let addresses = noted.map_err(|problem| self.error(problem))?;
+        let setup = RingSetup {
+            addresses,
+            size: queue.size,
+            base: 0,
+            kick,
+            call,
+        };
+        self.exchange(|session, deadline| session.start_ring(&setup, deadline))?;
+        Ok(())
     }
 
     fn try_stop(&mut self, index: u16) -> Result<u16, Error> {
-        let has_enable = self.agreement.has_vring_enable();
-        let state = VhostUserVringState::new(index.into(), 0);
-        let base = self.exchange(|channel, deadline| {
-            if has_enable {
-                channel.tell(&SetVringEnable(state), deadline)?;
-            }
-            channel.ask(&GetVringBase(state), deadline)
-        })?;
+        let answer = self.exchange(|session, deadline| session.stop_ring(index, deadline))?;
+        let Some(base) = answer else {
+            return Ok(0);
+        };
         let found = base.index;
-        if found != u32::from(index) {
-            self.lose();
-            return Err(self.error(Problem::WrongQueue {
-                asked: index,
-                found,
-            }));
+        if found == u32::from(index) {
+            // A split ring's index has 16 bits.
+            return Ok(base.num as u16);
         }
-        // A split ring's index has 16 bits.
-        Ok(base.num as u16)
-    }
-
-    fn is_running(&self, index: u16) -> bool {
-        self.running.get(usize::from(index)) == Some(&true)
-    }
-
-    fn mark(&mut self, index: u16, running: bool) {
-        if let Some(mark) = self.running.get_mut(usize::from(index)) {
-            *mark = running;
-        }
+        let problem = Problem::WrongQueue {
+            asked: index,
+            found,
+        };
+        self.lose(problem).map_or(Ok(0), Err)
     }
 }
 
 impl Device for Frontend {
     fn device_type(&self) -> DeviceType {
-        self.device_type
+        self.options.device_type
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -212,20 +280,18 @@ impl Device for Frontend {
     }
 
     fn features(&self) -> u64 {
-        self.agreement.features
+        self.features
     }
 
     fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
-        let to_set = SetFeatures(self.agreement.features_to_set(features));
+        self.check_features(features)
+            .map_err(|problem| self.error(problem))?;
+        self.driver.features = Some(features);
         let memory = self.memory.clone();
-        self.exchange(|channel, deadline| {
-            channel.tell(&to_set, deadline)?;
-            channel.tell(&memory.message(), deadline)?;
-            wait_until_done(channel, deadline)
-        })?;
+        self.exchange(|session, deadline| session.activate(features, &memory, deadline))?;
         tracing::debug!(
-            device = self.id,
-            features = features::names(self.device_type, features).join(", "),
+            device = self.options.id,
+            features = features::names(self.options.device_type, features).join(", "),
             "the driver is ready"
         );
         Ok(())
@@ -238,9 +304,10 @@ impl Device for Frontend {
         kick: &EventFd,
         call: &EventFd,
     ) -> Result<(), DeviceError> {
-        let addresses = self.ring_addresses(index, queue)?;
-        self.set_up_ring(addresses, queue.size, kick, call)?;
-        self.mark(index, true);
+        if let Err(error) = self.try_start(index, queue, kick, call) {
+            self.ring_mut(index).map(Option::take);
+            return Err(error.into());
+        }
         // A kick from before the ring was enabled may have been dropped.
         kick.write(1).map_err(|source| {
             let queue = index;
@@ -250,75 +317,45 @@ impl Device for Frontend {
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u16, DeviceError> {
-        if !self.is_running(index) {
-            return Ok(0);
+        match self.ring_mut(index).and_then(Option::take) {
+            Some(ring) if ring.is_running() => Ok(self.try_stop(index)?),
+            _ => Ok(0),
         }
-        self.mark(index, false);
-        Ok(self.try_stop(index)?)
     }
 
     fn read_config(&mut self) -> Result<Vec<u8>, DeviceError> {
-        let size = self.config_size;
-        if size == 0 {
-            return Ok(Vec::new());
+        let read = self.exchange(|session, deadline| session.read_config(deadline))?;
+        if let Some(config) = read.flatten() {
+            self.config = config;
         }
-        let mut bytes = self.exchange(|channel, deadline| config::read(channel, size, deadline))?;
+        let mut bytes = self.config.clone();
         if let Some(count) = &self.profile.queue_count {
-            count.limit(&mut bytes, self.agreement.features, self.agreement.queues);
+            let queues = self.backend_queues.min(self.queue_sizes.len() as u16);
+            count.limit(&mut bytes, self.features, queues);
         }
         Ok(bytes)
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
-        self.exchange(|channel, deadline| channel.tell(&SetConfig { offset, data }, deadline))?;
-        Ok(())
+        let written =
+            self.exchange(|session, deadline| session.write_config(offset, data, deadline))?;
+        Ok(written.ok_or_else(|| self.error(Problem::Away))?)
     }
 
-    fn reset(&mut self) {}
+    fn reset(&mut self) {
+        self.driver = Driver::new(self.queue_sizes.len());
+    }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.events.as_fd())
     }
 
     fn handle_event(&mut self) -> DeviceEvent {
-        let Some(channel) = self.channel.as_mut() else {
-            return DeviceEvent::Nothing;
+        let event = match self.events.ready() {
+            Some(Source::Backend) => self.on_backend(),
+            Some(Source::Timer) => self.on_timer(),
+            None => return DeviceEvent::Nothing,
         };
-        let problem = match channel.idle() {
-            Ok(Idle::Quiet) => return DeviceEvent::Nothing,
-            Ok(Idle::Closed) => Problem::Closed,
-            Ok(Idle::Spoke) => Problem::Unasked,
-            Err(error) => Problem::Events(error),
-        };
-        self.lose();
-        DeviceEvent::Broken(Box::new(self.error(problem)))
-    }
-}
-
-/// Without acknowledgements, the answer to any request means that the backend
-/// has got through all the messages before it.
-fn wait_until_done(channel: &mut Channel, deadline: &Deadline) -> Result<(), ChannelError> {
-    if channel.acks() {
-        return Ok(());
-    }
-    channel.ask(&GetFeatures, deadline).map(drop)
-}
-
-fn probe_config(
-    channel: &mut Channel,
-    options: &Options,
-    profile: &Profile,
-    agreement: &Agreement,
-    deadline: &Deadline,
-) -> Result<u32, Problem> {
-    let offered = agreement.protocol.contains(Protocol::CONFIG);
-    let sizes = if offered { profile.config_sizes } else { &[] };
-    match config::probe(channel, sizes, deadline)? {
-        Some((size, _)) => Ok(size),
-        None if profile.config_required => Err(Problem::NoConfig {
-            device_type: options.device_type,
-            offered,
-        }),
-        None => Ok(0),
+        event.unwrap_or_else(|error| DeviceEvent::Broken(Box::new(error)))
     }
 }

@@ -79,6 +79,11 @@ impl MemoryTable {
         }
     }
 
+    /// The memory itself.
+    pub fn guest(&self) -> &GuestMemory {
+        &self.memory
+    }
+
     /// What a backend calls the guest-physical `address`, if it can reach it.
     pub fn user_address(&self, address: GuestAddress) -> Option<UserAddress> {
         self.memory.find_region(address)?;

@@ -15,6 +15,10 @@ mod memory;
 mod message;
 mod negotiate;
 mod profile;
+mod reconnect;
+mod recovery;
+mod ring;
+mod session;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +28,7 @@ use crate::virtio::DeviceType;
 pub use channel::ChannelError;
 pub use error::{Error, Problem};
 pub use frontend::Frontend;
+pub use reconnect::Reconnect;
 
 /// How to reach a backend, and what to ask of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub struct Options {
     pub deadline: Duration,
     /// How long to wait for the backend to listen.
     pub connect_deadline: Duration,
+    /// What to do when the backend goes away later.
+    pub reconnect: Reconnect,
 }
 
 impl Options {
@@ -61,6 +68,7 @@ impl Options {
             queue_size: None,
             deadline: Self::DEADLINE,
             connect_deadline: Self::CONNECT_DEADLINE,
+            reconnect: Reconnect::default(),
         }
     }
 }

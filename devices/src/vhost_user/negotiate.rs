@@ -74,7 +74,16 @@ impl Agreement {
     }
 }
 
-/// Opens the session. `asked` is the number of queues that the user wants.
+/// Says hello. The backend's answer is its first sign of life: a connection
+/// alone is none, since the kernel accepts for a listener that is busy or about
+/// to die. [`negotiate`] goes on from there.
+pub fn greet(channel: &mut Channel, deadline: &Deadline) -> Result<(), ChannelError> {
+    channel.tell(&SetOwner, deadline)?;
+    channel.begin(&GetFeatures, deadline)
+}
+
+/// Opens the session on a channel that [`greet`] has been called on. `asked` is
+/// the number of queues that the user wants.
 pub fn negotiate(
     channel: &mut Channel,
     device_type: DeviceType,
@@ -82,8 +91,7 @@ pub fn negotiate(
     asked: Option<u16>,
     deadline: &Deadline,
 ) -> Result<Agreement, Problem> {
-    channel.tell(&SetOwner, deadline)?;
-    let backend_features = channel.ask(&GetFeatures, deadline)?;
+    let backend_features = channel.complete::<GetFeatures>(deadline)?;
     let protocol = if backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
         negotiate_protocol(channel, deadline)?
     } else {

@@ -21,6 +21,32 @@ pub struct Profile {
     pub config_required: bool,
     /// Where the configuration space counts queues.
     pub queue_count: Option<QueueCount>,
+    /// Queues whose buffers the device uses in the order it takes them, and
+    /// may take twice without harm.
+    pub in_order: InOrder,
+}
+
+/// Which queues of a device a new backend can take up in the middle without the
+/// old one's help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InOrder {
+    /// Requests may finish in any order, or must not be repeated.
+    None,
+    /// Those with even numbers: the driver puts empty buffers in, and the
+    /// device fills them as they come.
+    Even,
+    /// All: packets may get lost or come twice.
+    All,
+}
+
+impl InOrder {
+    pub fn includes(self, queue: u16) -> bool {
+        match self {
+            Self::None => false,
+            Self::Even => queue.is_multiple_of(2),
+            Self::All => true,
+        }
+    }
 }
 
 /// A configuration field that tells the driver how many queues there are. It
@@ -64,6 +90,14 @@ const fn plain(queues: u16, config_sizes: &'static [u32]) -> Profile {
         config_sizes,
         config_required: false,
         queue_count: None,
+        in_order: InOrder::None,
+    }
+}
+
+const fn ordered(in_order: InOrder, profile: Profile) -> Profile {
+    Profile {
+        in_order,
+        ..profile
     }
 }
 
@@ -93,7 +127,7 @@ const PROFILES: &[(DeviceType, Profile)] = &[
     (
         DeviceType::NET,
         counting(
-            plain(2, &[24, 20, 17, 12, 10, 8, 6]),
+            ordered(InOrder::All, plain(2, &[24, 20, 17, 12, 10, 8, 6])),
             QueueCount {
                 offset: 8,
                 width: 2,
@@ -118,8 +152,11 @@ const PROFILES: &[(DeviceType, Profile)] = &[
             },
         ),
     ),
-    (DeviceType::CONSOLE, small(plain(2, &[12, 8, 4]))),
-    (DeviceType::RNG, plain(1, &[])),
+    (
+        DeviceType::CONSOLE,
+        ordered(InOrder::Even, small(plain(2, &[12, 8, 4]))),
+    ),
+    (DeviceType::RNG, ordered(InOrder::All, plain(1, &[]))),
     (DeviceType::BALLOON, plain(2, &[16, 8])),
     (
         DeviceType::SCSI,
@@ -135,8 +172,14 @@ const PROFILES: &[(DeviceType, Profile)] = &[
         ),
     ),
     (DeviceType::GPU, requiring(2, &[16])),
-    (DeviceType::INPUT, small(requiring(2, &[136]))),
-    (DeviceType::VSOCK, requiring(3, &[8])),
+    (
+        DeviceType::INPUT,
+        ordered(InOrder::Even, small(requiring(2, &[136]))),
+    ),
+    (
+        DeviceType::VSOCK,
+        ordered(InOrder::Even, requiring(3, &[8])),
+    ),
     (DeviceType::CRYPTO, requiring(2, &[56])),
     (DeviceType::SOUND, small(requiring(4, &[16, 12]))),
     (

@@ -73,13 +73,6 @@ impl Negotiation {
         }
     }
 
-    /// Back to before the handshake.
-    pub fn reset(&mut self) {
-        self.chosen = 0;
-        self.device_select = 0;
-        self.driver_select = 0;
-    }
-
     pub fn offered(&self) -> u64 {
         self.offered
     }

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 
+use super::features::Negotiation;
 use super::mmio::MmioTransport;
 use super::status::{Status, Step};
 
@@ -102,7 +103,7 @@ impl MmioTransport {
             queue.ready = None;
             queue.setup = Default::default();
         }
-        self.features.reset();
+        self.features = Negotiation::new(self.device.device_type(), self.device.features());
         self.status = Status::default();
         self.config_pending = false;
     }

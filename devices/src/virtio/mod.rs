@@ -15,7 +15,7 @@ pub mod mmio;
 pub mod page;
 mod publish;
 pub mod queue;
-mod rate_limit;
+pub(crate) mod rate_limit;
 pub mod spec;
 pub mod status;
 
@@ -60,7 +60,8 @@ pub trait Device: Send {
     fn queue_max_sizes(&self) -> &[u16];
 
     /// What the device can do (virtio 1.3, section 2.2), one bit a feature. The
-    /// transport withholds from the driver what it cannot itself do.
+    /// transport withholds from the driver what it cannot itself do. It asks
+    /// anew at each reset: a device may have lost some.
     fn features(&self) -> u64;
 
     /// Takes the features that the driver accepted, a subset of
@@ -101,7 +102,8 @@ pub trait Device: Send {
         None
     }
 
-    /// Handles what made [`event_fd`](Self::event_fd) readable. Never blocks.
+    /// Handles what made [`event_fd`](Self::event_fd) readable. Does not block,
+    /// unless a backend has come back: then it takes as long as other calls may.
     fn handle_event(&mut self) -> DeviceEvent {
         DeviceEvent::Nothing
     }

@@ -1,5 +1,6 @@
 //! Block requests (virtio 1.3, section 5.2.6) by hand.
 
+use devices::virtio::spec::Register;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{Buffer, Machine, Ring};
@@ -16,6 +17,14 @@ const STATUS: u64 = HEADER + 0x1000;
 const DATA: u64 = HEADER + 0x2000;
 
 fn submit(machine: &mut Machine, ring: &mut Ring, kind: u32, sector: u64, data: Option<Buffer>) {
+    let buffers = prepare(machine, kind, sector, data);
+    machine.request(ring, &buffers);
+    let status: u8 = machine.memory.read_obj(GuestAddress(STATUS)).unwrap();
+    assert_eq!(status, 0, "VIRTIO_BLK_S_OK");
+}
+
+/// Puts a request in memory.
+fn prepare(machine: &Machine, kind: u32, sector: u64, data: Option<Buffer>) -> Vec<Buffer> {
     let memory = machine.memory.clone();
     memory
         .write_obj(kind.to_le(), GuestAddress(HEADER))
@@ -33,9 +42,7 @@ fn submit(machine: &mut Machine, ring: &mut Ring, kind: u32, sector: u64, data: 
     let mut buffers = vec![buffer(HEADER, 16, false)];
     buffers.extend(data);
     buffers.push(buffer(STATUS, 1, true));
-    machine.request(ring, &buffers);
-    let status: u8 = memory.read_obj(GuestAddress(STATUS)).unwrap();
-    assert_eq!(status, 0, "VIRTIO_BLK_S_OK");
+    buffers
 }
 
 pub fn read(machine: &mut Machine, ring: &mut Ring, sector: u64, len: usize) -> Vec<u8> {
@@ -68,4 +75,11 @@ pub fn write(machine: &mut Machine, ring: &mut Ring, sector: u64, bytes: &[u8]) 
 
 pub fn flush(machine: &mut Machine, ring: &mut Ring) {
     submit(machine, ring, FLUSH, 0, None);
+}
+
+/// Makes a request without waiting for its completion.
+pub fn begin_flush(machine: &mut Machine, ring: &mut Ring) {
+    let buffers = prepare(machine, FLUSH, 0, None);
+    ring.add(&machine.memory, &buffers);
+    machine.write(Register::QueueNotify, ring.index);
 }

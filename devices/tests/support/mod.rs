@@ -15,7 +15,7 @@ use devices::hypervisor::Hypervisor;
 use devices::virtio::page::RegisterPage;
 use devices::virtio::spec::{CONFIG_OFFSET, Register};
 use devices::virtio::status::Status;
-use devices::virtio::{Device, GuestMemory, MmioTransport};
+use devices::virtio::{Device, DeviceEvent, GuestMemory, MmioTransport};
 use vm_memory::{Bytes, FileOffset, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -184,6 +184,11 @@ impl Machine {
     pub fn request(&mut self, ring: &mut Ring, buffers: &[Buffer]) {
         ring.add(&self.memory, buffers);
         self.write(Register::QueueNotify, ring.index);
+        self.complete(ring);
+    }
+
+    /// Waits until all requests of a queue are complete.
+    pub fn complete(&mut self, ring: &Ring) {
         let call = self.call(ring.index as usize);
         while ring.is_behind(&self.memory) {
             assert!(wait(&call), "no completion within {PATIENCE:?}");
@@ -191,6 +196,46 @@ impl Machine {
             let _ = call.read();
         }
         self.write(Register::InterruptAck, 1);
+    }
+
+    /// Has the device's events handled until `done`.
+    pub fn handle_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let events = self.transport.event_fd().unwrap();
+        let events = events.try_clone_to_owned().unwrap();
+        while !done(self) {
+            assert!(wait(&events), "{what}: nothing happens");
+            self.transport.handle_event();
+        }
+    }
+
+    /// Has the device notice that the backend has gone, and wait for it.
+    pub fn notice_loss(&mut self) {
+        assert!(wait(&self.transport.event_fd().unwrap()));
+        let event = self.transport.handle_event();
+        assert!(matches!(event, DeviceEvent::Nothing), "{event:?}");
+        assert!(!self.has_status(Status::NEEDS_RESET));
+        // What was signalled before does not count.
+        for (_, call) in self.wiring.irqfds.lock().unwrap().iter() {
+            let _ = call.read();
+        }
+    }
+
+    /// Has the device's events handled until all requests of a queue are
+    /// complete.
+    pub fn handle_until_complete(&mut self, ring: &Ring) {
+        // The completion itself is no event of the device's.
+        let call = self.call(ring.index as usize);
+        let memory = self.memory.clone();
+        self.handle_until("the backend is back", |_| {
+            !ring.is_behind(&memory) || call.read().is_ok()
+        });
+        self.complete(ring);
+    }
+
+    /// The descriptor behind the kicks of queue `index`.
+    pub fn kick(&self, index: usize) -> EventFd {
+        let ioeventfds = self.wiring.ioeventfds.lock().unwrap();
+        ioeventfds[index].2.try_clone().unwrap()
     }
 
     /// The descriptor behind the interrupt of queue `index`; the last is for
@@ -276,6 +321,12 @@ impl Ring {
         write(&0u16.to_le_bytes(), self.available() + 4 + 2 * slot);
         self.added = self.added.wrapping_add(1);
         write(&self.added.to_le_bytes(), self.available() + 2);
+    }
+
+    /// Plays the device: `used` chains in all have been used.
+    pub fn set_used(&self, memory: &GuestMemory, used: u16) {
+        let at = GuestAddress(self.used() + 2);
+        memory.write_obj(used.to_le(), at).unwrap();
     }
 
     /// Whether the device has not used all that was added.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use vhost::vhost_user::message::FrontendReq;
@@ -50,10 +51,31 @@ impl Received {
     }
 }
 
-/// A backend on a socket of its own, for one connection.
+/// What a backend is, and does other than by the book.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    script: HashMap<u32, Answer>,
+}
+
+impl Life {
+    pub fn new(features: u64, protocol: u64) -> Self {
+        Self::default()
+            .answer(FrontendReq::GET_FEATURES, Answer::Number(features))
+            .answer(FrontendReq::GET_PROTOCOL_FEATURES, Answer::Number(protocol))
+    }
+
+    pub fn answer(mut self, request: FrontendReq, answer: Answer) -> Self {
+        self.script.insert(request.into(), answer);
+        self
+    }
+}
+
+/// A backend on a socket of its own, for one connection a life.
 pub struct Scripted {
     pub socket: PathBuf,
-    thread: JoinHandle<Vec<Received>>,
+    /// The present connection.
+    stream: Arc<Mutex<Option<UnixStream>>>,
+    thread: JoinHandle<Vec<Vec<Received>>>,
     _dir: tempfile::TempDir,
 }
 
@@ -64,42 +86,65 @@ impl Scripted {
         protocol: u64,
         answers: impl IntoIterator<Item = (FrontendReq, Answer)>,
     ) -> Self {
+        let life = Life::new(features, protocol);
+        let answers = answers.into_iter();
+        Self::lives([answers.fold(life, |life, (request, answer)| life.answer(request, answer))])
+    }
+
+    /// One connection after the other, while the socket stays.
+    pub fn lives(lives: impl IntoIterator<Item = Life>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("scripted.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let mut script: HashMap<u32, Answer> = [
-            (FrontendReq::GET_FEATURES, Answer::Number(features)),
-            (FrontendReq::GET_PROTOCOL_FEATURES, Answer::Number(protocol)),
-        ]
-        .map(|(request, answer)| (request.into(), answer))
-        .into();
-        let answers = answers.into_iter();
-        script.extend(answers.map(|(request, answer)| (request.into(), answer)));
+        let stream = Arc::new(Mutex::new(None));
+        let present = stream.clone();
+        let lives: Vec<_> = lives.into_iter().collect();
         let thread = std::thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            serve(stream, &script)
+            let live = |life: Life| {
+                let (stream, _) = listener.accept().unwrap();
+                *present.lock().unwrap() = Some(stream.try_clone().unwrap());
+                let received = serve(&stream, &life.script);
+                *present.lock().unwrap() = None;
+                received
+            };
+            lives.into_iter().map(live).collect()
         });
         Self {
             socket,
+            stream,
             thread,
             _dir: dir,
         }
     }
 
+    /// Ends the present life: the frontend sees the connection close.
+    pub fn die(&self) {
+        let stream = self.stream.lock().unwrap().take();
+        let stream = stream.expect("a backend that is connected");
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
     /// All that came in, once the frontend is gone.
     pub fn finish(self) -> Vec<Received> {
+        self.finish_lives().concat()
+    }
+
+    /// All that came in, life by life, once all lives have ended.
+    pub fn finish_lives(self) -> Vec<Vec<Received>> {
         self.thread.join().unwrap()
     }
 }
 
-fn serve(mut stream: UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received> {
+fn serve(mut stream: &UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received> {
     let mut received = Vec::new();
     let mut header = [0; HEADER_SIZE];
     while stream.read_exact(&mut header).is_ok() {
         let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
         let (request, flags, size) = (word(0), word(4), word(8));
         let mut payload = vec![0; size as usize];
-        stream.read_exact(&mut payload).unwrap();
+        if stream.read_exact(&mut payload).is_err() {
+            break;
+        }
         let answer = script.get(&request).cloned();
         let answer = answer.unwrap_or_else(|| by_the_book(request, flags, &payload));
         received.push(Received {

@@ -134,7 +134,7 @@ fn broken_driver_rules_harm_only_the_device_and_until_reset() {
 }
 
 #[test]
-fn backend_that_dies_breaks_its_device_and_nothing_else() {
+fn backend_that_dies_and_is_not_waited_for_breaks_its_device_and_nothing_else() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), 4);
     let disk = backend::outboard_blk(dir.path(), &image, &[]);
@@ -143,12 +143,15 @@ fn backend_that_dies_breaks_its_device_and_nothing_else() {
     let other = backend::outboard_blk(other_dir.path(), &other_image, &[]);
     let mut vmm = Vmm::new(guest::bare("misbehave"))
         .cmdline("case=spin-forever")
-        .device("blk", &disk.socket)
+        .arg(
+            "--device",
+            format!("blk,socket={},reconnect=off", disk.socket.display()),
+        )
         .device("blk", &other.socket)
         .start();
     vmm.process.wait_for("spin-forever", DEADLINE);
     disk.process.signal(libc::SIGKILL);
-    vmm.process.wait_for("blk0", DEADLINE);
+    vmm.process.wait_for("device needs a reset", DEADLINE);
     vmm.report_status();
     let messages = vmm.messages();
     let broken = messages
@@ -161,6 +164,28 @@ fn backend_that_dies_breaks_its_device_and_nothing_else() {
         .unwrap();
     assert!(broken.contains("NEEDS_RESET"), "{messages}");
     assert!(!whole.contains("NEEDS_RESET"), "{messages}");
+    vmm.process.signal(libc::SIGTERM);
+    vmm.process.expect_exit(0, DEADLINE);
+}
+
+#[test]
+fn backend_that_dies_is_waited_for_and_taken_up_again() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 4);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let mut vmm = Vmm::new(guest::bare("misbehave"))
+        .cmdline("case=spin-forever")
+        .device("blk", &disk.socket)
+        .start();
+    vmm.process.wait_for("spin-forever", DEADLINE);
+    disk.process.signal(libc::SIGKILL);
+    vmm.process.wait_for("the backend is gone", DEADLINE);
+    drop(disk);
+    let _disk = backend::outboard_blk(dir.path(), &image, &[]);
+    vmm.process.wait_for("the backend is back", DEADLINE);
+    vmm.report_status();
+    let messages = vmm.messages();
+    assert!(!messages.contains("NEEDS_RESET"), "{messages}");
     vmm.process.signal(libc::SIGTERM);
     vmm.process.expect_exit(0, DEADLINE);
 }

@@ -1,0 +1,233 @@
+//! The loss of a backend, and its return.
+//!
+//! The driver is not told of a loss that can be made good. It is told, by
+//! NEEDS_RESET, when its requests cannot be resumed without loss or repetition,
+//! when the backend that came back has not got what the driver relies on, and
+//! when nobody waits for it.
+
+use vhost::vhost_user::message::VhostUserVringAddr;
+
+use super::channel::{Channel, Idle};
+use super::deadline::Deadline;
+use super::error::{Error, Problem};
+use super::events::Source;
+use super::frontend::{Frontend, Link};
+use super::ring::{InFlight, Ring};
+use super::session::{RingSetup, Session};
+use super::{connect, negotiate};
+use crate::virtio::{DeviceEvent, features};
+
+impl Frontend {
+    /// The connection is of no more use. An error is for the driver, which has
+    /// to reset the device then; without one all goes on when a backend is back.
+    pub(super) fn lose(&mut self, problem: Problem) -> Option<Error> {
+        // A backend that is out of step or late may still be at work.
+        let is_gone = problem.is_closed();
+        // Dropping what was there closes the sockets.
+        self.link = if self.schedule.is_on() {
+            Link::Away(None)
+        } else {
+            Link::GivenUp
+        };
+        if self.schedule.is_on() {
+            if let Err(error) = self.schedule.plan() {
+                return Some(self.give_up(Problem::Events(error)));
+            }
+            for ring in self.driver.rings.iter_mut().flatten() {
+                ring.mark_left(self.memory.guest());
+            }
+        }
+        let error = self.error(problem);
+        if is_gone && self.schedule.is_on() {
+            self.warn(
+                &error,
+                "the backend is gone; requests wait for it to come back",
+            );
+            return None;
+        }
+        self.driver.fail();
+        Some(error)
+    }
+
+    /// Nobody waits for the backend any more.
+    fn give_up(&mut self, problem: Problem) -> Error {
+        self.link = Link::GivenUp;
+        self.schedule.silence();
+        self.driver.fail();
+        self.error(problem)
+    }
+
+    /// The connection is readable: the backend is gone or out of step, or, when
+    /// it was away, has given its first sign of life.
+    pub(super) fn on_backend(&mut self) -> Result<DeviceEvent, Error> {
+        let problem = match &mut self.link {
+            Link::Up(session) => match session.idle() {
+                Ok(Idle::Quiet) => return Ok(DeviceEvent::Nothing),
+                Ok(Idle::Closed) => Problem::Closed,
+                Ok(Idle::Spoke) => Problem::Unasked,
+                Err(error) => Problem::Events(error),
+            },
+            Link::Away(greeted) => match greeted.take() {
+                Some(channel) => return self.welcome(channel),
+                None => return Ok(DeviceEvent::Nothing),
+            },
+            Link::GivenUp => return Ok(DeviceEvent::Nothing),
+        };
+        self.lose(problem).map_or(Ok(DeviceEvent::Nothing), Err)
+    }
+
+    /// It is time for the next attempt, or too late for the last one.
+    pub(super) fn on_timer(&mut self) -> Result<DeviceEvent, Error> {
+        if !matches!(self.link, Link::Away(_)) {
+            self.schedule.silence();
+            return Ok(DeviceEvent::Nothing);
+        }
+        self.link = Link::Away(None);
+        if self.schedule.is_over() {
+            let waited = self.schedule.absent();
+            return Err(self.give_up(Problem::NotBack { waited }));
+        }
+        let planned = match self.greet() {
+            Ok(channel) => {
+                self.link = Link::Away(Some(channel));
+                self.schedule.wake_after(self.options.deadline)
+            }
+            Err(problem) => {
+                tracing::debug!(device = self.options.id, %problem, "the backend is not back yet");
+                self.schedule.plan().map(drop)
+            }
+        };
+        match planned {
+            Ok(()) => Ok(DeviceEvent::Nothing),
+            Err(error) => Err(self.give_up(Problem::Events(error))),
+        }
+    }
+
+    /// Connects and says hello, without waiting for an answer.
+    fn greet(&mut self) -> Result<Channel, Problem> {
+        let mut channel = Channel::new(connect::attempt(&self.options.socket)?);
+        negotiate::greet(&mut channel, &Deadline::after(self.options.deadline))?;
+        let watched = self.events.watch(&channel, Source::Backend);
+        watched.map_err(Problem::Events)?;
+        Ok(channel)
+    }
+
+    /// A backend has answered the greeting: makes it this device's, and has it
+    /// go on where the last one left. All within one deadline.
+    fn welcome(&mut self, channel: Channel) -> Result<DeviceEvent, Error> {
+        let deadline = Deadline::after(self.options.deadline);
+        let opened = Session::open(channel, &self.options, &self.profile, &deadline);
+        let (mut session, config) = match opened {
+            Ok(opened) => opened,
+            Err(problem) => return self.turn_away(problem, &deadline),
+        };
+        self.features = session.agreement().features;
+        self.backend_queues = session.agreement().queues;
+        let has_changed = config != self.config;
+        self.config = config;
+        let resumed = self.resume(&mut session, &deadline);
+        if let Err(problem) = resumed {
+            return self.fail_to_resume(session, problem);
+        }
+        self.link = Link::Up(session);
+        let absent = self.schedule.absent();
+        self.schedule.end();
+        if let Some(suppressed) = self.log.admit() {
+            let device = &self.options.id;
+            let features = features::names(self.options.device_type, self.features).join(", ");
+            tracing::warn!(device, ?absent, features, suppressed, "the backend is back");
+        }
+        Ok(if has_changed {
+            DeviceEvent::ConfigChanged
+        } else {
+            DeviceEvent::Nothing
+        })
+    }
+
+    /// The driver cannot go on, but for when the backend died again over it. A
+    /// backend that is in step is kept, and serves the driver after its reset.
+    fn fail_to_resume(&mut self, session: Session, problem: Problem) -> Result<DeviceEvent, Error> {
+        if problem.ends_connection() {
+            return self.lose(problem).map_or(Ok(DeviceEvent::Nothing), Err);
+        }
+        self.link = Link::Up(session);
+        self.schedule.end();
+        self.driver.fail();
+        Err(self.error(problem))
+    }
+
+    /// What answered did not get as far as to be this device's backend. Perhaps
+    /// the next one does; but if it is of the wrong kind the driver hears of it.
+    fn turn_away(&mut self, problem: Problem, deadline: &Deadline) -> Result<DeviceEvent, Error> {
+        let left = deadline.left().unwrap_or_default();
+        let spent = deadline.budget().saturating_sub(left);
+        // One that takes its time must not take all of this thread's.
+        let planned = self
+            .schedule
+            .plan()
+            .and_then(|pause| self.schedule.wake_after(pause.max(2 * spent)));
+        if let Err(error) = planned {
+            return Err(self.give_up(Problem::Events(error)));
+        }
+        let is_passing = problem.ends_connection();
+        let error = self.error(problem);
+        if is_passing || self.driver.features.is_none() {
+            self.warn(&error, "the backend is not back yet");
+            return Ok(DeviceEvent::Nothing);
+        }
+        self.driver.fail();
+        Err(error)
+    }
+
+    /// Hands over all that the driver has set up.
+    fn resume(&mut self, session: &mut Session, deadline: &Deadline) -> Result<(), Problem> {
+        let Some(features) = self.driver.features else {
+            return Ok(());
+        };
+        self.check_features(features)?;
+        // What cannot go on is found before the backend is told anything.
+        let places = self.places()?;
+        session.activate(features, &self.memory, deadline)?;
+        for (ring, place) in self.driver.rings.iter_mut().zip(places) {
+            let (Some(ring), Some((addresses, base))) = (ring, place) else {
+                continue;
+            };
+            ring.mark_running();
+            let setup = RingSetup {
+                addresses,
+                size: ring.queue.size,
+                base,
+                kick: &ring.kick,
+                call: &ring.call,
+            };
+            session.start_ring(&setup, deadline)?;
+            ring.signal();
+        }
+        Ok(())
+    }
+
+    /// Where each started ring is and where it goes on.
+    fn places(&self) -> Result<Vec<Option<(VhostUserVringAddr, u16)>>, Problem> {
+        let device_type = self.options.device_type;
+        let place = |(queue, ring): (u16, &Option<Ring>)| {
+            let Some(ring) = ring else {
+                return Ok(None);
+            };
+            self.check_queue(queue)?;
+            let in_order = self.profile.in_order.includes(queue);
+            let base = ring
+                .base(in_order, self.memory.guest())
+                .map_err(|InFlight| Problem::InFlight { queue, device_type })?;
+            Ok(Some((self.ring_addresses(queue, &ring.queue)?, base)))
+        };
+        (0..).zip(&self.driver.rings).map(place).collect()
+    }
+
+    fn warn(&mut self, error: &Error, what: &str) {
+        if let Some(suppressed) = self.log.admit() {
+            let device = &self.options.id;
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(device, suppressed, error, "{what}");
+        }
+    }
+}

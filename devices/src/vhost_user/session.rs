@@ -1,0 +1,177 @@
+//! One connection to a backend: what is agreed on it, and what is said.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use vhost::vhost_user::message::{
+    VhostUserProtocolFeatures as Protocol, VhostUserVringAddr, VhostUserVringState,
+};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::channel::{Channel, ChannelError, Idle};
+use super::deadline::Deadline;
+use super::error::Problem;
+use super::memory::MemoryTable;
+use super::message::*;
+use super::negotiate::{self, Agreement};
+use super::profile::Profile;
+use super::{Options, config};
+
+/// A backend that features have been negotiated with.
+pub struct Session {
+    channel: Channel,
+    agreement: Agreement,
+    /// Bytes to read of the configuration space; 0 when there is none.
+    config_size: u32,
+}
+
+/// All about one ring that a backend has to know.
+pub struct RingSetup<'a> {
+    pub addresses: VhostUserVringAddr,
+    /// In entries.
+    pub size: u16,
+    /// The available-ring entry to take first.
+    pub base: u16,
+    pub kick: &'a EventFd,
+    pub call: &'a EventFd,
+}
+
+impl Session {
+    /// Negotiates with a backend that has been greeted, and returns its
+    /// configuration space too.
+    pub fn open(
+        mut channel: Channel,
+        options: &Options,
+        profile: &Profile,
+        deadline: &Deadline,
+    ) -> Result<(Self, Vec<u8>), Problem> {
+        let agreement = negotiate::negotiate(
+            &mut channel,
+            options.device_type,
+            profile,
+            options.queues,
+            deadline,
+        )?;
+        let offered = agreement.protocol.contains(Protocol::CONFIG);
+        let sizes = if offered { profile.config_sizes } else { &[] };
+        let (config_size, config) = match config::probe(&mut channel, sizes, deadline)? {
+            Some(found) => found,
+            None if profile.config_required => {
+                return Err(Problem::NoConfig {
+                    device_type: options.device_type,
+                    offered,
+                });
+            }
+            None => (0, Vec::new()),
+        };
+        let session = Self {
+            channel,
+            agreement,
+            config_size,
+        };
+        Ok((session, config))
+    }
+
+    pub fn agreement(&self) -> &Agreement {
+        &self.agreement
+    }
+
+    /// What happened on the connection while nothing was asked.
+    pub fn idle(&mut self) -> std::io::Result<Idle> {
+        self.channel.idle()
+    }
+
+    /// Hands over the driver's features and the guest's memory.
+    pub fn activate(
+        &mut self,
+        features: u64,
+        memory: &MemoryTable,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        let features = self.agreement.features_to_set(features);
+        self.channel.tell(&SetFeatures(features), deadline)?;
+        self.channel.tell(&memory.message(), deadline)?;
+        self.wait_until_done(deadline)
+    }
+
+    /// Starts a ring, in the order of QEMU.
+    pub fn start_ring(
+        &mut self,
+        ring: &RingSetup<'_>,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        let index = ring.addresses.index;
+        let state = |num| VhostUserVringState::new(index, num);
+        let channel = &mut self.channel;
+        channel.tell(&SetVringNum(state(ring.size.into())), deadline)?;
+        channel.tell(&SetVringBase(state(ring.base.into())), deadline)?;
+        channel.tell(&SetVringAddr(ring.addresses), deadline)?;
+        let (kick, call) = (ring.kick, ring.call);
+        // An index has eight bits: there are no more queues than that.
+        let short = index as u8;
+        channel.tell(
+            &SetVringCall {
+                index: short,
+                fd: call,
+            },
+            deadline,
+        )?;
+        channel.tell(
+            &SetVringKick {
+                index: short,
+                fd: kick,
+            },
+            deadline,
+        )?;
+        if self.agreement.has_vring_enable() {
+            channel.tell(&SetVringEnable(state(1)), deadline)?;
+        }
+        self.wait_until_done(deadline)
+    }
+
+    /// Stops a ring and returns what the backend says: which ring it stopped,
+    /// and the available-ring entry it would have taken next.
+    pub fn stop_ring(
+        &mut self,
+        index: u16,
+        deadline: &Deadline,
+    ) -> Result<VhostUserVringState, ChannelError> {
+        let state = VhostUserVringState::new(index.into(), 0);
+        if self.agreement.has_vring_enable() {
+            self.channel.tell(&SetVringEnable(state), deadline)?;
+        }
+        self.channel.ask(&GetVringBase(state), deadline)
+    }
+
+    /// Reads the configuration space; `None` when there is none.
+    pub fn read_config(&mut self, deadline: &Deadline) -> Result<Option<Vec<u8>>, ChannelError> {
+        match self.config_size {
+            0 => Ok(None),
+            size => config::read(&mut self.channel, size, deadline).map(Some),
+        }
+    }
+
+    pub fn write_config(
+        &mut self,
+        offset: u32,
+        data: &[u8],
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        self.channel.tell(&SetConfig { offset, data }, deadline)
+    }
+
+    /// Without acknowledgements, the answer to any request means that the
+    /// backend has got through all the messages before it.
+    fn wait_until_done(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        if self.channel.acks() {
+            return Ok(());
+        }
+        self.channel.ask(&GetFeatures, deadline).map(drop)
+    }
+}
+
+/// Readable when the backend closed the connection, or spoke unasked.
+impl AsRawFd for Session {
+    fn as_raw_fd(&self) -> RawFd {
+        self.channel.as_raw_fd()
+    }
+}

@@ -1,0 +1,93 @@
+//! The frontend on this project's block backend, which is killed under it.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use devices::vhost_user::{Frontend, Options};
+use devices::virtio::DeviceType;
+use devices::virtio::status::Status;
+use support::blk::{self, SECTOR};
+use support::{Machine, Ring};
+
+/// All but VIRTIO_F_EVENT_IDX, which the test's driver does not do.
+const FEATURES: u64 = !(1 << 29);
+
+/// A backend on a fresh disk; it ends with the value.
+struct Backend {
+    process: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Backend {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("disk.img"), vec![0; 1 << 20]).unwrap();
+        let process = spawn(dir.path());
+        Self { process, dir }
+    }
+
+    fn connect(&self) -> Machine {
+        let memory = support::shared_memory();
+        let options = Options {
+            connect_deadline: Duration::from_secs(20),
+            deadline: Duration::from_secs(20),
+            ..Options::new("disk", DeviceType::BLK, self.dir.path().join("blk.sock"))
+        };
+        let frontend = Frontend::connect(options, memory.clone()).unwrap();
+        Machine::new(Box::new(frontend), memory)
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn spawn(dir: &Path) -> Child {
+    let mut command = Command::new(program());
+    command.arg("--socket").arg(dir.join("blk.sock"));
+    command.arg("--path").arg(dir.join("disk.img"));
+    command.spawn().unwrap()
+}
+
+/// The backend of the same build: target/PROFILE/deps/TEST is this test.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("outboard-blk");
+    assert!(program.exists(), "run `cargo build --workspace` first");
+    program
+}
+
+#[test]
+fn a_killed_backend_that_comes_back_goes_on() {
+    let mut backend = Backend::start();
+    let mut machine = backend.connect();
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let [ring] = &mut rings;
+    for round in 1..=10u8 {
+        blk::write(&mut machine, ring, round.into(), &[round; SECTOR]);
+        backend.kill();
+        machine.notice_loss();
+        blk::begin_flush(&mut machine, ring);
+        backend.process = spawn(backend.dir.path());
+        machine.handle_until_complete(ring);
+        assert!(!machine.has_status(Status::NEEDS_RESET));
+        for past in 1..=round {
+            let read = blk::read(&mut machine, ring, past.into(), SECTOR);
+            assert_eq!(read, [past; SECTOR]);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! Backends that go away and come back, or do not.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use devices::vhost_user::{Frontend, Options, Reconnect};
+use devices::virtio::spec::Register;
+use devices::virtio::status::Status;
+use devices::virtio::{DeviceEvent, DeviceType};
+use support::scripted::{Answer, CONFIG, FEATURES, Life, MQ, REPLY_ACK, Received, Scripted};
+use support::{Buffer, Machine, Ring, wait};
+use vhost::vhost_user::message::FrontendReq::{self, *};
+
+const ALL: u64 = MQ | REPLY_ACK | CONFIG;
+const NET_MRG_RXBUF: u64 = 1 << 15;
+const BUFFER: [Buffer; 1] = [Buffer {
+    address: 0x2_0000,
+    len: 512,
+    writable: true,
+}];
+
+fn options(backend: &Scripted, device_type: DeviceType) -> Options {
+    Options {
+        deadline: Duration::from_secs(20),
+        ..Options::new("dut", device_type, &backend.socket)
+    }
+}
+
+fn machine(options: Options) -> Machine {
+    let memory = support::shared_memory();
+    let frontend = Frontend::connect(options, memory.clone()).unwrap();
+    Machine::new(Box::new(frontend), memory)
+}
+
+fn rings() -> [Ring; 2] {
+    [Ring::new(0, 0x4000), Ring::new(1, 0x8000)]
+}
+
+fn sound() -> Life {
+    Life::new(FEATURES, ALL).answer(GET_QUEUE_NUM, Answer::Number(2))
+}
+
+/// The backend dies, and the device notices.
+fn lose(machine: &mut Machine, backend: &Scripted) {
+    backend.die();
+    machine.notice_loss();
+    for index in [0, 1] {
+        let _ = machine.kick(index).read();
+    }
+}
+
+/// The next backend takes over all that the driver set up.
+fn regain(machine: &mut Machine) {
+    let call = machine.call(0);
+    machine.handle_until("the backend is back", |_| call.read().is_ok());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+}
+
+fn expect_needs_reset(machine: &mut Machine) {
+    machine.handle_until("a reset is needed", |machine| {
+        machine.has_status(Status::NEEDS_RESET)
+    });
+    assert!(wait(&machine.config_call()), "the driver is told");
+}
+
+fn count(received: &[Received], request: FrontendReq) -> usize {
+    received.iter().filter(|m| m.request == request).count()
+}
+
+fn states(received: &[Received], request: FrontendReq) -> Vec<(u32, u32)> {
+    let found = received.iter().filter(|m| m.request == request);
+    found.map(Received::state).collect()
+}
+
+#[test]
+fn packets_go_on_at_the_used_index() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    for (ring, (added, used)) in rings.iter_mut().zip([(5, 3), (2, 2)]) {
+        (0..added).for_each(|_| ring.add(&machine.memory, &BUFFER));
+        ring.set_used(&machine.memory, used);
+    }
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    drop(machine);
+    let [first, second] = &backend.finish_lives()[..] else {
+        panic!("two lives");
+    };
+    assert_eq!(states(first, SET_VRING_BASE), [(0, 0), (1, 0)]);
+    assert_eq!(states(second, SET_VRING_BASE), [(0, 3), (1, 2)]);
+    let order = |received: &[Received]| {
+        let mut order: Vec<_> = received.iter().map(|m| m.request).collect();
+        // The transport reads the configuration once more at the start.
+        order.dedup();
+        order
+    };
+    assert_eq!(
+        order(first),
+        order(second),
+        "all is negotiated and said anew"
+    );
+}
+
+/// A backend may drop a kick that comes before it is enabled, and may have died
+/// between using a buffer and saying so.
+#[test]
+fn every_queue_is_kicked_and_every_interrupt_raised_once_after_a_return() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &backend);
+    let mut signs: Vec<_> = [0, 1]
+        .iter()
+        .flat_map(|&index| [machine.kick(index), machine.call(index)])
+        .collect();
+    let last = signs.pop().unwrap();
+    let mut raised = 0;
+    machine.handle_until("the last ring is started", |_| {
+        raised = last.read().unwrap_or(0);
+        raised != 0
+    });
+    assert_eq!(raised, 1);
+    for sign in signs {
+        assert_eq!(sign.read().unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_base_is_0_at_first_whatever_the_driver_has_put_in() {
+    let backend = Scripted::lives([sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    let [rx, _] = &mut rings();
+    machine.negotiate(u64::MAX);
+    machine.set_up(rx);
+    (0..7).for_each(|_| rx.add(&machine.memory, &BUFFER));
+    machine.driver_ok();
+    drop(machine);
+    assert_eq!(states(&backend.finish(), SET_VRING_BASE), [(0, 0)]);
+}
+
+#[test]
+fn block_requests_that_were_not_in_flight_are_served_by_the_next_backend() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let [ring, _] = &mut rings();
+    machine.bring_up(u64::MAX, std::slice::from_mut(ring));
+    ring.add(&machine.memory, &BUFFER);
+    ring.set_used(&machine.memory, 1);
+    lose(&mut machine, &backend);
+    ring.add(&machine.memory, &BUFFER);
+    regain(&mut machine);
+    drop(machine);
+    let second = &backend.finish_lives()[1];
+    assert_eq!(states(second, SET_VRING_BASE), [(0, 1)]);
+}
+
+#[test]
+fn block_requests_in_flight_that_nobody_tracked_need_a_reset() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let mut rings = rings();
+    let (one, _) = rings.split_at_mut(1);
+    machine.bring_up(u64::MAX, one);
+    one[0].add(&machine.memory, &BUFFER);
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, one);
+    assert!(!machine.has_status(Status::NEEDS_RESET), "and works again");
+    drop(machine);
+    let second = &backend.finish_lives()[1];
+    assert_eq!(states(second, SET_VRING_BASE), [(0, 0)], "not before");
+}
+
+#[test]
+fn features_of_the_old_backend_are_not_assumed_of_the_new_one() {
+    let more = Life::new(FEATURES | NET_MRG_RXBUF, ALL).answer(GET_QUEUE_NUM, Answer::Number(2));
+    let backend = Scripted::lives([more, sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    let chosen = machine.transport.info().features_chosen;
+    assert_eq!(chosen, ["VERSION_1"], "the driver is offered what there is");
+    drop(machine);
+    let second = &backend.finish_lives()[1];
+    assert_eq!(count(second, SET_FEATURES), 1);
+}
+
+#[test]
+fn features_that_the_driver_did_not_take_may_go() {
+    let more = Life::new(FEATURES | NET_MRG_RXBUF, ALL).answer(GET_QUEUE_NUM, Answer::Number(2));
+    let backend = Scripted::lives([more, sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(!NET_MRG_RXBUF, &mut rings());
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+}
+
+#[test]
+fn a_backend_that_has_lost_a_queue_of_the_drivers_is_not_used_for_it() {
+    let fewer = sound().answer(GET_QUEUE_NUM, Answer::Number(1));
+    let backend = Scripted::lives([sound(), fewer]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, &mut rings()[..1]);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+}
+
+#[test]
+fn a_reset_and_a_handshake_need_no_backend() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    rings[0].add(&machine.memory, &BUFFER);
+    lose(&mut machine, &backend);
+    for _ in 0..3 {
+        machine.bring_up(u64::MAX, &mut rings);
+        assert!(!machine.has_status(Status::NEEDS_RESET));
+    }
+    rings[1].add(&machine.memory, &BUFFER);
+    regain(&mut machine);
+    drop(machine);
+    let second = &backend.finish_lives()[1];
+    assert_eq!(states(second, SET_VRING_BASE), [(0, 0), (1, 0)]);
+    assert_eq!(count(second, SET_FEATURES), 1);
+}
+
+#[test]
+fn a_driver_in_the_middle_of_its_handshake_goes_on_with_the_next_backend() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    machine.negotiate(u64::MAX);
+    lose(&mut machine, &backend);
+    machine.write_config(0, &[1]);
+    assert_eq!(machine.read_config(0, 4), [0, 1, 2, 3], "as last read");
+    let [ring, _] = &mut rings();
+    machine.set_up(ring);
+    machine.driver_ok();
+    regain(&mut machine);
+    drop(machine);
+    assert_eq!(states(&backend.finish_lives()[1], SET_VRING_BASE), [(0, 0)]);
+}
+
+#[test]
+fn a_backend_that_dies_in_the_middle_of_a_handshake_is_waited_for() {
+    let dying = sound().answer(SET_VRING_KICK, Answer::HangUp);
+    let backend = Scripted::lives([dying.clone(), dying, sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    regain(&mut machine);
+}
+
+#[test]
+fn connections_that_a_dying_listener_accepts_are_no_return() {
+    let dead = sound().answer(SET_OWNER, Answer::HangUp);
+    let dying = sound().answer(GET_FEATURES, Answer::HangUp);
+    let late = sound().answer(SET_FEATURES, Answer::HangUp);
+    let backend = Scripted::lives([sound(), dead, dying, late, sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+}
+
+#[test]
+fn a_backend_that_takes_the_connection_and_says_nothing_holds_nobody_up() {
+    let silent = sound().answer(GET_FEATURES, Answer::Silence);
+    let backend = Scripted::lives([sound(), silent, sound()]);
+    let deadline = Duration::from_millis(1500);
+    let mut machine = machine(Options {
+        deadline,
+        ..options(&backend, DeviceType::NET)
+    });
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &backend);
+    let call = machine.call(0);
+    let start = Instant::now();
+    let mut busy = Duration::ZERO;
+    while call.read().is_err() {
+        assert!(wait(&machine.transport.event_fd().unwrap()));
+        let start = Instant::now();
+        machine.transport.handle_event();
+        busy += start.elapsed();
+    }
+    assert!(start.elapsed() >= deadline, "it had its time");
+    assert!(busy < deadline, "the time was not waited out: {busy:?}");
+}
+
+#[test]
+fn a_backend_that_hangs_breaks_the_driver_and_serves_it_after_its_reset() {
+    let hanging = sound().answer(SET_VRING_KICK, Answer::Silence);
+    let backend = Scripted::lives([hanging, sound()]);
+    let mut machine = machine(Options {
+        deadline: Duration::from_millis(200),
+        ..options(&backend, DeviceType::BLK)
+    });
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    regain(&mut machine);
+}
+
+#[test]
+fn a_configuration_that_is_another_is_announced() {
+    let config = [&[0, 96, 0].map(u32::to_ne_bytes).concat()[..], &[7; 96]].concat();
+    let changed = sound().answer(GET_CONFIG, Answer::Payload(config));
+    let backend = Scripted::lives([sound(), changed]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    machine.bring_up(u64::MAX, &mut rings());
+    let generation = machine.read(Register::ConfigGeneration);
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    assert!(machine.config_call().read().is_ok());
+    assert_eq!(machine.read_config(0, 2), [7, 7]);
+    assert_ne!(machine.read(Register::ConfigGeneration), generation);
+    assert_eq!(machine.read(Register::InterruptStatus), 3);
+}
+
+#[test]
+fn without_reconnection_a_loss_is_for_good() {
+    let backend = Scripted::lives([sound()]);
+    let mut machine = machine(Options {
+        reconnect: Reconnect::Off,
+        ..options(&backend, DeviceType::NET)
+    });
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    backend.die();
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+}
+
+#[test]
+fn patience_with_a_backend_ends_when_it_is_told_to() {
+    let backend = Scripted::lives([sound()]);
+    let limit = Duration::from_millis(300);
+    let mut machine = machine(Options {
+        reconnect: Reconnect::For(limit),
+        ..options(&backend, DeviceType::NET)
+    });
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    let start = Instant::now();
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    assert!(start.elapsed() >= limit);
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(machine.has_status(Status::NEEDS_RESET), "it stays lost");
+    let event = machine.transport.handle_event();
+    assert!(matches!(event, DeviceEvent::Nothing), "{event:?}");
+}
