@@ -278,3 +278,7 @@ impl AsFd for Client<'_> {
         self.stream.as_fd()
     }
 }
+
+#[cfg(test)]
+#[path = "client_test.rs"]
+mod tests;

@@ -326,3 +326,7 @@ impl gdbstub::target::Target for Session<'_> {
         Some(self)
     }
 }
+
+#[cfg(test)]
+#[path = "session_test.rs"]
+mod tests;

@@ -2,8 +2,10 @@
 
 mod guest;
 mod rsp;
+mod scripted;
 mod toy;
 
 pub(crate) use guest::Guest;
 pub(crate) use rsp::{Rsp, packet};
+pub(crate) use scripted::{Hand, Scripted};
 pub(crate) use toy::{ALL_TRAPS, HIGH, Toy, Watcher};

@@ -1,0 +1,379 @@
+//! Run control, event by event.
+
+use gdbstub::target::ext::breakpoints::{
+    HwBreakpoint, HwWatchpoint, SwBreakpoint, WatchKind as Gdb,
+};
+
+use super::resume::Action::{Continue, Hold, Range, Step};
+use super::*;
+use crate::arch::BREAKPOINT;
+use crate::target::StopReason::{Crashed, Hardware, Int3, Step as Stepped};
+use crate::target::{Event, HwKind, HwSlots, VirtAddr};
+use crate::testing::{Hand, Scripted};
+
+const X: u64 = 0x1000;
+const Y: u64 = 0x2000;
+
+/// Runs `test` with an attached session over vCPUs at these addresses.
+fn with_session(rips: &[u64], test: impl FnOnce(&mut Session<'_>, &Hand)) {
+    let (mut target, hand) = Scripted::new(rips);
+    let mut session = Session::new(&mut target);
+    session.attach();
+    test(&mut session, &hand);
+    session.detach();
+    assert!(!hand.script().int3);
+    assert_eq!(hand.script().slots, HwSlots::default());
+    assert!(!hand.script().ram.contains(&BREAKPOINT));
+    assert_eq!(hand.resumed(), vec![Resume::Continue; rips.len()]);
+}
+
+fn plant(session: &mut Session<'_>, addr: u64) {
+    assert!(matches!(session.add_sw_breakpoint(addr, 1), Ok(true)));
+}
+
+fn at(vcpu: usize, reason: Reason) -> Option<Stop> {
+    Some(Stop::At(VcpuId(vcpu), reason))
+}
+
+/// Takes the events that wait and returns the stop.
+fn events(session: &mut Session<'_>) -> Option<Stop> {
+    session.on_event();
+    session.take_stop()
+}
+
+#[test]
+fn only_the_vcpu_that_gdb_was_told_of_passes_a_breakpoint() {
+    with_session(&[X, X], |session, hand| {
+        plant(session, X);
+        session.start(vec![Continue, Continue]);
+        assert_eq!(
+            hand.resumed(),
+            [Resume::Step, Resume::Hold],
+            "vCPU 0 was reported by the attach"
+        );
+        assert_eq!(hand.script().ram[X as usize], 0x90, "lifted");
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2], "vCPU 1 meets it");
+        assert_eq!(hand.script().ram[X as usize], BREAKPOINT);
+        hand.stops(1, X, Int3);
+        assert_eq!(events(session), at(1, Reason::Software));
+    });
+}
+
+#[test]
+fn having_run_a_vcpu_meets_the_breakpoint_where_it_was_reported_before() {
+    with_session(&[X, Y], |session, hand| {
+        // vCPU 0 was reported at X. It runs, and is at X again when vCPU 1 stops.
+        plant(session, Y);
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, Y, Int3);
+        assert_eq!(events(session), at(1, Reason::Software));
+        plant(session, X);
+        session.start(vec![Continue, Hold]);
+        assert_eq!(hand.resumed(), [Resume::Continue, Resume::Hold]);
+    });
+}
+
+#[test]
+fn having_left_a_breakpoint_a_vcpu_meets_it_again() {
+    with_session(&[X, Y], |session, hand| {
+        plant(session, X);
+        session.start(vec![Continue, Continue]);
+        // Left, but back at once by a jump to itself, as vCPU 1 makes a stop.
+        hand.stops(0, X, Stepped);
+        hand.stops(1, Y, Crashed("fault".into()));
+        assert_eq!(events(session), at(1, Reason::Crash));
+        session.start(vec![Continue, Hold]);
+        assert_eq!(hand.resumed(), [Resume::Continue, Resume::Hold]);
+    });
+}
+
+#[test]
+fn a_held_vcpu_keeps_its_leave() {
+    with_session(&[X, Y], |session, hand| {
+        plant(session, X);
+        session.start(vec![Hold, Step]);
+        hand.stops(1, Y + 1, Stepped);
+        assert_eq!(events(session), at(1, Reason::Step));
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+    });
+}
+
+#[test]
+fn each_vcpu_leaves_alone() {
+    with_session(&[X, Y], |session, hand| {
+        plant(session, X);
+        plant(session, Y);
+        session.reported[1] = Some(Y);
+        session.start(vec![Continue, Step]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Hold, Resume::Step]);
+        assert_eq!(hand.script().ram[X as usize], BREAKPOINT);
+        assert_eq!(hand.script().ram[Y as usize], 0x90);
+        hand.stops(1, Y + 1, Stepped);
+        assert_eq!(events(session), at(1, Reason::Step), "that was its step");
+    });
+}
+
+#[test]
+fn a_hardware_breakpoint_is_left_with_its_slot_empty() {
+    with_session(&[X], |session, hand| {
+        assert!(matches!(session.add_hw_breakpoint(X, 1), Ok(true)));
+        session.start(vec![Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step]);
+        assert_eq!(hand.script().slots[0], None);
+        // DR6 may name the slot that was not armed: it is a step all the same.
+        hand.stops(0, X + 1, Hardware { hit: 1 });
+        assert_eq!(events(session), None);
+        assert_eq!(hand.script().slots[0].unwrap().kind, HwKind::Execute);
+        hand.stops(0, X, Hardware { hit: 1 });
+        assert_eq!(events(session), at(0, Reason::Hardware));
+    });
+}
+
+#[test]
+fn an_interrupted_leave_is_taken_up_again() {
+    with_session(&[X], |session, hand| {
+        plant(session, X);
+        session.start(vec![Continue]);
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(0, Reason::Interrupt));
+        assert_eq!(
+            hand.script().ram[X as usize],
+            BREAKPOINT,
+            "planted while gdb looks"
+        );
+        session.start(vec![Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step]);
+    });
+}
+
+#[test]
+fn a_stray_event_does_not_end_a_leave() {
+    with_session(&[X, Y], |session, hand| {
+        plant(session, X);
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+        hand.stops(1, Y, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold], "again");
+        assert_eq!(hand.script().resumed.len(), 2);
+    });
+}
+
+#[test]
+fn the_vcpu_passed_over_most_is_reported_first() {
+    with_session(&[X, X, X], |session, hand| {
+        plant(session, Y);
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            session.start(vec![Continue; 3]);
+            while session.is_running() {
+                let alone = hand
+                    .resumed()
+                    .iter()
+                    .position(|resume| *resume == Resume::Step);
+                match alone {
+                    Some(vcpu) => hand.stops(vcpu, Y + 1, Stepped),
+                    None => (0..3).for_each(|vcpu| hand.stops(vcpu, Y, Int3)),
+                }
+                session.on_event();
+            }
+            match session.take_stop() {
+                Some(Stop::At(vcpu, Reason::Software)) => order.push(vcpu.0),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    });
+}
+
+#[test]
+fn an_access_is_reported_later_unless_no_longer_watched() {
+    for still_watched in [true, false] {
+        with_session(&[X, X], |session, hand| {
+            assert!(matches!(
+                session.add_hw_watchpoint(Y, 8, Gdb::Write),
+                Ok(true)
+            ));
+            session.start(vec![Continue, Continue]);
+            hand.stops(0, X + 2, Hardware { hit: 1 });
+            hand.script()
+                .late
+                .push_back(Event::Stopped(VcpuId(1), Hardware { hit: 1 }));
+            assert!(matches!(
+                events(session),
+                Some(Stop::At(VcpuId(0), Reason::Watch { .. }))
+            ));
+            if !still_watched {
+                assert!(matches!(
+                    session.remove_hw_watchpoint(Y, 8, Gdb::Write),
+                    Ok(true)
+                ));
+            }
+            let resumes = hand.script().resumed.len();
+            session.start(vec![Continue, Hold]);
+            assert_eq!(
+                hand.script().resumed.len(),
+                resumes + 1,
+                "vCPU 1 is not resumed"
+            );
+            session.interrupt();
+            session.take_stop();
+            session.start(vec![Continue, Continue]);
+            match session.take_stop() {
+                Some(Stop::At(VcpuId(1), Reason::Watch { slot, .. })) => {
+                    assert!(still_watched);
+                    assert_eq!(slot.addr, VirtAddr(Y));
+                    assert_eq!(hand.script().resumed.len(), resumes + 1, "nobody ran");
+                }
+                None => assert!(!still_watched),
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+}
+
+#[test]
+fn a_breakpoint_met_when_interrupted_is_reported_afterwards() {
+    with_session(&[X], |session, hand| {
+        plant(session, Y);
+        session.start(vec![Continue]);
+        hand.stops(0, Y, Int3);
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(0, Reason::Interrupt));
+        session.start(vec![Continue]);
+        assert_eq!(
+            hand.resumed(),
+            [Resume::Continue],
+            "it meets the breakpoint"
+        );
+    });
+}
+
+#[test]
+fn an_interrupt_stops_the_vcpu_that_steps() {
+    with_session(&[X, Y], |session, _| {
+        session.start(vec![Continue, Range(Y..Y + 9)]);
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(1, Reason::Interrupt));
+        session.interrupt();
+        assert_eq!(session.take_stop(), None, "it is stopped already");
+    });
+}
+
+#[test]
+fn an_own_int3_is_injected_when_the_vcpu_goes_on() {
+    with_session(&[X, Y], |session, hand| {
+        hand.script().ram[X as usize] = BREAKPOINT;
+        plant(session, Y + 9);
+        session.start(vec![Continue, Continue]);
+        hand.stops(0, X, Int3);
+        hand.stops(1, Y + 9, Int3);
+        assert_eq!(events(session), at(1, Reason::Software));
+        assert_eq!(
+            hand.script().injected,
+            [],
+            "not while gdb may still change it"
+        );
+        session.start(vec![Hold, Step]);
+        hand.stops(1, Y + 10, Stepped);
+        assert_eq!(events(session), at(1, Reason::Step));
+        assert_eq!(hand.script().injected, [], "nor while it is held");
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.script().injected, [VcpuId(0)]);
+        hand.script().ram[X as usize] = 0x90;
+    });
+}
+
+#[test]
+fn an_own_int3_that_is_gone_or_left_is_not_injected() {
+    for moved in [true, false] {
+        with_session(&[X, Y], |session, hand| {
+            hand.script().ram[X as usize] = BREAKPOINT;
+            plant(session, Y);
+            session.start(vec![Hold, Continue]);
+            hand.stops(1, Y + 1, Stepped);
+            assert_eq!(events(session), None);
+            hand.stops(0, X, Int3);
+            hand.stops(1, Y, Int3);
+            assert_eq!(events(session), at(1, Reason::Software));
+            if moved {
+                let mut registers = hand.script().registers[0];
+                registers.rip = X + 5;
+                session
+                    .machine
+                    .set_registers(VcpuId(0), &registers)
+                    .unwrap();
+            } else {
+                hand.script().ram[X as usize] = 0x90;
+            }
+            session.start(vec![Continue, Hold]);
+            assert_eq!(hand.script().injected, []);
+            hand.script().ram[X as usize] = 0x90;
+        });
+    }
+}
+
+#[test]
+fn an_exit_or_a_reset_among_other_events_wins() {
+    with_session(&[X, Y], |session, hand| {
+        plant(session, X);
+        session.start(vec![Continue, Hold]);
+        assert_eq!(hand.script().ram[X as usize], 0x90);
+        hand.stops(0, X + 1, Stepped);
+        hand.script().late.push_back(Event::Reset);
+        hand.script()
+            .late
+            .push_back(Event::Stopped(VcpuId(7), Stepped));
+        session.on_event();
+        assert_eq!(session.take_stop(), at(0, Reason::Reset));
+        // The bytes in the new memory are not ours: nothing is restored over them.
+        hand.script().ram[X as usize] = 0x55;
+        assert!(matches!(session.remove_sw_breakpoint(X, 1), Ok(true)));
+        assert_eq!(hand.script().ram[X as usize], 0x55);
+    });
+
+    let (mut target, hand) = Scripted::new(&[X]);
+    let mut session = Session::new(&mut target);
+    session.attach();
+    session.start(vec![Continue]);
+    hand.stops(0, X, Crashed("first".into()));
+    hand.script().late.push_back(Event::Exited(3));
+    assert_eq!(events(&mut session), Some(Stop::Exited(3)));
+    let resumes = hand.script().resumed.len();
+    session.detach();
+    assert_eq!(
+        hand.script().resumed.len(),
+        resumes,
+        "there is nothing to resume"
+    );
+}
+
+#[test]
+fn a_target_that_fails_leaves_gdb_with_a_stop_and_the_reason() {
+    with_session(&[X], |session, hand| {
+        plant(session, X);
+        hand.script().fail_resume = true;
+        session.start(vec![Continue]);
+        assert_eq!(session.take_stop(), at(0, Reason::Refused));
+        assert_eq!(hand.script().ram[X as usize], BREAKPOINT, "planted again");
+        let notice = "the guest cannot be resumed: resume refused: other error";
+        assert_eq!(session.take_notices(), [notice]);
+
+        hand.script().fail_resume = false;
+        session.start(vec![Continue]);
+        hand.script().fail_pause = true;
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(0, Reason::Interrupt));
+        assert_eq!(
+            session.take_notices(),
+            ["not every vCPU stops: pause refused: other error"]
+        );
+        hand.script().fail_pause = false;
+    });
+}
