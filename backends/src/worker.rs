@@ -71,6 +71,8 @@ pub struct Core<T: VhostUserBackend> {
     vrings: Vec<T::Vring>,
     /// By local ring number: the kick descriptor of a running ring.
     kicks: Vec<Option<File>>,
+    /// By local ring number: how often a kick woke this thread since the ring started.
+    woken: Vec<u64>,
     /// By local ring number: where to signal that a ring cannot be processed.
     errs: Vec<Option<File>>,
     /// Rings to process once though nobody has kicked them.
@@ -95,6 +97,7 @@ impl<T: VhostUserBackend> Core<T> {
             EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, ring as u64),
         )?;
         self.kicks[ring] = Some(kick);
+        self.woken[ring] = 0;
         self.pending.push(ring);
         Ok(())
     }
@@ -108,6 +111,12 @@ impl<T: VhostUserBackend> Core<T> {
                 ControlOperation::Delete,
                 kick.as_raw_fd(),
                 EpollEvent::default(),
+            );
+            tracing::info!(
+                worker = self.id,
+                ring,
+                kicks = self.woken[ring],
+                "ring stopped"
             );
         }
     }
@@ -142,7 +151,10 @@ impl<T: VhostUserBackend> Core<T> {
                 self.shutdown.shutdown();
             }
             token => match usize::try_from(token) {
-                Ok(ring) if ring < self.kicks.len() => self.ring_event(ring, set),
+                Ok(ring) if ring < self.kicks.len() => {
+                    self.woken[ring] += 1;
+                    self.ring_event(ring, set);
+                }
                 _ => self.listener_event(token as u16, set),
             },
         }
@@ -352,6 +364,7 @@ where
         id,
         backend,
         kicks: vrings.iter().map(|_| None).collect(),
+        woken: vec![0; vrings.len()],
         errs: vrings.iter().map(|_| None).collect(),
         vrings,
         pending: Vec::new(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::network::{self, WebServer, guest_address};
+use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
 use tests::{backend, gdb, guest, scratch};
 
@@ -71,7 +72,9 @@ fn main() -> Result<()> {
     step("the guest powers off");
     vmm.process.send(b"\n");
     vmm.process.expect_exit(0, STEP);
+    let kicks = [kicks(disk), kicks(net)];
     let results = Results {
+        kicks,
         init,
         probed,
         worked,
@@ -98,6 +101,17 @@ fn md5(dir: &Path, bytes: &[u8]) -> Result<String> {
         .next()
         .unwrap_or_default()
         .to_owned())
+}
+
+/// How many kicks woke the backend, which says so when its rings stop.
+fn kicks(mut backend: backend::Backend) -> u64 {
+    backend.process.signal(libc::SIGTERM);
+    backend.process.wait(STEP);
+    let log = backend.process.printed(Stream::Err);
+    let counts = log.split("kicks=").skip(1);
+    counts
+        .filter_map(|count| count.split_whitespace().next()?.parse::<u64>().ok())
+        .sum()
 }
 
 /// One gdb session on the guest that runs: what a user would type.
@@ -136,6 +150,8 @@ impl Counters {
 }
 
 struct Results {
+    /// Disk and net.
+    kicks: [u64; 2],
     init: Duration,
     probed: Counters,
     worked: Counters,
@@ -177,6 +193,11 @@ impl Results {
         let later = self.worked.mmio_exits - self.probed.mmio_exits;
         row("MMIO exits during the workload", later.to_string());
         let interrupts = |after: u64, before: u64| (after - before).to_string();
+        let [disk, net] = self.kicks;
+        row(
+            "kicks that woke a backend",
+            format!("disk {disk}, net {net}"),
+        );
         row(
             "disk interrupts",
             interrupts(self.worked.disk_interrupts, self.probed.disk_interrupts),
