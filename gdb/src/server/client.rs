@@ -39,6 +39,8 @@ pub(super) struct Client<'t> {
     machine: Option<Machine<'t>>,
     input: Vec<u8>,
     used: usize,
+    /// Bytes of the packet that is being received, from its `$` on.
+    open_packet: Option<usize>,
     /// The guest is stopped for it: from its first byte on, so that somebody who
     /// only knocks at the port does not disturb the guest.
     attached: bool,
@@ -60,6 +62,7 @@ impl<'t> Client<'t> {
             machine: Some(machine),
             input: Vec::new(),
             used: 0,
+            open_packet: None,
             attached: false,
         })
     }
@@ -118,12 +121,28 @@ impl<'t> Client<'t> {
             }
             let byte = self.input[self.used];
             self.used += 1;
+            self.limit(byte)?;
             self.feed(session, byte)?;
             self.settle(session)?;
             if self.is_blocked() {
                 self.send()?;
             }
         }
+        Ok(())
+    }
+
+    /// Refuses a packet that is longer than gdb was told it may be: gdbstub's
+    /// buffer would grow with it.
+    fn limit(&mut self, byte: u8) -> Result<(), Leave> {
+        self.open_packet = match (self.open_packet, byte) {
+            (None, b'$') => Some(1),
+            (None, _) | (Some(_), b'#') => None,
+            (Some(PACKET_SIZE), _) => {
+                let fault = format!("a packet is longer than {PACKET_SIZE} bytes");
+                return Err(Leave::Fault(fault));
+            }
+            (Some(len), _) => Some(len + 1),
+        };
         Ok(())
     }
 

@@ -71,6 +71,10 @@ fn garbage_ends_the_connection_with_its_reason() {
             gdb.write_all(piece).unwrap();
             result = client.check(&mut session);
         }
-        assert!(matches!(result, Err(Leave::Fault(_))), "{result:?}");
+        let start = &garbage[..garbage.len().min(8)];
+        assert!(
+            matches!(result, Err(Leave::Fault(_))),
+            "{start:?}: {result:?}"
+        );
     }
 }
