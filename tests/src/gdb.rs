@@ -24,6 +24,19 @@ pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     Process::start("gdb", &mut command)
 }
 
+/// Starts gdb as [`start`] does, with what it prints as errors among the rest, in
+/// the order in which it printed both.
+pub fn start_merged(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
+    let gdb = command(socket, symbols, commands);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" 2>&1", "sh"]);
+    shell
+        .arg(gdb.get_program())
+        .args(gdb.get_args())
+        .arg("-batch");
+    Process::start("gdb", &mut shell)
+}
+
 /// Starts a gdb that stays when it has carried out `commands`.
 pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     Process::start("gdb", &mut command(socket, symbols, commands))

@@ -5,5 +5,6 @@ mod bad_input;
 mod boot;
 mod console;
 mod crash;
+mod gdb;
 mod power;
 mod virtio;

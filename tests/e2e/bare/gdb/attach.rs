@@ -1,0 +1,169 @@
+//! Coming and going: nothing that a gdb does on its way out harms the guest.
+
+use tests::gdb;
+use tests::process::{Process, Stream, wait_until};
+use tests::vmm::Vmm;
+use tests::{DEADLINE, guest};
+
+use super::{Guest, MARK, answer, assert_lines};
+
+/// Has gdb show its packets, so that one can see when the guest runs.
+const SHOW_PACKETS: &str = "set debug remote 1";
+
+#[test]
+fn attaches_and_detaches_twenty_times() {
+    let guest = Guest::debuggee();
+    let mut last = 0;
+    for round in 0..20 {
+        let lines = guest.gdb(&["break inner", "continue", "output loop_counter"]);
+        let counter = lines.last().and_then(|line| line.parse().ok());
+        let counter: u64 = counter.unwrap_or_else(|| panic!("round {round}: {lines:?}"));
+        assert!(
+            round == 0 || counter > last,
+            "round {round}: the guest stood still at pass {counter}"
+        );
+        last = counter;
+    }
+    guest.expect_undisturbed();
+    guest.finish();
+}
+
+#[test]
+fn killed_while_the_guest_is_stopped() {
+    let guest = Guest::debuggee();
+    // Breakpoints stay planted while the guest is stopped.
+    let gdb = guest.open(&[
+        "set breakpoint always-inserted on",
+        "break inner",
+        "hbreak outer",
+        "continue",
+        "echo @stopped\\n",
+    ]);
+    gdb.wait_for("@stopped", DEADLINE);
+    kill(gdb);
+    guest.expect_undisturbed();
+    guest.finish();
+}
+
+#[test]
+fn killed_while_the_guest_runs() {
+    let guest = Guest::held("debug", "", 1);
+    // Never hit, since panic() is not called.
+    let gdb = guest.open(&["hbreak panic", "break triple_fault", "continue"]);
+    guest.vmm.process.wait_for("debug: ready", DEADLINE);
+    kill(gdb);
+    guest.expect_undisturbed();
+    guest.finish();
+}
+
+#[test]
+fn killed_in_the_middle_of_a_step() {
+    let guest = Guest::debuggee();
+    for _ in 0..5 {
+        let mut gdb = guest.open(&[]);
+        let before = gdb.lines().len();
+        gdb.send(b"while 1\nstepi\nend\n");
+        wait_until("gdb steps", DEADLINE, || gdb.lines().len() > before + 20);
+        kill(gdb);
+        guest.expect_undisturbed();
+    }
+    guest.finish();
+}
+
+#[test]
+fn killed_before_the_first_instruction() {
+    let mut guest = Guest::held("hello", "", 2);
+    kill(guest.open(&[]));
+    guest.vmm.process.expect_exit(0, DEADLINE);
+}
+
+fn kill(mut gdb: Process) {
+    gdb.signal(libc::SIGKILL);
+    gdb.wait(DEADLINE);
+}
+
+#[test]
+fn second_gdb_is_refused_and_told_why() {
+    let guest = Guest::debuggee();
+    let mut first = guest.open(&[]);
+    let second = guest.transcript(&["echo @goes on\\n"]);
+    assert!(
+        second.contains(
+            "another debugger is attached to this guest; only one can be at a time\n@goes on"
+        ),
+        "{second}"
+    );
+    // The first is none the worse for it, and makes room when it leaves.
+    first.send(b"output 6 * 7\necho \\n\nquit\n");
+    first.wait_for("42", DEADLINE);
+    first.expect_exit(0, DEADLINE);
+    assert_eq!(guest.value("6 * 7"), 42);
+    guest.finish();
+}
+
+#[test]
+fn tcp_address_serves_as_the_socket_does() {
+    let symbols = guest::bare("debug");
+    let mut vmm = Vmm::new(&symbols).arg("--gdb", "127.0.0.1:0").start();
+    let line = vmm.process.wait_for("gdb may attach", DEADLINE).text;
+    let (_, address) = line.split_once("address=").unwrap();
+    let expected = [
+        ("output sizeof(greeting)", "10"),
+        ("output primes[7]", "19"),
+    ];
+    for (command, printed) in expected {
+        let commands = [MARK, command];
+        let mut gdb = gdb::start_merged(address.as_ref(), &symbols, &commands);
+        gdb.expect_exit(0, DEADLINE);
+        let lines = answer(&gdb.printed(Stream::Out));
+        assert!(lines[0].starts_with(printed), "{lines:?}");
+    }
+    vmm.process.signal(libc::SIGTERM);
+    vmm.process.expect_exit(0, DEADLINE);
+}
+
+#[test]
+fn interrupt_stops_every_vcpu_again_and_again() {
+    let guest = Guest::start("smp", "forever", 2);
+    let mut gdb = guest.open(&[SHOW_PACKETS]);
+    for _ in 0..5 {
+        let from = gdb.lines().len();
+        gdb.send(b"continue\n");
+        let (from, _) = gdb.wait_for_after(from, "Sending packet: $vCont;c", DEADLINE);
+        gdb.signal(libc::SIGINT);
+        let (from, _) = gdb.wait_for_after(from, "received signal SIGINT, Interrupt.", DEADLINE);
+        gdb.send(b"set $first = shared_counter\n");
+        gdb.send(b"printf \"@moved=%d\\n\", shared_counter - $first\n");
+        gdb.wait_for_after(from, "@moved=0", DEADLINE);
+    }
+    gdb.send(b"quit\n");
+    gdb.expect_exit(0, DEADLINE);
+    let before = guest.value("shared_counter");
+    wait_until("the guest goes on", DEADLINE, || {
+        guest.value("shared_counter") > before
+    });
+}
+
+#[test]
+fn interrupt_stops_a_halted_guest() {
+    let guest = Guest::start("misbehave", "case=halt-forever", 1);
+    guest.vmm.process.wait_for("halt-forever", DEADLINE);
+    let commands = [
+        MARK,
+        SHOW_PACKETS,
+        "continue",
+        "set debug remote 0",
+        "output $_thread",
+    ];
+    let mut gdb = gdb::start_merged(guest.vmm.gdb_socket(), &guest.symbols, &commands);
+    gdb.wait_for("Sending packet: $vCont;c", DEADLINE);
+    gdb.signal(libc::SIGINT);
+    gdb.expect_exit(0, DEADLINE);
+    let expected = [
+        "Program received signal SIGINT, Interrupt.",
+        "halt_forever () at guests/misbehave/cpu.c:55",
+        "55\t\tfor (;;)",
+        "1",
+    ];
+    assert_lines(&answer(&gdb.printed(Stream::Out)), &expected);
+}

@@ -1,0 +1,111 @@
+//! What this host traps, by `outboard doctor`.
+
+use std::io::Write;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tests::program;
+
+/// What one privilege level's code can be debugged with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    pub step: bool,
+    /// An int3 that gdb plants is recognised, in whichever way.
+    pub int3: bool,
+    pub hardware: bool,
+    pub watch: bool,
+}
+
+impl Ring {
+    /// Any kind of breakpoint works.
+    pub fn breaks(self) -> bool {
+        self.int3 || self.hardware
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub ring0: Ring,
+    pub ring3: Ring,
+}
+
+impl Host {
+    /// Breakpoints in pages that both rings may execute are int3s.
+    pub fn plants_in_shared_pages(self) -> bool {
+        self.ring0.int3 && self.ring3.int3
+    }
+}
+
+/// This host; asked once.
+pub fn host() -> Host {
+    static HOST: OnceLock<Host> = OnceLock::new();
+    *HOST.get_or_init(|| {
+        let output = Command::new(program::own("outboard"))
+            .arg("doctor")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        parse(&text).unwrap_or_else(|what| panic!("no {what} in outboard doctor's report:\n{text}"))
+    })
+}
+
+/// Reads the table; the error is the name of the row that is missing.
+fn parse(report: &str) -> Result<Host, &'static str> {
+    let row = |name: &'static str| {
+        let cells = report
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name));
+        let mut cells = cells
+            .ok_or(name)?
+            .split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty());
+        Ok([cells.next().ok_or(name)?, cells.next().ok_or(name)?])
+    };
+    let (step, int3) = (row("single-step")?, row("int3")?);
+    let (hardware, watch) = (row("hardware breakpoint")?, row("write watchpoint")?);
+    let ring = |n: usize| Ring {
+        step: step[n] == "traps",
+        int3: int3[n] == "traps" || int3[n] == "fails to emulate",
+        hardware: hardware[n] == "traps",
+        watch: watch[n] == "traps",
+    };
+    Ok(Host {
+        ring0: ring(0),
+        ring3: ring(1),
+    })
+}
+
+/// Passes `can` on; where it is false, says that `what` could not be shown.
+///
+/// Written past the test harness, which would keep it to itself when the test
+/// passes.
+pub fn shown(can: bool, what: &str) -> bool {
+    if !can {
+        let _ = writeln!(std::io::stderr(), "not shown on this host: {what}");
+    }
+    can
+}
+
+#[test]
+fn the_report_is_understood() {
+    let report = "\
+Guest debugging          ring 0                ring 3
+  single-step            traps                 not trapped
+  int3                   fails to emulate      not trapped
+  hardware breakpoint    traps                 not trapped
+  write watchpoint       not trapped           failed: KVM_RUN: no  memory
+
+What gdb can do
+";
+    let ring = |works| Ring {
+        step: works,
+        int3: works,
+        hardware: works,
+        watch: false,
+    };
+    let (ring0, ring3) = (ring(true), ring(false));
+    assert_eq!(parse(report), Ok(Host { ring0, ring3 }));
+    assert_eq!(parse("single-step  traps"), Err("single-step"));
+    host();
+}

@@ -1,0 +1,42 @@
+//! The guest's own int3 instructions.
+
+use tests::DEADLINE;
+
+use super::{Guest, KERNEL_PAGES};
+
+/// gdb has breakpoints planted that are never reached. The guest's own handler
+/// gets the exception: it panics, and says where it came from.
+#[track_caller]
+fn guest_gets_its_int3(case: &str, prepare: &str, panic: &str) {
+    let guest = Guest::held("misbehave", &format!("case={case}"), 1);
+    let lines = guest.gdb(&[
+        "tbreak main",
+        "continue",
+        prepare,
+        "set breakpoint always-inserted on",
+        "break do_reboot",
+        "break spin_forever",
+        "tbreak panic",
+        "continue",
+        "frame 4",
+    ]);
+    let trap = "#4  breakpoint () at guests/misbehave/cpu.c:70";
+    assert!(lines.iter().any(|line| line == trap), "{lines:#?}");
+    guest.vmm.process.wait_for(panic, DEADLINE);
+}
+
+/// Where KVM emulates ring 0 and knows no int3, it is gdb's presence that lets the
+/// guest have it.
+#[test]
+fn int3_of_ring_0_reaches_the_guest() {
+    guest_gets_its_int3("int3", KERNEL_PAGES, "panic: vector 3 error 0 at 8:10046f ");
+}
+
+#[test]
+fn int3_of_ring_3_reaches_the_guest() {
+    guest_gets_its_int3(
+        "int3-ring3",
+        "echo",
+        "panic: vector 3 error 0 at 1b:10046f ",
+    );
+}
