@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::vhost_user::{Frontend, Options, Reconnect};
@@ -360,4 +362,107 @@ fn patience_with_a_backend_ends_when_it_is_told_to() {
     assert!(machine.has_status(Status::NEEDS_RESET), "it stays lost");
     let event = machine.transport.handle_event();
     assert!(matches!(event, DeviceEvent::Nothing), "{event:?}");
+}
+
+const INFLIGHT: u64 = 1 << 12;
+
+/// Where a region is: size and offset, queues and their size, and padding.
+fn region(size: u64, offset: u64, queues: u16) -> Vec<u8> {
+    let place = [size, offset].map(u64::to_ne_bytes).concat();
+    let shape = [queues, 256, 0, 0].map(u16::to_ne_bytes).concat();
+    [place, shape].concat()
+}
+
+/// A backend that tracks requests, in a file of its own.
+fn tracking() -> (Life, u64) {
+    let file = Arc::new(tempfile::tempfile().unwrap());
+    let inode = file.metadata().unwrap().ino();
+    let life = Life::new(FEATURES, ALL | INFLIGHT)
+        .answer(GET_QUEUE_NUM, Answer::Number(2))
+        .answer(GET_INFLIGHT_FD, Answer::File(region(4096, 8192, 2), file));
+    (life, inode)
+}
+
+#[test]
+fn tracked_requests_in_flight_go_to_the_next_backend() {
+    let ((first, inode), (second, _)) = (tracking(), tracking());
+    let backend = Scripted::lives([first, second.clone(), second]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    (0..4).for_each(|_| rings[0].add(&machine.memory, &BUFFER));
+    rings[0].set_used(&machine.memory, 1);
+    for _ in 0..2 {
+        lose(&mut machine, &backend);
+        regain(&mut machine);
+    }
+    drop(machine);
+    let lives = backend.finish_lives();
+    assert_eq!(count(&lives[0], GET_INFLIGHT_FD), 1);
+    let asked = lives[0].iter().find(|m| m.request == GET_INFLIGHT_FD);
+    assert_eq!(asked.unwrap().payload, region(0, 0, 2));
+    for life in &lives {
+        let given: Vec<_> = life
+            .iter()
+            .filter(|m| m.request == SET_INFLIGHT_FD)
+            .collect();
+        assert_eq!(given.len(), 1);
+        assert_eq!(given[0].payload, region(4096, 8192, 2));
+        assert_eq!(given[0].inode, Some(inode), "the first one's");
+        let at = |request| life.iter().position(|m| m.request == request).unwrap();
+        assert!(at(SET_FEATURES) < at(SET_INFLIGHT_FD));
+        assert!(at(SET_INFLIGHT_FD) < at(SET_VRING_KICK));
+    }
+    assert_eq!(count(&lives[1], GET_INFLIGHT_FD), 0);
+    assert_eq!(states(&lives[2], SET_VRING_BASE), [(0, 1), (1, 0)]);
+}
+
+/// What the last driver left must not be served to the next.
+#[test]
+fn a_reset_begins_a_new_record_of_requests() {
+    let (life, inode) = tracking();
+    let (next, next_inode) = tracking();
+    let backend = Scripted::lives([life, next]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    machine.bring_up(u64::MAX, &mut rings);
+    lose(&mut machine, &backend);
+    machine.bring_up(u64::MAX, &mut rings);
+    regain(&mut machine);
+    drop(machine);
+    let lives = backend.finish_lives();
+    let given = |life: &[Received]| -> Vec<_> {
+        let given = life.iter().filter(|m| m.request == SET_INFLIGHT_FD);
+        given.map(|message| message.inode.unwrap()).collect()
+    };
+    assert_eq!(count(&lives[0], GET_INFLIGHT_FD), 2);
+    assert_eq!(given(&lives[0]), [inode, inode]);
+    assert_eq!(given(&lives[1]), [next_inode]);
+}
+
+#[test]
+fn a_backend_that_does_not_track_cannot_take_over_from_one_that_did() {
+    let backend = Scripted::lives([tracking().0, sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    rings[0].add(&machine.memory, &BUFFER);
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+}
+
+/// libvhost-user says so by a size of 0, and so do others that failed.
+#[test]
+fn a_backend_that_has_no_region_to_give_is_one_that_does_not_track() {
+    let (life, _) = tracking();
+    let none = life.answer(GET_INFLIGHT_FD, Answer::Payload(region(0, 0, 0)));
+    let backend = Scripted::lives([none.clone(), none]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    drop(machine);
+    assert_eq!(count(&backend.finish(), SET_INFLIGHT_FD), 0);
 }

@@ -31,27 +31,24 @@ impl Daemon {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk.img");
         fs::write(&disk, pattern(DISK)).unwrap();
-        let process = Self::spawn(dir.path(), queues);
+        let process = spawn(dir.path(), queues, &[], "disk");
         Self { process, dir }
-    }
-
-    fn spawn(dir: &Path, queues: u16) -> Child {
-        let disk = dir.join("disk.img");
-        Command::new("qemu-storage-daemon")
-            .arg("--blockdev")
-            .arg(format!("driver=file,node-name=disk,filename={}", disk.display()))
-            .arg("--export")
-            .arg(format!(
-                "type=vhost-user-blk,id=export,node-name=disk,writable=on,num-queues={queues},addr.type=unix,addr.path={}",
-                socket(dir).display()
-            ))
-            .spawn()
-            .expect("qemu-storage-daemon (Debian package qemu-utils or qemu-system-common) must be installed")
     }
 
     /// Another on the same disk and socket.
     fn restart(&mut self, queues: u16) {
-        self.process = Self::spawn(self.dir.path(), queues);
+        self.process = spawn(self.dir.path(), queues, &[], "disk");
+    }
+
+    /// Another that takes minutes for each request but the first.
+    fn restart_slow(&mut self) {
+        let options = [
+            "--object",
+            "throttle-group,id=slow,x-iops-total=1,x-iops-size=8",
+            "--blockdev",
+            "driver=throttle,node-name=slow,throttle-group=slow,file=disk",
+        ];
+        self.process = spawn(self.dir.path(), 1, &options, "slow");
     }
 
     fn connect(&self, queues: Option<u16>) -> Machine {
@@ -86,6 +83,21 @@ impl Drop for Daemon {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn spawn(dir: &Path, queues: u16, options: &[&str], node: &str) -> Child {
+    let disk = dir.join("disk.img");
+    Command::new("qemu-storage-daemon")
+        .arg("--blockdev")
+        .arg(format!("driver=file,node-name=disk,filename={}", disk.display()))
+        .args(options)
+        .arg("--export")
+        .arg(format!(
+            "type=vhost-user-blk,id=export,node-name={node},writable=on,num-queues={queues},addr.type=unix,addr.path={}",
+            socket(dir).display()
+        ))
+        .spawn()
+        .expect("qemu-storage-daemon (Debian package qemu-utils or qemu-system-common) must be installed")
 }
 
 fn socket(dir: &Path) -> PathBuf {
@@ -209,4 +221,31 @@ fn a_killed_backend_that_comes_back_goes_on_in_every_queue() {
             );
         }
     }
+}
+
+/// This daemon uses requests in any order and does not track them.
+#[test]
+fn a_request_in_flight_when_the_backend_is_killed_needs_a_reset_and_no_more() {
+    let mut daemon = Daemon::start(1);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    daemon.kill();
+    machine.notice_loss();
+    daemon.restart_slow();
+    let [ring] = &mut rings;
+    blk::begin_write(&mut machine, ring, 5, &[1; 8 * SECTOR]);
+    machine.handle_until_complete(ring);
+    blk::begin_write(&mut machine, ring, 5, &[2; 8 * SECTOR]);
+    daemon.kill();
+    machine.notice_loss();
+    daemon.restart(1);
+    machine.handle_until("the backend is back", |machine| {
+        machine.has_status(Status::NEEDS_RESET)
+    });
+    machine.bring_up(FEATURES, &mut rings);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    let [ring] = &mut rings;
+    blk::write(&mut machine, ring, 5, &[3; 8 * SECTOR]);
+    assert_eq!(daemon.disk()[5 * SECTOR..][..8 * SECTOR], [3; 8 * SECTOR]);
 }

@@ -4,6 +4,7 @@
 //! up at a deadline and says which message it waited for. After any error but a
 //! refusal, the two sides may be out of step: the connection is of no more use.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -152,6 +153,26 @@ impl Channel {
         self.receive(R::CODE, deadline)
     }
 
+    /// Sends a request and waits for its reply and the file that comes with it.
+    pub fn ask_for_file<R: Request>(
+        &mut self,
+        request: &R,
+        deadline: &Deadline,
+    ) -> Result<(R::Reply, Option<File>), ChannelError> {
+        self.begin(request, deadline)?;
+        let mut file = None;
+        let reply = self.receive_with(R::CODE, deadline, |stream, buffer| {
+            let (count, new) = stream.recv_with_fd(buffer)?;
+            if let Some(new) = new {
+                // A copy, because the kernel leaves the first one open to
+                // programs that this process may start.
+                file = Some(new.try_clone()?);
+            }
+            Ok(count)
+        })?;
+        Ok((reply, file))
+    }
+
     /// Sends a message without a reply, and waits for the acknowledgement where
     /// that is negotiated.
     pub fn tell<M: Message>(
@@ -243,13 +264,24 @@ impl Channel {
         Ok(())
     }
 
+    /// Descriptors that come along unasked are closed by the kernel, since
+    /// nothing here makes room for them.
     fn receive<R: Reply>(
         &mut self,
         message: FrontendReq,
         deadline: &Deadline,
     ) -> Result<R, ChannelError> {
+        self.receive_with(message, deadline, |mut stream, buffer| stream.read(buffer))
+    }
+
+    fn receive_with<R: Reply>(
+        &mut self,
+        message: FrontendReq,
+        deadline: &Deadline,
+        mut read: impl FnMut(&UnixStream, &mut [u8]) -> io::Result<usize>,
+    ) -> Result<R, ChannelError> {
         let mut header = [0; HEADER_SIZE];
-        self.read_exact(message, &mut header, deadline)?;
+        self.read_exact(message, &mut header, deadline, &mut read)?;
         let header = Header::from_bytes(header);
         let is_reply = header.request == u32::from(message)
             && header.flags & VERSION_MASK == VERSION
@@ -267,17 +299,16 @@ impl Channel {
             return Err(wrong_size);
         }
         let mut payload = vec![0; found];
-        self.read_exact(message, &mut payload, deadline)?;
+        self.read_exact(message, &mut payload, deadline, &mut read)?;
         R::decode(&payload).ok_or(wrong_size)
     }
 
-    /// Descriptors that come along unasked are closed by the kernel, since
-    /// nothing here makes room for them.
     fn read_exact(
         &mut self,
         message: FrontendReq,
         buffer: &mut [u8],
         deadline: &Deadline,
+        read: &mut impl FnMut(&UnixStream, &mut [u8]) -> io::Result<usize>,
     ) -> Result<(), ChannelError> {
         let expected = buffer.len();
         let mut received = 0;
@@ -297,7 +328,7 @@ impl Channel {
                 received,
                 expected,
             };
-            match (&self.stream).read(&mut buffer[received..]) {
+            match read(&self.stream, &mut buffer[received..]) {
                 Ok(0) => return Err(closed),
                 Ok(count) => received += count,
                 Err(error) if may_go_on(&error) => {}

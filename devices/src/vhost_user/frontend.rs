@@ -12,6 +12,7 @@ use super::channel::{Channel, ChannelError};
 use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::{Events, Source};
+use super::inflight::Inflight;
 use super::memory::MemoryTable;
 use super::negotiate;
 use super::profile::{self, Profile};
@@ -57,6 +58,8 @@ pub(super) struct Driver {
     pub(super) features: Option<u64>,
     /// The queues it started, by number.
     pub(super) rings: Vec<Option<Ring>>,
+    /// Where the backend tracks its requests, if it does.
+    pub(super) inflight: Option<Inflight>,
     /// The device has failed it. Nothing works until it resets the device.
     pub(super) failed: bool,
 }
@@ -185,6 +188,12 @@ impl Frontend {
         Err(Problem::QueueLost { queue, found })
     }
 
+    /// How many queues are tracked, and how large they can be.
+    pub(super) fn tracked(&self) -> (u16, u16) {
+        let largest = self.queue_sizes.iter().copied().max();
+        (self.backend_queues, largest.unwrap_or_default())
+    }
+
     fn ring_address(&self, queue: u16, address: GuestAddress) -> Result<u64, Problem> {
         let address = address.0;
         self.memory
@@ -288,7 +297,16 @@ impl Device for Frontend {
             .map_err(|problem| self.error(problem))?;
         self.driver.features = Some(features);
         let memory = self.memory.clone();
-        self.exchange(|session, deadline| session.activate(features, &memory, deadline))?;
+        let (queues, size) = self.tracked();
+        let region = self.exchange(|session, deadline| {
+            session.activate(features, &memory, deadline)?;
+            let region = session.new_region(queues, size, deadline)?;
+            if let Some(region) = &region {
+                session.set_region(region, deadline)?;
+            }
+            Ok(region)
+        })?;
+        self.driver.inflight = region.flatten();
         tracing::debug!(
             device = self.options.id,
             features = features::names(self.options.device_type, features).join(", "),

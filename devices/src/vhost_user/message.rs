@@ -4,11 +4,13 @@
 use std::os::fd::{AsRawFd, RawFd};
 
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserMemory, VhostUserMemoryRegion,
-    VhostUserVringAddr, VhostUserVringState,
+    FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory,
+    VhostUserMemoryRegion, VhostUserVringAddr, VhostUserVringState,
 };
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
+
+use super::inflight::Inflight;
 
 /// A message to the backend.
 pub trait Message {
@@ -154,6 +156,80 @@ impl Message for SetVringCall<'_> {
 
     fn fds(&self) -> Vec<RawFd> {
         vec![self.fd.as_raw_fd()]
+    }
+}
+
+/// Asks for a region to track requests in, for so many queues of this size.
+pub struct GetInflightFd {
+    pub queues: u16,
+    /// In entries.
+    pub queue_size: u16,
+}
+
+/// Appends the fields and the padding that backends expect behind them.
+fn encode_inflight(place: &VhostUserInflight, payload: &mut Vec<u8>) {
+    payload.extend_from_slice(&place.mmap_size.to_ne_bytes());
+    payload.extend_from_slice(&place.mmap_offset.to_ne_bytes());
+    payload.extend_from_slice(&place.num_queues.to_ne_bytes());
+    payload.extend_from_slice(&place.queue_size.to_ne_bytes());
+    payload.extend_from_slice(&[0; INFLIGHT_PADDING]);
+}
+
+/// Between the fields' end and the size of the C structure, which libvhost-user
+/// and the rust-vmm crates send.
+const INFLIGHT_PADDING: usize = 4;
+
+impl Message for GetInflightFd {
+    const CODE: FrontendReq = FrontendReq::GET_INFLIGHT_FD;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        let place = VhostUserInflight::new(0, 0, self.queues, self.queue_size);
+        encode_inflight(&place, payload);
+    }
+}
+
+impl Request for GetInflightFd {
+    type Reply = InflightReply;
+}
+
+/// Where the region is in the file that comes with the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InflightReply {
+    /// In bytes; 0 when there is none.
+    pub size: u64,
+    /// In bytes.
+    pub offset: u64,
+}
+
+impl Reply for InflightReply {
+    const MAX_SIZE: usize = size_of::<VhostUserInflight>();
+
+    /// With or without the padding.
+    fn decode(payload: &[u8]) -> Option<Self> {
+        if payload.len() + INFLIGHT_PADDING < Self::MAX_SIZE {
+            return None;
+        }
+        let (size, rest) = payload.split_at(size_of::<u64>());
+        let (offset, _) = rest.split_at(size_of::<u64>());
+        Some(Self {
+            size: decode_value(size)?,
+            offset: decode_value(offset)?,
+        })
+    }
+}
+
+/// Hands over the region of this backend, or of the one before it.
+pub struct SetInflightFd<'a>(pub &'a Inflight);
+
+impl Message for SetInflightFd<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_INFLIGHT_FD;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        encode_inflight(self.0.place(), payload);
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.0.file().as_raw_fd()]
     }
 }
 

@@ -11,6 +11,7 @@ mod deadline;
 mod error;
 mod events;
 mod frontend;
+mod inflight;
 mod memory;
 mod message;
 mod negotiate;

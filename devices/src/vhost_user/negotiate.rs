@@ -19,7 +19,12 @@ const MAX_QUEUES: u64 = 256;
 const DEFAULT_MAX_QUEUES: u16 = 16;
 
 /// The protocol features that this frontend uses when the backend has them.
-const WANTED: &[Protocol] = &[Protocol::MQ, Protocol::CONFIG, Protocol::REPLY_ACK];
+const WANTED: &[Protocol] = &[
+    Protocol::MQ,
+    Protocol::CONFIG,
+    Protocol::REPLY_ACK,
+    Protocol::INFLIGHT_SHMFD,
+];
 
 /// Network features that read a configuration space.
 const NET_CONFIG_FEATURES: &[u32] = &[

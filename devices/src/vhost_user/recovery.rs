@@ -186,8 +186,12 @@ impl Frontend {
         };
         self.check_features(features)?;
         // What cannot go on is found before the backend is told anything.
+        if !session.can_track() {
+            self.driver.inflight = None;
+        }
         let places = self.places()?;
         session.activate(features, &self.memory, deadline)?;
+        self.resume_tracking(session, deadline)?;
         for (ring, place) in self.driver.rings.iter_mut().zip(places) {
             let (Some(ring), Some((addresses, base))) = (ring, place) else {
                 continue;
@@ -206,6 +210,21 @@ impl Frontend {
         Ok(())
     }
 
+    fn resume_tracking(
+        &mut self,
+        session: &mut Session,
+        deadline: &Deadline,
+    ) -> Result<(), Problem> {
+        if self.driver.inflight.is_none() {
+            let (queues, size) = self.tracked();
+            self.driver.inflight = session.new_region(queues, size, deadline)?;
+        }
+        if let Some(region) = &self.driver.inflight {
+            session.set_region(region, deadline)?;
+        }
+        Ok(())
+    }
+
     /// Where each started ring is and where it goes on.
     fn places(&self) -> Result<Vec<Option<(VhostUserVringAddr, u16)>>, Problem> {
         let device_type = self.options.device_type;
@@ -214,9 +233,9 @@ impl Frontend {
                 return Ok(None);
             };
             self.check_queue(queue)?;
-            let in_order = self.profile.in_order.includes(queue);
+            let is_known = self.driver.inflight.is_some() || self.profile.in_order.includes(queue);
             let base = ring
-                .base(in_order, self.memory.guest())
+                .base(is_known, self.memory.guest())
                 .map_err(|InFlight| Problem::InFlight { queue, device_type })?;
             Ok(Some((self.ring_addresses(queue, &ring.queue)?, base)))
         };

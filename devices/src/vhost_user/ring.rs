@@ -92,8 +92,12 @@ impl Ring {
     }
 
     /// The index of the available-ring entry that a new backend takes first.
-    /// `in_order` says that the device uses chains in the order it takes them.
-    pub fn base(&self, in_order: bool, memory: &GuestMemory) -> Result<u16, InFlight> {
+    ///
+    /// `is_known` says that what is in flight is known: because the device uses
+    /// chains in the order it takes them, or because the backends track them. In
+    /// the latter case the new one adds those that it finds tracked by itself,
+    /// as libvhost-user does.
+    pub fn base(&self, is_known: bool, memory: &GuestMemory) -> Result<u16, InFlight> {
         let left = match self.progress {
             Progress::Untouched => return Ok(0),
             Progress::Running => return Err(InFlight),
@@ -102,7 +106,7 @@ impl Ring {
         // A backend that closed its socket and lived on may have used more.
         let used = self.indices(memory).used;
         let was_idle = left.available == left.used && left.used == used;
-        if in_order || was_idle {
+        if is_known || was_idle {
             Ok(used)
         } else {
             Err(InFlight)
@@ -167,8 +171,8 @@ mod tests {
             self.ring.mark_left(&self.memory);
         }
 
-        fn base(&self, in_order: bool) -> Result<u16, InFlight> {
-            self.ring.base(in_order, &self.memory)
+        fn base(&self, is_known: bool) -> Result<u16, InFlight> {
+            self.ring.base(is_known, &self.memory)
         }
     }
 
@@ -182,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_in_flight_can_be_repeated_only_in_order() {
+    fn requests_in_flight_need_knowledge() {
         let mut test = Test::new();
         test.lose(9, 5);
         assert_eq!(test.base(true), Ok(5));

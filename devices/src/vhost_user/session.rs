@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::channel::{Channel, ChannelError, Idle};
 use super::deadline::Deadline;
 use super::error::Problem;
+use super::inflight::Inflight;
 use super::memory::MemoryTable;
 use super::message::*;
 use super::negotiate::{self, Agreement};
@@ -91,6 +92,37 @@ impl Session {
         self.channel.tell(&SetFeatures(features), deadline)?;
         self.channel.tell(&memory.message(), deadline)?;
         self.wait_until_done(deadline)
+    }
+
+    /// Whether the backend can track requests in flight.
+    pub fn can_track(&self) -> bool {
+        self.agreement.protocol.contains(Protocol::INFLIGHT_SHMFD)
+    }
+
+    /// A new region to track requests in, of so many queues of this size. `None`
+    /// when the backend cannot track any.
+    pub fn new_region(
+        &mut self,
+        queues: u16,
+        queue_size: u16,
+        deadline: &Deadline,
+    ) -> Result<Option<Inflight>, ChannelError> {
+        if !self.can_track() {
+            return Ok(None);
+        }
+        let request = GetInflightFd { queues, queue_size };
+        let (reply, file) = self.channel.ask_for_file(&request, deadline)?;
+        Ok(Inflight::new(&reply, file, queues, queue_size))
+    }
+
+    /// Has the backend track requests in `region`, and go on with those that it
+    /// finds there. No ring is running yet.
+    pub fn set_region(
+        &mut self,
+        region: &Inflight,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        self.channel.tell(&SetInflightFd(region), deadline)
     }
 
     /// Starts a ring, in the order of QEMU.

@@ -61,16 +61,18 @@ pub fn read(machine: &mut Machine, ring: &mut Ring, sector: u64, len: usize) -> 
 }
 
 pub fn write(machine: &mut Machine, ring: &mut Ring, sector: u64, bytes: &[u8]) {
-    machine
-        .memory
-        .write_slice(bytes, GuestAddress(DATA))
-        .unwrap();
-    let data = Buffer {
+    let data = put_data(machine, bytes);
+    submit(machine, ring, OUT, sector, Some(data));
+}
+
+fn put_data(machine: &Machine, bytes: &[u8]) -> Buffer {
+    let memory = &machine.memory;
+    memory.write_slice(bytes, GuestAddress(DATA)).unwrap();
+    Buffer {
         address: DATA,
         len: bytes.len() as u32,
         writable: false,
-    };
-    submit(machine, ring, OUT, sector, Some(data));
+    }
 }
 
 pub fn flush(machine: &mut Machine, ring: &mut Ring) {
@@ -79,7 +81,16 @@ pub fn flush(machine: &mut Machine, ring: &mut Ring) {
 
 /// Makes a request without waiting for its completion.
 pub fn begin_flush(machine: &mut Machine, ring: &mut Ring) {
-    let buffers = prepare(machine, FLUSH, 0, None);
+    begin(machine, ring, FLUSH, 0, None);
+}
+
+pub fn begin_write(machine: &mut Machine, ring: &mut Ring, sector: u64, bytes: &[u8]) {
+    let data = put_data(machine, bytes);
+    begin(machine, ring, OUT, sector, Some(data));
+}
+
+fn begin(machine: &mut Machine, ring: &mut Ring, kind: u32, sector: u64, data: Option<Buffer>) {
+    let buffers = prepare(machine, kind, sector, data);
     ring.add(&machine.memory, &buffers);
     machine.write(Register::QueueNotify, ring.index);
 }

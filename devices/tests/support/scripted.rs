@@ -1,14 +1,19 @@
 //! A backend that answers by the book, but for what a test tells it to do
 //! instead.
+#![allow(unsafe_code)]
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use vhost::vhost_user::message::FrontendReq;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// VERSION_1 and VHOST_USER_F_PROTOCOL_FEATURES.
 pub const FEATURES: u64 = 1 << 32 | 1 << 30;
@@ -26,6 +31,8 @@ pub enum Answer {
     Payload(Vec<u8>),
     /// A reply of one number; an acknowledgement when there is no other reply.
     Number(u64),
+    /// A reply with this payload and file.
+    File(Vec<u8>, Arc<File>),
     /// These bytes, header and all.
     Raw(Vec<u8>),
     Silence,
@@ -37,6 +44,8 @@ pub enum Answer {
 pub struct Received {
     pub request: FrontendReq,
     pub payload: Vec<u8>,
+    /// The inode of the file that came along, of one.
+    pub inode: Option<u64>,
 }
 
 impl Received {
@@ -138,7 +147,7 @@ impl Scripted {
 fn serve(mut stream: &UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received> {
     let mut received = Vec::new();
     let mut header = [0; HEADER_SIZE];
-    while stream.read_exact(&mut header).is_ok() {
+    while let Some(inode) = read_header(stream, &mut header) {
         let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
         let (request, flags, size) = (word(0), word(4), word(8));
         let mut payload = vec![0; size as usize];
@@ -150,10 +159,17 @@ fn serve(mut stream: &UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received
         received.push(Received {
             request: FrontendReq::try_from(request).unwrap(),
             payload,
+            inode,
         });
         let bytes = match answer {
             Answer::Payload(payload) => reply(request, &payload),
             Answer::Number(number) => reply(request, &number.to_ne_bytes()),
+            Answer::File(payload, file) => {
+                let bytes = reply(request, &payload);
+                let sent = stream.send_with_fd(&bytes[..], file.as_raw_fd());
+                assert_eq!(sent.unwrap(), bytes.len());
+                continue;
+            }
             Answer::Raw(bytes) => bytes,
             Answer::Silence => continue,
             Answer::HangUp => break,
@@ -164,6 +180,27 @@ fn serve(mut stream: &UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received
         }
     }
     received
+}
+
+/// Reads a header, and says which file came with it if only one did.
+fn read_header(mut stream: &UnixStream, header: &mut [u8; HEADER_SIZE]) -> Option<Option<u64>> {
+    let mut fds = [0; 8];
+    let mut iovecs = [libc::iovec {
+        iov_base: header.as_mut_ptr().cast(),
+        iov_len: HEADER_SIZE,
+    }];
+    // SAFETY: the one buffer is valid and may hold any bytes.
+    let (count, files) = unsafe { stream.recv_with_fds(&mut iovecs, &mut fds) }.ok()?;
+    stream.read_exact(&mut header[count..]).ok()?;
+    let files: Vec<_> = fds[..files]
+        .iter()
+        // SAFETY: these descriptors have just come in and are nobody else's.
+        .map(|fd| unsafe { File::from_raw_fd(*fd) })
+        .collect();
+    let [file] = &files[..] else {
+        return Some(None);
+    };
+    Some(Some(file.metadata().unwrap().ino()))
 }
 
 fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {

@@ -1,0 +1,42 @@
+//! The record of requests in flight (vhost-user document, "Inflight I/O
+//! tracking").
+//!
+//! The backend makes the region and alone reads and writes it. The frontend
+//! keeps it when the backend dies, and gives it to the next one, which finds in
+//! it what was taken and not used: that is then neither lost nor repeated.
+
+use std::fs::File;
+
+use vhost::vhost_user::message::VhostUserInflight;
+
+use super::message::InflightReply;
+
+/// A region of memory that a backend tracks requests in.
+pub struct Inflight {
+    file: File,
+    /// Where in the file it is, and the queues that it is for.
+    place: VhostUserInflight,
+}
+
+impl Inflight {
+    /// From the answer to a request for a region. `None` when the backend has
+    /// none to give, which it says by a size of 0.
+    pub fn new(
+        reply: &InflightReply,
+        file: Option<File>,
+        queues: u16,
+        queue_size: u16,
+    ) -> Option<Self> {
+        let place = VhostUserInflight::new(reply.size, reply.offset, queues, queue_size);
+        let file = file.filter(|_| reply.size != 0)?;
+        Some(Self { file, place })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub fn place(&self) -> &VhostUserInflight {
+        &self.place
+    }
+}
