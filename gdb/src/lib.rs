@@ -1,9 +1,22 @@
 //! Everything about debugging a guest that needs no KVM.
 //!
-//! The VMM implements [`target::Target`] over its vCPU threads; this crate turns
-//! gdb's packets into calls of that trait. It knows registers, page tables,
-//! breakpoints and the GDB remote protocol, and must not know ioctls, files of
-//! the VMM or devices.
+//! The VMM implements [`target::Target`] over its vCPU threads and gives
+//! [`server::serve`] a thread; this crate turns gdb's packets into calls of that
+//! trait. It knows registers, page tables, breakpoints and the GDB remote
+//! protocol, and must not know ioctls, files of the VMM or devices.
+//!
+//! From the socket inwards:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`server`] | listens, keeps one client, moves bytes between it and gdbstub |
+//! | `session` | gdbstub's target: registers, memory, breakpoints, run control |
+//! | `monitor` | the `monitor` commands, over the session |
+//! | `breakpoints` | what is planted: int3 bytes and hardware slots |
+//! | `machine` | the target with a register cache and virtual addresses |
+//! | [`paging`] | the page walk |
+//! | [`arch`] | register layout, target description |
+//! | [`target`] | the seam to the VMM |
 
 mod breakpoints;
 mod machine;

@@ -80,6 +80,7 @@ impl<'t> Machine<'t> {
     }
 
     pub fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()> {
+        self.forget_registers(vcpu);
         self.target.get_mut().inject_int3(vcpu)
     }
 
@@ -107,10 +108,14 @@ impl<'t> Machine<'t> {
 
     pub fn set_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<()> {
         // The hypervisor may adjust what it is given: read it back when needed.
+        self.forget_registers(vcpu);
+        self.target.get_mut().set_registers(vcpu, registers)
+    }
+
+    fn forget_registers(&mut self, vcpu: VcpuId) {
         if let Some(slot) = self.cache.get_mut().get_mut(vcpu.0) {
             *slot = None;
         }
-        self.target.get_mut().set_registers(vcpu, registers)
     }
 
     pub fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {

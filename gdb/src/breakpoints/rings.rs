@@ -44,6 +44,15 @@ impl Rings {
         !self.all(traps, |ring| !facility(ring))
     }
 
+    /// Which ring alone can make a slot fire, where both should.
+    pub fn only(self, traps: &HostTraps, facility: impl Fn(&Traps) -> bool) -> Option<Self> {
+        match (facility(&traps.ring0), facility(&traps.ring3)) {
+            (true, false) if self == Rings::Either => Some(Rings::Kernel),
+            (false, true) if self == Rings::Either => Some(Rings::User),
+            _ => None,
+        }
+    }
+
     fn all(self, traps: &HostTraps, holds: impl Fn(&Traps) -> bool) -> bool {
         match self {
             Rings::Kernel => holds(&traps.ring0),
@@ -112,5 +121,8 @@ mod tests {
         assert!(Rings::Either.any_traps(&traps, |ring| ring.hw_breakpoint));
         assert!(!Rings::User.any_traps(&traps, |ring| ring.hw_breakpoint));
         assert!(!Rings::Either.any_traps(&traps, |ring| ring.watchpoint));
+        let only = |rings: Rings| rings.only(&traps, |ring| ring.hw_breakpoint);
+        assert_eq!(only(Rings::Either), Some(Rings::Kernel));
+        assert_eq!(only(Rings::Kernel), None);
     }
 }

@@ -185,6 +185,8 @@ fn inode(path: &Path) -> io::Result<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpStream;
+
     use super::*;
 
     fn at(path: &Path) -> Address {
@@ -237,12 +239,15 @@ mod tests {
     }
 
     #[test]
-    fn reports_the_port_the_system_chose() {
+    fn listens_on_the_port_the_system_chose() {
         let listener = Listener::bind(&"0".parse().unwrap()).unwrap();
         let Address::Tcp { host, port } = listener.address() else {
             panic!("not TCP");
         };
         assert_eq!(host, "127.0.0.1");
         assert_ne!(*port, 0);
+        assert!(listener.accept().unwrap().is_none());
+        let _client = TcpStream::connect((host.as_str(), *port)).unwrap();
+        assert!(matches!(listener.accept().unwrap(), Some(Stream::Tcp(_))));
     }
 }

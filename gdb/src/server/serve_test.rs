@@ -605,6 +605,23 @@ fn without_int3_a_software_breakpoint_takes_a_slot() {
 }
 
 #[test]
+fn a_slot_that_one_ring_only_can_hit_is_said_to_be() {
+    let guest = Guest::on_host(LOOP, &[0x1000], host(ALL_TRAPS.ring0));
+    let mut rsp = guest.attach();
+    for _ in 0..3 {
+        assert_eq!(rsp.ask("Z2,9000,1"), "OK");
+        assert_eq!(rsp.ask("z2,9000,1"), "OK");
+        assert_eq!(rsp.ask("Z1,1ff0,1"), "OK", "its page is ring 0's alone");
+    }
+    rsp.send("vCont;s:1");
+    let (text, _) = rsp.told();
+    assert_eq!(
+        text,
+        "watchpoint at 0x9000: this host traps it in ring 0 only\n"
+    );
+}
+
+#[test]
 fn a_host_that_traps_nothing_is_said_to() {
     let guest = Guest::on_host(LOOP, &[0x1000], host(host(ALL_TRAPS.ring0).ring3));
     let mut rsp = guest.attach();

@@ -43,6 +43,7 @@ mod points;
 mod resume;
 mod run;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use gdbstub::common::{Signal, Tid};
@@ -51,7 +52,7 @@ use gdbstub::stub::MultiThreadStopReason;
 use crate::arch::Arch;
 use crate::breakpoints::{Breakpoints, WatchKind};
 use crate::machine::Machine;
-use crate::target::{HwBreakpoint, Resume, Target, VcpuId};
+use crate::target::{HwBreakpoint, Resume, Target, VcpuId, VirtAddr};
 
 use self::int3::Unserved;
 use self::resume::Request;
@@ -84,6 +85,8 @@ pub(crate) struct Session<'t> {
     stop: Option<Stop>,
     /// The guest is gone, with this exit status.
     exited: Option<u8>,
+    /// Where the user knows that one ring only can hit a breakpoint.
+    warned: BTreeSet<VirtAddr>,
     /// Text for the user, shown as soon as the protocol allows.
     notices: Vec<String>,
 }
@@ -130,6 +133,7 @@ impl<'t> Session<'t> {
             crashes: vec![None; count],
             stop: None,
             exited: None,
+            warned: BTreeSet::new(),
             notices: Vec::new(),
         }
     }
@@ -184,6 +188,7 @@ impl<'t> Session<'t> {
         self.attached = false;
         self.run = None;
         self.stop = None;
+        self.warned.clear();
         self.notices.clear();
         self.request = Request::default();
         self.reported.fill(None);

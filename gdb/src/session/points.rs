@@ -16,7 +16,10 @@ use crate::arch::cr4;
 use crate::breakpoints::{Holder, Rings, SlotError, WatchKind};
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
-use crate::target::{self, VcpuId, VirtAddr};
+use crate::target::{self, Traps, VcpuId, VirtAddr};
+
+/// Addresses that are remembered as warned of.
+const MAX_WARNED: usize = 1024;
 
 /// The breakpoint cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +89,9 @@ impl Session<'_> {
                 None => InsertError::Unmapped(slots),
                 Some(_) if rings.all_trap_int3(&traps) => InsertError::Slots(slots),
                 Some(_) => InsertError::NeedsSlot { rings, slots },
-            })
+            })?;
+        self.warn_of_one_ring("breakpoint", addr, rings, |ring| ring.hw_breakpoint);
+        Ok(())
     }
 
     fn remove_software(&mut self, addr: VirtAddr) {
@@ -111,7 +116,11 @@ impl Session<'_> {
         self.breakpoints
             .slots
             .add(holder)
-            .map_err(InsertError::Slots)
+            .map_err(InsertError::Slots)?;
+        self.warn_of_one_ring("hardware breakpoint", addr, rings, |ring| {
+            ring.hw_breakpoint
+        });
+        Ok(())
     }
 
     /// gdb's `Z2`, `Z3` and `Z4`.
@@ -130,7 +139,30 @@ impl Session<'_> {
         self.breakpoints
             .slots
             .add(holder)
-            .map_err(InsertError::Slots)
+            .map_err(InsertError::Slots)?;
+        self.warn_of_one_ring("watchpoint", addr, rings, |ring| ring.watchpoint);
+        Ok(())
+    }
+
+    /// Tells the user, once for an address, that a slot does not fire in both of
+    /// the rings that may use what is there.
+    fn warn_of_one_ring(
+        &mut self,
+        what: &str,
+        addr: VirtAddr,
+        rings: Rings,
+        facility: impl Fn(&Traps) -> bool,
+    ) {
+        let only = rings.only(&self.machine.host_traps(), facility);
+        if let Some(only) = only.filter(|_| self.warned.len() < MAX_WARNED)
+            && self.warned.insert(addr)
+        {
+            let only = only.name();
+            self.notice(format!(
+                "{what} at {:#x}: this host traps it in {only} only",
+                addr.0
+            ));
+        }
     }
 
     /// Where code at `addr` lies; `None` when the page is not there (yet). gdb
