@@ -466,3 +466,26 @@ fn a_backend_that_has_no_region_to_give_is_one_that_does_not_track() {
     drop(machine);
     assert_eq!(count(&backend.finish(), SET_INFLIGHT_FD), 0);
 }
+
+const BACKEND_REQ: u64 = 1 << 5;
+
+#[test]
+fn the_socket_for_the_backends_requests_comes_before_any_ring_in_each_life() {
+    let life = Life::new(FEATURES, ALL | BACKEND_REQ).answer(GET_QUEUE_NUM, Answer::Number(2));
+    let backend = Scripted::lives([life.clone(), life]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    // The script closes it at once: that does no harm.
+    assert!(wait(&machine.transport.event_fd().unwrap()));
+    let event = machine.transport.handle_event();
+    assert!(matches!(event, DeviceEvent::Nothing), "{event:?}");
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    drop(machine);
+    for life in backend.finish_lives() {
+        let at = |request| life.iter().position(|m| m.request == request).unwrap();
+        assert!(life[at(SET_BACKEND_REQ_FD)].inode.is_some());
+        assert!(at(SET_BACKEND_REQ_FD) < at(SET_FEATURES));
+        assert!(at(SET_BACKEND_REQ_FD) < at(SET_VRING_ENABLE));
+    }
+}

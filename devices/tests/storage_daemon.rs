@@ -4,6 +4,8 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -67,6 +69,25 @@ impl Daemon {
         Machine::new(Box::new(frontend), memory)
     }
 
+    /// Has the daemon resize the disk, to so many bytes.
+    fn resize(&self, size: usize) {
+        let stream = UnixStream::connect(monitor(self.dir.path())).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut answers = BufReader::new(&stream).lines();
+        let resize = format!(
+            r#"{{"execute":"block_resize","arguments":{{"node-name":"disk","size":{size}}}}}"#
+        );
+        for command in [r#"{"execute":"qmp_capabilities"}"#, &resize] {
+            (&stream).write_all(command.as_bytes()).unwrap();
+            let is_answer = |line: &String| line.contains("return") || line.contains("error");
+            let mut lines = answers.by_ref().map(Result::unwrap);
+            let answer = lines.find(is_answer).unwrap();
+            assert!(answer.contains("return"), "{answer}");
+        }
+    }
+
     fn disk(&self) -> Vec<u8> {
         fs::read(self.dir.path().join("disk.img")).unwrap()
     }
@@ -91,6 +112,12 @@ fn spawn(dir: &Path, queues: u16, options: &[&str], node: &str) -> Child {
         .arg("--blockdev")
         .arg(format!("driver=file,node-name=disk,filename={}", disk.display()))
         .args(options)
+        .arg("--chardev")
+        .arg(format!(
+            "socket,id=qmp,server=on,wait=off,path={}",
+            monitor(dir).display()
+        ))
+        .args(["--monitor", "chardev=qmp"])
         .arg("--export")
         .arg(format!(
             "type=vhost-user-blk,id=export,node-name={node},writable=on,num-queues={queues},addr.type=unix,addr.path={}",
@@ -98,6 +125,10 @@ fn spawn(dir: &Path, queues: u16, options: &[&str], node: &str) -> Child {
         ))
         .spawn()
         .expect("qemu-storage-daemon (Debian package qemu-utils or qemu-system-common) must be installed")
+}
+
+fn monitor(dir: &Path) -> PathBuf {
+    dir.join("qmp.sock")
 }
 
 fn socket(dir: &Path) -> PathBuf {
@@ -248,4 +279,35 @@ fn a_request_in_flight_when_the_backend_is_killed_needs_a_reset_and_no_more() {
     let [ring] = &mut rings;
     blk::write(&mut machine, ring, 5, &[3; 8 * SECTOR]);
     assert_eq!(daemon.disk()[5 * SECTOR..][..8 * SECTOR], [3; 8 * SECTOR]);
+}
+
+#[test]
+fn a_resized_disk_is_announced_by_an_interrupt() {
+    let mut daemon = Daemon::start(1);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let capacity = |machine: &mut Machine| {
+        let bytes = machine.read_config(0, 8).try_into().unwrap();
+        u64::from_le_bytes(bytes) as usize * SECTOR
+    };
+    // The second time with another daemon on the same disk.
+    for factor in [2, 3] {
+        let generation = machine.read(Register::ConfigGeneration);
+        daemon.resize(factor * DISK);
+        let interrupt = machine.config_call();
+        machine.handle_until("the interrupt comes", |_| interrupt.read().is_ok());
+        assert_eq!(machine.read(Register::InterruptStatus), 3);
+        assert_ne!(machine.read(Register::ConfigGeneration), generation);
+        assert_eq!(capacity(&mut machine), factor * DISK);
+        let [ring] = &mut rings;
+        let last = (factor * DISK / SECTOR) as u64 - 1;
+        blk::write(&mut machine, ring, last, &[9; SECTOR]);
+        machine.write(Register::InterruptAck, 2);
+        daemon.kill();
+        machine.notice_loss();
+        daemon.restart(1);
+        let call = machine.call(0);
+        machine.handle_until("the backend is back", |_| call.read().is_ok());
+    }
 }

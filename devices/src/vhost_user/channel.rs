@@ -17,13 +17,13 @@ use super::deadline::Deadline;
 use super::message::{Message, Reply, Request};
 
 /// Length of a message header: request, flags and payload size.
-const HEADER_SIZE: usize = 12;
+pub const HEADER_SIZE: usize = 12;
 
 /// Header flags (vhost-user document, "Header").
-const VERSION: u32 = 1;
-const VERSION_MASK: u32 = 0x3;
-const REPLY: u32 = 1 << 2;
-const NEED_REPLY: u32 = 1 << 3;
+pub const VERSION: u32 = 1;
+pub const VERSION_MASK: u32 = 0x3;
+pub const REPLY: u32 = 1 << 2;
+pub const NEED_REPLY: u32 = 1 << 3;
 
 /// An exchange with the backend failed. `message` is what was being said.
 #[derive(Debug, thiserror::Error)]
@@ -362,14 +362,14 @@ fn is_hang_up(error: &io::Error) -> bool {
 }
 
 /// A message header, in the byte order of the machine.
-struct Header {
-    request: u32,
-    flags: u32,
-    size: u32,
+pub struct Header {
+    pub request: u32,
+    pub flags: u32,
+    pub size: u32,
 }
 
 impl Header {
-    fn to_bytes(&self) -> [u8; HEADER_SIZE] {
+    pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
         let fields = [self.request, self.flags, self.size];
         for (to, from) in bytes.chunks_exact_mut(size_of::<u32>()).zip(fields) {
@@ -378,7 +378,7 @@ impl Header {
         bytes
     }
 
-    fn from_bytes(bytes: [u8; HEADER_SIZE]) -> Self {
+    pub fn from_bytes(bytes: [u8; HEADER_SIZE]) -> Self {
         let [r0, r1, r2, r3, f0, f1, f2, f3, s0, s1, s2, s3] = bytes;
         Self {
             request: u32::from_ne_bytes([r0, r1, r2, r3]),

@@ -12,12 +12,14 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 pub enum Source {
     /// The connection to the backend.
     Backend,
+    /// The backend's own requests.
+    Requests,
     /// The time for the next step of a reconnection.
     Timer,
 }
 
 impl Source {
-    const ALL: [Self; 2] = [Self::Backend, Self::Timer];
+    const ALL: [Self; 3] = [Self::Backend, Self::Requests, Self::Timer];
 }
 
 /// An epoll instance, itself readable when one of what it watches is. What is

@@ -116,11 +116,12 @@ impl Frontend {
         let mut channel = Channel::new(stream);
         let deadline = Deadline::after(options.deadline);
         negotiate::greet(&mut channel, &deadline)?;
-        let (session, config) = Session::open(channel, &options, &profile, &deadline)?;
+        let (mut session, config) = Session::open(channel, &options, &profile, &deadline)?;
         negotiate::log(&options.id, options.device_type, session.agreement());
         events
             .watch(&session, Source::Backend)
             .map_err(Problem::Events)?;
+        watch_requests(&events, &mut session)?;
         let queues = usize::from(session.agreement().queues);
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
         Ok(Self {
@@ -371,9 +372,18 @@ impl Device for Frontend {
     fn handle_event(&mut self) -> DeviceEvent {
         let event = match self.events.ready() {
             Some(Source::Backend) => self.on_backend(),
+            Some(Source::Requests) => self.on_requests(),
             Some(Source::Timer) => self.on_timer(),
             None => return DeviceEvent::Nothing,
         };
         event.unwrap_or_else(|error| DeviceEvent::Broken(Box::new(error)))
     }
+}
+
+pub(super) fn watch_requests(events: &Events, session: &mut Session) -> Result<(), Problem> {
+    let Some(requests) = session.requests() else {
+        return Ok(());
+    };
+    let watched = events.watch(requests, Source::Requests);
+    watched.map_err(Problem::Events)
 }

@@ -2,6 +2,7 @@
 //! Payloads are those of the vhost-user document, as the `vhost` crate has them.
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory,
@@ -156,6 +157,19 @@ impl Message for SetVringCall<'_> {
 
     fn fds(&self) -> Vec<RawFd> {
         vec![self.fd.as_raw_fd()]
+    }
+}
+
+/// Hands over the socket for the backend's own requests.
+pub struct SetBackendReqFd<'a>(pub &'a UnixStream);
+
+impl Message for SetBackendReqFd<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_BACKEND_REQ_FD;
+
+    fn encode(&self, _payload: &mut Vec<u8>) {}
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.0.as_raw_fd()]
     }
 }
 

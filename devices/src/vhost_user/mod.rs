@@ -18,6 +18,7 @@ mod negotiate;
 mod profile;
 mod reconnect;
 mod recovery;
+mod requests;
 mod ring;
 mod session;
 

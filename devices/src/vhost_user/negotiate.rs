@@ -24,6 +24,7 @@ const WANTED: &[Protocol] = &[
     Protocol::CONFIG,
     Protocol::REPLY_ACK,
     Protocol::INFLIGHT_SHMFD,
+    Protocol::BACKEND_REQ,
 ];
 
 /// Network features that read a configuration space.

@@ -11,7 +11,8 @@ use super::channel::{Channel, Idle};
 use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::Source;
-use super::frontend::{Frontend, Link};
+use super::frontend::{Frontend, Link, watch_requests};
+use super::requests::RequestsError;
 use super::ring::{InFlight, Ring};
 use super::session::{RingSetup, Session};
 use super::{connect, negotiate};
@@ -76,6 +77,33 @@ impl Frontend {
         self.lose(problem).map_or(Ok(DeviceEvent::Nothing), Err)
     }
 
+    /// The backend has requests of its own. When it misbehaves there it is not
+    /// listened to any more; its queues may be sound.
+    pub(super) fn on_requests(&mut self) -> Result<DeviceEvent, Error> {
+        let Link::Up(session) = &mut self.link else {
+            return Ok(DeviceEvent::Nothing);
+        };
+        let Some(requests) = session.requests() else {
+            return Ok(DeviceEvent::Nothing);
+        };
+        let error = match requests.serve() {
+            Ok(asked) if asked.config_changed => return Ok(DeviceEvent::ConfigChanged),
+            Ok(_) => return Ok(DeviceEvent::Nothing),
+            Err(error) => error,
+        };
+        *session.requests() = None;
+        if matches!(error, RequestsError::Closed) {
+            // A backend that dies closes both sockets.
+            return self.on_backend();
+        }
+        if let Some(suppressed) = self.log.admit() {
+            let device = &self.options.id;
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(device, suppressed, error, "the backend's own requests end");
+        }
+        Ok(DeviceEvent::Nothing)
+    }
+
     /// It is time for the next attempt, or too late for the last one.
     pub(super) fn on_timer(&mut self) -> Result<DeviceEvent, Error> {
         if !matches!(self.link, Link::Away(_)) {
@@ -121,6 +149,9 @@ impl Frontend {
             Ok(opened) => opened,
             Err(problem) => return self.turn_away(problem, &deadline),
         };
+        if let Err(problem) = watch_requests(&self.events, &mut session) {
+            return self.turn_away(problem, &deadline);
+        }
         self.features = session.agreement().features;
         self.backend_queues = session.agreement().queues;
         let has_changed = config != self.config;

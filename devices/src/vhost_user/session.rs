@@ -15,6 +15,7 @@ use super::memory::MemoryTable;
 use super::message::*;
 use super::negotiate::{self, Agreement};
 use super::profile::Profile;
+use super::requests::BackendRequests;
 use super::{Options, config};
 
 /// A backend that features have been negotiated with.
@@ -23,6 +24,8 @@ pub struct Session {
     agreement: Agreement,
     /// Bytes to read of the configuration space; 0 when there is none.
     config_size: u32,
+    /// The socket for the backend's own requests, where it has some.
+    requests: Option<BackendRequests>,
 }
 
 /// All about one ring that a backend has to know.
@@ -64,10 +67,19 @@ impl Session {
             }
             None => (0, Vec::new()),
         };
+        // Before any ring runs, lest a backend has something to say and cannot.
+        let requests = if agreement.protocol.contains(Protocol::BACKEND_REQ) {
+            let (ours, theirs) = BackendRequests::new().map_err(Problem::Events)?;
+            channel.tell(&SetBackendReqFd(&theirs), deadline)?;
+            Some(ours)
+        } else {
+            None
+        };
         let session = Self {
             channel,
             agreement,
             config_size,
+            requests,
         };
         Ok((session, config))
     }
@@ -79,6 +91,11 @@ impl Session {
     /// What happened on the connection while nothing was asked.
     pub fn idle(&mut self) -> std::io::Result<Idle> {
         self.channel.idle()
+    }
+
+    /// The backend's own requests, as long as they can be served.
+    pub fn requests(&mut self) -> &mut Option<BackendRequests> {
+        &mut self.requests
     }
 
     /// Hands over the driver's features and the guest's memory.

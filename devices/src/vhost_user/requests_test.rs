@@ -1,0 +1,106 @@
+use super::*;
+
+const CONFIG_CHANGE: u32 = 2;
+const SHMEM_MAP: u32 = 9;
+
+fn request(code: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        request: code,
+        flags: VERSION | flags,
+        size: payload.len() as u32,
+    };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+fn answer(stream: &mut UnixStream) -> (u32, u32, u64) {
+    let mut header = [0; HEADER_SIZE];
+    stream.read_exact(&mut header).unwrap();
+    let mut value = [0; 8];
+    stream.read_exact(&mut value).unwrap();
+    let header = Header::from_bytes(header);
+    assert_eq!(header.size, 8);
+    (header.request, header.flags, u64::from_ne_bytes(value))
+}
+
+#[test]
+fn a_changed_configuration_is_noticed_and_answered_when_that_is_asked_for() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    assert_eq!(requests.serve().unwrap(), Asked::default(), "nothing yet");
+    backend.write_all(&request(CONFIG_CHANGE, 0, &[])).unwrap();
+    assert!(requests.serve().unwrap().config_changed);
+    backend.set_nonblocking(true).unwrap();
+    assert!(backend.read(&mut [0]).is_err(), "no answer");
+    backend.set_nonblocking(false).unwrap();
+    let with_reply = request(CONFIG_CHANGE, NEED_REPLY, &[]);
+    backend.write_all(&with_reply).unwrap();
+    assert!(requests.serve().unwrap().config_changed);
+    assert_eq!(answer(&mut backend), (CONFIG_CHANGE, VERSION | REPLY, DONE));
+}
+
+#[test]
+fn what_is_not_known_is_refused_and_skipped() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    for code in [SHMEM_MAP, 4711] {
+        let unknown = request(code, NEED_REPLY, &[0xff; 40]);
+        backend.write_all(&unknown).unwrap();
+    }
+    backend.write_all(&request(CONFIG_CHANGE, 0, &[])).unwrap();
+    assert!(requests.serve().unwrap().config_changed);
+    for code in [SHMEM_MAP, 4711] {
+        assert_eq!(answer(&mut backend), (code, VERSION | REPLY, REFUSED));
+    }
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    let bytes = request(CONFIG_CHANGE, 0, &[1, 2, 3]);
+    let (last, start) = bytes.split_last().unwrap();
+    for byte in start {
+        backend.write_all(&[*byte]).unwrap();
+        assert_eq!(requests.serve().unwrap(), Asked::default());
+    }
+    backend.write_all(&[*last]).unwrap();
+    assert!(requests.serve().unwrap().config_changed);
+}
+
+#[test]
+fn a_flood_is_served_in_parts_and_one_that_is_not_listened_to_ends() {
+    let (mut requests, backend) = BackendRequests::new().unwrap();
+    backend.set_nonblocking(true).unwrap();
+    let one = request(CONFIG_CHANGE, NEED_REPLY, &[]);
+    for _ in 0..1_000_000 {
+        while (&backend).write_all(&one).is_ok() {}
+        match requests.serve() {
+            Ok(_) => {}
+            Err(RequestsError::Io(_) | RequestsError::Malformed { .. }) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("answers pile up without bound");
+}
+
+#[test]
+fn nonsense_and_the_end_are_told_apart() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    let mut long = request(CONFIG_CHANGE, 0, &[]);
+    long[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
+    backend.write_all(&long).unwrap();
+    let error = requests.serve().unwrap_err();
+    assert!(
+        matches!(error, RequestsError::Malformed { size: u32::MAX, .. }),
+        "{error}"
+    );
+
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    backend
+        .write_all(&request(CONFIG_CHANGE, REPLY, &[]))
+        .unwrap();
+    let error = requests.serve().unwrap_err();
+    assert!(matches!(error, RequestsError::Malformed { .. }), "{error}");
+
+    let (mut requests, backend) = BackendRequests::new().unwrap();
+    drop(backend);
+    let error = requests.serve().unwrap_err();
+    assert!(matches!(error, RequestsError::Closed), "{error}");
+}
