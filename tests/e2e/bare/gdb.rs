@@ -35,6 +35,10 @@ const MARK: &str = "echo @attached\\n";
 const KERNEL_PAGES: &str =
     "set var {unsigned long}&page_directories = {unsigned long}&page_directories & ~4";
 
+/// The end of a notice that some hosts make of every breakpoint in a page that both
+/// rings may use, as those of these guests are. A test of its own expects it.
+const ONE_RING: &str = ": this host traps it in ring 0 only";
+
 /// A bare-metal guest that serves gdb.
 struct Guest {
     vmm: Running,
@@ -164,7 +168,8 @@ fn answer(transcript: &str) -> Vec<String> {
     let answer = answer.replace("[Inferior 1 (process 1) detached]", "");
     let lines = answer
         .lines()
-        .filter(|line| !line.is_empty() && !line.contains("[remote]"));
+        .filter(|line| !line.is_empty() && !line.contains("[remote]"))
+        .filter(|line| !line.ends_with(ONE_RING));
     lines.map(str::to_owned).collect()
 }
 

@@ -3,8 +3,8 @@
 use tests::DEADLINE;
 use tests::process::wait_until;
 
-use super::Guest;
 use super::host::{host, shown};
+use super::{Guest, MARK, ONE_RING};
 
 /// The debuggee in its endless loop in ring 3.
 fn in_ring3() -> Guest {
@@ -80,5 +80,19 @@ fn refused_step_says_why_and_the_session_goes_on() {
     assert_eq!(said(refusal), 2, "{lines:#?}");
     assert_eq!(said("$1 = 19") + said("$2 = 17"), 2, "{lines:#?}");
     guest.expect_undisturbed();
+    guest.finish();
+}
+
+#[test]
+fn breakpoint_that_only_ring_0_can_hit_says_so() {
+    let (ring0, ring3) = (host().ring0, host().ring3);
+    let differs = ring0.hardware && !ring3.hardware;
+    if !shown(differs, "a breakpoint that only ring 0 can hit") {
+        return;
+    }
+    let guest = Guest::debuggee();
+    let transcript = guest.transcript(&[MARK, "break inner", "continue", "continue"]);
+    let notice = format!("breakpoint at 0x10004b{ONE_RING}\n");
+    assert_eq!(transcript.matches(&notice).count(), 1, "{transcript}");
     guest.finish();
 }
