@@ -457,3 +457,65 @@ fn nobody_listening_says_what_to_do() {
     let problem = error.problem.to_string();
     assert!(problem.contains("start the backend"), "{problem}");
 }
+
+const RESET_DEVICE_FEATURE: u64 = 1 << 13;
+const STATUS: u64 = 1 << 16;
+
+#[test]
+fn the_backend_hears_of_the_drivers_status_and_reset_if_it_wants_to() {
+    let backend = Scripted::start(FEATURES, ALL | RESET_DEVICE_FEATURE | STATUS, []);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.write(Register::Status, 0);
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    machine.write(Register::Status, 0);
+    machine.write(Register::Status, 0);
+    drop(machine);
+    let received = backend.finish();
+    let statuses = find(&received, SET_STATUS);
+    let statuses: Vec<_> = statuses.iter().map(|message| message.number()).collect();
+    assert_eq!(statuses, [0xb, 0xf, 0]);
+    assert_eq!(find(&received, RESET_DEVICE).len(), 1, "once a driver");
+    let order = requests(&received);
+    let at = |request| order.iter().position(|r| *r == request).unwrap();
+    assert!(at(SET_FEATURES) < at(SET_STATUS), "features come first");
+    assert!(at(GET_VRING_BASE) < at(RESET_DEVICE), "rings are stopped");
+}
+
+#[test]
+fn a_backend_that_leaves_features_ok_out_has_refused_them() {
+    let refusal = [(GET_STATUS, Answer::Number(0x3))];
+    let backend = Scripted::start(FEATURES, ALL | STATUS, refusal);
+    let mut machine = machine(&backend, DeviceType::BLK);
+    machine.bring_up(u64::MAX, &mut []);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+}
+
+#[test]
+fn features_that_the_user_does_not_want_are_not_offered() {
+    let backend = Scripted::start(FEATURES | NET_MRG_RXBUF | NET_MAC, ALL, []);
+    let frontend = Frontend::connect(
+        Options {
+            masked_features: NET_MAC,
+            ..options(&backend, DeviceType::NET)
+        },
+        support::shared_memory(),
+    );
+    let features = frontend.unwrap().features();
+    assert_eq!(features & (NET_MAC | NET_MRG_RXBUF), NET_MRG_RXBUF);
+}
+
+/// Without its own bit the protocol's messages would not be understood.
+#[test]
+fn a_mask_does_not_hide_protocol_features() {
+    let backend = Scripted::start(FEATURES, ALL, []);
+    let mut machine = machine_with(Options {
+        masked_features: 1 << 30,
+        ..options(&backend, DeviceType::BLK)
+    });
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    drop(machine);
+    let received = backend.finish();
+    assert_eq!(find(&received, SET_FEATURES)[0].number(), FEATURES);
+    assert_eq!(find(&received, SET_VRING_ENABLE).len(), 1);
+}

@@ -52,8 +52,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A virtio device and its vhost-user backend:
-    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS], with TYPE
-    /// blk, net, fs, vsock, console, rng, ... or a virtio device number. A backend that goes
+    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS]
+    /// [,features=-NAME,-NAME...] (without these, such as event_idx), with TYPE blk, net, fs, vsock, console, rng, ... or a virtio device number. A backend that goes
     /// away is waited for, for ever if reconnect is not given. May be given several times.
     #[arg(long, value_name = "SPEC")]
     pub device: Vec<String>,

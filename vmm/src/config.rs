@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use devices::vhost_user::{self, Reconnect};
-use devices::virtio::DeviceType;
+use devices::virtio::{DeviceType, features};
 use serde::Deserialize;
 
 use crate::cli::RunArgs;
@@ -214,7 +214,7 @@ fn devices(specs: &[String]) -> Result<Vec<vhost_user::Options>, Error> {
     Ok(devices)
 }
 
-/// `TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS]`.
+/// `TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS][,features=-NAME,-NAME…]`.
 fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Options, Error> {
     let bad = |problem: String| Error::Device {
         spec: spec.to_owned(),
@@ -225,7 +225,15 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
         .map_err(|error| bad(error.to_string()))?;
     let (mut socket, mut id, mut queues, mut queue_size) = (None, None, None, None);
     let mut reconnect = Reconnect::default();
+    let (mut masked_features, mut in_features) = (0, false);
     for part in parts {
+        // A list of its own, in a list: each goes on with a minus sign.
+        let listed = part.strip_prefix("features=");
+        in_features = listed.is_some() || in_features && part.starts_with('-');
+        if in_features {
+            masked_features |= masked_feature(device_type, listed.unwrap_or(part)).map_err(bad)?;
+            continue;
+        }
         let (key, value) = part
             .split_once('=')
             .filter(|(_, value)| !value.is_empty())
@@ -250,7 +258,7 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
                 reconnect = Reconnect::For(Duration::from_secs(seconds.into()));
             }
             _ => {
-                let known = "socket, id, queues, queue-size and reconnect";
+                let known = "socket, id, queues, queue-size, reconnect and features";
                 return Err(bad(format!("{key:?} is not known; the keys are {known}")));
             }
         }
@@ -265,8 +273,19 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
         queues,
         queue_size,
         reconnect,
+        masked_features,
         ..vhost_user::Options::new(id, device_type, socket)
     })
+}
+
+/// The bit of `-NAME`.
+fn masked_feature(device_type: DeviceType, text: &str) -> Result<u64, String> {
+    let name = text
+        .strip_prefix('-')
+        .ok_or_else(|| format!("features takes -NAME, to go without it, not {text:?}"))?;
+    features::parse(device_type, name)
+        .map(|bit| 1 << bit)
+        .ok_or_else(|| format!("{name:?} is not a feature of {device_type} devices"))
 }
 
 #[cfg(test)]

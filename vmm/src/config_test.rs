@@ -84,6 +84,25 @@ fn backends_are_waited_for_unless_told_otherwise() {
 }
 
 #[test]
+fn features_can_be_left_out() {
+    let config = with_devices(&[
+        "blk,socket=/a,features=-event_idx,-indirect,queues=2",
+        "blk,features=-flush,socket=/b",
+    ]);
+    let devices = config.unwrap().devices;
+    let masked: Vec<_> = devices
+        .iter()
+        .map(|device| device.masked_features)
+        .collect();
+    assert_eq!(masked, [1 << 29 | 1 << 28, 1 << 9]);
+    assert_eq!(devices[0].queues, Some(2));
+    let problem = |spec| with_devices(&[spec]).unwrap_err().to_string();
+    assert!(problem("blk,socket=/a,features=event_idx").contains("takes -NAME"));
+    assert!(problem("blk,socket=/a,features=-csum").contains("not a feature of blk"));
+    assert!(problem("blk,socket=/a,-flush").contains("key=value"));
+}
+
+#[test]
 fn bad_devices_say_what_is_wrong() {
     let problem = |specs: &[&str]| with_devices(specs).unwrap_err().to_string();
     assert!(problem(&["blk"]).contains("add socket=PATH"));

@@ -362,6 +362,12 @@ impl Device for Frontend {
     }
 
     fn reset(&mut self) {
+        if self.driver.features.is_some() {
+            let reset = self.exchange(|session, deadline| session.reset(deadline));
+            if let Err(error) = reset {
+                self.warn(&error, "cannot reset the device in order");
+            }
+        }
         self.driver = Driver::new(self.queue_sizes.len());
     }
 

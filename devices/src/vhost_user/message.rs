@@ -98,6 +98,9 @@ simple_messages! {
     SetVringBase = SET_VRING_BASE, payload VhostUserVringState;
     SetVringAddr = SET_VRING_ADDR, payload VhostUserVringAddr;
     SetVringEnable = SET_VRING_ENABLE, payload VhostUserVringState;
+    ResetDevice = RESET_DEVICE;
+    SetStatus = SET_STATUS, payload u64;
+    GetStatus = GET_STATUS, reply u64;
     /// Stops the ring; the payload's number does not count.
     GetVringBase = GET_VRING_BASE, payload VhostUserVringState, reply VhostUserVringState;
 }

@@ -52,6 +52,9 @@ pub struct Options {
     pub connect_deadline: Duration,
     /// What to do when the backend goes away later.
     pub reconnect: Reconnect,
+    /// Device features that the driver is not offered even if the backend has
+    /// them, one bit a feature.
+    pub masked_features: u64,
 }
 
 impl Options {
@@ -71,6 +74,7 @@ impl Options {
             deadline: Self::DEADLINE,
             connect_deadline: Self::CONNECT_DEADLINE,
             reconnect: Reconnect::default(),
+            masked_features: 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use virtio_bindings::virtio_net::*;
 
+use super::Options;
 use super::channel::{Channel, ChannelError};
 use super::deadline::Deadline;
 use super::error::Problem;
@@ -25,6 +26,8 @@ const WANTED: &[Protocol] = &[
     Protocol::REPLY_ACK,
     Protocol::INFLIGHT_SHMFD,
     Protocol::BACKEND_REQ,
+    Protocol::RESET_DEVICE,
+    Protocol::STATUS,
 ];
 
 /// Network features that read a configuration space.
@@ -88,15 +91,14 @@ pub fn greet(channel: &mut Channel, deadline: &Deadline) -> Result<(), ChannelEr
     channel.begin(&GetFeatures, deadline)
 }
 
-/// Opens the session on a channel that [`greet`] has been called on. `asked` is
-/// the number of queues that the user wants.
+/// Opens the session on a channel that [`greet`] has been called on.
 pub fn negotiate(
     channel: &mut Channel,
-    device_type: DeviceType,
+    options: &Options,
     profile: &Profile,
-    asked: Option<u16>,
     deadline: &Deadline,
 ) -> Result<Agreement, Problem> {
+    let asked = options.queues;
     let backend_features = channel.complete::<GetFeatures>(deadline)?;
     let protocol = if backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
         negotiate_protocol(channel, deadline)?
@@ -108,8 +110,8 @@ pub fn negotiate(
     } else {
         None
     };
-    let mut features = backend_features;
-    let queues = if device_type == DeviceType::NET {
+    let mut features = backend_features & !options.masked_features;
+    let queues = if options.device_type == DeviceType::NET {
         let pairs = asked.unwrap_or(profile.queues);
         let served = has_control_queue(features, protocol, pairs, has);
         features = net_features(features, protocol, served);

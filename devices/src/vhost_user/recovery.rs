@@ -273,7 +273,7 @@ impl Frontend {
         (0..).zip(&self.driver.rings).map(place).collect()
     }
 
-    fn warn(&mut self, error: &Error, what: &str) {
+    pub(super) fn warn(&mut self, error: &Error, what: &str) {
         if let Some(suppressed) = self.log.admit() {
             let device = &self.options.id;
             let error: &dyn std::error::Error = error;

@@ -17,6 +17,7 @@ use super::negotiate::{self, Agreement};
 use super::profile::Profile;
 use super::requests::BackendRequests;
 use super::{Options, config};
+use crate::virtio::status::Status;
 
 /// A backend that features have been negotiated with.
 pub struct Session {
@@ -48,13 +49,7 @@ impl Session {
         profile: &Profile,
         deadline: &Deadline,
     ) -> Result<(Self, Vec<u8>), Problem> {
-        let agreement = negotiate::negotiate(
-            &mut channel,
-            options.device_type,
-            profile,
-            options.queues,
-            deadline,
-        )?;
+        let agreement = negotiate::negotiate(&mut channel, options, profile, deadline)?;
         let offered = agreement.protocol.contains(Protocol::CONFIG);
         let sizes = if offered { profile.config_sizes } else { &[] };
         let (config_size, config) = match config::probe(&mut channel, sizes, deadline)? {
@@ -98,7 +93,13 @@ impl Session {
         &mut self.requests
     }
 
-    /// Hands over the driver's features and the guest's memory.
+    fn has(&self, protocol: Protocol) -> bool {
+        self.agreement.protocol.contains(protocol)
+    }
+
+    /// Hands over the driver's features and the guest's memory. The driver's
+    /// status is complete then, though no ring runs yet: a ring that the driver
+    /// started late would not be another status.
     pub fn activate(
         &mut self,
         features: u64,
@@ -107,13 +108,47 @@ impl Session {
     ) -> Result<(), ChannelError> {
         let features = self.agreement.features_to_set(features);
         self.channel.tell(&SetFeatures(features), deadline)?;
+        let mut status = Status::ACKNOWLEDGE.bits() | Status::DRIVER.bits();
+        if self.has(Protocol::STATUS) {
+            status |= Status::FEATURES_OK.bits();
+            self.set_status(status, deadline)?;
+        }
         self.channel.tell(&memory.message(), deadline)?;
+        if self.has(Protocol::STATUS) {
+            status |= Status::DRIVER_OK.bits();
+            self.set_status(status, deadline)?;
+        }
         self.wait_until_done(deadline)
+    }
+
+    /// Sets the driver's status, and makes sure that the device takes it: it
+    /// refuses features by leaving FEATURES_OK out (virtio 1.3, section 3.1.1).
+    fn set_status(&mut self, status: u32, deadline: &Deadline) -> Result<(), ChannelError> {
+        self.channel.tell(&SetStatus(status.into()), deadline)?;
+        let code = self.channel.ask(&GetStatus, deadline)?;
+        let missing = u64::from(status) & !code;
+        if missing == 0 {
+            return Ok(());
+        }
+        let message = SetStatus::CODE;
+        Err(ChannelError::Refused { message, code })
+    }
+
+    /// The driver has reset the device, whose rings are stopped: the backend
+    /// forgets all else, as far as it can be told to.
+    pub fn reset(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        if self.has(Protocol::RESET_DEVICE) {
+            self.channel.tell(&ResetDevice, deadline)?;
+        }
+        if self.has(Protocol::STATUS) {
+            self.channel.tell(&SetStatus(0), deadline)?;
+        }
+        Ok(())
     }
 
     /// Whether the backend can track requests in flight.
     pub fn can_track(&self) -> bool {
-        self.agreement.protocol.contains(Protocol::INFLIGHT_SHMFD)
+        self.has(Protocol::INFLIGHT_SHMFD)
     }
 
     /// A new region to track requests in, of so many queues of this size. `None`

@@ -122,14 +122,37 @@ impl Negotiation {
     }
 }
 
-/// The names of the bits set in `features`, lowest first. A bit without a name
-/// here is `bit N`.
-pub fn names(device_type: DeviceType, features: u64) -> Vec<String> {
-    let own: &[(u32, &str)] = match device_type {
+/// The feature that a user calls `name`: as [`names`] does in any case, the part
+/// behind the device type will do, and the two of rings have short names.
+pub fn parse(device_type: DeviceType, name: &str) -> Option<u32> {
+    let name = name.to_ascii_uppercase();
+    let name = match name.as_str() {
+        "INDIRECT" => "INDIRECT_DESC",
+        "PACKED" => "RING_PACKED",
+        name => name,
+    };
+    let own = own_names(device_type).iter().map(|(bit, full)| {
+        let short = full.split_once('_').map_or(*full, |(_, short)| short);
+        (bit, *full == name || short == name)
+    });
+    let generic = GENERIC_NAMES.iter().map(|(bit, full)| (bit, *full == name));
+    generic
+        .chain(own)
+        .find_map(|(bit, matches)| matches.then_some(*bit))
+}
+
+fn own_names(device_type: DeviceType) -> &'static [(u32, &'static str)] {
+    match device_type {
         DeviceType::BLK => BLK_NAMES,
         DeviceType::NET => NET_NAMES,
         _ => &[],
-    };
+    }
+}
+
+/// The names of the bits set in `features`, lowest first. A bit without a name
+/// here is `bit N`.
+pub fn names(device_type: DeviceType, features: u64) -> Vec<String> {
+    let own = own_names(device_type);
     (0..u64::BITS)
         .filter(|bit| features & (1 << bit) != 0)
         .map(|bit| {
@@ -259,6 +282,24 @@ mod tests {
             registers.check(),
             Err(FeaturesError::NotOffered(vec!["BLK_BLK_SIZE".into()]))
         );
+    }
+
+    #[test]
+    fn users_may_call_features_by_all_or_part_of_their_names() {
+        for (name, bit) in [
+            ("event_idx", 29),
+            ("EVENT_IDX", 29),
+            ("indirect", 28),
+            ("indirect_desc", 28),
+            ("packed", 34),
+            ("blk_flush", 9),
+            ("flush", 9),
+            ("blk_size", 6),
+        ] {
+            assert_eq!(parse(DeviceType::BLK, name), Some(bit), "{name}");
+        }
+        assert_eq!(parse(DeviceType::NET, "flush"), None);
+        assert_eq!(parse(DeviceType::RNG, ""), None);
     }
 
     #[test]

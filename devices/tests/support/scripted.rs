@@ -206,6 +206,7 @@ fn read_header(mut stream: &UnixStream, header: &mut [u8; HEADER_SIZE]) -> Optio
 fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {
     match FrontendReq::try_from(request).unwrap() {
         FrontendReq::GET_QUEUE_NUM => Answer::Number(1),
+        FrontendReq::GET_STATUS => Answer::Number(0xff),
         // The space is as long as asked for, and its bytes count up.
         FrontendReq::GET_CONFIG => {
             let bytes = (0..payload.len() - 12).map(|i| i as u8);
