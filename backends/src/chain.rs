@@ -4,10 +4,8 @@
 //! descriptor or in hundreds, direct or indirect. Devices therefore address bytes of a
 //! [`Buffers`] by offset and never see a descriptor.
 
-use std::ops::Deref;
-
 use thiserror::Error;
-use virtio_queue::DescriptorChain;
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions};
 
 use crate::iovec::{IoVecBuf, IoVecs};
@@ -198,11 +196,10 @@ pub struct Chain {
 impl Chain {
     /// Walks `descriptors` and takes down where the bytes are. Nothing of the buffers themselves
     /// is touched, and their addresses are not checked yet.
-    pub fn refill<M>(&mut self, descriptors: DescriptorChain<M>) -> Result<(), ChainError>
-    where
-        M: Deref,
-        M::Target: GuestMemory,
-    {
+    pub fn refill(
+        &mut self,
+        descriptors: impl Iterator<Item = Descriptor>,
+    ) -> Result<(), ChainError> {
         self.readable.clear();
         self.writable.clear();
         let mut writable = false;

@@ -11,6 +11,7 @@ use vm_memory::mmap::NewBitmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::device::{Device, DeviceError};
+use crate::inflight::Record;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
 use crate::ratelimit::RateLimit;
@@ -79,6 +80,13 @@ where
     /// such worker.
     pub fn listeners(&self, id: usize) -> Option<Listeners> {
         self.device.listeners(id)
+    }
+
+    /// The record of requests in flight of `ring`, for a backend that keeps it (as
+    /// [`crate::pump::Pump`] does); `None` if there is no such ring. Once the records of all rings
+    /// have been asked for, frontends are offered INFLIGHT_SHMFD.
+    pub fn record(&self, ring: usize) -> Option<Record> {
+        self.device.record(ring)
     }
 
     /// Ends [`Daemon::serve`] from another thread.

@@ -1,6 +1,8 @@
 //! What outlives a session: the backend, its rings, its memory handle and its workers.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thiserror::Error;
 use vhost_user_backend::{VhostUserBackend, VringT};
@@ -8,6 +10,7 @@ use virtio_queue::QueueT;
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::inflight::{InflightError, Record, Region, Tracker};
 use crate::listeners::Listeners;
 use crate::shutdown::ShutdownHandle;
 use crate::vring::ReadyRing;
@@ -33,6 +36,17 @@ pub enum DeviceError {
     Worker(#[from] WorkerError),
 }
 
+/// Why a ring that has everything it needs cannot be started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Its position in memory was refused by the queue implementation.
+    #[error(transparent)]
+    Queue(#[from] virtio_queue::Error),
+    /// It does not go with the record of requests in flight.
+    #[error(transparent)]
+    Inflight(#[from] InflightError),
+}
+
 /// A backend with everything needed to drive it.
 pub struct Device<T: VhostUserBackend> {
     /// The device's implementation.
@@ -42,6 +56,10 @@ pub struct Device<T: VhostUserBackend> {
     /// Its threads.
     pub pool: Pool<T>,
     vrings: Vec<T::Vring>,
+    /// By ring: where its tracker is while it runs.
+    records: Vec<Record>,
+    /// A bit for each ring whose record the backend has asked for.
+    tracked: AtomicU64,
     max_queue_size: u16,
 }
 
@@ -69,6 +87,8 @@ where
             backend,
             memory,
             pool,
+            records: vrings.iter().map(|_| Record::default()).collect(),
+            tracked: AtomicU64::new(0),
             vrings,
             max_queue_size,
         })
@@ -96,6 +116,18 @@ impl<T: VhostUserBackend> Device<T> {
         self.pool.listeners(id)
     }
 
+    /// Where the backend finds, while `ring` runs, what it has to tell of the ring's chains.
+    pub fn record(&self, ring: usize) -> Option<Record> {
+        let record = self.records.get(ring)?.clone();
+        self.tracked.fetch_or(1 << ring, Ordering::Relaxed);
+        Some(record)
+    }
+
+    /// Whether the backend keeps the record of all its rings: it can be offered to the frontend.
+    pub fn tracks(&self) -> bool {
+        self.tracked.load(Ordering::Relaxed).count_ones() as usize == self.queues()
+    }
+
     /// Replaces guest memory for all rings and tells the backend.
     pub fn replace_memory(&self, memory: GuestMemoryMmap<T::Bitmap>) -> io::Result<()> {
         self.memory
@@ -105,13 +137,16 @@ impl<T: VhostUserBackend> Device<T> {
         self.backend.update_memory(self.memory.clone())
     }
 
-    /// Prepares a stopped ring from its setup; the caller then starts it in the pool.
+    /// Prepares a stopped ring from its setup; the caller then starts it in the pool. What
+    /// `inflight` knows of where to go on counts for more than the setup: it was written while
+    /// the ring ran.
     pub fn configure(
         &self,
         index: usize,
         ring: &ReadyRing<'_>,
         event_idx: bool,
-    ) -> Result<(), virtio_queue::Error> {
+        inflight: Option<&Arc<Region>>,
+    ) -> Result<(), StartError> {
         let vring = self.vring(index);
         // Forgets the previous life of the ring, including counters only reset() can reach.
         vring.get_mut().get_queue_mut().reset();
@@ -122,6 +157,17 @@ impl<T: VhostUserBackend> Device<T> {
         // The protocol carries no used index: guest memory has the only true one.
         let used = vring.queue_used_idx()?;
         vring.set_queue_next_used(used);
+        if let Some(region) = inflight {
+            let (tracker, next_avail) = Tracker::recover(region, index, ring.size, used)?;
+            tracing::debug!(
+                ring = index,
+                used,
+                left = tracker.left_count(),
+                "tracking requests in flight"
+            );
+            vring.set_queue_next_avail(next_avail.unwrap_or(ring.base));
+            *self.records[index].lock() = Some(tracker);
+        }
         vring.set_queue_ready(true);
         vring.set_enabled(true);
         Ok(())
@@ -136,6 +182,9 @@ impl<T: VhostUserBackend> Device<T> {
         vring.set_queue_ready(false);
         // A backend that works asynchronously finishes what it has taken from the ring.
         let drained = self.backend.stop_vring(index as u32);
-        Ok(drained.map(|()| vring.queue_next_avail()))
+        // What was left by another backend and not come to yet is not done.
+        let tracker = self.records[index].lock().take();
+        let left = tracker.map_or(0, |tracker| tracker.left_count());
+        Ok(drained.map(|()| vring.queue_next_avail().wrapping_sub(left)))
     }
 }

@@ -14,6 +14,7 @@
 //! * [`memory`] keeps the memory table and translates addresses.
 //! * [`worker`] runs the device: one thread and one epoll instance per entry of
 //!   `queues_per_thread`.
+//! * [`inflight`] records, where a successor finds it, what was taken from a ring and not finished.
 //!
 //! For the data path, [`pump`] takes chains from a ring in batches, [`chain`] shows a chain as bytes
 //! whatever its descriptors, and [`iovec`] hands those bytes to the kernel without a copy.
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod daemon;
 pub mod device;
 mod fd;
+pub mod inflight;
 pub mod iovec;
 pub mod listener;
 pub mod listeners;
@@ -35,10 +37,12 @@ pub mod memory;
 pub mod net;
 pub mod pump;
 pub mod ratelimit;
+mod ring;
 pub mod session;
 pub mod shutdown;
 #[cfg(test)]
 mod testing;
 pub mod vring;
+mod walk;
 pub mod wire;
 pub mod worker;

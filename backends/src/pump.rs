@@ -6,23 +6,23 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use vhost_user_backend::{VringRwLock, VringT};
-use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryMmap};
+use virtio_queue::QueueT;
+use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use crate::chain::{Chain, ChainError};
+use crate::chain::Chain;
 use crate::device::SharedMemory;
+use crate::inflight::Record;
 use crate::iovec::IoVecBuf;
 use crate::listeners::Listeners;
 use crate::ratelimit::RateLimit;
+use crate::ring::Ring;
 use crate::warn_limited;
 
 /// How long a worker stays with a ring before it looks at anything else.
@@ -58,6 +58,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Pump {
     memory: Option<SharedMemory<()>>,
+    record: Record,
     scratch: Scratch,
     again: (EventConsumer, EventNotifier),
 }
@@ -74,6 +75,7 @@ impl Pump {
     pub fn new() -> io::Result<Self> {
         Ok(Pump {
             memory: None,
+            record: Record::default(),
             scratch: Scratch::default(),
             again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
         })
@@ -86,6 +88,11 @@ impl Pump {
             EventSet::IN | EventSet::EDGE_TRIGGERED,
             event,
         )
+    }
+
+    /// Where the ring's chains in flight are to be recorded.
+    pub fn set_record(&mut self, record: Record) {
+        self.record = record;
     }
 
     /// The memory that chains point into.
@@ -109,12 +116,14 @@ impl Pump {
         let (true, Some(memory)) = (running, self.memory.as_ref().map(|m| m.memory())) else {
             return Ok(());
         };
+        let record = self.record.clone();
+        let mut ring = Ring::new(vring, &memory, record.lock());
         let mut turn = Turn::new(Instant::now());
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            let pass = self.pass(vring, &memory, &mut turn, &mut serve);
+            let pass = self.pass(&mut ring, &mut turn, &mut serve);
             // Whatever happened, the driver hears of what was completed.
-            turn.notify(vring, &memory)?;
+            turn.notify(&ring)?;
             match pass? {
                 Pass::OutOfTime => return self.again.1.notify(),
                 Pass::Waiting => return Ok(()),
@@ -129,14 +138,13 @@ impl Pump {
     /// One pass over the ring.
     fn pass(
         &mut self,
-        vring: &VringRwLock,
-        memory: &GuestMemoryMmap,
+        ring: &mut Ring<'_>,
         turn: &mut Turn,
         serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Outcome,
     ) -> io::Result<Pass> {
-        while let Some((head, chain)) = self.next(vring, memory)? {
+        while let Some((head, chain)) = ring.take(&mut self.scratch.chain)? {
             let served = match chain {
-                Ok(()) => serve(memory, &mut self.scratch),
+                Ok(()) => serve(ring.memory(), &mut self.scratch),
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
                     warn_limited!(LOG, head, error, "dropped a malformed chain of the driver");
@@ -146,12 +154,12 @@ impl Pump {
             let now = Instant::now();
             match served {
                 Outcome::Done(len) => {
-                    vring.add_used(head, len).map_err(io::Error::other)?;
-                    turn.completed_one(vring, memory, now)?;
+                    ring.complete(head, len)?;
+                    turn.completed_one(ring, now)?;
                 }
-                Outcome::Untouched => vring.get_mut().get_queue_mut().go_to_previous_position(),
+                Outcome::Untouched => ring.put_back(head)?,
                 Outcome::Wait => {
-                    vring.get_mut().get_queue_mut().go_to_previous_position();
+                    ring.put_back(head)?;
                     return Ok(Pass::Waiting);
                 }
             }
@@ -160,24 +168,6 @@ impl Pump {
             }
         }
         Ok(Pass::Drained)
-    }
-
-    /// Takes the next chain into the scratch space; `None` if there is none.
-    fn next(
-        &mut self,
-        vring: &VringRwLock,
-        memory: &GuestMemoryMmap,
-    ) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
-        let next = vring
-            .get_mut()
-            .get_queue_mut()
-            .iter(memory)
-            .map_err(io::Error::other)?
-            .next();
-        Ok(next.map(|descriptors| {
-            let head = descriptors.head_index();
-            (head, self.scratch.chain.refill(descriptors))
-        }))
     }
 }
 
@@ -199,47 +189,22 @@ impl Turn {
     }
 
     /// Counts a chain, and tells the driver unless it has just been told of others.
-    fn completed_one(
-        &mut self,
-        vring: &VringRwLock,
-        memory: &GuestMemoryMmap,
-        now: Instant,
-    ) -> io::Result<()> {
+    fn completed_one(&mut self, ring: &Ring<'_>, now: Instant) -> io::Result<()> {
         self.untold = true;
         if now.duration_since(self.told) >= NOTIFY_AFTER {
             self.told = now;
-            self.notify(vring, memory)?;
+            self.notify(ring)?;
         }
         Ok(())
     }
 
     /// Tells the driver, if there is something to tell and it wants to know.
-    fn notify(&mut self, vring: &VringRwLock, memory: &GuestMemoryMmap) -> io::Result<()> {
-        let untold = std::mem::take(&mut self.untold);
-        if untold && driver_wants_notification(vring, memory).map_err(io::Error::other)? {
-            vring.signal_used_queue()?;
+    fn notify(&mut self, ring: &Ring<'_>) -> io::Result<()> {
+        if std::mem::take(&mut self.untold) {
+            ring.notify()?;
         }
         Ok(())
     }
-}
-
-/// Whether the driver wants to hear of used chains (virtio 1.3, section 2.7.7.2). The queue
-/// implementation knows of EVENT_IDX only; without it the driver may have set a flag.
-fn driver_wants_notification(
-    vring: &VringRwLock,
-    memory: &GuestMemoryMmap,
-) -> Result<bool, virtio_queue::Error> {
-    let mut state = vring.get_mut();
-    let queue = state.get_queue_mut();
-    if queue.event_idx_enabled() {
-        return queue.needs_notification(memory);
-    }
-    // The used index must be visible before the flag is read.
-    fence(Ordering::SeqCst);
-    let flags = memory
-        .load(GuestAddress(queue.avail_ring()), Ordering::Relaxed)
-        .map_err(virtio_queue::Error::GuestMemory)?;
-    Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::GuestMemoryAtomic;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic};
 
 use super::*;
 use crate::testing::eventfd;

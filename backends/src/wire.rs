@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -260,14 +260,38 @@ impl Channel {
 
     /// Sends the reply to request `code`.
     pub fn reply(&mut self, code: u32, payload: &[u8]) -> Result<(), WireError> {
-        let flags = VERSION | VhostUserHeaderFlag::REPLY.bits();
-        let mut message = Vec::with_capacity(HEADER_SIZE + payload.len());
-        for word in [code, flags, payload.len() as u32] {
-            message.extend_from_slice(&word.to_ne_bytes());
-        }
-        message.extend_from_slice(payload);
+        let message = encode_reply(code, payload);
         self.stream.write_all(&message).map_err(WireError::Socket)
     }
+
+    /// The same with a file descriptor, which travels with the first byte.
+    pub fn reply_with_file(
+        &mut self,
+        code: u32,
+        payload: &[u8],
+        file: &File,
+    ) -> Result<(), WireError> {
+        let message = encode_reply(code, payload);
+        let sent = loop {
+            match self.stream.send_with_fd(&message[..], file.as_raw_fd()) {
+                Ok(sent) => break sent,
+                Err(e) if e.errno() == libc::EINTR => continue,
+                Err(e) => return Err(WireError::Socket(e.into())),
+            }
+        };
+        let rest = &message[sent.min(message.len())..];
+        self.stream.write_all(rest).map_err(WireError::Socket)
+    }
+}
+
+fn encode_reply(code: u32, payload: &[u8]) -> Vec<u8> {
+    let flags = VERSION | VhostUserHeaderFlag::REPLY.bits();
+    let mut message = Vec::with_capacity(HEADER_SIZE + payload.len());
+    for word in [code, flags, payload.len() as u32] {
+        message.extend_from_slice(&word.to_ne_bytes());
+    }
+    message.extend_from_slice(payload);
+    message
 }
 
 /// The header's three words.

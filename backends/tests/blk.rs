@@ -34,7 +34,9 @@ fn serve(queues: u16) -> Server {
     let backend = Arc::new(BlkBackend::new(disk, queues).unwrap());
     Server::start(dir, Arc::clone(&backend), |daemon| {
         for id in 0..usize::from(queues) {
-            backend.attach(id, &daemon.listeners(id).unwrap()).unwrap();
+            let (listeners, record) = (daemon.listeners(id), daemon.record(id));
+            let attached = backend.attach(id, &listeners.unwrap(), record.unwrap());
+            attached.unwrap();
         }
     })
 }

@@ -77,8 +77,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;
     for id in 0..usize::from(cli.queues) {
         let listeners = daemon.listeners(id).context("a queue has no worker")?;
+        let record = daemon.record(id).context("a queue has no record")?;
         backend
-            .attach(id, &listeners)
+            .attach(id, &listeners, record)
             .context("cannot watch an eventfd")?;
     }
     Ok(meeting.serve(&mut daemon)?)

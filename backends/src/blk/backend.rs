@@ -14,6 +14,7 @@ use vmm_sys_util::epoll::EventSet;
 use super::request::Disk;
 use super::{MAX_QUEUE_SIZE, config};
 use crate::device::SharedMemory;
+use crate::inflight::Record;
 use crate::listeners::Listeners;
 use crate::pump::{Outcome, Pump, Scratch};
 use crate::ratelimit::RateLimit;
@@ -42,10 +43,12 @@ impl BlkBackend {
         })
     }
 
-    /// Lets the worker of queue `id` come back to its ring by itself. To be called once per
-    /// queue, before serving.
-    pub fn attach(&self, id: usize, listeners: &Listeners) -> io::Result<()> {
-        self.pump(id)?.attach(listeners, listeners.first_event())
+    /// Lets the worker of queue `id` come back to its ring by itself, and record there what is
+    /// in flight. To be called once per queue, before serving.
+    pub fn attach(&self, id: usize, listeners: &Listeners, record: Record) -> io::Result<()> {
+        let mut pump = self.pump(id)?;
+        pump.set_record(record);
+        pump.attach(listeners, listeners.first_event())
     }
 
     fn pump(&self, id: usize) -> io::Result<MutexGuard<'_, Pump>> {

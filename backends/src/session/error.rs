@@ -5,6 +5,8 @@ use std::io;
 use thiserror::Error;
 use vhost::vhost_user::message::{FrontendReq, VhostUserInflight};
 
+use crate::device::StartError;
+use crate::inflight::InflightError;
 use crate::memory::MemoryError;
 use crate::vring::RingError;
 use crate::wire::{PayloadError, WireError};
@@ -42,15 +44,18 @@ pub enum RequestError {
         #[source]
         source: RingError,
     },
-    /// The ring's position in memory was refused by the queue implementation.
+    /// Everything is there, but not usable.
     #[error("ring {index} cannot be started")]
-    Queue {
+    Start {
         /// Which ring.
         index: usize,
         /// Why.
         #[source]
-        source: virtio_queue::Error,
+        source: StartError,
     },
+    /// The record of requests in flight.
+    #[error(transparent)]
+    Inflight(#[from] InflightError),
     /// A kick descriptor that cannot be waited on, or cannot be kept.
     #[error("ring {index}: its file descriptor cannot be used")]
     RingFd {

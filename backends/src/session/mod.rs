@@ -6,11 +6,14 @@
 //! vhost-user document, "Front-end message types".
 
 pub mod error;
+mod inflight;
 mod memory;
 mod rings;
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use vhost::vhost_user::Backend as BackendChannel;
 use vhost::vhost_user::message::{
@@ -23,6 +26,7 @@ use vm_memory::mmap::NewBitmap;
 use vm_memory::{ByteValued, GuestMemoryMmap};
 
 use crate::device::Device;
+use crate::inflight::Region;
 use crate::memory::{MAX_SLOTS, MemoryTable};
 use crate::ratelimit::RateLimit;
 use crate::vring::RingSetup;
@@ -41,6 +45,8 @@ enum Answer {
     Done,
     /// The payload that this request is always answered with.
     Payload(Vec<u8>),
+    /// The same with a file descriptor.
+    File(Vec<u8>, File),
 }
 
 impl Answer {
@@ -61,6 +67,8 @@ pub struct Session<'d, T: VhostUserBackend> {
     device: &'d Device<T>,
     rings: Vec<Ring>,
     memory: MemoryTable<T::Bitmap>,
+    /// The record of requests in flight that the frontend keeps for this device.
+    inflight: Option<Arc<Region>>,
     features: u64,
     protocol: Protocol,
     status: u8,
@@ -79,6 +87,7 @@ where
             device,
             rings: (0..device.queues()).map(|_| Ring::default()).collect(),
             memory: MemoryTable::default(),
+            inflight: None,
             features: 0,
             protocol: Protocol::empty(),
             status: 0,
@@ -101,6 +110,9 @@ where
         let wants_ack = self.protocol.contains(Protocol::REPLY_ACK) && request.needs_reply();
         match result {
             Ok(Answer::Payload(payload)) => channel.reply(request.code, &payload)?,
+            Ok(Answer::File(payload, file)) => {
+                channel.reply_with_file(request.code, &payload, &file)?;
+            }
             Ok(Answer::Done) if wants_ack => channel.reply(request.code, &0u64.to_ne_bytes())?,
             Ok(Answer::Done) => (),
             Err(error) => self.refuse(channel, &request, kind, wants_ack, error)?,
@@ -171,6 +183,8 @@ where
             R::SET_VRING_ENABLE => self.set_vring_enable(request.body()?),
             R::GET_CONFIG => self.get_config(request.body()?),
             R::SET_CONFIG => self.set_config(request),
+            R::GET_INFLIGHT_FD => self.get_inflight_fd(request),
+            R::SET_INFLIGHT_FD => self.set_inflight_fd(request),
             R::SET_BACKEND_REQ_FD => self.set_backend_channel(request),
             R::RESET_DEVICE => self.reset_device(),
             R::GET_STATUS => Ok(Answer::u64(u64::from(self.status))),
@@ -196,7 +210,12 @@ where
             | Protocol::RESET_DEVICE
             | Protocol::STATUS;
         let passed_on = Protocol::CONFIG | Protocol::BACKEND_SEND_FD;
-        kit | self.device.backend.protocol_features() & passed_on
+        let tracking = if self.device.tracks() {
+            Protocol::INFLIGHT_SHMFD
+        } else {
+            Protocol::empty()
+        };
+        kit | tracking | self.device.backend.protocol_features() & passed_on
     }
 
     fn set_features(&mut self, features: u64) -> Result<Answer, RequestError> {
@@ -294,6 +313,7 @@ where
     /// features and the memory table stay.
     fn reset_device(&mut self) -> Result<Answer, RequestError> {
         let stopped = self.forget_rings();
+        self.inflight = None;
         self.features = 0;
         self.status = 0;
         self.device.backend.reset_device();
@@ -305,6 +325,8 @@ where
         let status = value as u8;
         if status == 0 && self.status != 0 {
             self.every_ring(Self::stop)?;
+            // The requests that it speaks of are no more.
+            self.inflight = None;
             self.device.backend.reset_device();
         }
         self.status = status;

@@ -138,8 +138,8 @@ where
             return Ok(());
         };
         self.device
-            .configure(index, &ready, event_idx)
-            .map_err(|source| RequestError::Queue { index, source })?;
+            .configure(index, &ready, event_idx, self.inflight.as_ref())
+            .map_err(|source| RequestError::Start { index, source })?;
         let fd_error = |source| RequestError::RingFd { index, source };
         let kick = ready.kick.try_clone().map_err(fd_error)?;
         self.device.pool.start(index, kick)?.map_err(fd_error)?;
@@ -150,6 +150,11 @@ where
             "ring started"
         );
         *running = true;
+        if self.inflight.is_some() {
+            // Whoever had the ring before may have died between using a chain and saying so.
+            let signalled = self.device.vring(index).get_ref().signal_used_queue();
+            signalled.map_err(fd_error)?;
+        }
         Ok(())
     }
 

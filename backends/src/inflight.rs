@@ -1,0 +1,433 @@
+//! The record of requests in flight, kept where it outlives this process.
+//!
+//! The frontend holds a piece of shared memory for the backend ([`create`]) and gives it to the
+//! next one when this one dies ([`Region::map`]). Per ring it says which chains were taken and not
+//! yet used, in which order, and how far the used ring had been accounted for. A [`Tracker`]
+//! writes it, so that SIGKILL between any two instructions loses no request and completes none
+//! twice; [`Tracker::recover`] reads it.
+//!
+//! What makes this work is the order of the stores. The process may die between any two of them,
+//! but what it has stored stays and nothing follows: no other order than the compiler's matters,
+//! which is why all of them are releases. For one chain:
+//!
+//! ```text
+//! take       counter, inflight = 1
+//! (execute)
+//! completing next, last_batch_head
+//! (used ring entry, used ring index)        the driver has it from here on
+//! completed  inflight = 0, used_idx
+//! ```
+//!
+//! Between the last two lines the record still says "in flight" of a chain that the driver has
+//! back; `used_idx` then differs from the used ring's index, and `last_batch_head` names it.
+//!
+//! vhost-user document, "Inflight I/O tracking"; split virtqueues only, whose regions follow each
+//! other at multiples of 64 bytes as in libvhost-user and DPDK.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use thiserror::Error;
+use vhost::vhost_user::message::VhostUserInflight;
+use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
+
+use crate::fd;
+use crate::wire::PayloadError;
+
+/// The layout's only version; 0 is memory that nobody has used yet.
+const VERSION: u16 = 1;
+
+/// `struct QueueRegionSplit` up to its array, in bytes, and where its fields are.
+const HEADER: usize = 16;
+const HEADER_VERSION: usize = 8;
+const HEADER_DESC_NUM: usize = 10;
+const HEADER_LAST_BATCH_HEAD: usize = 12;
+const HEADER_USED_IDX: usize = 14;
+
+/// `struct DescStateSplit`, in bytes, and where its fields are.
+const ENTRY: usize = 16;
+const ENTRY_INFLIGHT: usize = 0;
+const ENTRY_NEXT: usize = 6;
+const ENTRY_COUNTER: usize = 8;
+
+/// Each queue's region begins at a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// virtio 1.3, section 2.7.
+const MAX_QUEUE_SIZE: u16 = 32768;
+
+/// A record that cannot be used. The frontend is at fault, unless the text names the host.
+#[derive(Debug, Error)]
+pub enum InflightError {
+    /// No queue, more than there are, or of an impossible size.
+    #[error(
+        "a record for {queues} queues of {size} entries asked for; this device has {most} queues, \
+         of at most {MAX_QUEUE_SIZE} entries"
+    )]
+    Shape {
+        /// Queues asked for.
+        queues: u16,
+        /// Entries of each.
+        size: u16,
+        /// The device's queues.
+        most: usize,
+    },
+    /// Less memory than the record needs.
+    #[error("{got} bytes at offset {offset} of a file of {len} bytes; the record takes {want}")]
+    Small {
+        /// Announced size in bytes.
+        got: u64,
+        /// Announced offset in bytes.
+        offset: u64,
+        /// The file's size in bytes.
+        len: u64,
+        /// The size needed in bytes.
+        want: u64,
+    },
+    /// The host has no file for it, or the one it was given in cannot be inspected.
+    #[error("the host cannot provide or inspect the file of the record")]
+    File(#[source] io::Error),
+    /// `mmap` failed.
+    #[error("the record cannot be mapped")]
+    Map(#[source] vm_memory::mmap::MmapRegionError),
+    /// The ring has no part in the record, or too small a one.
+    #[error("a ring of {size} entries has no room in the record: it has {queues} queues of {room}")]
+    Room {
+        /// Entries of the ring.
+        size: u16,
+        /// Queues in the record.
+        queues: u16,
+        /// Entries of each.
+        room: u16,
+    },
+    /// Written by something that this backend does not know.
+    #[error(
+        "the record has version {version} for {entries} entries; known is {VERSION}, for {room}"
+    )]
+    Unknown {
+        /// Version found.
+        version: u16,
+        /// Entries found.
+        entries: u16,
+        /// Entries as announced.
+        room: u16,
+    },
+    /// The record and the used ring cannot be of the same ring.
+    #[error(
+        "the record ends at used index {recorded} and the used ring at {used}: not the same ring"
+    )]
+    Foreign {
+        /// Used index in the record.
+        recorded: u16,
+        /// Used index in the ring.
+        used: u16,
+    },
+    /// An access outside the mapping; a bug, as all positions are checked.
+    #[error("the record cannot be accessed")]
+    Access(#[from] vm_memory::VolatileMemoryError),
+}
+
+/// How many queues of which size a record has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    queues: u16,
+    size: u16,
+}
+
+impl Shape {
+    /// `queues` queues of `size` entries each, for a device that has `most` queues.
+    pub fn new(queues: u16, size: u16, most: usize) -> Result<Self, InflightError> {
+        let fits =
+            (1..=most).contains(&usize::from(queues)) && (1..=MAX_QUEUE_SIZE).contains(&size);
+        fits.then_some(Shape { queues, size })
+            .ok_or(InflightError::Shape { queues, size, most })
+    }
+
+    /// Bytes from one queue's region to the next.
+    fn stride(self) -> usize {
+        (HEADER + ENTRY * usize::from(self.size)).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Bytes of the whole record.
+    fn bytes(self) -> usize {
+        self.stride() * usize::from(self.queues)
+    }
+}
+
+/// Reads the payload of GET_ and SET_INFLIGHT_FD: with or without the C structure's padding.
+pub fn decode(payload: &[u8]) -> Result<VhostUserInflight, PayloadError> {
+    Ok(VhostUserInflight::new(
+        u64::from_ne_bytes(field(payload, 0)?),
+        u64::from_ne_bytes(field(payload, 8)?),
+        u16::from_ne_bytes(field(payload, 16)?),
+        u16::from_ne_bytes(field(payload, 18)?),
+    ))
+}
+
+fn field<const N: usize>(payload: &[u8], at: usize) -> Result<[u8; N], PayloadError> {
+    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.copied().ok_or(PayloadError::Short {
+        got: payload.len(),
+        want: at + N,
+    })
+}
+
+/// Writes the same. (Not `as_slice()`: the structure ends in padding that nobody has written.)
+fn encode(bytes: u64, shape: Shape) -> Vec<u8> {
+    let mut payload = bytes.to_ne_bytes().to_vec();
+    payload.extend_from_slice(&0u64.to_ne_bytes());
+    payload.extend_from_slice(&shape.queues.to_ne_bytes());
+    payload.extend_from_slice(&shape.size.to_ne_bytes());
+    payload.extend_from_slice(&[0; 4]);
+    payload
+}
+
+/// Makes an empty record for the frontend to keep: the payload that describes it, and its file.
+pub fn create(shape: Shape) -> Result<(Vec<u8>, File), InflightError> {
+    let bytes = shape.bytes() as u64;
+    let file = fd::sealed_memfd(c"vhost-user-inflight", bytes).map_err(InflightError::File)?;
+    Ok((encode(bytes, shape), file))
+}
+
+/// A record as the frontend has given it to this backend.
+#[derive(Debug)]
+pub struct Region {
+    map: MmapRegion,
+    shape: Shape,
+}
+
+impl Region {
+    /// Maps the record that `place` describes, for a device of `most` queues.
+    pub fn map(place: &VhostUserInflight, file: File, most: usize) -> Result<Self, InflightError> {
+        let shape = Shape::new(place.num_queues, place.queue_size, most)?;
+        let metadata = file.metadata().map_err(InflightError::File)?;
+        let (want, offset) = (shape.bytes() as u64, place.mmap_offset);
+        // Beyond the end of the file an access would be a SIGBUS.
+        let fits = offset
+            .checked_add(want)
+            .is_some_and(|end| end <= metadata.len() || !metadata.is_file());
+        if place.mmap_size < want || !fits {
+            return Err(InflightError::Small {
+                got: place.mmap_size,
+                offset,
+                len: metadata.len(),
+                want,
+            });
+        }
+        let map = MmapRegion::from_file(FileOffset::new(file, offset), shape.bytes())
+            .map_err(InflightError::Map)?;
+        Ok(Region { map, shape })
+    }
+
+    fn load<A: AtomicInteger>(&self, at: usize) -> Result<A::V, InflightError> {
+        Ok(self.map.get_atomic_ref::<A>(at)?.load(Ordering::Acquire))
+    }
+
+    fn store<A: AtomicInteger>(&self, at: usize, value: A::V) -> Result<(), InflightError> {
+        self.map
+            .get_atomic_ref::<A>(at)?
+            .store(value, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// One ring's part of the record, in use by this backend.
+#[derive(Debug)]
+pub struct Tracker {
+    region: Arc<Region>,
+    /// Where the ring's part begins.
+    start: usize,
+    /// Entries of the ring.
+    size: u16,
+    /// Orders the chains as they were taken.
+    counter: u64,
+    /// Chains that the backend before this one had taken and not used, oldest first.
+    left: VecDeque<u16>,
+}
+
+impl Tracker {
+    /// Takes over the record of ring `index`, which has `size` entries and stands at the used
+    /// index `used`. Also says from which available index to go on; `None` if the record is new
+    /// and knows nothing of that.
+    ///
+    /// A chain that was taken is either in the used ring or in flight, and chains are taken in
+    /// the available ring's order: their sum is where that order was left.
+    pub fn recover(
+        region: &Arc<Region>,
+        index: usize,
+        size: u16,
+        used: u16,
+    ) -> Result<(Self, Option<u16>), InflightError> {
+        let Shape { queues, size: room } = region.shape;
+        if index >= usize::from(queues) || size > room {
+            return Err(InflightError::Room { size, queues, room });
+        }
+        let mut tracker = Tracker {
+            region: Arc::clone(region),
+            start: region.shape.stride() * index,
+            size,
+            counter: 0,
+            left: VecDeque::new(),
+        };
+        let version = tracker.header(HEADER_VERSION)?;
+        if version == 0 {
+            tracker.initialise(room, used)?;
+            return Ok((tracker, None));
+        }
+        let entries = tracker.header(HEADER_DESC_NUM)?;
+        if version != VERSION || entries != room {
+            return Err(InflightError::Unknown {
+                version,
+                entries,
+                room,
+            });
+        }
+        tracker.finish_batch(used)?;
+        tracker.collect()?;
+        let next_avail = used.wrapping_add(tracker.left.len() as u16);
+        Ok((tracker, Some(next_avail)))
+    }
+
+    /// Makes the record one of this ring. The version comes last: until then it is a new one.
+    fn initialise(&self, room: u16, used: u16) -> Result<(), InflightError> {
+        for head in 0..room {
+            self.set_in_flight(head, 0)?;
+        }
+        self.set_header(HEADER_DESC_NUM, room)?;
+        self.set_header(HEADER_LAST_BATCH_HEAD, 0)?;
+        self.set_header(HEADER_USED_IDX, used)?;
+        self.set_header(HEADER_VERSION, VERSION)
+    }
+
+    /// Strikes out what the driver has got back although the record calls it in flight. To be
+    /// killed here does no harm: the same is done again.
+    fn finish_batch(&self, used: u16) -> Result<(), InflightError> {
+        let recorded = self.header(HEADER_USED_IDX)?;
+        let count = used.wrapping_sub(recorded);
+        if count > self.size {
+            return Err(InflightError::Foreign { recorded, used });
+        }
+        let mut head = self.header(HEADER_LAST_BATCH_HEAD)?;
+        for _ in 0..count {
+            if head >= self.size {
+                return Err(InflightError::Foreign { recorded, used });
+            }
+            self.set_in_flight(head, 0)?;
+            head = self
+                .region
+                .load::<AtomicU16>(self.entry(head, ENTRY_NEXT))?;
+        }
+        self.set_header(HEADER_USED_IDX, used)
+    }
+
+    /// Finds what is in flight, in the order in which it was taken.
+    fn collect(&mut self) -> Result<(), InflightError> {
+        let mut found = Vec::new();
+        for head in 0..self.size {
+            if self
+                .region
+                .load::<AtomicU8>(self.entry(head, ENTRY_INFLIGHT))?
+                == 1
+            {
+                let counter = self
+                    .region
+                    .load::<AtomicU64>(self.entry(head, ENTRY_COUNTER))?;
+                found.push((counter, head));
+            }
+        }
+        found.sort_unstable();
+        self.counter = found.last().map_or(0, |(last, _)| last.wrapping_add(1));
+        self.left = found.into_iter().map(|(_, head)| head).collect();
+        Ok(())
+    }
+
+    /// The oldest chain that is left from before. It stays that until it is completed.
+    pub fn left(&self) -> Option<u16> {
+        self.left.front().copied()
+    }
+
+    /// How many chains are left from before.
+    pub fn left_count(&self) -> u16 {
+        self.left.len() as u16
+    }
+
+    /// The chain at `head` has come from the available ring. Heads that the ring has not got are
+    /// ignored here and below; they will be refused by the used ring.
+    pub fn take(&mut self, head: u16) -> Result<(), InflightError> {
+        if head >= self.size {
+            return Ok(());
+        }
+        self.region
+            .store::<AtomicU64>(self.entry(head, ENTRY_COUNTER), self.counter)?;
+        self.counter = self.counter.wrapping_add(1);
+        self.set_in_flight(head, 1)
+    }
+
+    /// The chain at `head` goes back to where it came from, not executed.
+    pub fn put_back(&self, head: u16) -> Result<(), InflightError> {
+        if head >= self.size {
+            return Ok(());
+        }
+        self.set_in_flight(head, 0)
+    }
+
+    /// The chain at `head` is about to be put into the used ring.
+    pub fn completing(&self, head: u16) -> Result<(), InflightError> {
+        if head >= self.size {
+            return Ok(());
+        }
+        let previous = self.header(HEADER_LAST_BATCH_HEAD)?;
+        self.region
+            .store::<AtomicU16>(self.entry(head, ENTRY_NEXT), previous)?;
+        self.set_header(HEADER_LAST_BATCH_HEAD, head)
+    }
+
+    /// The chain at `head` is in the used ring, which now stands at `used`.
+    pub fn completed(&mut self, head: u16, used: u16) -> Result<(), InflightError> {
+        if head >= self.size {
+            return Ok(());
+        }
+        self.set_in_flight(head, 0)?;
+        self.set_header(HEADER_USED_IDX, used)?;
+        if self.left() == Some(head) {
+            self.left.pop_front();
+        }
+        Ok(())
+    }
+
+    fn entry(&self, head: u16, field: usize) -> usize {
+        self.start + HEADER + ENTRY * usize::from(head) + field
+    }
+
+    fn set_in_flight(&self, head: u16, value: u8) -> Result<(), InflightError> {
+        self.region
+            .store::<AtomicU8>(self.entry(head, ENTRY_INFLIGHT), value)
+    }
+
+    fn header(&self, field: usize) -> Result<u16, InflightError> {
+        self.region.load::<AtomicU16>(self.start + field)
+    }
+
+    fn set_header(&self, field: usize, value: u16) -> Result<(), InflightError> {
+        self.region.store::<AtomicU16>(self.start + field, value)
+    }
+}
+
+/// Where a ring's tracker is while the ring runs: put there by the session, used by the device.
+#[derive(Debug, Clone, Default)]
+pub struct Record(Arc<Mutex<Option<Tracker>>>);
+
+impl Record {
+    /// The tracker, if the frontend has given this device a record.
+    pub fn lock(&self) -> MutexGuard<'_, Option<Tracker>> {
+        // Its truth is in the shared memory, which is right after every store.
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+#[cfg(test)]
+#[path = "inflight_test.rs"]
+mod tests;

@@ -1,0 +1,51 @@
+//! The requests about the record of requests in flight.
+
+use std::sync::Arc;
+
+use vhost_user_backend::VhostUserBackend;
+use vm_memory::mmap::NewBitmap;
+
+use super::error::RequestError;
+use super::{Answer, Session};
+use crate::inflight::{self, Region, Shape};
+use crate::wire::Request;
+
+impl<T> Session<'_, T>
+where
+    T: VhostUserBackend,
+    T::Bitmap: NewBitmap,
+{
+    /// GET_INFLIGHT_FD: a new record. It is the frontend's from here on; it comes back with
+    /// SET_INFLIGHT_FD.
+    pub(super) fn get_inflight_fd(&self, request: &Request) -> Result<Answer, RequestError> {
+        self.check_tracking()?;
+        let asked = inflight::decode(&request.payload)?;
+        let shape = Shape::new(asked.num_queues, asked.queue_size, self.rings.len())?;
+        let (payload, file) = inflight::create(shape)?;
+        Ok(Answer::File(payload, file))
+    }
+
+    /// SET_INFLIGHT_FD: the record of this backend or of the one before it. Rings that run
+    /// already begin anew with it.
+    pub(super) fn set_inflight_fd(
+        &mut self,
+        request: &mut Request,
+    ) -> Result<Answer, RequestError> {
+        self.check_tracking()?;
+        let place = inflight::decode(&request.payload)?;
+        let file = request.take_file()?;
+        let region = Region::map(&place, file, self.rings.len())?;
+        self.every_ring(Self::stop)?;
+        self.inflight = Some(Arc::new(region));
+        self.every_ring(Self::start_if_ready)?;
+        Ok(Answer::Done)
+    }
+
+    fn check_tracking(&self) -> Result<(), RequestError> {
+        if self.device.tracks() {
+            Ok(())
+        } else {
+            Err(RequestError::Unsupported)
+        }
+    }
+}
