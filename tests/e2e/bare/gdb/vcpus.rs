@@ -1,6 +1,6 @@
 //! Several vCPUs: they are threads, and stop and go on together.
 
-use tests::DEADLINE;
+use tests::DEAD"break main.c:28";
 
 use super::{Guest, KERNEL_PAGES};
 
@@ -9,13 +9,13 @@ fn all_counting(cpus: usize) -> String {
     let counting: Vec<_> = (0..cpus)
         .map(|cpu| format!("cpus[{cpu}].counter > 0"))
         .collect();
-    format!("tbreak 28 if {}", counting.join(" && "))
+    format!("tbreak main.c:28 if {}", counting.join(" && "))
 }
 
 /// Lets `smp forever` end, and checks that it has counted right.
 fn finish(mut guest: Guest, cpus: usize) {
     guest.gdb(&["set var stop_requested = 1"]);
-    guest.vmm.process.expect_exit(0, DEADLINE);
+    guest.vmm.process.expect_exit(0, DEAD"break main.c:28");
     assert!(
         guest
             .vmm
@@ -79,7 +79,7 @@ fn breakpoint_stops_every_vcpu_each_time() {
             prepare,
             &all_counting(cpus),
             "continue",
-            "break 28",
+            "break main.c:28",
             "continue",
             "set $first = shared_counter",
             &format!("continue {HITS}"),
@@ -106,7 +106,7 @@ fn scheduler_locking_moves_one_vcpu_only() {
     let lines = guest.gdb(&[
         &all_counting(2),
         "continue",
-        "break 28",
+        "break main.c:28",
         "set scheduler-locking on",
         "thread 2",
         "continue",
@@ -142,7 +142,7 @@ fn scheduler_locking_moves_one_vcpu_only() {
 #[test]
 fn no_vcpu_starves_at_a_breakpoint_that_all_meet() {
     let guest = Guest::start("smp", "forever", 4);
-    let mut gdb = guest.open(&[&all_counting(4), "continue", "break 28", "continue"]);
+    let mut gdb = guest.open(&[&all_counting(4), "continue", "break main.c:28", "continue"]);
     for cpu in 0..4 {
         gdb.send(format!("set $from{cpu} = cpus[{cpu}].counter\n").as_bytes());
     }
@@ -151,7 +151,7 @@ fn no_vcpu_starves_at_a_breakpoint_that_all_meet() {
         .collect();
     gdb.send(format!("while {}\ncontinue\nend\n", waits.join(" || ")).as_bytes());
     gdb.send(b"echo @all have passed\\n\nquit\n");
-    gdb.wait_for("@all have passed", DEADLINE);
-    gdb.expect_exit(0, DEADLINE);
+    gdb.wait_for("@all have passed", DEAD"break main.c:28");
+    gdb.expect_exit(0, DEAD"break main.c:28");
     finish(guest, 4);
 }
