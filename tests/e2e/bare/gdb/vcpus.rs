@@ -1,6 +1,6 @@
 //! Several vCPUs: they are threads, and stop and go on together.
 
-use tests::DEAD"break main.c:28";
+use tests::DEADLINE;
 
 use super::{Guest, KERNEL_PAGES};
 
@@ -15,7 +15,7 @@ fn all_counting(cpus: usize) -> String {
 /// Lets `smp forever` end, and checks that it has counted right.
 fn finish(mut guest: Guest, cpus: usize) {
     guest.gdb(&["set var stop_requested = 1"]);
-    guest.vmm.process.expect_exit(0, DEAD"break main.c:28");
+    guest.vmm.process.expect_exit(0, DEADLINE);
     assert!(
         guest
             .vmm
@@ -151,7 +151,7 @@ fn no_vcpu_starves_at_a_breakpoint_that_all_meet() {
         .collect();
     gdb.send(format!("while {}\ncontinue\nend\n", waits.join(" || ")).as_bytes());
     gdb.send(b"echo @all have passed\\n\nquit\n");
-    gdb.wait_for("@all have passed", DEAD"break main.c:28");
-    gdb.expect_exit(0, DEAD"break main.c:28");
+    gdb.wait_for("@all have passed", DEADLINE);
+    gdb.expect_exit(0, DEADLINE);
     finish(guest, 4);
 }
