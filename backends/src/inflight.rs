@@ -431,3 +431,7 @@ impl Record {
 #[cfg(test)]
 #[path = "inflight_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "inflight_step_test.rs"]
+mod step_tests;
