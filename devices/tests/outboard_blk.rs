@@ -77,7 +77,7 @@ fn a_killed_backend_that_comes_back_goes_on() {
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(FEATURES, &mut rings);
     let [ring] = &mut rings;
-    for round in 1..=10u8 {
+    for round in 1..=5u8 {
         blk::write(&mut machine, ring, round.into(), &[round; SECTOR]);
         backend.kill();
         machine.notice_loss();
@@ -89,5 +89,29 @@ fn a_killed_backend_that_comes_back_goes_on() {
             let read = blk::read(&mut machine, ring, past.into(), SECTOR);
             assert_eq!(read, [past; SECTOR]);
         }
+    }
+}
+
+/// Requests that the backend may or may not have taken, at the instant it is
+/// killed: each is served by the next one.
+#[test]
+fn requests_in_flight_when_the_backend_is_killed_are_done_by_the_next_one() {
+    let mut backend = Backend::start();
+    let mut machine = backend.connect();
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let [ring] = &mut rings;
+    for round in 1..=6u8 {
+        blk::begin_write(&mut machine, ring, 7, &[round; 8 * SECTOR]);
+        backend.kill();
+        machine.notice_loss();
+        backend.process = spawn(backend.dir.path());
+        machine.handle_until("the backend is back", |machine| {
+            machine.call(0).read().is_ok() || machine.has_status(Status::NEEDS_RESET)
+        });
+        assert!(!machine.has_status(Status::NEEDS_RESET));
+        machine.complete(ring);
+        let read = blk::read(&mut machine, ring, 7, 8 * SECTOR);
+        assert_eq!(read, [round; 8 * SECTOR]);
     }
 }

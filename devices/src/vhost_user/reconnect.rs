@@ -22,6 +22,10 @@ pub enum Reconnect {
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// A backend that was there for this part of the last pause counts as sound:
+/// somebody who rebuilds and restarts it, or kills it, is not to wait.
+const FORGIVENESS: u32 = 8;
+
 /// Decides when attempts are made, and wakes up for them.
 #[derive(Debug)]
 pub struct Schedule {
@@ -50,13 +54,12 @@ impl Schedule {
         self.policy != Reconnect::Off
     }
 
-    /// Plans the next attempt. A backend that keeps dying as soon as it is back
-    /// is looked for less and less often.
-    /// Returns the pause before it.
+    /// Plans the next attempt, and returns the pause before it. A backend that
+    /// keeps dying as soon as it is back is looked for less and less often.
     pub fn plan(&mut self) -> io::Result<Duration> {
         if self.absent_since.is_none() {
             self.absent_since = Some(Instant::now());
-            if self.present_since.elapsed() > self.pause {
+            if FORGIVENESS * self.present_since.elapsed() > self.pause {
                 self.pause = FIRST_PAUSE;
             }
         }
