@@ -6,5 +6,6 @@ mod boot;
 mod console;
 mod crash;
 mod gdb;
+mod peers;
 mod power;
 mod virtio;
