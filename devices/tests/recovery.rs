@@ -489,3 +489,24 @@ fn the_socket_for_the_backends_requests_comes_before_any_ring_in_each_life() {
         assert!(at(SET_BACKEND_REQ_FD) < at(SET_VRING_ENABLE));
     }
 }
+
+/// A backend that connects to the frontend, one connection a life.
+#[test]
+fn backends_may_be_those_who_connect() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("frontend.sock");
+    let backend = Scripted::dialling(socket.clone(), [sound(), sound()]);
+    let options = Options {
+        listen: true,
+        connect_deadline: Duration::from_secs(20),
+        ..options(&backend, DeviceType::NET)
+    };
+    let mut machine = machine(options);
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    drop(machine);
+    assert_eq!(backend.finish_lives().len(), 2);
+    assert!(!socket.exists());
+}

@@ -53,8 +53,10 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
     /// A virtio device and its vhost-user backend:
     /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS]
-    /// [,features=-NAME,-NAME...] (without these, such as event_idx), with TYPE blk, net, fs, vsock, console, rng, ... or a virtio device number. A backend that goes
-    /// away is waited for, for ever if reconnect is not given. May be given several times.
+    /// [,features=-NAME,-NAME...], with TYPE blk, net, fs, vsock, console, rng, ... or a virtio
+    /// device number, and listen=PATH in place of socket=PATH where the backend is to connect.
+    /// A backend that goes away is waited for, for ever if reconnect is not given; the features
+    /// named (event_idx, indirect, ...) are not offered. May be given several times.
     #[arg(long, value_name = "SPEC")]
     pub device: Vec<String>,
     /// Serial console: stdio, none, pty, file=PATH or unix=PATH. On a terminal, Ctrl-A x

@@ -214,7 +214,7 @@ fn devices(specs: &[String]) -> Result<Vec<vhost_user::Options>, Error> {
     Ok(devices)
 }
 
-/// `TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS][,features=-NAME,-NAME…]`.
+/// `TYPE,socket=PATH|listen=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS][,features=-NAME,-NAME…]`.
 fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Options, Error> {
     let bad = |problem: String| Error::Device {
         spec: spec.to_owned(),
@@ -225,6 +225,7 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
         .map_err(|error| bad(error.to_string()))?;
     let (mut socket, mut id, mut queues, mut queue_size) = (None, None, None, None);
     let mut reconnect = Reconnect::default();
+    let mut listen = false;
     let (mut masked_features, mut in_features) = (0, false);
     for part in parts {
         // A list of its own, in a list: each goes on with a minus sign.
@@ -244,7 +245,15 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
                 .map_err(|_| bad(format!("{key} takes a number up to 65535, not {value:?}")))
         };
         match key {
-            "socket" => socket = Some(PathBuf::from(value)),
+            "socket" | "listen" if socket.is_some() => {
+                return Err(bad(
+                    "it has two backends; give one of socket= and listen=".into()
+                ));
+            }
+            "socket" | "listen" => {
+                socket = Some(PathBuf::from(value));
+                listen = key == "listen";
+            }
             "id" => id = Some(value.to_owned()),
             "queues" => queues = Some(number()?),
             "queue-size" => queue_size = Some(number()?),
@@ -258,7 +267,7 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
                 reconnect = Reconnect::For(Duration::from_secs(seconds.into()));
             }
             _ => {
-                let known = "socket, id, queues, queue-size, reconnect and features";
+                let known = "socket, listen, id, queues, queue-size, reconnect and features";
                 return Err(bad(format!("{key:?} is not known; the keys are {known}")));
             }
         }
@@ -274,6 +283,7 @@ fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Opt
         queue_size,
         reconnect,
         masked_features,
+        listen,
         ..vhost_user::Options::new(id, device_type, socket)
     })
 }

@@ -84,6 +84,15 @@ fn backends_are_waited_for_unless_told_otherwise() {
 }
 
 #[test]
+fn backends_may_connect_to_the_machine() {
+    let config = with_devices(&["blk,listen=/a", "blk,socket=/b"]).unwrap();
+    let listens: Vec<_> = config.devices.iter().map(|device| device.listen).collect();
+    assert_eq!(listens, [true, false]);
+    let problem = with_devices(&["blk,socket=/a,listen=/b"]).unwrap_err();
+    assert!(problem.to_string().contains("two backends"));
+}
+
+#[test]
 fn features_can_be_left_out() {
     let config = with_devices(&[
         "blk,socket=/a,features=-event_idx,-indirect,queues=2",

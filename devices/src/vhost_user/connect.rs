@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::deadline::Deadline;
 use super::error::Problem;
+use super::listen::Listener;
 
 /// Between attempts. A backend gives no sign when it starts to listen.
 const RETRY: Duration = Duration::from_millis(5);
@@ -25,9 +26,21 @@ pub fn attempt(path: &Path) -> Result<UnixStream, Problem> {
 /// Connects to the socket at `path`, waiting for somebody to listen there.
 pub fn connect(path: &Path, deadline: Duration) -> Result<UnixStream, Problem> {
     let (address, len) = socket_address(path)?;
+    retry(deadline, || try_connect(&address, len))
+}
+
+/// Waits for a backend to connect to `listener`.
+pub fn accept(listener: &Listener, deadline: Duration) -> Result<UnixStream, Problem> {
+    retry(deadline, || listener.accept())
+}
+
+fn retry(
+    deadline: Duration,
+    mut attempt: impl FnMut() -> io::Result<UnixStream>,
+) -> Result<UnixStream, Problem> {
     let deadline = Deadline::after(deadline);
     loop {
-        let source = match try_connect(&address, len) {
+        let source = match attempt() {
             Ok(stream) => return Ok(stream),
             Err(error) => error,
         };

@@ -26,6 +26,8 @@ pub enum Problem {
         "cannot connect within {waited:?}; start the backend first, and check that socket= is the path it listens on"
     )]
     Connect { waited: Duration, source: io::Error },
+    #[error("cannot listen for the backend; another process may, or the directory be missing")]
+    Listen(#[source] io::Error),
     #[error("the socket path has {len} bytes, more than the {max} that a Unix socket can have")]
     PathTooLong { len: usize, max: usize },
     #[error(transparent)]

@@ -13,6 +13,7 @@ use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::{Events, Source};
 use super::inflight::Inflight;
+use super::listen::Listener;
 use super::memory::MemoryTable;
 use super::negotiate;
 use super::profile::{self, Profile};
@@ -35,6 +36,8 @@ const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
 /// anything; its requests wait in the queues.
 pub struct Frontend {
     pub(super) options: Options,
+    /// Where backends connect, if it is they who do.
+    pub(super) listener: Option<Listener>,
     pub(super) profile: Profile,
     pub(super) memory: Arc<MemoryTable>,
     /// What the device can do, with the last backend.
@@ -112,7 +115,15 @@ impl Frontend {
         events
             .watch(&schedule, Source::Timer)
             .map_err(Problem::Events)?;
-        let stream = connect::connect(&options.socket, options.connect_deadline)?;
+        let listener = if options.listen {
+            Some(Listener::bind(&options.socket).map_err(Problem::Listen)?)
+        } else {
+            None
+        };
+        let stream = match &listener {
+            Some(listener) => connect::accept(listener, options.connect_deadline)?,
+            None => connect::connect(&options.socket, options.connect_deadline)?,
+        };
         let mut channel = Channel::new(stream);
         let deadline = Deadline::after(options.deadline);
         negotiate::greet(&mut channel, &deadline)?;
@@ -126,6 +137,7 @@ impl Frontend {
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
         Ok(Self {
             options,
+            listener,
             profile,
             memory,
             features: session.agreement().features,

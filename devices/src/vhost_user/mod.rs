@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod frontend;
 mod inflight;
+mod listen;
 mod memory;
 mod message;
 mod negotiate;
@@ -40,6 +41,9 @@ pub struct Options {
     pub device_type: DeviceType,
     /// The socket that the backend listens on.
     pub socket: PathBuf,
+    /// The other way around: this side listens on `socket`, and the backend
+    /// connects to it.
+    pub listen: bool,
     /// Number of virtqueues, without the control queue of a network device.
     /// By default what the backend has, or what the device type needs.
     pub queues: Option<u16>,
@@ -69,6 +73,7 @@ impl Options {
             id: id.into(),
             device_type,
             socket: socket.into(),
+            listen: false,
             queues: None,
             queue_size: None,
             deadline: Self::DEADLINE,

@@ -5,6 +5,8 @@
 //! when the backend that came back has not got what the driver relies on, and
 //! when nobody waits for it.
 
+use std::time::Duration;
+
 use vhost::vhost_user::message::VhostUserVringAddr;
 
 use super::channel::{Channel, Idle};
@@ -133,7 +135,11 @@ impl Frontend {
 
     /// Connects and says hello, without waiting for an answer.
     fn greet(&mut self) -> Result<Channel, Problem> {
-        let mut channel = Channel::new(connect::attempt(&self.options.socket)?);
+        let stream = match &self.listener {
+            Some(listener) => connect::accept(listener, Duration::ZERO)?,
+            None => connect::attempt(&self.options.socket)?,
+        };
+        let mut channel = Channel::new(stream);
         negotiate::greet(&mut channel, &Deadline::after(self.options.deadline))?;
         let watched = self.events.watch(&channel, Source::Backend);
         watched.map_err(Problem::Events)?;

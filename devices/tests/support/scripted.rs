@@ -105,12 +105,35 @@ impl Scripted {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("scripted.sock");
         let listener = UnixListener::bind(&socket).unwrap();
+        Self::run(dir, socket, lives, move || listener.accept().unwrap().0)
+    }
+
+    /// The same for a frontend that listens on `socket`, sooner or later.
+    pub fn dialling(socket: PathBuf, lives: impl IntoIterator<Item = Life>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket.clone();
+        Self::run(dir, socket, lives, move || {
+            loop {
+                match UnixStream::connect(&path) {
+                    Ok(stream) => return stream,
+                    Err(_) => std::thread::yield_now(),
+                }
+            }
+        })
+    }
+
+    fn run(
+        dir: tempfile::TempDir,
+        socket: PathBuf,
+        lives: impl IntoIterator<Item = Life>,
+        connect: impl Fn() -> UnixStream + Send + 'static,
+    ) -> Self {
         let stream = Arc::new(Mutex::new(None));
         let present = stream.clone();
         let lives: Vec<_> = lives.into_iter().collect();
         let thread = std::thread::spawn(move || {
             let live = |life: Life| {
-                let (stream, _) = listener.accept().unwrap();
+                let stream = connect();
                 *present.lock().unwrap() = Some(stream.try_clone().unwrap());
                 let received = serve(&stream, &life.script);
                 *present.lock().unwrap() = None;
