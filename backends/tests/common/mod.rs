@@ -161,6 +161,11 @@ impl Ring {
             .unwrap();
     }
 
+    /// How many used elements have been seen.
+    pub fn seen(&self) -> u16 {
+        self.used
+    }
+
     pub fn kick(&self) {
         self.kick.write(1).unwrap();
     }
