@@ -19,9 +19,12 @@ fn run() -> Result<i32> {
     let net = network::outboard_net(dir.path(), "otap0", &[]);
     let linux = guest::linux();
     let gdb = dir.path().join("gdb.sock");
-    println!(
-        "gdb socket: {}   disk: /dev/vda   network: eth0, take {}",
-        gdb.display(),
+    // A bed's files cannot be reached from outside it.
+    if std::env::var_os("OUTBOARD_IN_BED").is_none() {
+        println!("gdb socket: {}", gdb.display());
+    }
+    let cmdline = format!(
+        "console=ttyS0 quiet nokaslr outboard.run=shell outboard.ip={}",
         guest_address()
     );
     let status = Command::new(program::own("outboard"))
@@ -31,10 +34,7 @@ fn run() -> Result<i32> {
         .arg("--initrd")
         .arg(&linux.initramfs)
         .args(["--memory", "512M", "--cpus", "2"])
-        .args([
-            "--cmdline",
-            "console=ttyS0 quiet nokaslr outboard.run=shell",
-        ])
+        .args(["--cmdline", &cmdline])
         .arg("--device")
         .arg(format!("blk,socket={}", disk.socket.display()))
         .arg("--device")
