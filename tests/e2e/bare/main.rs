@@ -6,6 +6,7 @@ mod boot;
 mod console;
 mod crash;
 mod gdb;
+mod killstorm;
 mod peers;
 mod power;
 mod virtio;

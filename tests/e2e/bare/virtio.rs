@@ -13,13 +13,13 @@ fn virtio(backend: &Backend, cmdline: &str) -> Vmm {
 }
 
 /// What the block guest writes, given this seed: 64-bit word `w` of sector `s`.
-const SEED: u64 = 5;
+pub const SEED: u64 = 5;
 
 fn expected_word(sector: u64, word: u64) -> u64 {
     (64 * sector + word + SEED).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn check_image(image: &Path, sectors: u64) {
+pub fn check_image(image: &Path, sectors: u64) {
     let bytes = std::fs::read(image).unwrap();
     for (n, word) in bytes
         .chunks_exact(8)
