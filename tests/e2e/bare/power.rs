@@ -48,7 +48,14 @@ fn reboot_ends_the_machine_if_told_so() {
 fn console_that_nobody_reads_does_not_keep_the_machine_from_ending() {
     use std::process::{Command, Stdio};
     let mut vmm = Command::new(tests::program::own("outboard"))
-        .args(["run", "--memory", "64M", "--cmdline", "case=reboot", "--kernel"])
+        .args([
+            "run",
+            "--memory",
+            "64M",
+            "--cmdline",
+            "case=reboot",
+            "--kernel",
+        ])
         .arg(guest::bare("misbehave"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
