@@ -30,7 +30,7 @@ pub enum Crash {
     SystemEvent { kind: u32 },
     #[error("HLT outside the in-kernel interrupt controller")]
     Halt,
-    #[error("exit reason {reason}, which this VMM does not know")]
+    #[error("unexpected exit, reason {reason} ({})", exit::unexpected_name(*.reason))]
     Unexpected { reason: u32 },
 }
 

@@ -156,6 +156,8 @@ fn every_fatal_exit_is_named() {
         text(Exit::SystemEvent { kind: 2 }),
         "system event 2 (reset)"
     );
+    let unexpected = text(Exit::Unexpected { reason: 29 });
+    assert_eq!(unexpected, "unexpected exit, reason 29 (X86_RDMSR)");
     assert!(text(Exit::Unexpected { reason: 99 }).contains("99"));
 }
 

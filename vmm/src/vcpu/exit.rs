@@ -203,6 +203,31 @@ fn decode_internal_error(run: &kvm_run) -> InternalError {
     error(insn.insn_bytes[..len].to_vec())
 }
 
+/// The name of an exit reason that this VMM has no use for: none of these comes
+/// without a capability that it would have to enable, or on another architecture.
+pub fn unexpected_name(reason: u32) -> &'static str {
+    const NAMES: [(u32, &str); 16] = [
+        (kvm_bindings::KVM_EXIT_UNKNOWN, "UNKNOWN"),
+        (kvm_bindings::KVM_EXIT_EXCEPTION, "EXCEPTION"),
+        (kvm_bindings::KVM_EXIT_HYPERCALL, "HYPERCALL"),
+        (kvm_bindings::KVM_EXIT_SET_TPR, "SET_TPR"),
+        (kvm_bindings::KVM_EXIT_TPR_ACCESS, "TPR_ACCESS"),
+        (kvm_bindings::KVM_EXIT_NMI, "NMI"),
+        (kvm_bindings::KVM_EXIT_WATCHDOG, "WATCHDOG"),
+        (kvm_bindings::KVM_EXIT_IOAPIC_EOI, "IOAPIC_EOI"),
+        (kvm_bindings::KVM_EXIT_HYPERV, "HYPERV"),
+        (kvm_bindings::KVM_EXIT_X86_RDMSR, "X86_RDMSR"),
+        (kvm_bindings::KVM_EXIT_X86_WRMSR, "X86_WRMSR"),
+        (kvm_bindings::KVM_EXIT_DIRTY_RING_FULL, "DIRTY_RING_FULL"),
+        (kvm_bindings::KVM_EXIT_X86_BUS_LOCK, "X86_BUS_LOCK"),
+        (kvm_bindings::KVM_EXIT_XEN, "XEN"),
+        (kvm_bindings::KVM_EXIT_NOTIFY, "NOTIFY"),
+        (kvm_bindings::KVM_EXIT_MEMORY_FAULT, "MEMORY_FAULT"),
+    ];
+    let found = NAMES.iter().find(|(number, _)| *number == reason);
+    found.map_or("no name known", |(_, name)| name)
+}
+
 /// Counter index of an exit; the names are those of `KVM_EXIT_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
