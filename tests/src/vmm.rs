@@ -120,6 +120,36 @@ impl Running {
         counter(line, reason).unwrap_or(0)
     }
 
+    /// Milliseconds from the start of the process to the first guest instruction,
+    /// which the VMM logs at its end.
+    ///
+    /// # Panics
+    /// It has not ended, or never entered the guest.
+    pub fn first_instruction_ms(&self) -> f64 {
+        let messages = self.messages();
+        let micros = messages
+            .split_once("first guest instruction ")
+            .and_then(|(_, after)| after.split_whitespace().next()?.parse::<f64>().ok());
+        micros.unwrap_or_else(|| panic!("no first instruction\n{}", self.process.transcript()))
+            / 1e3
+    }
+
+    /// The value of the Linux guest's last line `outboard-guest: KEY=VALUE`.
+    ///
+    /// # Panics
+    /// There is no such line.
+    pub fn guest_value(&self, key: &str) -> String {
+        let console = self.console();
+        let prefix = format!("outboard-guest: {key}=");
+        let value = console
+            .lines()
+            .rev()
+            .find_map(|line| line.strip_prefix(&prefix));
+        value
+            .unwrap_or_else(|| panic!("no {key}\n{}", self.process.transcript()))
+            .to_owned()
+    }
+
     /// Asks for a status report and waits for it.
     pub fn report_status(&self) {
         let before = self.process.lines().len();

@@ -3,31 +3,31 @@
 use tests::guest;
 use tests::vmm::Vmm;
 
-use crate::machine::{BOOT, cmdline, linux, run, value};
+use crate::machine::{BOOT, cmdline, linux, run};
 
 #[test]
 fn vmlinux_boots_by_pvh_with_two_vcpus() {
     let guest = guest::linux();
     let vmlinux = guest.vmlinux.clone().unwrap();
     let vmm = run(linux(&vmlinux, &guest, "outboard.run=smp").cpus(2));
-    assert_eq!(value(&vmm, "cpus"), "2");
-    assert_eq!(value(&vmm, "cpus-online"), "0-1");
-    assert_eq!(value(&vmm, "smp"), "ok");
+    assert_eq!(vmm.guest_value("cpus"), "2");
+    assert_eq!(vmm.guest_value("cpus-online"), "0-1");
+    assert_eq!(vmm.guest_value("smp"), "ok");
 }
 
 #[test]
 fn bzimage_boots_by_the_64_bit_protocol_with_four_vcpus() {
     let guest = guest::linux();
     let vmm = run(linux(&guest.bzimage, &guest, "outboard.run=smp").cpus(4));
-    assert_eq!(value(&vmm, "cpus"), "4");
-    assert_eq!(value(&vmm, "smp"), "ok");
+    assert_eq!(vmm.guest_value("cpus"), "4");
+    assert_eq!(vmm.guest_value("smp"), "ok");
 }
 
 #[test]
 fn stock_debian_kernel_boots() {
     let guest = guest::stock_linux();
     let vmm = run(linux(&guest.bzimage, &guest, "outboard.run=smp").cpus(2));
-    assert_eq!(value(&vmm, "cpus-online"), "0-1");
+    assert_eq!(vmm.guest_value("cpus-online"), "0-1");
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn all_of_a_large_memory_is_seen() {
     let guest = guest::linux();
     let vmm = linux(&guest.bzimage, &guest, "outboard.run=memory").arg("--memory", "4G");
     let vmm = run(vmm);
-    let kib: u64 = value(&vmm, "memory-kib").parse().unwrap();
+    let kib: u64 = vmm.guest_value("memory-kib").parse().unwrap();
     assert!(kib > 3_900_000, "{kib} KiB of 4 GiB");
 }
 
@@ -90,5 +90,5 @@ fn serial_console_carries_input() {
     vmm.process.wait_for("line=waiting", BOOT);
     vmm.process.send(b"through the serial port\n");
     vmm.process.expect_exit(0, BOOT);
-    assert_eq!(value(&vmm, "line"), "through the serial port");
+    assert_eq!(vmm.guest_value("line"), "through the serial port");
 }

@@ -3,7 +3,7 @@
 use tests::vmm::{Running, Vmm};
 use tests::{gdb, guest, scratch};
 
-use crate::machine::{BOOT, linux, value};
+use crate::machine::{BOOT, linux};
 
 /// A guest that makes system calls until told to stop, with its gdb socket.
 fn ticking(dir: &std::path::Path, cpus: usize) -> (Running, std::path::PathBuf) {
@@ -21,7 +21,7 @@ fn ticking(dir: &std::path::Path, cpus: usize) -> (Running, std::path::PathBuf) 
 fn finish(mut vmm: Running) {
     vmm.process.send(b"\n");
     vmm.process.expect_exit(0, BOOT);
-    assert_eq!(value(&vmm, "tick"), "ok");
+    assert_eq!(vmm.guest_value("tick"), "ok");
     assert!(
         !vmm.console().contains("lockup"),
         "{}",
@@ -129,7 +129,7 @@ fn waits_before_the_first_instruction_and_stops_at_start_kernel() {
     let output = gdb::run(vmm.gdb_socket(), &vmlinux, &commands);
     assert_all(&output, &["Breakpoint 1, start_kernel ()", "init/main.c"]);
     vmm.process.expect_exit(0, BOOT);
-    assert_eq!(value(&vmm, "smp"), "ok");
+    assert_eq!(vmm.guest_value("smp"), "ok");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use tests::network::{self, WebServer, guest_address};
 use tests::{backend, guest, scratch};
 
-use crate::machine::{linux, run, value};
+use crate::machine::{linux, run};
 
 #[test]
 fn disk_data_survives_on_1_2_and_4_vcpus() {
@@ -16,8 +16,11 @@ fn disk_data_survives_on_1_2_and_4_vcpus() {
             .cpus(cpus)
             .device("blk", &disk.socket);
         let vmm = run(vmm);
-        assert_eq!(value(&vmm, "disk"), "ok", "{cpus} vCPUs");
-        assert_eq!(value(&vmm, "disk-written"), value(&vmm, "disk-read"));
+        assert_eq!(vmm.guest_value("disk"), "ok", "{cpus} vCPUs");
+        assert_eq!(
+            vmm.guest_value("disk-written"),
+            vmm.guest_value("disk-read")
+        );
         assert_eq!(vmm.device_counter("blk0", "read-exits"), 0);
         assert_eq!(vmm.device_counter("blk0", "notify-exits"), 0);
         assert!(vmm.device_counter("blk0", "interrupts") > 50);
@@ -44,10 +47,10 @@ fn file_arrives_over_http() {
     let vmm = run(linux(&guest.bzimage, &guest, &what)
         .cpus(2)
         .device("net", &net.socket));
-    assert_eq!(value(&vmm, "net"), "ok");
-    assert_eq!(value(&vmm, "net-mac"), "02:00:00:00:77:01");
-    assert_eq!(value(&vmm, "net-bytes"), body.len().to_string());
-    assert_eq!(value(&vmm, "net-sum"), md5(&body));
+    assert_eq!(vmm.guest_value("net"), "ok");
+    assert_eq!(vmm.guest_value("net-mac"), "02:00:00:00:77:01");
+    assert_eq!(vmm.guest_value("net-bytes"), body.len().to_string());
+    assert_eq!(vmm.guest_value("net-sum"), md5(&body));
 }
 
 fn md5(bytes: &[u8]) -> String {
@@ -69,7 +72,7 @@ fn stock_debian_kernel_uses_the_disk_through_its_modules() {
     let disk = backend::outboard_blk(dir.path(), &image, &[]);
     let vmm = linux(&guest.bzimage, &guest, "outboard.run=disk outboard.mib=8")
         .device("blk", &disk.socket);
-    assert_eq!(value(&run(vmm), "disk"), "ok");
+    assert_eq!(run(vmm).guest_value("disk"), "ok");
 }
 
 #[test]

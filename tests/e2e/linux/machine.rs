@@ -31,16 +31,3 @@ pub fn run(vmm: Vmm) -> Running {
     running.process.expect_exit(0, BOOT);
     running
 }
-
-/// The value of the guest's last line `outboard-guest: KEY=VALUE`.
-pub fn value(running: &Running, key: &str) -> String {
-    let console = running.console();
-    let prefix = format!("outboard-guest: {key}=");
-    let value = console
-        .lines()
-        .rev()
-        .find_map(|line| line.strip_prefix(&prefix));
-    value
-        .unwrap_or_else(|| panic!("no {key}\n{}", running.process.transcript()))
-        .to_owned()
-}

@@ -2,7 +2,7 @@
 
 use tests::{backend, guest, scratch};
 
-use crate::machine::{linux, run, value};
+use crate::machine::{linux, run};
 
 #[test]
 fn storage_daemon_of_qemu_serves_a_linux_disk() {
@@ -13,5 +13,5 @@ fn storage_daemon_of_qemu_serves_a_linux_disk() {
     let vmm = linux(&guest.bzimage, &guest, "outboard.run=disk outboard.mib=16")
         .cpus(2)
         .device("blk", &disk.socket);
-    assert_eq!(value(&run(vmm), "disk"), "ok");
+    assert_eq!(run(vmm).guest_value("disk"), "ok");
 }

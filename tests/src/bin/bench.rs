@@ -56,7 +56,7 @@ fn start_up() -> Result<()> {
             .arg("--memory", "512M")
             .run(0);
         ours.push(begin.elapsed().as_secs_f64() * 1e3);
-        first.push(first_instruction_ms(&vmm)?);
+        first.push(vmm.first_instruction_ms());
         let begin = Instant::now();
         qemu(&guest::bare("hello"), "", &[])?;
         theirs.push(begin.elapsed().as_secs_f64() * 1e3);
@@ -72,19 +72,6 @@ fn start_up() -> Result<()> {
         median(&mut theirs)
     );
     Ok(())
-}
-
-fn first_instruction_ms(vmm: &Running) -> Result<f64> {
-    let messages = vmm.messages();
-    let (_, after) = messages
-        .split_once("first guest instruction ")
-        .context("the VMM did not log its first instruction")?;
-    let micros: f64 = after
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .parse()?;
-    Ok(micros / 1e3)
 }
 
 /// Resident memory of the VMM that is not guest RAM.

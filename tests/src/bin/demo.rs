@@ -161,9 +161,9 @@ struct Results {
 
 impl Results {
     fn print(&self, vmm: &Running) -> Result<()> {
-        let written = guest_value(vmm, "disk-written")?;
-        let read = guest_value(vmm, "disk-read")?;
-        let fetched = guest_value(vmm, "net-sum")?;
+        let written = vmm.guest_value("disk-written");
+        let read = vmm.guest_value("disk-read");
+        let fetched = vmm.guest_value("net-sum");
         ensure!(
             written == read,
             "the disk gave back other data: {written} became {read}"
@@ -183,7 +183,11 @@ impl Results {
         print!("{}", self.session);
         println!("{:-^72}", " results ");
         let row = |name: &str, value: String| println!("{name:<34} {value}");
-        row("first guest instruction", first_instruction(vmm)?);
+        let first = vmm.first_instruction_ms();
+        row(
+            "first guest instruction",
+            format!("{first:.1} ms after the start of the process"),
+        );
         row("init reached", format!("{:.2} s", self.init.as_secs_f64()));
         row("exits by reason", exits(vmm)?);
         row(
@@ -217,32 +221,6 @@ impl Results {
         row("the VMM's exit status", "0".into());
         Ok(())
     }
-}
-
-/// The value of the guest's line `outboard-guest: KEY=VALUE`.
-fn guest_value(vmm: &Running, key: &str) -> Result<String> {
-    let console = vmm.console();
-    let prefix = format!("outboard-guest: {key}=");
-    let value = console.lines().find_map(|line| line.strip_prefix(&prefix));
-    Ok(value
-        .with_context(|| format!("the guest did not print {key}"))?
-        .to_owned())
-}
-
-fn first_instruction(vmm: &Running) -> Result<String> {
-    let messages = vmm.messages();
-    let (_, after) = messages
-        .split_once("first guest instruction ")
-        .context("the VMM did not log its first instruction")?;
-    let micros: f64 = after
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .parse()?;
-    Ok(format!(
-        "{:.1} ms after the start of the process",
-        micros / 1000.0
-    ))
 }
 
 fn exits(vmm: &Running) -> Result<String> {
