@@ -16,7 +16,9 @@ use vhost_user_backend::{VringRwLock, VringT};
 use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, VolatileMemory,
+};
 
 use super::*;
 use crate::pump::{Outcome, Pump, Scratch};
@@ -185,7 +187,10 @@ fn step(action: impl FnMut(), mut look: impl FnMut()) -> u64 {
     assert!(child >= 0);
     if child == 0 {
         // SAFETY: takes no pointer that is used.
-        unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
+        if unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } != 0 {
+            // SAFETY: ends the child without running anything of the test's.
+            unsafe { libc::_exit(2) };
+        }
         // SAFETY: takes no pointer.
         unsafe { libc::raise(libc::SIGSTOP) };
         let failed = std::panic::catch_unwind(AssertUnwindSafe(action)).is_err();
@@ -204,6 +209,11 @@ fn step(action: impl FnMut(), mut look: impl FnMut()) -> u64 {
         }
         assert!(libc::WIFSTOPPED(status), "status {status:#x}");
         assert!(Instant::now() < deadline, "{steps} instructions and no end");
+        if steps == 0 {
+            // A test that fails takes the child with it.
+            // SAFETY: the child is stopped under our trace; the data are flags.
+            unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, child, 0, libc::PTRACE_O_EXITKILL) };
+        }
         look();
         steps += 1;
         // SAFETY: the child is stopped under our trace; neither address nor data is used.

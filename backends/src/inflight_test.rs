@@ -2,12 +2,15 @@
 //! off after any store, leaves what is recovered here. (That the pump keeps them, instruction by
 //! instruction, is `inflight_step_test.rs`.)
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
+use vhost::vhost_user::message::VhostUserInflight;
 
 use super::*;
 use crate::testing::memfd;
+use crate::wire::PayloadError;
 
 const SIZE: u16 = 8;
 

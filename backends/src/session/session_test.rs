@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -602,4 +603,55 @@ proptest! {
         }
         talk.session.end().unwrap();
     }
+}
+
+#[test]
+fn a_device_that_keeps_no_record_says_so() {
+    let mut bench = Bench::new(2);
+    let (mut talk, ..) = bench.talk();
+    talk.negotiate();
+    let protocol = talk.get(FrontendReq::GET_PROTOCOL_FEATURES);
+    assert_eq!(protocol & Protocol::INFLIGHT_SHMFD.bits(), 0);
+    let mut asked = [0; 24];
+    asked[16] = 2;
+    asked[18] = 16;
+    // "No record" in the request's own terms; and the session goes on.
+    let none = talk.ask(FrontendReq::GET_INFLIGHT_FD, &asked, vec![]);
+    assert_eq!(none, Some(vec![0; 24]));
+    assert!(!talk.acked(FrontendReq::SET_INFLIGHT_FD, &asked, vec![memfd(4096)]));
+}
+
+#[test]
+fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
+    let mut bench = Bench::new(1);
+    bench.device.record(0).unwrap();
+    let record = bench.device.record(0).unwrap();
+    assert!(bench.device.record(1).is_none());
+    let (mut talk, ..) = bench.talk();
+    talk.negotiate();
+    talk.set_memory(0, USER);
+    talk.set_ring(0, 3);
+    assert!(talk.enable(0, true));
+    assert!(record.lock().is_none());
+    // Of 16 entries a record takes 16 + 16 * 16 bytes, rounded up to a multiple of 64.
+    let mut place = [0; 24];
+    place[..8].copy_from_slice(&320u64.to_ne_bytes());
+    place[16] = 1;
+    place[18] = 16;
+    let file = memfd(320);
+    let given = |file: &File| vec![file.try_clone().unwrap()];
+    assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));
+    assert!(record.lock().is_some());
+    // Two chains that another backend took: the ring goes on behind them, but stands before.
+    file.write_all_at(&[1], 16).unwrap();
+    file.write_all_at(&[1], 16 + 16).unwrap();
+    assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));
+    assert_eq!(record.lock().as_ref().unwrap().left_count(), 2);
+    assert_eq!(talk.base(0), 0);
+    assert!(record.lock().is_none());
+    assert!(talk.acked(FrontendReq::RESET_DEVICE, &[], vec![]));
+    talk.set_ring(0, 3);
+    assert!(talk.enable(0, true));
+    assert!(record.lock().is_none());
+    assert_eq!(talk.base(0), 3);
 }

@@ -1,0 +1,198 @@
+//! The record as a piece of shared memory: its size, its file, and single loads and stores.
+
+use std::fs::File;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use thiserror::Error;
+use vhost::vhost_user::message::VhostUserInflight;
+use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
+
+use super::{ENTRY, HEADER, VERSION};
+use crate::fd;
+use crate::wire::PayloadError;
+
+/// Each queue's region begins at a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// virtio 1.3, section 2.7.
+const MAX_QUEUE_SIZE: u16 = 32768;
+
+/// A record that cannot be used. The frontend is at fault, unless the text names the host.
+#[derive(Debug, Error)]
+pub enum InflightError {
+    /// No queue, more than there are, or of an impossible size.
+    #[error(
+        "a record for {queues} queues of {size} entries asked for; this device has {most} queues, \
+         of at most {MAX_QUEUE_SIZE} entries"
+    )]
+    Shape {
+        /// Queues asked for.
+        queues: u16,
+        /// Entries of each.
+        size: u16,
+        /// The device's queues.
+        most: usize,
+    },
+    /// Less memory than the record needs.
+    #[error("{got} bytes at offset {offset} of a file of {len} bytes; the record takes {want}")]
+    Small {
+        /// Announced size in bytes.
+        got: u64,
+        /// Announced offset in bytes.
+        offset: u64,
+        /// The file's size in bytes.
+        len: u64,
+        /// The size needed in bytes.
+        want: u64,
+    },
+    /// The host has no file for it, or the one it was given in cannot be inspected.
+    #[error("the host cannot provide or inspect the file of the record")]
+    File(#[source] io::Error),
+    /// `mmap` failed.
+    #[error("the record cannot be mapped")]
+    Map(#[source] vm_memory::mmap::MmapRegionError),
+    /// The ring has no part in the record, or too small a one.
+    #[error("a ring of {size} entries has no room in the record: it has {queues} queues of {room}")]
+    Room {
+        /// Entries of the ring.
+        size: u16,
+        /// Queues in the record.
+        queues: u16,
+        /// Entries of each.
+        room: u16,
+    },
+    /// Written by something that this backend does not know.
+    #[error(
+        "the record has version {version} for {entries} entries; known is {VERSION}, for {room}"
+    )]
+    Unknown {
+        /// Version found.
+        version: u16,
+        /// Entries found.
+        entries: u16,
+        /// Entries as announced.
+        room: u16,
+    },
+    /// The record and the used ring cannot be of the same ring.
+    #[error(
+        "the record ends at used index {recorded} and the used ring at {used}: not the same ring"
+    )]
+    Foreign {
+        /// Used index in the record.
+        recorded: u16,
+        /// Used index in the ring.
+        used: u16,
+    },
+    /// An access outside the mapping; a bug, as all positions are checked.
+    #[error("the record cannot be accessed")]
+    Access(#[from] vm_memory::VolatileMemoryError),
+}
+
+/// How many queues of which size a record has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub(super) queues: u16,
+    pub(super) size: u16,
+}
+
+impl Shape {
+    /// `queues` queues of `size` entries each, for a device that has `most` queues.
+    pub fn new(queues: u16, size: u16, most: usize) -> Result<Self, InflightError> {
+        let fits =
+            (1..=most).contains(&usize::from(queues)) && (1..=MAX_QUEUE_SIZE).contains(&size);
+        fits.then_some(Shape { queues, size })
+            .ok_or(InflightError::Shape { queues, size, most })
+    }
+
+    /// Bytes from one queue's region to the next.
+    pub(super) fn stride(self) -> usize {
+        (HEADER + ENTRY * usize::from(self.size)).next_multiple_of(ALIGNMENT)
+    }
+
+    /// Bytes of the whole record.
+    pub(super) fn bytes(self) -> usize {
+        self.stride() * usize::from(self.queues)
+    }
+}
+
+/// Reads the payload of GET_ and SET_INFLIGHT_FD: with or without the C structure's padding.
+pub fn decode(payload: &[u8]) -> Result<VhostUserInflight, PayloadError> {
+    Ok(VhostUserInflight::new(
+        u64::from_ne_bytes(field(payload, 0)?),
+        u64::from_ne_bytes(field(payload, 8)?),
+        u16::from_ne_bytes(field(payload, 16)?),
+        u16::from_ne_bytes(field(payload, 18)?),
+    ))
+}
+
+fn field<const N: usize>(payload: &[u8], at: usize) -> Result<[u8; N], PayloadError> {
+    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
+    bytes.copied().ok_or(PayloadError::Short {
+        got: payload.len(),
+        want: at + N,
+    })
+}
+
+/// Writes the same. (Not `as_slice()`: the structure ends in padding that nobody has written.)
+fn encode(bytes: u64, shape: Shape) -> Vec<u8> {
+    let mut payload = bytes.to_ne_bytes().to_vec();
+    payload.extend_from_slice(&0u64.to_ne_bytes());
+    payload.extend_from_slice(&shape.queues.to_ne_bytes());
+    payload.extend_from_slice(&shape.size.to_ne_bytes());
+    payload.extend_from_slice(&[0; 4]);
+    payload
+}
+
+/// Makes an empty record for the frontend to keep: the payload that describes it, and its file.
+pub fn create(shape: Shape) -> Result<(Vec<u8>, File), InflightError> {
+    let bytes = shape.bytes() as u64;
+    let file = fd::sealed_memfd(c"vhost-user-inflight", bytes).map_err(InflightError::File)?;
+    Ok((encode(bytes, shape), file))
+}
+
+/// A record as the frontend has given it to this backend.
+#[derive(Debug)]
+pub struct Region {
+    pub(super) map: MmapRegion,
+    pub(super) shape: Shape,
+}
+
+impl Region {
+    /// Maps the record that `place` describes, for a device of `most` queues.
+    pub fn map(place: &VhostUserInflight, file: File, most: usize) -> Result<Self, InflightError> {
+        let shape = Shape::new(place.num_queues, place.queue_size, most)?;
+        let metadata = file.metadata().map_err(InflightError::File)?;
+        let (want, offset) = (shape.bytes() as u64, place.mmap_offset);
+        // Beyond the end of the file an access would be a SIGBUS.
+        let fits = offset
+            .checked_add(want)
+            .is_some_and(|end| end <= metadata.len() || !metadata.is_file());
+        if place.mmap_size < want || !fits {
+            return Err(InflightError::Small {
+                got: place.mmap_size,
+                offset,
+                len: metadata.len(),
+                want,
+            });
+        }
+        let map = MmapRegion::from_file(FileOffset::new(file, offset), shape.bytes())
+            .map_err(InflightError::Map)?;
+        Ok(Region { map, shape })
+    }
+
+    pub(super) fn load<A: AtomicInteger>(&self, at: usize) -> Result<A::V, InflightError> {
+        Ok(self.map.get_atomic_ref::<A>(at)?.load(Ordering::Acquire))
+    }
+
+    pub(super) fn store<A: AtomicInteger>(
+        &self,
+        at: usize,
+        value: A::V,
+    ) -> Result<(), InflightError> {
+        self.map
+            .get_atomic_ref::<A>(at)?
+            .store(value, Ordering::Release);
+        Ok(())
+    }
+}
