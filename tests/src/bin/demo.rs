@@ -126,6 +126,7 @@ fn debug(vmm: &Running, vmlinux: &Path) -> String {
         "stepi",
         "x/i $pc",
         "next",
+        "continue",
         "delete",
         "detach",
     ];
