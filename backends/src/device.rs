@@ -12,9 +12,13 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::inflight::{InflightError, Record, Region, Tracker};
 use crate::listeners::Listeners;
+use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::vring::ReadyRing;
+use crate::warn_limited;
 use crate::worker::{Pool, WorkerError};
+
+static LOG: RateLimit = RateLimit::for_logs();
 
 /// Guest memory as every ring and the backend see it: replaced as a whole, at once for all.
 pub type SharedMemory<B> = GuestMemoryAtomic<GuestMemoryMmap<B>>;
@@ -158,18 +162,35 @@ impl<T: VhostUserBackend> Device<T> {
         let used = vring.queue_used_idx()?;
         vring.set_queue_next_used(used);
         if let Some(region) = inflight {
-            let (tracker, next_avail) = Tracker::recover(region, index, ring.size, used)?;
-            tracing::debug!(
-                ring = index,
-                used,
-                left = tracker.left_count(),
-                "tracking requests in flight"
-            );
-            vring.set_queue_next_avail(next_avail.unwrap_or(ring.base));
-            *self.records[index].lock() = Some(tracker);
+            self.track(index, region, ring, used)?;
         }
         vring.set_queue_ready(true);
         vring.set_enabled(true);
+        Ok(())
+    }
+
+    /// Takes over the record of a ring that stands at the used index `used`.
+    fn track(
+        &self,
+        index: usize,
+        region: &Arc<Region>,
+        ring: &ReadyRing<'_>,
+        used: u16,
+    ) -> Result<(), StartError> {
+        let (tracker, next_avail) = match Tracker::recover(region, index, ring.size, used) {
+            // QEMU's record has its own queue size, but on virtio-mmio a driver may choose a
+            // larger one, as SeaBIOS does. Such a ring works as well as with no record at all.
+            Err(error @ InflightError::Room { .. }) => {
+                warn_limited!(LOG, ring = index, %error, "requests in flight are not tracked");
+                return Ok(());
+            }
+            recovered => recovered?,
+        };
+        let left = tracker.left_count();
+        tracing::debug!(ring = index, used, left, "tracking requests in flight");
+        self.vring(index)
+            .set_queue_next_avail(next_avail.unwrap_or(ring.base));
+        *self.records[index].lock() = Some(tracker);
         Ok(())
     }
 
