@@ -36,7 +36,8 @@ lint:
 
 test: setup lint
 	cargo build --locked --workspace
-	cargo test --locked --workspace
+	cargo test --locked --workspace --exclude tests
+	cargo test --locked --package tests --test architecture --test bare --test linux
 
 clean:
 	cargo clean
