@@ -127,7 +127,7 @@ fn madt(cpus: u8) -> MADT {
 fn dsdt(devices: &[VirtioSlot]) -> Vec<u8> {
     let mut body = Vec::new();
     for (number, device) in devices.iter().enumerate() {
-        virtio_device(number, *device).to_vec(&mut body);
+        virtio_device(&mut body, number, *device);
     }
     serial_device(&mut body);
     rtc_device(&mut body);
@@ -145,30 +145,16 @@ fn dsdt(devices: &[VirtioSlot]) -> Vec<u8> {
 }
 
 /// A virtio-mmio device: HID LNRO0005, its register window and its interrupt.
-struct VirtioDevice {
-    number: usize,
-    slot: VirtioSlot,
-}
-
-fn virtio_device(number: usize, slot: VirtioSlot) -> VirtioDevice {
-    VirtioDevice { number, slot }
-}
-
-impl VirtioDevice {
-    fn to_vec(&self, sink: &mut Vec<u8>) {
-        let path = format!("_SB_.VR{:02X}", self.number);
-        let window = aml::Memory32Fixed::new(
-            true,
-            self.slot.addr as u32,
-            layout::VIRTIO_MMIO_STRIDE as u32,
-        );
-        let interrupt = edge_interrupt(self.slot.gsi);
-        let hid = aml::Name::new("_HID".into(), &"LNRO0005");
-        let uid = aml::Name::new("_UID".into(), &(self.number as u32));
-        let resources = aml::ResourceTemplate::new(vec![&window, &interrupt]);
-        let crs = aml::Name::new("_CRS".into(), &resources);
-        aml::Device::new(path.as_str().into(), vec![&hid, &uid, &crs]).to_aml_bytes(sink);
-    }
+fn virtio_device(sink: &mut Vec<u8>, number: usize, slot: VirtioSlot) {
+    let path = format!("_SB_.VR{number:02X}");
+    let (base, len) = (slot.addr as u32, layout::VIRTIO_MMIO_STRIDE as u32);
+    let window = aml::Memory32Fixed::new(true, base, len);
+    let interrupt = edge_interrupt(slot.gsi);
+    let hid = aml::Name::new("_HID".into(), &"LNRO0005");
+    let uid = aml::Name::new("_UID".into(), &(number as u32));
+    let resources = aml::ResourceTemplate::new(vec![&window, &interrupt]);
+    let crs = aml::Name::new("_CRS".into(), &resources);
+    aml::Device::new(path.as_str().into(), vec![&hid, &uid, &crs]).to_aml_bytes(sink);
 }
 
 fn edge_interrupt(gsi: u32) -> aml::Interrupt {
