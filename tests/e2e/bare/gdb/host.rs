@@ -27,6 +27,9 @@ impl Ring {
 pub struct Host {
     pub ring0: Ring,
     pub ring3: Ring,
+    /// A triple fault leaves the registers as they were. AMD's processors leave
+    /// them undefined (APM volume 2, 15.14.3), so that KVM resets the vCPU.
+    pub keeps_registers_of_crash: bool,
 }
 
 impl Host {
@@ -70,9 +73,11 @@ fn parse(report: &str) -> Result<Host, &'static str> {
         hardware: hardware[n] == "traps",
         watch: watch[n] == "traps",
     };
+    let kind = report.lines().find_map(|line| line.strip_prefix("Host: "));
     Ok(Host {
         ring0: ring(0),
         ring3: ring(1),
+        keeps_registers_of_crash: !kind.ok_or("Host")?.contains("kvm_amd"),
     })
 }
 
@@ -90,6 +95,8 @@ pub fn shown(can: bool, what: &str) -> bool {
 #[test]
 fn the_report_is_understood() {
     let report = "\
+Host: kvm_pvm
+
 Guest debugging          ring 0                ring 3
   single-step            traps                 not trapped
   int3                   fails to emulate      not trapped
@@ -104,8 +111,12 @@ What gdb can do
         hardware: works,
         watch: false,
     };
-    let (ring0, ring3) = (ring(true), ring(false));
-    assert_eq!(parse(report), Ok(Host { ring0, ring3 }));
+    let expected = Host {
+        ring0: ring(true),
+        ring3: ring(false),
+        keeps_registers_of_crash: true,
+    };
+    assert_eq!(parse(report), Ok(expected));
     assert_eq!(parse("single-step  traps"), Err("single-step"));
     host();
 }
