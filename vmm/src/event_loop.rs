@@ -258,10 +258,12 @@ impl EventLoop<'_> {
                 self.machine.reset().map_err(Error::Reset)?;
                 // A vCPU that died of the reset before it was stopped lives again.
                 while self.failures.take().is_some() {}
+                self.machine.start().map_err(Error::Reset)?;
+                // Only now: gdb stops the guest at once, and a start behind that
+                // would run it, or disarm what gdb has armed.
                 if let Some(debug) = &self.debug {
                     debug.events.send(Event::Reset);
                 }
-                self.machine.start().map_err(Error::Reset)?;
                 Ok(None)
             }
         }
