@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use crate::arch::Registers;
 use crate::paging::{AddressSpace, Translation, WalkError};
 use crate::target::{
-    Activity, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, VcpuId, VirtAddr,
+    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, VcpuId,
+    VirtAddr,
 };
 
 /// A [`Target`] with a register cache and virtual addresses.
@@ -44,8 +45,8 @@ impl<'t> Machine<'t> {
         self.target.get_mut().next_event()
     }
 
-    pub fn set_attached(&mut self, attached: bool) {
-        self.target.get_mut().set_attached(attached);
+    pub fn attachment(&mut self, attachment: Attachment) {
+        self.target.get_mut().attachment(attachment);
     }
 
     pub fn pause(&mut self) -> Result<()> {

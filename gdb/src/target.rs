@@ -132,6 +132,16 @@ pub enum Event {
     Reset,
 }
 
+/// A gdb comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    Attached,
+    /// It leaves; `crashed`: a guest that crashed, and that nothing has mended.
+    Left {
+        crashed: bool,
+    },
+}
+
 /// What a stopped vCPU was doing, for `info threads`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activity {
@@ -190,7 +200,7 @@ pub trait Target: Send {
 
     /// Called when a gdb attaches and when it has left, in whatever way. While
     /// one is attached, a guest that crashes is kept for it to look at.
-    fn set_attached(&mut self, _attached: bool) {}
+    fn attachment(&mut self, _attachment: Attachment) {}
 
     /// Readable while [`Target::next_event`] has something.
     fn event_fd(&self) -> BorrowedFd<'_>;

@@ -3,16 +3,16 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
 use gdb::target::{
-    Activity, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError, VcpuId,
+    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError,
+    VcpuId,
 };
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::events::Inbox;
+use crate::events::{Inbox, Notifier};
 use crate::host;
 use crate::kvm;
 use crate::vcpu::{DebugControl, Handle, Vcpu};
@@ -27,8 +27,8 @@ pub struct DebugTarget {
     int3: bool,
     /// Found out at the first attach: a probe costs tens of milliseconds.
     traps: Option<HostTraps>,
-    /// Tells the event loop that a crashed guest is worth keeping.
-    attached: Arc<AtomicBool>,
+    /// Tells the event loop whether a crashed guest is worth keeping.
+    attachments: Notifier<Attachment>,
 }
 
 impl DebugTarget {
@@ -36,7 +36,7 @@ impl DebugTarget {
         vcpus: Arc<Vcpus>,
         memory: Arc<GuestMemory>,
         events: Inbox<Event>,
-        attached: Arc<AtomicBool>,
+        attachments: Notifier<Attachment>,
     ) -> Self {
         let slots = HwSlots::default();
         Self {
@@ -46,7 +46,7 @@ impl DebugTarget {
             slots,
             int3: false,
             traps: None,
-            attached,
+            attachments,
         }
     }
 
@@ -104,6 +104,7 @@ impl Target for DebugTarget {
 
     fn pause(&mut self) -> Result<()> {
         self.vcpus
+            .group()
             .pause()
             .map_err(group_error("cannot stop the vCPUs"))
     }
@@ -111,6 +112,7 @@ impl Target for DebugTarget {
     fn resume(&mut self, actions: &[Resume]) -> Result<()> {
         let controls: Vec<_> = actions.iter().map(|action| self.control(*action)).collect();
         self.vcpus
+            .group()
             .resume(&controls)
             .map_err(group_error("cannot let the vCPUs go on"))
     }
@@ -154,8 +156,8 @@ impl Target for DebugTarget {
         self.on_vcpu(vcpu, |vcpu| vcpu.activity())
     }
 
-    fn set_attached(&mut self, attached: bool) {
-        self.attached.store(attached, Ordering::SeqCst);
+    fn attachment(&mut self, attachment: Attachment) {
+        self.attachments.send(attachment);
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

@@ -4,10 +4,9 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, TryLockError};
+use std::sync::TryLockError;
 
-use gdb::target::{Event, StopReason, VcpuId};
+use gdb::target::{Attachment, Event, StopReason, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
@@ -89,8 +88,9 @@ pub struct EventLoop<'a> {
 /// The debugger, while one may attach.
 pub struct Debug {
     pub events: Notifier<Event>,
-    /// Set by the gdb thread while a gdb is attached.
-    pub attached: Arc<AtomicBool>,
+    /// Where the gdb thread says that a gdb comes or goes.
+    pub attachments: Inbox<Attachment>,
+    pub attached: bool,
     /// A crashed guest is kept for a gdb that has yet to attach.
     pub wait: bool,
 }
@@ -120,6 +120,7 @@ impl Signals {
 /// What a descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Source {
+    Attachment,
     Power,
     Failure,
     Quit,
@@ -158,13 +159,18 @@ impl EventLoop<'_> {
     /// what the state says; events are rare enough for that.
     fn wait(&mut self) -> Result<Vec<Source>, Error> {
         let busy = std::mem::take(&mut self.busy);
-        let mut sources = vec![
+        let mut sources = Vec::new();
+        // Before the failures: whether a gdb is attached decides what they mean.
+        if let Some(debug) = &self.debug {
+            sources.push((Source::Attachment, debug.attachments.as_fd()));
+        }
+        sources.extend([
             (Source::Power, self.power.as_fd()),
             (Source::Failure, self.failures.as_fd()),
             (Source::Quit, self.signals.quit.as_fd()),
             (Source::Status, self.signals.status.as_fd()),
             (Source::SerialRoom, borrow(self.machine.serial_room())),
-        ];
+        ]);
         // While the guest has yet to take what was read, the rest stays where it is.
         if self.typed.is_empty() {
             sources.extend(self.console.input().map(|fd| (Source::ConsoleInput, fd)));
@@ -197,6 +203,7 @@ impl EventLoop<'_> {
 
     fn handle(&mut self, source: Source) -> Result<Option<Ended>, Error> {
         match source {
+            Source::Attachment => return Ok(self.attachment()),
             Source::Power => return self.power(),
             Source::Failure => return self.failure(),
             Source::Quit => return Ok(Some(Ended::UserQuit)),
@@ -253,20 +260,34 @@ impl EventLoop<'_> {
             Some(PowerRequest::Reset) if self.on_reboot == OnReboot::Exit => {
                 Ok(Some(Ended::Rebooted))
             }
-            Some(PowerRequest::Reset) => {
-                tracing::info!("the guest reboots");
-                self.machine.reset().map_err(Error::Reset)?;
-                // A vCPU that died of the reset before it was stopped lives again.
-                while self.failures.take().is_some() {}
-                self.machine.start().map_err(Error::Reset)?;
-                // Only now: gdb stops the guest at once, and a start behind that
-                // would run it, or disarm what gdb has armed.
-                if let Some(debug) = &self.debug {
-                    debug.events.send(Event::Reset);
-                }
-                Ok(None)
+            Some(PowerRequest::Reset) => self.reset().map(|()| None),
+        }
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        tracing::info!("the guest reboots");
+        let mut group = self.machine.reset().map_err(Error::Reset)?;
+        // A vCPU that died of the reset before it was stopped lives again.
+        while self.failures.take().is_some() {}
+        match &self.debug {
+            None => group
+                .resume_all()
+                .map_err(|error| Error::Reset(error.into())),
+            // A gdb stops the guest here, or has stopped it already. While the
+            // group is ours, none of what it does next comes before this event.
+            Some(debug) => {
+                debug.events.send(Event::Reset);
+                Ok(())
             }
         }
+    }
+
+    /// A crashed guest that was kept for gdb goes when gdb has left it as it was.
+    fn attachment(&mut self) -> Option<Ended> {
+        let debug = self.debug.as_mut()?;
+        let attachment = debug.attachments.take()?;
+        debug.attached = attachment == Attachment::Attached;
+        (attachment == Attachment::Left { crashed: true }).then_some(Ended::Crashed)
     }
 
     fn failure(&mut self) -> Result<Option<Ended>, Error> {
@@ -291,10 +312,13 @@ impl EventLoop<'_> {
             }
             _ => eprintln!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
         }
-        let keep = |debug: &&Debug| debug.wait || debug.attached.load(Ordering::SeqCst);
+        let keep = |debug: &&Debug| debug.wait || debug.attached;
         let Some(debug) = self.debug.as_ref().filter(keep) else {
             return Some(Ended::Crashed);
         };
+        if !debug.attached {
+            eprintln!("outboard: it is kept for gdb to attach, as --gdb-wait asks");
+        }
         let stop = StopReason::Crashed(crash.to_string());
         debug.events.send(Event::Stopped(VcpuId(vcpu), stop));
         None

@@ -25,7 +25,7 @@ use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
-use crate::vcpus::{self, Vcpus};
+use crate::vcpus::{self, Group, Vcpus};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -152,13 +152,14 @@ impl Machine {
 
     /// Lets the vCPUs run.
     pub fn start(&self) -> Result<(), Error> {
-        Ok(self.vcpus.resume_all()?)
+        Ok(self.vcpus.group().resume_all()?)
     }
 
     /// Back to power-on: devices, chips, vCPUs, and the kernel loaded again. The
-    /// vCPUs are left paused.
-    pub fn reset(&self) -> Result<(), Error> {
-        self.vcpus.pause()?;
+    /// vCPUs are paused, and nobody can let them go on before the result is dropped.
+    pub fn reset(&self) -> Result<Group<'_>, Error> {
+        let mut group = self.vcpus.group();
+        group.pause()?;
         for transport in &self.transports {
             lock(transport).reset();
         }
@@ -169,7 +170,7 @@ impl Machine {
             handle.request(move |vcpu| reset_vcpu(vcpu, index, entry))??;
         }
         self.power.on();
-        Ok(())
+        Ok(group)
     }
 }
 

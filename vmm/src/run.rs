@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
@@ -56,6 +55,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (console, output) = Console::open(&config.serial)?;
     let machine = Machine::new(config, output, reports)?;
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
+    let (debugger, debug) = debugger.unzip();
     if !config.gdb_wait {
         machine.start()?;
     }
@@ -65,7 +65,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         console,
         power,
         failures,
-        debug: debugger.as_ref().map(Debugger::link),
+        debug,
         on_reboot: config.on_reboot,
         signals,
         devices,
@@ -94,8 +94,6 @@ struct Debugger {
     thread: JoinHandle<Result<gdb::server::Ended, ServeError>>,
     stop: Arc<EventFd>,
     events: Notifier<Event>,
-    attached: Arc<AtomicBool>,
-    wait: bool,
 }
 
 impl Debugger {
@@ -105,19 +103,19 @@ impl Debugger {
         machine: &Machine,
         events: Notifier<Event>,
         inbox: Inbox<Event>,
-    ) -> Result<Option<Self>, Error> {
+    ) -> Result<Option<(Self, Debug)>, Error> {
         let Some(address) = &config.gdb else {
             return Ok(None);
         };
         let listener = Listener::bind(address)?;
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(host("an eventfd"))?;
         let stop = Arc::new(stop);
-        let attached = Arc::new(AtomicBool::new(false));
+        let (attachment_events, attachments) = channel().map_err(host("an eventfd"))?;
         let mut target = DebugTarget::new(
             machine.vcpus().clone(),
             machine.memory().clone(),
             inbox,
-            attached.clone(),
+            attachment_events,
         );
         let (wait, stop_thread) = (config.gdb_wait, stop.clone());
         let thread = thread::Builder::new()
@@ -130,21 +128,18 @@ impl Debugger {
                 gdb::server::serve(&listener, &mut target, &options)
             })
             .map_err(host("the gdb thread"))?;
-        Ok(Some(Self {
+        let link = Debug {
+            events: events.clone(),
+            attachments,
+            attached: false,
+            wait,
+        };
+        let debugger = Self {
             thread,
             stop,
             events,
-            attached,
-            wait,
-        }))
-    }
-
-    fn link(&self) -> Debug {
-        Debug {
-            events: self.events.clone(),
-            attached: self.attached.clone(),
-            wait: self.wait,
-        }
+        };
+        Ok(Some((debugger, link)))
     }
 
     /// Tells an attached gdb that the guest is gone, and ends the thread.

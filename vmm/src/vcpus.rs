@@ -17,57 +17,47 @@ pub enum Error {
     Kvm(#[from] kvm::Error),
 }
 
-/// The vCPU threads. Used by the event loop and the debugger, each call whole.
+/// The vCPU threads. Used by the event loop and the debugger: whoever changes
+/// which of them run holds the [`Group`] for as long as that must not be undone.
 pub struct Vcpus {
     vm: Arc<Vm>,
     handles: Vec<Handle>,
+    state: Mutex<State>,
+}
+
+struct State {
     /// The guest's clock when all vCPUs stopped; `None` while one may run.
-    stopped: Mutex<Option<kvm_clock_data>>,
+    stopped: Option<kvm_clock_data>,
+    /// Which vCPU goes on first at the next resume.
+    first: usize,
+}
+
+/// The right to stop vCPUs and to let them go on.
+pub struct Group<'a> {
+    vcpus: &'a Vcpus,
+    state: MutexGuard<'a, State>,
 }
 
 impl Vcpus {
     /// Takes over paused vCPUs.
     pub fn new(vm: Arc<Vm>, handles: Vec<Handle>) -> Result<Self, Error> {
-        let stopped = Mutex::new(Some(vm.clock()?));
-        Ok(Self {
-            vm,
-            handles,
-            stopped,
-        })
+        let state = Mutex::new(State {
+            stopped: Some(vm.clock()?),
+            first: 0,
+        });
+        Ok(Self { vm, handles, state })
     }
 
     pub fn handles(&self) -> &[Handle] {
         &self.handles
     }
 
-    /// Stops every vCPU and the guest's clock; returns once all have stopped.
-    pub fn pause(&self) -> Result<(), Error> {
-        let mut stopped = self.lock();
-        vcpu::pause_all(&self.handles)?;
-        if stopped.is_none() {
-            *stopped = Some(self.vm.clock()?);
+    /// Waits until nobody else stops or resumes vCPUs.
+    pub fn group(&self) -> Group<'_> {
+        Group {
+            vcpus: self,
+            state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
         }
-        Ok(())
-    }
-
-    /// Lets vCPU n go on with `controls[n]`; `None` keeps it stopped. The clock
-    /// goes on from where it was.
-    pub fn resume(&self, controls: &[Option<DebugControl>]) -> Result<(), Error> {
-        let mut stopped = self.lock();
-        if let Some(clock) = stopped.take() {
-            self.vm.set_clock(clock)?;
-        }
-        for (handle, control) in self.handles.iter().zip(controls) {
-            if let Some(control) = control {
-                handle.resume(*control)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets all vCPUs run with nothing armed.
-    pub fn resume_all(&self) -> Result<(), Error> {
-        self.resume(&vec![Some(DebugControl::default()); self.handles.len()])
     }
 
     /// Exits so far by [`Reason::NAMES`], of all vCPUs together.
@@ -80,8 +70,42 @@ impl Vcpus {
         }
         total
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Option<kvm_clock_data>> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+impl Group<'_> {
+    /// Stops every vCPU and the guest's clock; returns once all have stopped.
+    pub fn pause(&mut self) -> Result<(), Error> {
+        vcpu::pause_all(&self.vcpus.handles)?;
+        if self.state.stopped.is_none() {
+            self.state.stopped = Some(self.vcpus.vm.clock()?);
+        }
+        Ok(())
+    }
+
+    /// Lets vCPU n go on with `controls[n]`; `None` keeps it stopped. The clock
+    /// goes on from where it was.
+    pub fn resume(&mut self, controls: &[Option<DebugControl>]) -> Result<(), Error> {
+        if let Some(clock) = self.state.stopped.take() {
+            self.vcpus.vm.set_clock(clock)?;
+        }
+        // In turn: the first to go on is the likeliest to stop all others again
+        // at a breakpoint that they all run into.
+        let count = self.vcpus.handles.len();
+        let first = self.state.first;
+        self.state.first = (first + 1) % count;
+        for vcpu in (first..first + count).map(|n| n % count) {
+            if let Some(control) = controls[vcpu] {
+                self.vcpus.handles[vcpu].resume(control)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets all vCPUs run with nothing armed.
+    pub fn resume_all(&mut self) -> Result<(), Error> {
+        self.resume(&vec![
+            Some(DebugControl::default());
+            self.vcpus.handles.len()
+        ])
     }
 }

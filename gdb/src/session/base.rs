@@ -44,7 +44,12 @@ impl Session<'_> {
 
     fn put_registers(&mut self, tid: Tid, registers: &Registers) -> TargetResult<(), Self> {
         let vcpu = self.stopped(tid)?;
-        self.machine.set_registers(vcpu, registers).map_err(refused)
+        self.machine
+            .set_registers(vcpu, registers)
+            .map_err(refused)?;
+        // Whatever it died of, the user has given it another state.
+        self.mend(vcpu);
+        Ok(())
     }
 }
 

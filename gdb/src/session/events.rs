@@ -47,11 +47,16 @@ impl Session<'_> {
                 StopReason::Step | StopReason::Int3 | StopReason::Hardware { .. }
             )
         );
+        // The VMM leaves it to the debugger to let a reset guest go on.
+        let reset = event == Event::Reset;
         self.note(event);
         if stray {
             // Nothing is armed, so that this should not be. It must not stay stopped.
             tracing::warn!("a vCPU stopped for gdb with no gdb attached; it goes on");
-            self.detach();
+            self.halt_and_note();
+        }
+        if stray || reset {
+            self.release_guest();
         }
     }
 

@@ -52,7 +52,7 @@ use gdbstub::stub::MultiThreadStopReason;
 use crate::arch::Arch;
 use crate::breakpoints::{Breakpoints, WatchKind};
 use crate::machine::Machine;
-use crate::target::{HwBreakpoint, Resume, Target, VcpuId, VirtAddr};
+use crate::target::{Attachment, HwBreakpoint, Resume, Target, VcpuId, VirtAddr};
 
 use self::int3::Unserved;
 use self::resume::Request;
@@ -150,7 +150,7 @@ impl<'t> Session<'t> {
     /// Stops the guest for a new client.
     pub fn attach(&mut self) {
         self.attached = true;
-        self.machine.set_attached(true);
+        self.machine.attachment(Attachment::Attached);
         self.halt_and_note();
         let crashed = self.crashes.iter().position(Option::is_some);
         self.focus = VcpuId(crashed.unwrap_or(0));
@@ -166,12 +166,18 @@ impl<'t> Session<'t> {
         if self.exited.is_none() {
             self.halt_and_note();
         }
-        self.forget_client();
         // Before the guest runs: a crash from now on is the VMM's to handle.
-        self.machine.set_attached(false);
-        if self.exited.is_some() {
-            return;
+        let crashed = self.crashes.iter().any(Option::is_some);
+        self.machine.attachment(Attachment::Left { crashed });
+        if self.exited.is_none() {
+            self.release_guest();
         }
+        self.forget_client();
+    }
+
+    /// Lets the guest run with nothing planted and nothing armed. A vCPU that
+    /// crashed has nowhere to go.
+    pub(super) fn release_guest(&mut self) {
         log_failure(
             "restore the guest's code",
             self.breakpoints.clear(&mut self.machine),
@@ -180,8 +186,12 @@ impl<'t> Session<'t> {
             "disarm the vCPUs",
             self.machine.arm(Default::default(), false),
         );
-        let all = vec![Resume::Continue; self.machine.vcpu_count()];
-        log_failure("resume the guest", self.machine.resume(&all));
+        let action = |crash: &Option<String>| match crash {
+            None => Resume::Continue,
+            Some(_) => Resume::Hold,
+        };
+        let actions: Vec<_> = self.crashes.iter().map(action).collect();
+        log_failure("resume the guest", self.machine.resume(&actions));
     }
 
     fn forget_client(&mut self) {
@@ -242,6 +252,14 @@ impl<'t> Session<'t> {
     /// Why `vcpu` cannot go on, if it cannot.
     pub(crate) fn crash(&self, vcpu: VcpuId) -> Option<&str> {
         self.crashes.get(vcpu.0)?.as_deref()
+    }
+
+    /// Forgets that `vcpu` crashed.
+    fn mend(&mut self, vcpu: VcpuId) {
+        self.crashes[vcpu.0] = None;
+        if self.pending[vcpu.0] == Some(Reason::Crash) {
+            self.pending[vcpu.0] = None;
+        }
     }
 
     pub(crate) fn focus(&self) -> VcpuId {

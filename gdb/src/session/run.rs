@@ -49,6 +49,13 @@ impl Session<'_> {
             self.finish(stop);
             return;
         }
+        if let Some(vcpu) = self.crashed_among(&actions) {
+            self.notice(format!(
+                "{vcpu} crashed: it cannot go on unless its registers are changed"
+            ));
+            self.finish(Stop::At(vcpu, Reason::Crash));
+            return;
+        }
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
         let leaving = self.machine.vcpus().filter(leaves).collect();
         self.run = Some(Run {
@@ -127,7 +134,6 @@ impl Session<'_> {
         for (vcpu, action) in actions.iter().enumerate() {
             if *action != Resume::Hold {
                 self.reported[vcpu] = None;
-                self.crashes[vcpu] = None;
             }
         }
         Ok(())
@@ -183,6 +189,13 @@ impl Session<'_> {
             }
         }
         None
+    }
+
+    /// A vCPU that is to go on and cannot.
+    fn crashed_among(&self, actions: &[Action]) -> Option<VcpuId> {
+        self.machine
+            .vcpus()
+            .find(|vcpu| actions[vcpu.0] != Action::Hold && self.crash(*vcpu).is_some())
     }
 
     /// Refuses a step that would never come back.

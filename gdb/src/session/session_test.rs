@@ -1,5 +1,6 @@
 //! Run control, event by event.
 
+use gdbstub::target::ext::base::multithread::MultiThreadBase;
 use gdbstub::target::ext::breakpoints::{
     HwBreakpoint, HwWatchpoint, SwBreakpoint, WatchKind as Gdb,
 };
@@ -8,7 +9,7 @@ use super::resume::Action::{Continue, Hold, Range, Step};
 use super::*;
 use crate::arch::BREAKPOINT;
 use crate::target::StopReason::{Crashed, Hardware, Int3, Step as Stepped};
-use crate::target::{Event, HwKind, HwSlots, VirtAddr};
+use crate::target::{Attachment, Event, HwKind, HwSlots, VirtAddr};
 use crate::testing::{Hand, Scripted};
 
 const X: u64 = 0x1000;
@@ -86,7 +87,67 @@ fn having_left_a_breakpoint_a_vcpu_meets_it_again() {
         assert_eq!(events(session), at(1, Reason::Crash));
         session.start(vec![Continue, Hold]);
         assert_eq!(hand.resumed(), [Resume::Continue, Resume::Hold]);
+        session.mend(VcpuId(1));
     });
+}
+
+#[test]
+fn a_crashed_vcpu_goes_on_only_with_other_registers() {
+    with_session(&[X, Y], |session, hand| {
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, Y, Crashed("fault".into()));
+        assert_eq!(events(session), at(1, Reason::Crash));
+        let resumes = hand.script().resumed.len();
+        for actions in [vec![Continue, Continue], vec![Hold, Step]] {
+            session.start(actions);
+            assert_eq!(session.take_stop(), at(1, Reason::Crash));
+        }
+        assert_eq!(hand.script().resumed.len(), resumes, "nothing was resumed");
+        session.start(vec![Continue, Hold]);
+        assert_eq!(hand.resumed(), [Resume::Continue, Resume::Hold]);
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(1, Reason::Interrupt));
+        let thread = Tid::new(2).unwrap();
+        let registers = session.machine.registers(VcpuId(1)).unwrap();
+        assert!(session.write_registers(&registers, thread).is_ok());
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+    });
+}
+
+#[test]
+fn the_vmm_learns_whether_gdb_leaves_a_crashed_guest() {
+    for crashed in [false, true] {
+        let (mut target, hand) = Scripted::new(&[X, Y]);
+        let mut session = Session::new(&mut target);
+        session.attach();
+        session.start(vec![Continue, Continue]);
+        if crashed {
+            hand.stops(1, Y, Crashed("fault".into()));
+            session.on_event();
+        }
+        session.detach();
+        let expected = [Attachment::Attached, Attachment::Left { crashed }];
+        assert_eq!(hand.script().attachments, expected);
+        let crashed_goes = if crashed {
+            Resume::Hold
+        } else {
+            Resume::Continue
+        };
+        assert_eq!(hand.resumed(), [Resume::Continue, crashed_goes]);
+    }
+}
+
+#[test]
+fn a_reset_guest_runs_when_nobody_is_attached() {
+    let (mut target, hand) = Scripted::new(&[X, Y]);
+    let mut session = Session::new(&mut target);
+    hand.stops(0, X, Crashed("kept under --gdb-wait".into()));
+    session.on_unattended_event();
+    assert!(hand.script().resumed.is_empty());
+    hand.script().events.push_back(Event::Reset);
+    session.on_unattended_event();
+    assert_eq!(hand.resumed(), [Resume::Continue; 2]);
 }
 
 #[test]

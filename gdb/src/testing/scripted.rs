@@ -23,6 +23,7 @@ pub struct Script {
     /// Every resume.
     pub resumed: Vec<Vec<Resume>>,
     pub injected: Vec<VcpuId>,
+    pub attachments: Vec<Attachment>,
     pub slots: HwSlots,
     pub int3: bool,
     pub fail_resume: bool,
@@ -150,6 +151,10 @@ impl Target for Scripted {
 
     fn host_traps(&mut self) -> HostTraps {
         ALL_TRAPS
+    }
+
+    fn attachment(&mut self, attachment: Attachment) {
+        self.script().attachments.push(attachment);
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

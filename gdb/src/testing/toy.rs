@@ -471,8 +471,8 @@ impl Target for Toy {
         self.traps
     }
 
-    fn set_attached(&mut self, attached: bool) {
-        self.state().attached = attached;
+    fn attachment(&mut self, attachment: Attachment) {
+        self.state().attached = attachment == Attachment::Attached;
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

@@ -124,7 +124,7 @@ fn crashed_guest_is_kept_until_gdb_leaves() {
             "  Id   Target Id                          Frame ",
             "* 1    Thread 1.1 (CPU 0, crashed, CPL 0) 0x000000000010108f in triple_fault () at lib/power.c:56",
             "* CPU 0, crashed, CPL 0, rip 0x10108f, cr3 0x106000: triple fault",
-            "vCPU 0 crashed: triple fault",
+            "vCPU 0 crashed: it cannot go on unless its registers are changed",
             "Program received signal SIGABRT, Aborted.",
             "0x000000000010108f in triple_fault () at lib/power.c:56",
             "56\t\t__asm__ volatile(\"lidt %0; ud2\" : : \"m\"(no_idt));",
