@@ -122,5 +122,25 @@ fn advice(ring0: &Findings, ring3: &Findings) -> Vec<String> {
         };
         lines.push(format!("{ring}: {software}; {step}; {watch}"));
     }
+    lines.extend(advice_on_shared_code(ring0, ring3));
     lines
+}
+
+/// An int3 must not be planted where a ring may run into it that it does not
+/// trap in.
+fn advice_on_shared_code(ring0: &Findings, ring3: &Findings) -> Option<String> {
+    let trapped = |ring: &Findings| matches!(ring.int3, Finding::Traps | Finding::FailsToEmulate);
+    let (only, other) = match (trapped(ring0), trapped(ring3)) {
+        (true, false) => ("kernel", ring3),
+        (false, true) => ("user", ring0),
+        _ => return None,
+    };
+    let hit = if other.hw_breakpoint == Finding::Traps {
+        "either".to_owned()
+    } else {
+        format!("{only} code only")
+    };
+    Some(format!(
+        "code on pages that both may execute: up to 4 breakpoints (hardware slots), hit by {hit}"
+    ))
 }
