@@ -18,6 +18,11 @@ const MAX_INSTRUCTION: usize = 15;
 /// The whole report, several lines.
 pub fn report(vcpu: usize, crash: &Crash, registers: &Registers, memory: &GuestMemory) -> String {
     let mut text = format!("vCPU {vcpu}: {crash}\n");
+    if is_reset(registers) {
+        text.push_str(
+            "  this host's KVM has reset the vCPU: the registers of the fault are lost\n",
+        );
+    }
     let bytes = match crash {
         Crash::Internal(error) if !error.instruction.is_empty() => error.instruction.clone(),
         _ => instruction_bytes(registers, memory),
@@ -31,6 +36,13 @@ pub fn report(vcpu: usize, crash: &Crash, registers: &Registers, memory: &GuestM
     );
     write_registers(&mut text, registers);
     text
+}
+
+/// Whether these are the registers of a vCPU at reset (SDM volume 3, 10.1.4).
+/// After a triple fault an AMD processor leaves them undefined (APM volume 2,
+/// 15.14.3), and KVM resets the vCPU.
+fn is_reset(registers: &Registers) -> bool {
+    (registers.rip, registers.cs.base) == (0xfff0, 0xffff_0000)
 }
 
 /// The instruction at RIP, or what is there of it.
@@ -168,6 +180,16 @@ mod tests {
             text.contains("at 0x100000: popcnt %ecx,%eax   [f3 0f b8 c1]"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_vcpu_that_kvm_has_reset_is_said_to_be() {
+        let memory = memory::allocate(memory::MIN_SIZE).unwrap();
+        let mut registers = long_mode();
+        let lost = "the registers of the fault are lost";
+        assert!(!report(0, &Crash::TripleFault, &registers, &memory).contains(lost));
+        (registers.rip, registers.cs.base) = (0xfff0, 0xffff_0000);
+        assert!(report(0, &Crash::TripleFault, &registers, &memory).contains(lost));
     }
 
     #[test]

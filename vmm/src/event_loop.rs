@@ -285,9 +285,14 @@ impl EventLoop<'_> {
     /// A crashed guest that was kept for gdb goes when gdb has left it as it was.
     fn attachment(&mut self) -> Option<Ended> {
         let debug = self.debug.as_mut()?;
-        let attachment = debug.attachments.take()?;
-        debug.attached = attachment == Attachment::Attached;
-        (attachment == Attachment::Left { crashed: true }).then_some(Ended::Crashed)
+        // All of them: the last one decides what a failure behind them means.
+        while let Some(attachment) = debug.attachments.take() {
+            debug.attached = attachment == Attachment::Attached;
+            if attachment == (Attachment::Left { crashed: true }) {
+                return Some(Ended::Crashed);
+            }
+        }
+        None
     }
 
     fn failure(&mut self) -> Result<Option<Ended>, Error> {

@@ -7,7 +7,6 @@
 mod attach;
 mod breakpoints;
 mod ends;
-mod host;
 mod int3;
 mod memory;
 mod registers;

@@ -6,6 +6,7 @@ mod boot;
 mod console;
 mod crash;
 mod gdb;
+mod host;
 mod killstorm;
 mod peers;
 mod power;

@@ -1,7 +1,7 @@
 //! Software and hardware breakpoints.
 
-use super::host::{host, shown};
 use super::{Guest, KERNEL_PAGES};
+use crate::host::{host, shown};
 
 /// In pages as they are, and in pages of ring 0's alone: the host decides which
 /// of the two gets int3s and which hardware slots.

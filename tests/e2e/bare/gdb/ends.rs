@@ -3,8 +3,8 @@
 use tests::process::Stream;
 use tests::{DEADLINE, gdb};
 
-use super::host::{host, shown};
 use super::{Guest, KERNEL_PAGES, MARK, answer, assert_lines};
+use crate::host::{host, shown};
 
 #[test]
 fn held_guest_stands_at_the_pvh_entry() {

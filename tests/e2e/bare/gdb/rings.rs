@@ -3,8 +3,8 @@
 use tests::DEADLINE;
 use tests::process::wait_until;
 
-use super::host::{host, shown};
 use super::{Guest, MARK, ONE_RING};
+use crate::host::{host, shown};
 
 /// The debuggee in its endless loop in ring 3.
 fn in_ring3() -> Guest {

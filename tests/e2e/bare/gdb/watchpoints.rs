@@ -1,7 +1,7 @@
 //! Watchpoints, where the host traps data accesses.
 
 use super::Guest;
-use super::host::{host, shown};
+use crate::host::{host, shown};
 
 #[test]
 fn watchpoints_stop_at_writes_and_reads() {
