@@ -140,6 +140,8 @@ pub enum Attachment {
     Left {
         crashed: bool,
     },
+    /// It asked for the guest's end (`kill`), and may: the guest stays stopped.
+    Killed,
 }
 
 /// What a stopped vCPU was doing, for `info threads`.

@@ -55,6 +55,12 @@ impl Vmm {
         self
     }
 
+    /// Lets gdb's `kill` end the guest.
+    pub fn gdb_kill(mut self) -> Self {
+        self.command.arg("--gdb-kill");
+        self
+    }
+
     pub fn start(mut self) -> Running {
         Running {
             process: Process::start("outboard", &mut self.command),

@@ -69,6 +69,9 @@ pub struct RunArgs {
     /// Hold the guest before its first instruction until gdb lets it go.
     #[arg(long)]
     pub gdb_wait: bool,
+    /// Let gdb's `kill` end the guest. Without it the guest runs on, as after `detach`.
+    #[arg(long)]
+    pub gdb_kill: bool,
     /// What a guest's reboot does [default: reset].
     #[arg(long, value_enum, value_name = "ACTION")]
     pub on_reboot: Option<OnReboot>,

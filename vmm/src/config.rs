@@ -41,6 +41,7 @@ pub struct Config {
     pub serial: console::Target,
     pub gdb: Option<gdb::server::Address>,
     pub gdb_wait: bool,
+    pub gdb_kill: bool,
     pub on_reboot: OnReboot,
 }
 
@@ -82,6 +83,8 @@ pub enum Error {
     Serial(#[from] console::ParseError),
     #[error(transparent)]
     Gdb(#[from] gdb::server::AddressError),
+    #[error("--gdb-kill needs --gdb ADDRESS to be asked through")]
+    GdbKill,
     #[error("--gdb-wait needs --gdb ADDRESS to wait on")]
     WaitWithoutGdb,
 }
@@ -100,6 +103,7 @@ struct File {
     serial: Option<String>,
     gdb: Option<String>,
     gdb_wait: Option<bool>,
+    gdb_kill: Option<bool>,
     on_reboot: Option<OnReboot>,
 }
 
@@ -138,6 +142,10 @@ impl TryFrom<RunArgs> for Config {
             .or(file.gdb)
             .map(|address| address.parse::<gdb::server::Address>())
             .transpose()?;
+        let gdb_kill = args.gdb_kill || file.gdb_kill.unwrap_or(false);
+        if gdb_kill && gdb.is_none() {
+            return Err(Error::GdbKill);
+        }
         let gdb_wait = args.gdb_wait || file.gdb_wait.unwrap_or(false);
         if gdb_wait && gdb.is_none() {
             return Err(Error::WaitWithoutGdb);
@@ -165,6 +173,7 @@ impl TryFrom<RunArgs> for Config {
             serial: serial.unwrap_or_default(),
             gdb,
             gdb_wait,
+            gdb_kill,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
         })
     }

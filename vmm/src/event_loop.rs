@@ -34,7 +34,7 @@ pub enum Ended {
     PoweredOff,
     /// The guest rebooted under `--on-reboot exit`.
     Rebooted,
-    /// `Ctrl-A x` or a signal.
+    /// `Ctrl-A x`, a signal, or gdb's `kill` under `--gdb-kill`.
     UserQuit,
     /// The report was printed.
     Crashed,
@@ -288,8 +288,10 @@ impl EventLoop<'_> {
         // All of them: the last one decides what a failure behind them means.
         while let Some(attachment) = debug.attachments.take() {
             debug.attached = attachment == Attachment::Attached;
-            if attachment == (Attachment::Left { crashed: true }) {
-                return Some(Ended::Crashed);
+            match attachment {
+                Attachment::Left { crashed: true } => return Some(Ended::Crashed),
+                Attachment::Killed => return Some(Ended::UserQuit),
+                Attachment::Attached | Attachment::Left { crashed: false } => {}
             }
         }
         None

@@ -117,12 +117,13 @@ impl Debugger {
             inbox,
             attachment_events,
         );
-        let (wait, stop_thread) = (config.gdb_wait, stop.clone());
+        let (wait, kill, stop_thread) = (config.gdb_wait, config.gdb_kill, stop.clone());
         let thread = thread::Builder::new()
             .name("gdb".into())
             .spawn(move || {
                 let options = Options {
                     wait,
+                    kill,
                     stop: borrow(&stop_thread),
                 };
                 gdb::server::serve(&listener, &mut target, &options)

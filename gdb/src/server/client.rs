@@ -22,8 +22,10 @@ const EXPEDITED: [Register; 3] = [Register::Gpr(6), Register::Gpr(7), Register::
 /// Why a client leaves.
 #[derive(Debug)]
 pub(super) enum Leave {
-    /// It said so, by `D` or `k`.
+    /// It said so, by `D`.
     Detached,
+    /// It sent `k`.
+    Killed,
     /// It is gone.
     Closed,
     /// The guest is, with this exit status.
@@ -167,10 +169,17 @@ impl<'t> Client<'t> {
                     }
                 }
                 Some(GdbStubStateMachine::Disconnected(gone)) => {
-                    return Err(match gone.get_reason() {
+                    let leave = match gone.get_reason() {
                         DisconnectReason::TargetExited(status) => Leave::Exited(status),
+                        DisconnectReason::Kill => Leave::Killed,
                         _ => Leave::Detached,
-                    });
+                    };
+                    // gdb waits for the answer to `vKill`; `k` has none, and after
+                    // it nobody reads this.
+                    if let (Leave::Killed, Some(wire)) = (&leave, wire_of(&mut self.machine)) {
+                        wire.packet("OK");
+                    }
+                    return Err(leave);
                 }
                 Some(GdbStubStateMachine::Idle(_)) => {
                     // gdb does not wait for a stop and cannot be told.

@@ -46,6 +46,8 @@ pub struct Options<'a> {
     /// The VMM holds the guest before its first instruction until gdb says
     /// `continue` (or detaches). Without it the guest runs already.
     pub wait: bool,
+    /// gdb's `kill` is the end of the guest; without it, it is a `detach`.
+    pub kill: bool,
     /// Readable once the VMM wants [`serve`] to return, for example an eventfd.
     /// It is only polled, never read.
     pub stop: BorrowedFd<'a>,
@@ -101,6 +103,7 @@ struct Server<'a, 't> {
     session: Session<'t>,
     client: Option<Client<'t>>,
     refused: RefusedClients,
+    kill: bool,
 }
 
 impl<'a, 't> Server<'a, 't> {
@@ -119,6 +122,7 @@ impl<'a, 't> Server<'a, 't> {
             session: Session::new(target),
             client: None,
             refused: RefusedClients::default(),
+            kill: options.kill,
         })
     }
 
@@ -217,16 +221,26 @@ impl<'a, 't> Server<'a, 't> {
         match result {
             Ok(()) => self.watch_client().map_err(ServeError::Wait),
             Err(leave) => {
-                match leave {
-                    Leave::Detached => tracing::info!("gdb detached"),
-                    Leave::Closed => tracing::info!("gdb's connection was closed"),
-                    Leave::Exited(status) => tracing::info!(status, "gdb saw the guest exit"),
-                    Leave::Fault(fault) => tracing::warn!("gdb's connection is dropped: {fault}"),
-                }
-                self.release_client();
+                self.leave(&leave);
                 Ok(())
             }
         }
+    }
+
+    fn leave(&mut self, leave: &Leave) {
+        match leave {
+            Leave::Killed if self.kill => {
+                tracing::info!("gdb killed the guest");
+                self.close_client();
+                return self.session.kill();
+            }
+            Leave::Killed => tracing::info!("gdb's kill is a detach without --gdb-kill"),
+            Leave::Detached => tracing::info!("gdb detached"),
+            Leave::Closed => tracing::info!("gdb's connection was closed"),
+            Leave::Exited(status) => tracing::info!(status, "gdb saw the guest exit"),
+            Leave::Fault(fault) => tracing::warn!("gdb's connection is dropped: {fault}"),
+        }
+        self.release_client();
     }
 
     /// Waits for input, or, while answers wait, for the socket to take them.
@@ -242,12 +256,18 @@ impl<'a, 't> Server<'a, 't> {
 
     /// Closes the connection and lets the guest run as if it had never been.
     fn release_client(&mut self) {
-        if let Some(mut client) = self.client.take() {
-            client.farewell();
-            if client.is_attached() {
-                self.session.detach();
-            }
+        if self.close_client() {
+            self.session.detach();
         }
+    }
+
+    /// Closes the connection; whether the client was attached.
+    fn close_client(&mut self) -> bool {
+        let Some(mut client) = self.client.take() else {
+            return false;
+        };
+        client.farewell();
+        client.is_attached()
     }
 }
 

@@ -175,6 +175,13 @@ impl<'t> Session<'t> {
         self.forget_client();
     }
 
+    /// Stops the guest for good, at gdb's wish. The VMM is told, and ends it.
+    pub fn kill(&mut self) {
+        self.halt_and_note();
+        self.forget_client();
+        self.machine.attachment(Attachment::Killed);
+    }
+
     /// Lets the guest run with nothing planted and nothing armed. A vCPU that
     /// crashed has nowhere to go.
     pub(super) fn release_guest(&mut self) {

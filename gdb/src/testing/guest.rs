@@ -34,6 +34,7 @@ impl Guest {
         let server = std::thread::spawn(move || {
             let options = Options {
                 wait: false,
+                kill: false,
                 stop: stop_out.as_fd(),
             };
             serve(&listener, &mut toy, &options)

@@ -228,6 +228,7 @@ fn gdb_addresses_that_cannot_be() {
     let address = format!("unix:{}", path.display());
     refused(hello().arg("--gdb", address), HOST_FAILURE, &["gdb"]);
     refused(hello().gdb_wait(), BAD_USAGE, &["--gdb-wait needs --gdb"]);
+    refused(hello().gdb_kill(), BAD_USAGE, &["--gdb-kill needs --gdb"]);
 }
 
 #[test]

@@ -167,8 +167,21 @@ fn crash_ends_the_machine_when_gdb_has_left() {
     );
 }
 
-/// The kernel is loaded anew, and with it goes what was planted. Where the guest is
-/// when gdb has stopped it again depends on how fast gdb was.
+#[test]
+fn kill_ends_the_guest_only_if_it_may() {
+    let guest = Guest::debuggee();
+    guest.gdb(&["kill"]);
+    guest.finish();
+
+    let mut guest = Guest::launch("debug", |vmm| vmm.gdb_kill());
+    guest.vmm.process.wait_for("debug: ready", DEADLINE);
+    guest.gdb(&["break inner", "detach"]);
+    guest.gdb(&["kill"]);
+    guest.vmm.process.expect_exit(0, DEADLINE);
+    assert!(!guest.vmm.console().contains("panic"));
+}
+
+/// The kernel is loaded anew, and with it goes what was planted.
 #[test]
 fn reboot_is_a_stop_and_breakpoints_survive_it() {
     let guest = Guest::debuggee();
@@ -178,6 +191,7 @@ fn reboot_is_a_stop_and_breakpoints_survive_it() {
         "break inner",
         "set $rip = reboot",
         "continue",
+        "print $rip == (unsigned long)&pvh_start",
         "printf \"@rebooted\\n\"",
         "continue",
         "continue",
@@ -187,6 +201,7 @@ fn reboot_is_a_stop_and_breakpoints_survive_it() {
     assert_eq!(lines[2], reset, "{lines:#?}");
     let stop = "Program received signal SIGTRAP, Trace/breakpoint trap.";
     assert_eq!(lines[3], stop, "{lines:#?}");
+    assert!(lines.contains(&"$1 = 1".to_owned()), "{lines:#?}");
     let rebooted = lines.iter().position(|line| line == "@rebooted").unwrap();
     for stop in ["Breakpoint 2, middle (", "Breakpoint 3, inner ("] {
         let hits = lines[rebooted..]
