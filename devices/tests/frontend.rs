@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use devices::vhost_user::{ChannelError, Error, Frontend, Options, Problem, Reconnect};
+use devices::vhost_user::{Address, ChannelError, Error, Frontend, Options, Problem, Reconnect};
 use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
 use devices::virtio::{Device, DeviceEvent, DeviceType};
@@ -59,7 +59,7 @@ fn problem(
     let backend = Scripted::start(features, protocol, answers);
     let error = connect_as(&backend, device_type).err().expect("no success");
     assert_eq!(error.id, "dut");
-    assert_eq!(error.socket, backend.socket);
+    assert_eq!(error.address, Address::Socket(backend.socket.clone()));
     backend.finish();
     error.problem
 }

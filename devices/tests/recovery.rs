@@ -3,10 +3,12 @@
 mod support;
 
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use devices::vhost_user::{Frontend, Options, Reconnect};
+use devices::vhost_user::{Address, Connector, Frontend, Options, Problem, Reconnect};
 use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
 use devices::virtio::{DeviceEvent, DeviceType};
@@ -490,6 +492,30 @@ fn the_socket_for_the_backends_requests_comes_before_any_ring_in_each_life() {
     }
 }
 
+/// However long it has been away: nobody looks for it, and it is heard at once.
+#[test]
+fn a_backend_that_connects_late_is_met_when_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("frontend.sock");
+    let first = Scripted::dialling(socket.clone(), [sound()]);
+    let options = Options {
+        address: Address::Listen(socket.clone()),
+        connect_deadline: Duration::from_secs(20),
+        ..options(&first, DeviceType::NET)
+    };
+    let mut machine = machine(options);
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &first);
+    // The pause after the loss ends, and nobody is there.
+    assert!(wait(&machine.transport.event_fd().unwrap()));
+    machine.transport.handle_event();
+    let longest_pause = Duration::from_secs(1);
+    let ready = machine.transport.event_fd().unwrap();
+    assert!(!support::is_readable_within(&ready, 2 * longest_pause));
+    let _second = Scripted::dialling(socket.clone(), [sound()]);
+    regain(&mut machine);
+}
+
 /// A backend that connects to the frontend, one connection a life.
 #[test]
 fn backends_may_be_those_who_connect() {
@@ -497,7 +523,7 @@ fn backends_may_be_those_who_connect() {
     let socket = dir.path().join("frontend.sock");
     let backend = Scripted::dialling(socket.clone(), [sound(), sound()]);
     let options = Options {
-        listen: true,
+        address: Address::Listen(socket.clone()),
         connect_deadline: Duration::from_secs(20),
         ..options(&backend, DeviceType::NET)
     };
@@ -509,4 +535,104 @@ fn backends_may_be_those_who_connect() {
     drop(machine);
     assert_eq!(backend.finish_lives().len(), 2);
     assert!(!socket.exists());
+}
+
+/// Connections to processes that can be ended from here, as far as it knows.
+struct Supervisor {
+    socket: PathBuf,
+    said: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Connector for Supervisor {
+    fn connect(&mut self) -> Result<UnixStream, Problem> {
+        let waited = Duration::ZERO;
+        UnixStream::connect(&self.socket).map_err(|source| Problem::Connect { waited, source })
+    }
+
+    fn kill(&mut self) -> bool {
+        self.said.lock().unwrap().push("kill");
+        true
+    }
+
+    fn is_supervisor(&self) -> bool {
+        true
+    }
+
+    fn replace(&mut self) {
+        self.said.lock().unwrap().push("replace");
+    }
+}
+
+type Said = Arc<Mutex<Vec<&'static str>>>;
+
+fn supervised(options: Options, backend: &Scripted) -> (Machine, Said) {
+    let memory = support::shared_memory();
+    let said = Said::default();
+    let supervisor = Supervisor {
+        socket: backend.socket.clone(),
+        said: said.clone(),
+    };
+    let frontend = Frontend::with(options, memory.clone(), Box::new(supervisor)).unwrap();
+    (Machine::new(Box::new(frontend), memory), said)
+}
+
+/// What has been killed is not at work any more, however it hung.
+#[test]
+fn a_backend_that_hangs_and_can_be_killed_needs_no_reset() {
+    let hanging = sound().answer(SET_VRING_KICK, Answer::Silence);
+    let backend = Scripted::lives([hanging, sound()]);
+    let options = Options {
+        deadline: Duration::from_millis(200),
+        ..options(&backend, DeviceType::BLK)
+    };
+    let (mut machine, said) = supervised(options, &backend);
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    regain(&mut machine);
+    assert_eq!(*said.lock().unwrap(), ["kill"]);
+}
+
+#[test]
+fn a_backend_that_hangs_over_the_same_thing_again_needs_a_reset() {
+    let hanging = sound().answer(SET_VRING_KICK, Answer::Silence);
+    let backend = Scripted::lives([hanging.clone(), hanging, sound()]);
+    let options = Options {
+        deadline: Duration::from_millis(200),
+        ..options(&backend, DeviceType::BLK)
+    };
+    let (mut machine, said) = supervised(options, &backend);
+    machine.bring_up(u64::MAX, &mut rings());
+    expect_needs_reset(&mut machine);
+    assert_eq!(*said.lock().unwrap(), ["kill", "kill"]);
+}
+
+/// Even requests that nobody tracks are not in flight then.
+#[test]
+fn a_backend_that_is_replaced_stops_its_rings_first() {
+    let stopping = sound().answer(
+        GET_VRING_BASE,
+        Answer::Payload([0u32, 2].map(u32::to_ne_bytes).concat()),
+    );
+    let backend = Scripted::lives([stopping, sound()]);
+    let (mut machine, said) = supervised(options(&backend, DeviceType::BLK), &backend);
+    let [ring, _] = &mut rings();
+    machine.bring_up(u64::MAX, std::slice::from_mut(ring));
+    (0..3).for_each(|_| ring.add(&machine.memory, &BUFFER));
+    ring.set_used(&machine.memory, 2);
+    machine.transport.replace_backend().unwrap();
+    assert_eq!(*said.lock().unwrap(), ["replace"]);
+    regain(&mut machine);
+    drop(machine);
+    let lives = backend.finish_lives();
+    assert_eq!(states(&lives[0], GET_VRING_BASE), [(0, 0)]);
+    assert_eq!(states(&lives[1], SET_VRING_BASE), [(0, 2)]);
+}
+
+#[test]
+fn only_a_supervised_backend_can_be_replaced() {
+    let backend = Scripted::lives([sound()]);
+    let mut machine = machine(options(&backend, DeviceType::BLK));
+    let error = machine.transport.replace_backend().unwrap_err();
+    let cause = error.source().unwrap().to_string();
+    assert!(cause.contains("exec="), "{cause}");
 }

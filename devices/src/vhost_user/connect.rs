@@ -5,61 +5,26 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::thread;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::deadline::Deadline;
+use super::connector::Connector;
 use super::error::Problem;
-use super::listen::Listener;
 
-/// Between attempts. A backend gives no sign when it starts to listen.
-const RETRY: Duration = Duration::from_millis(5);
+/// Connects to the socket that a backend listens on.
+pub struct Dial(pub PathBuf);
+
+impl Connector for Dial {
+    fn connect(&mut self) -> Result<UnixStream, Problem> {
+        attempt(&self.0)
+    }
+}
 
 /// Connects to the socket at `path` if somebody listens there now.
 pub fn attempt(path: &Path) -> Result<UnixStream, Problem> {
     let (address, len) = socket_address(path)?;
     let waited = Duration::ZERO;
     try_connect(&address, len).map_err(|source| Problem::Connect { waited, source })
-}
-
-/// Connects to the socket at `path`, waiting for somebody to listen there.
-pub fn connect(path: &Path, deadline: Duration) -> Result<UnixStream, Problem> {
-    let (address, len) = socket_address(path)?;
-    retry(deadline, || try_connect(&address, len))
-}
-
-/// Waits for a backend to connect to `listener`.
-pub fn accept(listener: &Listener, deadline: Duration) -> Result<UnixStream, Problem> {
-    retry(deadline, || listener.accept())
-}
-
-fn retry(
-    deadline: Duration,
-    mut attempt: impl FnMut() -> io::Result<UnixStream>,
-) -> Result<UnixStream, Problem> {
-    let deadline = Deadline::after(deadline);
-    loop {
-        let source = match attempt() {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
-        };
-        match deadline.left() {
-            Some(left) if may_pass(&source) => thread::sleep(RETRY.min(left)),
-            _ => {
-                let waited = deadline.budget();
-                return Err(Problem::Connect { waited, source });
-            }
-        }
-    }
-}
-
-/// Not there yet, not listening yet, or nobody has accepted the ones before us.
-fn may_pass(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock
-    )
 }
 
 fn socket_address(path: &Path) -> Result<(libc::sockaddr_un, libc::socklen_t), Problem> {
@@ -104,9 +69,15 @@ fn try_connect(address: &libc::sockaddr_un, len: libc::socklen_t) -> io::Result<
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::thread;
     use std::time::Instant;
 
+    use super::super::connector::wait;
     use super::*;
+
+    fn connect(path: &Path, deadline: Duration) -> Result<UnixStream, Problem> {
+        wait(&mut Dial(path.to_owned()), deadline)
+    }
 
     #[test]
     fn connects_to_a_listener_that_comes_late() {

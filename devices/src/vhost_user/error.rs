@@ -1,20 +1,20 @@
 //! What can go wrong between a device and its backend.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES;
 
+use super::Address;
 use super::channel::ChannelError;
-use crate::virtio::DeviceType;
+use crate::virtio::{DeviceError, DeviceType};
 
 /// A backend failed its device.
 #[derive(Debug, thiserror::Error)]
-#[error("device {id}: vhost-user backend at {}", socket.display())]
+#[error("device {id}: vhost-user backend {address}")]
 pub struct Error {
     pub id: String,
-    pub socket: PathBuf,
+    pub address: Address,
     #[source]
     pub problem: Problem,
 }
@@ -26,6 +26,16 @@ pub enum Problem {
         "cannot connect within {waited:?}; start the backend first, and check that socket= is the path it listens on"
     )]
     Connect { waited: Duration, source: io::Error },
+    #[error("no backend has connected within {waited:?}; start it with the path of listen=")]
+    Accept { waited: Duration, source: io::Error },
+    #[error("its command failed")]
+    Command(#[source] DeviceError),
+    #[error("{0}")]
+    NotReady(&'static str),
+    #[error("it was not started by this program (exec=), and is to be restarted by whoever did")]
+    NotSupervised,
+    #[error("the backend is being replaced")]
+    Replaced,
     #[error("cannot listen for the backend; another process may, or the directory be missing")]
     Listen(#[source] io::Error),
     #[error("the socket path has {len} bytes, more than the {max} that a Unix socket can have")]
@@ -85,11 +95,35 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether there may be a connection later: nobody is there yet, nobody
+    /// listens yet, or nobody has accepted the ones before us.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { source, .. } | Self::Accept { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::WouldBlock
+            ),
+            Self::NotReady(_) => true,
+            _ => false,
+        }
+    }
+
+    /// The same, having waited.
+    pub(super) fn after(self, waited: Duration) -> Self {
+        match self {
+            Self::Connect { source, .. } => Self::Connect { waited, source },
+            Self::Accept { source, .. } => Self::Accept { waited, source },
+            problem => problem,
+        }
+    }
+
     /// Whether the backend ended the connection. After any other problem it may
     /// still be at work.
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::Closed => true,
+            Self::Closed | Self::Replaced => true,
             Self::Channel(error) => error.is_closed(),
             _ => false,
         }

@@ -16,10 +16,12 @@ pub enum Source {
     Requests,
     /// The time for the next step of a reconnection.
     Timer,
+    /// A backend that connects to us.
+    Arrival,
 }
 
 impl Source {
-    const ALL: [Self; 3] = [Self::Backend, Self::Requests, Self::Timer];
+    const ALL: [Self; 4] = [Self::Backend, Self::Requests, Self::Timer, Self::Arrival];
 }
 
 /// An epoll instance, itself readable when one of what it watches is. What is
@@ -37,6 +39,18 @@ impl Events {
     pub fn watch(&self, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
         let event = EpollEvent::new(EventSet::IN, source as u64);
         self.0.ctl(ControlOperation::Add, fd.as_raw_fd(), event)
+    }
+
+    /// Becomes readable when `fd` is, once. `fd` is always the same one.
+    pub fn watch_once(&self, fd: &impl AsRawFd, source: Source) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, source as u64);
+        let fd = fd.as_raw_fd();
+        match self.0.ctl(ControlOperation::Modify, fd, event) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.0.ctl(ControlOperation::Add, fd, event)
+            }
+            result => result,
+        }
     }
 
     /// One that is ready, in turn. Never blocks.
@@ -79,6 +93,18 @@ mod tests {
         assert_eq!(events.ready(), Some(Source::Backend));
         drop(ours);
         assert_eq!(events.ready(), None);
+    }
+
+    #[test]
+    fn what_is_watched_once_is_ready_once_each_time() {
+        let events = Events::new().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"x").unwrap();
+        for _ in 0..3 {
+            events.watch_once(&ours, Source::Arrival).unwrap();
+            assert_eq!(events.ready(), Some(Source::Arrival));
+            assert_eq!(events.ready(), None);
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::channel::{Channel, ChannelError};
+use super::connect::Dial;
+use super::connector::{self, Connector};
 use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::{Events, Source};
@@ -20,10 +22,10 @@ use super::profile::{self, Profile};
 use super::reconnect::Schedule;
 use super::ring::Ring;
 use super::session::{RingSetup, Session};
-use super::{Options, connect};
+use super::{Address, Options};
 use crate::virtio::rate_limit::RateLimit;
 use crate::virtio::{
-    Device, DeviceError, DeviceEvent, DeviceType, GuestMemory, QueueConfig, features,
+    Device, DeviceError, DeviceEvent, DeviceType, GuestMemory, Presence, QueueConfig, features,
 };
 
 /// Log lines about backends that come and go: this many in this time.
@@ -36,8 +38,9 @@ const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
 /// anything; its requests wait in the queues.
 pub struct Frontend {
     pub(super) options: Options,
-    /// Where backends connect, if it is they who do.
-    pub(super) listener: Option<Listener>,
+    /// Where backends come from.
+    pub(super) connector: Box<dyn Connector>,
+    pub(super) presence: Arc<Presence>,
     pub(super) profile: Profile,
     pub(super) memory: Arc<MemoryTable>,
     /// What the device can do, with the last backend.
@@ -99,15 +102,65 @@ impl Frontend {
     /// Connects to the backend and finds out what it is. The guest's memory is
     /// handed over when the driver is ready.
     pub fn connect(options: Options, memory: Arc<GuestMemory>) -> Result<Self, Error> {
-        let (id, socket) = (options.id.clone(), options.socket.clone());
-        Self::try_connect(options, memory).map_err(|problem| Error {
+        let (id, address) = (options.id.clone(), options.address.clone());
+        let connector: Result<Box<dyn Connector>, _> = match &address {
+            Address::Socket(path) => Ok(Box::new(Dial(path.clone()))),
+            Address::Listen(path) => match Listener::bind(path) {
+                Ok(listener) => Ok(Box::new(listener)),
+                Err(error) => Err(Problem::Listen(error)),
+            },
+            Address::Command(_) => Err(Problem::NotSupervised),
+        };
+        match connector {
+            Ok(connector) => Self::with(options, memory, connector),
+            Err(problem) => Err(Error {
+                id,
+                address,
+                problem,
+            }),
+        }
+    }
+
+    /// The same, with connections from `connector`.
+    pub fn with(
+        options: Options,
+        memory: Arc<GuestMemory>,
+        mut connector: Box<dyn Connector>,
+    ) -> Result<Self, Error> {
+        let (id, address) = (options.id.clone(), options.address.clone());
+        let session = Self::open(&options, connector.as_mut());
+        let made = session.and_then(|session| Self::assemble(options, memory, connector, session));
+        made.map_err(|problem| Error {
             id,
-            socket,
+            address,
             problem,
         })
     }
 
-    fn try_connect(options: Options, memory: Arc<GuestMemory>) -> Result<Self, Problem> {
+    /// The first session and the configuration space read in it.
+    fn open(
+        options: &Options,
+        connector: &mut dyn Connector,
+    ) -> Result<(Session, Vec<u8>), Problem> {
+        let profile = profile::profile(options.device_type);
+        let stream = connector::wait(connector, options.connect_deadline)?;
+        let mut channel = Channel::new(stream);
+        let deadline = Deadline::after(options.deadline);
+        let opened = negotiate::greet(&mut channel, &deadline)
+            .map_err(Problem::from)
+            .and_then(|()| Session::open(channel, options, &profile, &deadline));
+        opened.map_err(|problem| match connector.last_words() {
+            Some(last_words) if problem.is_closed() => last_words,
+            _ => problem,
+        })
+    }
+
+    fn assemble(
+        options: Options,
+        memory: Arc<GuestMemory>,
+        connector: Box<dyn Connector>,
+        (mut session, config): (Session, Vec<u8>),
+    ) -> Result<Self, Problem> {
         let memory = Arc::new(MemoryTable::new(memory)?);
         let profile = profile::profile(options.device_type);
         let schedule = Schedule::new(options.reconnect).map_err(Problem::Events)?;
@@ -115,19 +168,6 @@ impl Frontend {
         events
             .watch(&schedule, Source::Timer)
             .map_err(Problem::Events)?;
-        let listener = if options.listen {
-            Some(Listener::bind(&options.socket).map_err(Problem::Listen)?)
-        } else {
-            None
-        };
-        let stream = match &listener {
-            Some(listener) => connect::accept(listener, options.connect_deadline)?,
-            None => connect::connect(&options.socket, options.connect_deadline)?,
-        };
-        let mut channel = Channel::new(stream);
-        let deadline = Deadline::after(options.deadline);
-        negotiate::greet(&mut channel, &deadline)?;
-        let (mut session, config) = Session::open(channel, &options, &profile, &deadline)?;
         negotiate::log(&options.id, options.device_type, session.agreement());
         events
             .watch(&session, Source::Backend)
@@ -135,9 +175,12 @@ impl Frontend {
         watch_requests(&events, &mut session)?;
         let queues = usize::from(session.agreement().queues);
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
+        let presence = Arc::new(Presence::new(options.address.to_string()));
+        presence.connected();
         Ok(Self {
             options,
-            listener,
+            connector,
+            presence,
             profile,
             memory,
             features: session.agreement().features,
@@ -155,7 +198,7 @@ impl Frontend {
     pub(super) fn error(&self, problem: Problem) -> Error {
         Error {
             id: self.options.id.clone(),
-            socket: self.options.socket.clone(),
+            address: self.options.address.clone(),
             problem,
         }
     }
@@ -383,6 +426,14 @@ impl Device for Frontend {
         self.driver = Driver::new(self.queue_sizes.len());
     }
 
+    fn presence(&self) -> Option<Arc<Presence>> {
+        Some(self.presence.clone())
+    }
+
+    fn replace_backend(&mut self) -> Result<(), DeviceError> {
+        Ok(self.replace()?)
+    }
+
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.events.as_fd())
     }
@@ -392,6 +443,7 @@ impl Device for Frontend {
             Some(Source::Backend) => self.on_backend(),
             Some(Source::Requests) => self.on_requests(),
             Some(Source::Timer) => self.on_timer(),
+            Some(Source::Arrival) => self.on_arrival(),
             None => return DeviceEvent::Nothing,
         };
         event.unwrap_or_else(|error| DeviceEvent::Broken(Box::new(error)))

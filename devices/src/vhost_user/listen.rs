@@ -3,9 +3,14 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::connector::Connector;
+use super::error::Problem;
 
 /// A socket that backends connect to; removed with the value. Who connects
 /// while there is a backend waits in the kernel's queue.
@@ -28,18 +33,29 @@ impl Listener {
         Ok(Self { listener, path })
     }
 
-    /// Takes the connection of a backend that is there already; an error of
-    /// kind `WouldBlock` when there is none. The stream is in blocking mode.
-    pub fn accept(&self) -> io::Result<UnixStream> {
+    /// Takes the connection of a backend that is there already.
+    fn accept(&self) -> io::Result<UnixStream> {
         let (stream, _) = self.listener.accept()?;
         stream.set_nonblocking(false)?;
         Ok(stream)
     }
 }
 
+impl Connector for Listener {
+    fn connect(&mut self) -> Result<UnixStream, Problem> {
+        let waited = Duration::ZERO;
+        self.accept()
+            .map_err(|source| Problem::Accept { waited, source })
+    }
+
+    fn arrivals(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.listener.as_fd())
+    }
+}
+
 fn is_abandoned(path: &Path) -> bool {
     let connected = super::connect::attempt(path);
-    matches!(connected, Err(super::Problem::Connect { source, .. }) if source.kind() == ErrorKind::ConnectionRefused)
+    matches!(connected, Err(Problem::Connect { source, .. }) if source.kind() == ErrorKind::ConnectionRefused)
 }
 
 impl Drop for Listener {

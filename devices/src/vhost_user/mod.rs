@@ -7,6 +7,7 @@
 mod channel;
 mod config;
 mod connect;
+mod connector;
 mod deadline;
 mod error;
 mod events;
@@ -23,15 +24,37 @@ mod requests;
 mod ring;
 mod session;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::virtio::DeviceType;
 
 pub use channel::ChannelError;
+pub use connector::Connector;
 pub use error::{Error, Problem};
 pub use frontend::Frontend;
 pub use reconnect::Reconnect;
+
+/// Where a backend is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// It listens on this socket.
+    Socket(PathBuf),
+    /// The other way around: it connects to this socket.
+    Listen(PathBuf),
+    /// This command line starts it, and a [`Connector`] of the caller's does that.
+    Command(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) | Self::Listen(path) => write!(f, "at {}", path.display()),
+            Self::Command(command) => write!(f, "`{command}`"),
+        }
+    }
+}
 
 /// How to reach a backend, and what to ask of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +62,7 @@ pub struct Options {
     /// The device's name in messages.
     pub id: String,
     pub device_type: DeviceType,
-    /// The socket that the backend listens on.
-    pub socket: PathBuf,
-    /// The other way around: this side listens on `socket`, and the backend
-    /// connects to it.
-    pub listen: bool,
+    pub address: Address,
     /// Number of virtqueues, without the control queue of a network device.
     /// By default what the backend has, or what the device type needs.
     pub queues: Option<u16>,
@@ -67,13 +86,12 @@ impl Options {
     pub const DEADLINE: Duration = Duration::from_secs(5);
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
-    /// Options with the defaults.
+    /// Options with the defaults, for a backend that listens on `socket`.
     pub fn new(id: impl Into<String>, device_type: DeviceType, socket: impl Into<PathBuf>) -> Self {
         Self {
             id: id.into(),
             device_type,
-            socket: socket.into(),
-            listen: false,
+            address: Address::Socket(socket.into()),
             queues: None,
             queue_size: None,
             deadline: Self::DEADLINE,

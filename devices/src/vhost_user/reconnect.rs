@@ -77,6 +77,21 @@ impl Schedule {
         Ok(self.timer.reset(pause, None)?)
     }
 
+    /// Wakes up only if time runs out: something else tells of the backend.
+    pub fn wake_at_end(&mut self) -> io::Result<()> {
+        match self.left() {
+            Some(left) => self.wake_after(left),
+            None => Ok(self.timer.reset(Duration::ZERO, None)?),
+        }
+    }
+
+    /// The backend goes away on purpose, and is looked for at once.
+    pub fn begin_anew(&mut self) {
+        self.absent_since = None;
+        self.pause = FIRST_PAUSE;
+        self.present_since = Instant::now();
+    }
+
     /// The time until the backend is given up, if it ever is.
     fn left(&self) -> Option<Duration> {
         let Reconnect::For(limit) = self.policy else {

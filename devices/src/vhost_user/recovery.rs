@@ -5,7 +5,7 @@
 //! when the backend that came back has not got what the driver relies on, and
 //! when nobody waits for it.
 
-use std::time::Duration;
+use std::io;
 
 use vhost::vhost_user::message::VhostUserVringAddr;
 
@@ -14,10 +14,10 @@ use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::Source;
 use super::frontend::{Frontend, Link, watch_requests};
+use super::negotiate;
 use super::requests::RequestsError;
 use super::ring::{InFlight, Ring};
 use super::session::{RingSetup, Session};
-use super::{connect, negotiate};
 use crate::virtio::{DeviceEvent, features};
 
 impl Frontend {
@@ -25,14 +25,20 @@ impl Frontend {
     /// to reset the device then; without one all goes on when a backend is back.
     pub(super) fn lose(&mut self, problem: Problem) -> Option<Error> {
         // A backend that is out of step or late may still be at work.
-        let is_gone = problem.is_closed();
+        let is_gone = problem.is_closed() || self.connector.kill();
+        self.part(problem, is_gone)
+    }
+
+    /// The link is cut. `is_gone` says that the backend does nothing any more.
+    fn part(&mut self, problem: Problem, is_gone: bool) -> Option<Error> {
+        let waits = self.schedule.is_on() || matches!(problem, Problem::Replaced);
         // Dropping what was there closes the sockets.
-        self.link = if self.schedule.is_on() {
+        self.link = if waits {
             Link::Away(None)
         } else {
             Link::GivenUp
         };
-        if self.schedule.is_on() {
+        if waits {
             if let Err(error) = self.schedule.plan() {
                 return Some(self.give_up(Problem::Events(error)));
             }
@@ -41,7 +47,8 @@ impl Frontend {
             }
         }
         let error = self.error(problem);
-        if is_gone && self.schedule.is_on() {
+        self.presence.away(chain(&error));
+        if is_gone && waits {
             self.warn(
                 &error,
                 "the backend is gone; requests wait for it to come back",
@@ -57,7 +64,48 @@ impl Frontend {
         self.link = Link::GivenUp;
         self.schedule.silence();
         self.driver.fail();
-        self.error(problem)
+        let error = self.error(problem);
+        self.presence.away(chain(&error));
+        error
+    }
+
+    /// Has another process take the backend's place. One that answers stops its
+    /// rings first, so that nothing is in flight whatever the device type.
+    pub(super) fn replace(&mut self) -> Result<(), Error> {
+        if !self.connector.is_supervisor() {
+            return Err(self.error(Problem::NotSupervised));
+        }
+        let drained = self.drain();
+        self.schedule.begin_anew();
+        let error = match drained {
+            Ok(()) => {
+                self.connector.replace();
+                self.part(Problem::Replaced, true)
+            }
+            Err(problem) => self.lose(problem),
+        };
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Stops all rings in order.
+    fn drain(&mut self) -> Result<(), Problem> {
+        let Link::Up(session) = &mut self.link else {
+            return Ok(());
+        };
+        let deadline = Deadline::after(self.options.deadline);
+        for (asked, ring) in (0..).zip(&mut self.driver.rings) {
+            let Some(ring) = ring.as_mut().filter(|ring| ring.is_running()) else {
+                continue;
+            };
+            let base = session.stop_ring(asked, &deadline)?;
+            let found = base.index;
+            if found != u32::from(asked) {
+                return Err(Problem::WrongQueue { asked, found });
+            }
+            // A split ring's index has 16 bits.
+            ring.mark_stopped(base.num as u16, self.memory.guest());
+        }
+        Ok(())
     }
 
     /// The connection is readable: the backend is gone or out of step, or, when
@@ -117,6 +165,20 @@ impl Frontend {
             let waited = self.schedule.absent();
             return Err(self.give_up(Problem::NotBack { waited }));
         }
+        self.look()
+    }
+
+    /// A backend has connected. Looked at only when there is none and none is
+    /// being greeted: the others wait in the kernel's queue.
+    pub(super) fn on_arrival(&mut self) -> Result<DeviceEvent, Error> {
+        match self.link {
+            Link::Away(None) => self.look(),
+            _ => Ok(DeviceEvent::Nothing),
+        }
+    }
+
+    /// Looks for a backend once.
+    fn look(&mut self) -> Result<DeviceEvent, Error> {
         let planned = match self.greet() {
             Ok(channel) => {
                 self.link = Link::Away(Some(channel));
@@ -124,7 +186,10 @@ impl Frontend {
             }
             Err(problem) => {
                 tracing::debug!(device = self.options.id, %problem, "the backend is not back yet");
-                self.schedule.plan().map(drop)
+                if !problem.may_pass() {
+                    self.presence.away(chain(&problem));
+                }
+                self.look_out(problem.may_pass())
             }
         };
         match planned {
@@ -133,12 +198,21 @@ impl Frontend {
         }
     }
 
+    /// Waits to look again: until one connects, where that can be waited for.
+    /// One that connects and does not last is only looked for after a pause.
+    fn look_out(&mut self, nobody_came: bool) -> io::Result<()> {
+        match self.connector.arrivals() {
+            Some(fd) if nobody_came => {
+                self.events.watch_once(&fd, Source::Arrival)?;
+                self.schedule.wake_at_end()
+            }
+            _ => self.schedule.plan().map(drop),
+        }
+    }
+
     /// Connects and says hello, without waiting for an answer.
     fn greet(&mut self) -> Result<Channel, Problem> {
-        let stream = match &self.listener {
-            Some(listener) => connect::accept(listener, Duration::ZERO)?,
-            None => connect::attempt(&self.options.socket)?,
-        };
+        let stream = self.connector.connect()?;
         let mut channel = Channel::new(stream);
         negotiate::greet(&mut channel, &Deadline::after(self.options.deadline))?;
         let watched = self.events.watch(&channel, Source::Backend);
@@ -167,6 +241,7 @@ impl Frontend {
             return self.fail_to_resume(session, problem);
         }
         self.link = Link::Up(session);
+        self.presence.connected();
         let absent = self.schedule.absent();
         self.schedule.end();
         if let Some(suppressed) = self.log.admit() {
@@ -185,9 +260,16 @@ impl Frontend {
     /// backend that is in step is kept, and serves the driver after its reset.
     fn fail_to_resume(&mut self, session: Session, problem: Problem) -> Result<DeviceEvent, Error> {
         if problem.ends_connection() {
-            return self.lose(problem).map_or(Ok(DeviceEvent::Nothing), Err);
+            // One that hangs over what the driver set up would do so for ever.
+            let is_gone = problem.is_closed();
+            if !is_gone {
+                self.connector.kill();
+            }
+            let parted = self.part(problem, is_gone);
+            return parted.map_or(Ok(DeviceEvent::Nothing), Err);
         }
         self.link = Link::Up(session);
+        self.presence.connected();
         self.schedule.end();
         self.driver.fail();
         Err(self.error(problem))
@@ -208,6 +290,7 @@ impl Frontend {
         }
         let is_passing = problem.ends_connection();
         let error = self.error(problem);
+        self.presence.away(chain(&error));
         if is_passing || self.driver.features.is_none() {
             self.warn(&error, "the backend is not back yet");
             return Ok(DeviceEvent::Nothing);
@@ -286,4 +369,15 @@ impl Frontend {
             tracing::warn!(device, suppressed, error, "{what}");
         }
     }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

@@ -46,6 +46,9 @@ enum Progress {
     Running,
     /// The backend was lost, at these indices.
     Left(Indices),
+    /// The backend has stopped it in order, with nothing in flight, before this
+    /// available-ring entry.
+    Stopped(u16),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,17 @@ impl Ring {
         }
     }
 
+    /// The backend has stopped it, it says before the available-ring entry
+    /// `base`. It is believed where nothing is left in flight.
+    pub fn mark_stopped(&mut self, base: u16, memory: &GuestMemory) {
+        let indices = self.indices(memory);
+        self.progress = if base == indices.used {
+            Progress::Stopped(base)
+        } else {
+            Progress::Left(indices)
+        };
+    }
+
     /// The index of the available-ring entry that a new backend takes first.
     ///
     /// `is_known` says that what is in flight is known: because the device uses
@@ -101,6 +115,7 @@ impl Ring {
         let left = match self.progress {
             Progress::Untouched => return Ok(0),
             Progress::Running => return Err(InFlight),
+            Progress::Stopped(base) => return Ok(base),
             Progress::Left(indices) => indices,
         };
         // A backend that closed its socket and lived on may have used more.
@@ -208,6 +223,25 @@ mod tests {
         test.set(8, 6);
         assert_eq!(test.base(false), Err(InFlight));
         assert_eq!(test.base(true), Ok(6));
+    }
+
+    #[test]
+    fn a_backend_that_stopped_in_order_has_left_nothing_in_flight() {
+        let mut test = Test::new();
+        test.ring.mark_running();
+        test.set(9, 5);
+        test.ring.mark_stopped(5, &test.memory);
+        test.ring.mark_left(&test.memory);
+        assert_eq!((test.base(false), test.base(true)), (Ok(5), Ok(5)));
+    }
+
+    #[test]
+    fn a_backend_that_stopped_with_requests_in_flight_is_as_one_lost() {
+        let mut test = Test::new();
+        test.ring.mark_running();
+        test.set(9, 5);
+        test.ring.mark_stopped(7, &test.memory);
+        assert_eq!((test.base(false), test.base(true)), (Err(InFlight), Ok(5)));
     }
 
     #[test]

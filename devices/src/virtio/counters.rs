@@ -1,5 +1,6 @@
 //! What a transport can tell about itself.
 
+use super::presence::Backend;
 use super::{DeviceType, QueueConfig};
 
 /// Events of one transport since the VMM started.
@@ -42,4 +43,6 @@ pub struct TransportInfo {
     pub features_chosen: Vec<String>,
     pub queues: Vec<QueueInfo>,
     pub counters: Counters,
+    /// The process behind the device, if there is one.
+    pub backend: Option<Backend>,
 }

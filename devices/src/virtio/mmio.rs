@@ -19,7 +19,7 @@ use super::queue::{self, Half, Part, QueueConfig, QueueSetup};
 use super::rate_limit::RateLimit;
 use super::spec::{self, InterruptBits, Register};
 use super::status::Status;
-use super::{Device, DeviceError, DeviceEvent, GuestMemory};
+use super::{Device, DeviceError, DeviceEvent, GuestMemory, Presence};
 use crate::bus::{AccessError, BusDevice};
 use crate::hypervisor::Hypervisor;
 
@@ -219,6 +219,16 @@ impl MmioTransport {
         event
     }
 
+    /// See [`Device::presence`].
+    pub fn presence(&self) -> Option<Arc<Presence>> {
+        self.device.presence()
+    }
+
+    /// See [`Device::replace_backend`].
+    pub fn replace_backend(&mut self) -> Result<(), DeviceError> {
+        self.device.replace_backend()
+    }
+
     /// The machine resets: as if the driver had reset the device.
     pub fn reset(&mut self) {
         self.reset_device();
@@ -242,6 +252,7 @@ impl MmioTransport {
             features_chosen: features::names(device_type, self.features.chosen()),
             queues: self.queues.iter().map(queue_info).collect(),
             counters: self.counters,
+            backend: self.device.presence().map(|presence| presence.get()),
         }
     }
 

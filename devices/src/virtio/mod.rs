@@ -13,6 +13,7 @@ pub mod features;
 mod lifecycle;
 pub mod mmio;
 pub mod page;
+pub mod presence;
 mod publish;
 pub mod queue;
 pub(crate) mod rate_limit;
@@ -21,11 +22,13 @@ pub mod status;
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
 pub use device_type::DeviceType;
 pub use mmio::MmioTransport;
+pub use presence::Presence;
 pub use queue::QueueConfig;
 
 /// Guest RAM. Every region that a vhost-user backend is to see is backed by a file.
@@ -95,6 +98,18 @@ pub trait Device: Send {
 
     /// The driver reset the device. All queues are stopped already.
     fn reset(&mut self);
+
+    /// The process behind the device, if there is one.
+    fn presence(&self) -> Option<Arc<Presence>> {
+        None
+    }
+
+    /// Ends the process behind the device and has another one take its place.
+    /// The driver's requests wait meanwhile. Returns when the old one serves no
+    /// more; the new one is there when [`presence`](Self::presence) says so.
+    fn replace_backend(&mut self) -> Result<(), DeviceError> {
+        Err("the device has no backend".into())
+    }
 
     /// A descriptor that is readable when [`handle_event`](Self::handle_event)
     /// has something to do. It stays the same for the device's lifetime.

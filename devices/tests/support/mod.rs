@@ -253,13 +253,17 @@ impl Machine {
 
 /// Waits until `fd` is readable; `false` when patience runs out.
 pub fn wait(fd: &impl std::os::fd::AsRawFd) -> bool {
+    is_readable_within(fd, PATIENCE)
+}
+
+pub fn is_readable_within(fd: &impl std::os::fd::AsRawFd, time: Duration) -> bool {
     let epoll = Epoll::new().unwrap();
     let event = EpollEvent::new(EventSet::IN, 0);
     epoll
         .ctl(ControlOperation::Add, fd.as_raw_fd(), event)
         .unwrap();
-    let patience = PATIENCE.as_millis() as i32;
-    epoll.wait(patience, &mut [EpollEvent::default()]).unwrap() == 1
+    let millis = time.as_millis() as i32;
+    epoll.wait(millis, &mut [EpollEvent::default()]).unwrap() == 1
 }
 
 /// One buffer of a request.
