@@ -1,15 +1,15 @@
 //! What to run, checked. The command line and a TOML file give the same type.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+mod device;
 
-use devices::vhost_user::{self, Reconnect};
-use devices::virtio::{DeviceType, features};
+use std::path::{Path, PathBuf};
+
 use serde::Deserialize;
 
 use crate::cli::RunArgs;
 use crate::{console, layout, memory};
+
+pub use device::Device;
 
 /// Most vCPUs of a machine.
 pub const MAX_CPUS: u8 = 64;
@@ -37,7 +37,7 @@ pub struct Config {
     pub cpus: u8,
     /// In bytes.
     pub memory: u64,
-    pub devices: Vec<vhost_user::Options>,
+    pub devices: Vec<Device>,
     pub serial: console::Target,
     pub gdb: Option<gdb::server::Address>,
     pub gdb_wait: bool,
@@ -169,7 +169,7 @@ impl TryFrom<RunArgs> for Config {
                 .or(file.memory)
                 .as_deref()
                 .map_or(Ok(DEFAULT_MEMORY), memory)?,
-            devices: devices(&specs)?,
+            devices: device::parse_all(&specs)?,
             serial: serial.unwrap_or_default(),
             gdb,
             gdb_wait,
@@ -206,105 +206,6 @@ fn memory(text: &str) -> Result<u64, Error> {
         return Err(Error::MemorySize { asked });
     }
     Ok(asked)
-}
-
-fn devices(specs: &[String]) -> Result<Vec<vhost_user::Options>, Error> {
-    if specs.len() > layout::VIRTIO_GSIS.len() {
-        return Err(Error::TooManyDevices { asked: specs.len() });
-    }
-    let mut devices: Vec<vhost_user::Options> = Vec::new();
-    for spec in specs {
-        let device = device(spec, &devices)?;
-        if devices.iter().any(|other| other.id == device.id) {
-            return Err(Error::DuplicateId(device.id));
-        }
-        devices.push(device);
-    }
-    Ok(devices)
-}
-
-/// `TYPE,socket=PATH|listen=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS][,features=-NAME,-NAME…]`.
-fn device(spec: &str, earlier: &[vhost_user::Options]) -> Result<vhost_user::Options, Error> {
-    let bad = |problem: String| Error::Device {
-        spec: spec.to_owned(),
-        problem,
-    };
-    let mut parts = spec.split(',');
-    let device_type = DeviceType::from_str(parts.next().unwrap_or_default())
-        .map_err(|error| bad(error.to_string()))?;
-    let (mut socket, mut id, mut queues, mut queue_size) = (None, None, None, None);
-    let mut reconnect = Reconnect::default();
-    let mut listen = false;
-    let (mut masked_features, mut in_features) = (0, false);
-    for part in parts {
-        // A list of its own, in a list: each goes on with a minus sign.
-        let listed = part.strip_prefix("features=");
-        in_features = listed.is_some() || in_features && part.starts_with('-');
-        if in_features {
-            masked_features |= masked_feature(device_type, listed.unwrap_or(part)).map_err(bad)?;
-            continue;
-        }
-        let (key, value) = part
-            .split_once('=')
-            .filter(|(_, value)| !value.is_empty())
-            .ok_or_else(|| bad(format!("{part:?} is not of the form key=value")))?;
-        let number = || -> Result<u16, Error> {
-            value
-                .parse()
-                .map_err(|_| bad(format!("{key} takes a number up to 65535, not {value:?}")))
-        };
-        match key {
-            "socket" | "listen" if socket.is_some() => {
-                return Err(bad(
-                    "it has two backends; give one of socket= and listen=".into()
-                ));
-            }
-            "socket" | "listen" => {
-                socket = Some(PathBuf::from(value));
-                listen = key == "listen";
-            }
-            "id" => id = Some(value.to_owned()),
-            "queues" => queues = Some(number()?),
-            "queue-size" => queue_size = Some(number()?),
-            "reconnect" if value == "off" => reconnect = Reconnect::Off,
-            "reconnect" => {
-                let seconds = number().map_err(|_| {
-                    bad(format!(
-                        "reconnect takes off or seconds up to 65535, not {value:?}"
-                    ))
-                })?;
-                reconnect = Reconnect::For(Duration::from_secs(seconds.into()));
-            }
-            _ => {
-                let known = "socket, listen, id, queues, queue-size, reconnect and features";
-                return Err(bad(format!("{key:?} is not known; the keys are {known}")));
-            }
-        }
-    }
-    let same_type = earlier
-        .iter()
-        .filter(|other| other.device_type == device_type)
-        .count();
-    let id = id.unwrap_or_else(|| format!("{device_type}{same_type}"));
-    let socket = socket.ok_or_else(|| bad("it has no backend; add socket=PATH".into()))?;
-    Ok(vhost_user::Options {
-        queues,
-        queue_size,
-        reconnect,
-        masked_features,
-        listen,
-        ..vhost_user::Options::new(id, device_type, socket)
-    })
-}
-
-/// The bit of `-NAME`.
-fn masked_feature(device_type: DeviceType, text: &str) -> Result<u64, String> {
-    let name = text
-        .strip_prefix('-')
-        .ok_or_else(|| format!("features takes -NAME, to go without it, not {text:?}"))?;
-    features::parse(device_type, name)
-        .map(|bit| 1 << bit)
-        .ok_or_else(|| format!("{name:?} is not a feature of {device_type} devices"))
 }
 
 #[cfg(test)]

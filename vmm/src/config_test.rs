@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use devices::vhost_user::{Address, Reconnect};
+
 use super::*;
 
 fn config(args: RunArgs) -> Result<Config, Error> {
@@ -57,10 +61,13 @@ fn devices_get_a_name_of_their_type() {
         "net,socket=/c,id=lan",
     ]);
     let devices = config.unwrap().devices;
-    let ids: Vec<_> = devices.iter().map(|device| device.id.as_str()).collect();
+    let ids: Vec<_> = devices
+        .iter()
+        .map(|device| device.options.id.as_str())
+        .collect();
     assert_eq!(ids, ["blk0", "blk1", "lan"]);
     assert_eq!(
-        (devices[1].queues, devices[1].queue_size),
+        (devices[1].options.queues, devices[1].options.queue_size),
         (Some(4), Some(128))
     );
 }
@@ -73,7 +80,10 @@ fn backends_are_waited_for_unless_told_otherwise() {
         "net,socket=/c,reconnect=30",
     ]);
     let devices = config.unwrap().devices;
-    let policies: Vec<_> = devices.iter().map(|device| device.reconnect).collect();
+    let policies: Vec<_> = devices
+        .iter()
+        .map(|device| device.options.reconnect)
+        .collect();
     let half_a_minute = Reconnect::For(Duration::from_secs(30));
     assert_eq!(
         policies,
@@ -86,7 +96,11 @@ fn backends_are_waited_for_unless_told_otherwise() {
 #[test]
 fn backends_may_connect_to_the_machine() {
     let config = with_devices(&["blk,listen=/a", "blk,socket=/b"]).unwrap();
-    let listens: Vec<_> = config.devices.iter().map(|device| device.listen).collect();
+    let listens: Vec<_> = config
+        .devices
+        .iter()
+        .map(|device| matches!(device.options.address, Address::Listen(_)))
+        .collect();
     assert_eq!(listens, [true, false]);
     let problem = with_devices(&["blk,socket=/a,listen=/b"]).unwrap_err();
     assert!(problem.to_string().contains("two backends"));
@@ -101,14 +115,35 @@ fn features_can_be_left_out() {
     let devices = config.unwrap().devices;
     let masked: Vec<_> = devices
         .iter()
-        .map(|device| device.masked_features)
+        .map(|device| device.options.masked_features)
         .collect();
     assert_eq!(masked, [1 << 29 | 1 << 28, 1 << 9]);
-    assert_eq!(devices[0].queues, Some(2));
+    assert_eq!(devices[0].options.queues, Some(2));
     let problem = |spec| with_devices(&[spec]).unwrap_err().to_string();
     assert!(problem("blk,socket=/a,features=event_idx").contains("takes -NAME"));
     assert!(problem("blk,socket=/a,features=-csum").contains("not a feature of blk"));
     assert!(problem("blk,socket=/a,-flush").contains("key=value"));
+}
+
+#[test]
+fn commands_may_have_commas_between_quotes() {
+    let specs = [
+        r#"blk,exec="qsd a=b,c={listen-fd} 'd e'",id=disk"#,
+        "rng,exec=rng-backend --socket-path {socket},queues=1",
+    ];
+    let devices = with_devices(&specs).unwrap().devices;
+    let commands: Vec<_> = devices
+        .iter()
+        .map(|device| device.command.as_ref().unwrap().arguments("7").collect())
+        .collect::<Vec<Vec<_>>>();
+    assert_eq!(commands[0], ["a=b,c=7", "d e"]);
+    assert_eq!(commands[1], ["--socket-path", "7"]);
+    assert_eq!(devices[0].options.id, "disk");
+    let problem = |spec| with_devices(&[spec]).unwrap_err().to_string();
+    assert!(problem("blk,exec=a b,c").contains("between double quotes"));
+    assert!(problem("blk,exec=\"a").contains("double quote"));
+    assert!(problem("blk,exec='a").contains("ends within quotes"));
+    assert!(problem("blk,exec=a,socket=/b").contains("two backends"));
 }
 
 #[test]

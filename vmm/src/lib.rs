@@ -20,5 +20,6 @@ pub mod memory;
 pub mod power;
 pub mod run;
 pub mod status;
+pub mod supervisor;
 pub mod vcpu;
 pub mod vcpus;

@@ -23,6 +23,7 @@ use crate::kvm::{self, Chips, Vm};
 use crate::layout;
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
+use crate::supervisor::Supervisor;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
 use crate::vcpus::{self, Group, Vcpus};
@@ -85,6 +86,7 @@ impl Machine {
         config: &Config,
         serial_output: console::Output,
         reports: Reports,
+        supervisor: &Supervisor,
     ) -> Result<Self, Error> {
         let kvm = kvm::open()?;
         let limit = kvm.get_max_vcpus();
@@ -103,7 +105,7 @@ impl Machine {
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
         add_legacy(&mut buses.pio, &power)?;
-        let transports = add_virtio(&mut buses.mmio, config, &boot.devices, &memory, &vm)?;
+        let transports = add_virtio(&mut buses.mmio, config, &boot.devices, &vm, supervisor)?;
         let wires = Wires {
             debug: reports.debug,
             failures: reports.failures,
@@ -255,12 +257,19 @@ fn add_virtio(
     mmio: &mut Bus,
     config: &Config,
     slots: &[VirtioSlot],
-    memory: &Arc<GuestMemory>,
     vm: &Vm,
+    supervisor: &Supervisor,
 ) -> Result<Vec<SharedTransport>, Error> {
     let mut transports: Vec<SharedTransport> = Vec::with_capacity(slots.len());
-    for (options, slot) in config.devices.iter().zip(slots) {
-        let frontend = Frontend::connect(options.clone(), memory.clone())?;
+    for (device, slot) in config.devices.iter().zip(slots) {
+        let (options, memory) = (&device.options, vm.memory());
+        let frontend = match &device.command {
+            Some(command) => {
+                let connector = Box::new(supervisor.connector(&options.id, command));
+                Frontend::with(options.clone(), memory.clone(), connector)?
+            }
+            None => Frontend::connect(options.clone(), memory.clone())?,
+        };
         let base = GuestAddress(slot.addr);
         let id = options.id.clone();
         let transport = MmioTransport::new(

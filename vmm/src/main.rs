@@ -18,7 +18,9 @@ fn main() -> ExitCode {
     let started = Instant::now();
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(
+            EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,backend=info".into()),
+        )
         .init();
     // clap ends with status 2 on bad usage by itself.
     match Cli::parse().command {

@@ -15,6 +15,7 @@ use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop, Signals};
 use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Reports};
+use crate::supervisor::Supervisor;
 use crate::vcpu;
 
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,9 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         power: power_events,
     };
     let (console, output) = Console::open(&config.serial)?;
-    let machine = Machine::new(config, output, reports)?;
+    // Dropped after the machine, on every way out.
+    let supervisor = Supervisor::default();
+    let machine = Machine::new(config, output, reports, &supervisor)?;
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (debugger, debug) = debugger.unzip();
     if !config.gdb_wait {

@@ -10,4 +10,5 @@ mod host;
 mod killstorm;
 mod peers;
 mod power;
+mod supervise;
 mod virtio;

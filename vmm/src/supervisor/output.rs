@@ -1,0 +1,110 @@
+//! What a backend prints, in this program's log.
+
+use std::io::{self, BufRead, BufReader, PipeReader, Read};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Longest piece of a line that is logged at once, in bytes.
+const MAX_LINE: u64 = 4096;
+
+/// How long what was printed last may take to arrive when the process is gone.
+/// One that left its group may hold the pipe for ever.
+const LAST_LINE_DEADLINE: Duration = Duration::from_millis(500);
+
+/// A process's standard output and error.
+pub struct Output {
+    last_line: Arc<Mutex<Option<String>>>,
+    /// Closed when nobody can print any more.
+    ended: Receiver<()>,
+}
+
+impl Output {
+    /// Logs what comes from `pipe` under the name of device `id`.
+    pub fn log(id: &str, pipe: PipeReader) -> io::Result<Self> {
+        let last_line = Arc::new(Mutex::new(None));
+        let (guard, ended) = mpsc::channel();
+        let (id, line) = (id.to_owned(), last_line.clone());
+        thread::Builder::new()
+            .name(format!("log of {id}"))
+            .spawn(move || {
+                copy(&id, pipe, &line);
+                drop::<mpsc::Sender<()>>(guard);
+            })?;
+        Ok(Self { last_line, ended })
+    }
+
+    /// The last line that was printed. To be called when the process has ended.
+    pub fn last_line(&self) -> Option<String> {
+        let waited = self.ended.recv_timeout(LAST_LINE_DEADLINE);
+        if waited == Err(RecvTimeoutError::Timeout) {
+            tracing::debug!("somebody else holds a backend's standard output");
+        }
+        self.last_line
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+fn copy(id: &str, pipe: PipeReader, last_line: &Mutex<Option<String>>) {
+    let mut pipe = BufReader::new(pipe);
+    let mut bytes = Vec::new();
+    while matches!(
+        pipe.by_ref().take(MAX_LINE).read_until(b'\n', &mut bytes),
+        Ok(1..)
+    ) {
+        let line = printable(&bytes);
+        bytes.clear();
+        if line.is_empty() {
+            continue;
+        }
+        tracing::info!(target: "backend", "{id}: {line}");
+        *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+}
+
+/// Without what a terminal would act on.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let plain = |c: char| match c {
+        '\t' => ' ',
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.trim_end().chars().map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_known_when_all_has_been_read() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let output = Output::log("dev0", reader).unwrap();
+        writer.write_all(b"one\ntwo\x1b[31m\n\n").unwrap();
+        drop(writer);
+        assert_eq!(output.last_line().unwrap(), "two\u{fffd}[31m");
+    }
+
+    #[test]
+    fn lines_without_end_do_not_grow() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let output = Output::log("dev0", reader).unwrap();
+        writer.write_all(&[b'x'; 10_000]).unwrap();
+        drop(writer);
+        assert_eq!(output.last_line().unwrap().len(), 10_000 % 4096);
+    }
+
+    #[test]
+    fn a_pipe_that_somebody_holds_is_not_waited_for() {
+        let (reader, writer) = io::pipe().unwrap();
+        let output = Output::log("dev0", reader).unwrap();
+        assert_eq!(output.last_line(), None);
+        drop(writer);
+    }
+}
