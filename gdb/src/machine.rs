@@ -127,14 +127,18 @@ impl<'t> Machine<'t> {
         self.target.get_mut().write_physical(addr, data)
     }
 
+    /// The page tables that a stopped vCPU uses.
+    pub fn address_space(&self, vcpu: VcpuId) -> Result<AddressSpace> {
+        Ok(AddressSpace::of(&self.registers(vcpu)?))
+    }
+
     /// Translates in the address space of a stopped vCPU.
     pub fn translate(
         &self,
         vcpu: VcpuId,
         addr: VirtAddr,
     ) -> std::result::Result<Translation, AddressError> {
-        let registers = self.registers(vcpu).map_err(AddressError::Registers)?;
-        let space = AddressSpace::of(&registers);
+        let space = self.address_space(vcpu).map_err(AddressError::Registers)?;
         let read = |at, buf: &mut [u8]| self.read_physical(at, buf);
         space.translate(addr, read).map_err(AddressError::Walk)
     }

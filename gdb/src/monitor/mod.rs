@@ -3,14 +3,18 @@
 //! A command is a row of [`COMMANDS`]: its words, its help and its function. The
 //! longest row whose words begin the line runs, with the rest of the line.
 
+mod args;
 mod info;
+mod memory;
+mod paging;
 
 use std::convert::Infallible;
 use std::fmt::{self, Write};
 
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
-use crate::session::Session;
+use crate::session::{Session, chain};
+use crate::target::TargetError;
 
 /// What a command writes to.
 type Output<'a> = &'a mut dyn Write;
@@ -19,6 +23,8 @@ type Output<'a> = &'a mut dyn Write;
 struct Command {
     /// Its words, separated by one space.
     name: &'static str,
+    /// What comes behind them.
+    arguments: &'static str,
     help: &'static str,
     run: fn(&mut Session<'_>, &str, Output<'_>) -> Result<(), MonitorError>,
 }
@@ -35,38 +41,109 @@ enum MonitorError {
     },
     #[error("the guest is running")]
     Running,
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    #[error("there is more than the command takes: {0:?}")]
+    TooMany(String),
+    #[error(
+        "{0:?} is not a number: write 4096, 0x1000 or $rip; for others: \
+         eval \"monitor COMMAND %#lx\", (unsigned long)EXPRESSION"
+    )]
+    Number(String),
+    #[error("no register {0:?} with at most 64 bits")]
+    NoRegister(String),
+    #[error("{found:?} is no vCPU of this guest: vcpu=0 to vcpu={last}")]
+    NoVcpu { found: String, last: usize },
+    #[error("{0:?} is no format: /[COUNT][SIZE] with size b, h, w or g")]
+    Format(String),
+    #[error("between 1 and {most} bytes can be shown at once")]
+    TooMuch { most: u64 },
+    #[error("{0:?} is neither on nor off")]
+    OnOff(String),
+    #[error(transparent)]
+    Target(#[from] TargetError),
     #[error("the output is too long")]
     Output(#[from] fmt::Error),
+}
+
+impl MonitorError {
+    /// Whether the words were wrong, and not what they led to.
+    fn is_usage(&self) -> bool {
+        !matches!(
+            self,
+            Self::Unknown(_) | Self::Running | Self::Target(_) | Self::Output(_)
+        )
+    }
 }
 
 const COMMANDS: &[Command] = &[
     Command {
         name: "help",
+        arguments: "",
         help: "list the commands",
         run: help,
     },
     Command {
         name: "info breakpoints",
+        arguments: "",
         help: "what is planted in the guest, and what holds the hardware slots",
         run: info::breakpoints,
     },
     Command {
         name: "info host",
+        arguments: "",
         help: "what this host's KVM traps, and so what gdb can do",
         run: info::host,
     },
     Command {
         name: "info vcpus",
+        arguments: "",
         help: "where each vCPU is",
         run: info::vcpus,
+    },
+    Command {
+        name: "pagetable",
+        arguments: "[FIRST [LAST]]",
+        help: "what is mapped, as ranges of equal rights",
+        run: paging::pagetable,
+    },
+    Command {
+        name: "pagewalk",
+        arguments: "ADDR",
+        help: "every page-table entry on the way of a virtual address",
+        run: paging::pagewalk,
+    },
+    Command {
+        name: "phys",
+        arguments: "[on|off]",
+        help: "let gdb's own memory commands take physical addresses",
+        run: memory::phys,
+    },
+    Command {
+        name: "translate",
+        arguments: "ADDR",
+        help: "where a virtual address leads, with which rights",
+        run: paging::translate,
+    },
+    Command {
+        name: "xp",
+        arguments: "[/COUNT[b|h|w|g]] ADDR",
+        help: "show physical memory",
+        run: memory::xp,
     },
 ];
 
 fn help(_: &mut Session<'_>, _: &str, out: Output<'_>) -> Result<(), MonitorError> {
     for command in COMMANDS {
-        writeln!(out, "{:<18} {}", command.name, command.help)?;
+        writeln!(out, "{:<28} {}", command.usage(), command.help)?;
     }
     Ok(())
+}
+
+impl Command {
+    fn usage(&self) -> String {
+        [self.name, self.arguments].join(" ").trim_end().to_owned()
+    }
 }
 
 impl MonitorCmd for Session<'_> {
@@ -80,7 +157,7 @@ impl MonitorCmd for Session<'_> {
             let _ = writeln!(out, "{notice}");
         }
         if let Err(error) = run(self, line, &mut out) {
-            let _ = writeln!(out, "{error}");
+            let _ = writeln!(out, "{}", chain(&error));
         }
         Ok(())
     }
@@ -94,7 +171,13 @@ fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), Mo
     if session.is_running() {
         return Err(MonitorError::Running);
     }
-    (command.run)(session, &arguments.join(" "), out)
+    match (command.run)(session, &arguments.join(" "), out) {
+        Err(error) if error.is_usage() => {
+            writeln!(out, "{error}")?;
+            Ok(writeln!(out, "usage: monitor {}", command.usage())?)
+        }
+        result => result,
+    }
 }
 
 /// The command that `words` begin with, and the words after it.
@@ -121,6 +204,9 @@ fn no_argument(command: &'static str, arguments: &str) -> Result<(), MonitorErro
 }
 
 #[cfg(test)]
+mod monitor_test;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -130,6 +216,7 @@ mod tests {
         assert_eq!(name(&["info", "vcpus"]), Some(("info vcpus", 0)));
         assert_eq!(name(&["info", "vcpus", "1"]), Some(("info vcpus", 1)));
         assert_eq!(name(&["help"]), Some(("help", 0)));
+        assert_eq!(name(&["xp", "/4b", "0"]), Some(("xp", 2)));
         for words in [&["info"][..], &["info", "x"], &["vcpus"], &[]] {
             assert_eq!(name(words), None, "{words:?}");
         }

@@ -5,12 +5,16 @@
 //! rights would forbid (a debugger reads and writes what it likes) and reports
 //! them instead. Formats: SDM volume 3, chapter 5 ("Paging").
 
+mod entry;
 mod mode;
+mod ranges;
 mod walk;
 
 use crate::target::{PhysAddr, TargetError};
 
+pub use entry::{Kind, Step};
 pub use mode::Mode;
+pub use ranges::{Limits, Ranges, Row, Span};
 
 /// Where a virtual address leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Which of the paging modes a vCPU is in, and what its entries look like.
 
+use std::fmt;
+
 use super::AddressSpace;
 use crate::arch::{Registers, cr0, cr4, efer};
 
@@ -26,6 +28,19 @@ impl AddressSpace {
             root: registers.cr3,
             no_execute: registers.efer & efer::NXE != 0,
         }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Off => "paging is off",
+            Mode::Bits32 { huge: false } => "32-bit paging",
+            Mode::Bits32 { huge: true } => "32-bit paging with PSE",
+            Mode::Pae => "PAE paging",
+            Mode::Level4 => "4-level paging",
+            Mode::Level5 => "5-level paging",
+        })
     }
 }
 
@@ -73,6 +88,14 @@ impl Mode {
         match self {
             Mode::Bits32 { .. } => 10,
             _ => 9,
+        }
+    }
+
+    /// Entries of a table of `level`.
+    pub(super) fn entries(self, level: u8) -> u64 {
+        match (self, level) {
+            (Mode::Pae, 3) => 4,
+            _ => 1 << self.index_bits(),
         }
     }
 

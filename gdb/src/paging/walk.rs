@@ -1,15 +1,17 @@
 //! The walk itself.
 
 use super::mode::{ADDRESS, Mode};
-use super::{AddressSpace, Rights, Translation, WalkError};
+use super::{AddressSpace, Rights, Step, Translation, WalkError};
 use crate::target::{PhysAddr, TargetError, VirtAddr};
 
 /// Bits of a paging-structure entry (SDM volume 3, tables 5-15 to 5-20).
-mod bit {
+pub(super) mod bit {
     pub const PRESENT: u64 = 1 << 0;
     pub const WRITE: u64 = 1 << 1;
     pub const USER: u64 = 1 << 2;
+    pub const ACCESSED: u64 = 1 << 5;
     pub const PAGE_SIZE: u64 = 1 << 7;
+    pub const GLOBAL: u64 = 1 << 8;
     pub const NO_EXECUTE: u64 = 1 << 63;
 }
 
@@ -25,7 +27,21 @@ impl AddressSpace {
     pub fn translate(
         &self,
         addr: VirtAddr,
+        read: impl FnMut(PhysAddr, &mut [u8]) -> Result<(), TargetError>,
+    ) -> Result<Translation, WalkError> {
+        self.walk(addr, read, |_| {})
+    }
+
+    /// [`AddressSpace::translate`] that shows each entry on its way, the one at
+    /// which it ends included.
+    ///
+    /// # Errors
+    /// As `translate`.
+    pub fn walk(
+        &self,
+        addr: VirtAddr,
         mut read: impl FnMut(PhysAddr, &mut [u8]) -> Result<(), TargetError>,
+        mut visit: impl FnMut(Step),
     ) -> Result<Translation, WalkError> {
         self.check(addr.0)?;
         if self.mode == Mode::Off {
@@ -39,10 +55,17 @@ impl AddressSpace {
         let mut rights = ALL;
         let mut level = self.mode.top();
         loop {
-            let at = table + self.mode.index(level, addr.0) * self.mode.entry_size() as u64;
+            let index = self.mode.index(level, addr.0);
+            let at = PhysAddr(table + index * self.mode.entry_size() as u64);
             let entry = self
-                .entry(PhysAddr(at), &mut read)
+                .entry(at, &mut read)
                 .map_err(|source| WalkError::Unreadable { level, source })?;
+            visit(Step {
+                level,
+                index,
+                at,
+                entry,
+            });
             self.inspect(level, entry)?;
             if self.mode.has_rights(level) {
                 rights = rights.and(entry, self.no_execute);
@@ -78,12 +101,12 @@ impl AddressSpace {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn is_leaf(&self, level: u8, entry: u64) -> bool {
+    pub(super) fn is_leaf(&self, level: u8, entry: u64) -> bool {
         level == 1 || self.mode.may_be_huge(level) && entry & bit::PAGE_SIZE != 0
     }
 
     /// Whether the processor would use the entry.
-    fn inspect(&self, level: u8, entry: u64) -> Result<(), WalkError> {
+    pub(super) fn inspect(&self, level: u8, entry: u64) -> Result<(), WalkError> {
         if entry & bit::PRESENT == 0 {
             return Err(WalkError::NotPresent { level });
         }
@@ -132,7 +155,7 @@ impl AddressSpace {
     }
 }
 
-const ALL: Rights = Rights {
+pub(super) const ALL: Rights = Rights {
     write: true,
     user: true,
     execute: true,
@@ -140,7 +163,7 @@ const ALL: Rights = Rights {
 
 impl Rights {
     /// What remains allowed after an entry.
-    fn and(self, entry: u64, no_execute: bool) -> Self {
+    pub(super) fn and(self, entry: u64, no_execute: bool) -> Self {
         Self {
             write: self.write && entry & bit::WRITE != 0,
             user: self.user && entry & bit::USER != 0,

@@ -14,7 +14,7 @@ use gdbstub::target::{TargetError, TargetResult};
 use super::{Session, tid};
 use crate::arch::{Register, Registers, TARGET_XML};
 use crate::server::PACKET_SIZE;
-use crate::target::{Activity, VcpuId, VirtAddr};
+use crate::target::{Activity, PhysAddr, VcpuId, VirtAddr};
 
 /// Error numbers as gdb's `E` answers carry them (gdb manual, "Errno Values").
 pub(super) mod errno {
@@ -34,7 +34,9 @@ impl Session<'_> {
         if self.is_running() {
             return Err(TargetError::Errno(errno::EBUSY));
         }
-        self.vcpu(tid).ok_or(TargetError::Errno(errno::EINVAL))
+        let vcpu = self.vcpu(tid).ok_or(TargetError::Errno(errno::EINVAL))?;
+        self.asked_for.set(Some(vcpu));
+        Ok(vcpu)
     }
 
     fn get_registers(&self, tid: Tid) -> TargetResult<Registers, Self> {
@@ -85,7 +87,11 @@ impl MultiThreadBase for Session<'_> {
         if data.len() > MAX_READ {
             return Err(TargetError::Errno(errno::EINVAL));
         }
-        match self.read_virtual(vcpu, VirtAddr(start), data) {
+        let count = match self.physical {
+            true => self.read_physical_hidden(PhysAddr(start), data),
+            false => self.read_virtual(vcpu, VirtAddr(start), data),
+        };
+        match count {
             0 if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
             count => Ok(count),
         }
@@ -93,11 +99,14 @@ impl MultiThreadBase for Session<'_> {
 
     fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
         let vcpu = self.stopped(tid)?;
-        self.write_virtual(vcpu, VirtAddr(start), data)
-            .map_err(|error| {
-                tracing::debug!("gdb: {}", super::chain(&error));
-                TargetError::Errno(errno::EFAULT)
-            })
+        let written = match self.physical {
+            true => self.write_physical_around(PhysAddr(start), data),
+            false => self.write_virtual(vcpu, VirtAddr(start), data),
+        };
+        written.map_err(|error| {
+            tracing::debug!("gdb: {}", super::chain(&error));
+            TargetError::Errno(errno::EFAULT)
+        })
     }
 
     fn list_active_threads(&mut self, active: &mut dyn FnMut(Tid)) -> Result<(), Infallible> {

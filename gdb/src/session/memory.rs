@@ -56,6 +56,39 @@ impl Session<'_> {
         done
     }
 
+    /// [`Session::read_virtual`] by physical address.
+    pub(crate) fn read_physical_hidden(&self, addr: PhysAddr, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        for (addr, len) in pieces(VirtAddr(addr.0), buf.len()) {
+            let phys = PhysAddr(addr.0);
+            let piece = &mut buf[done..done + len];
+            if self.machine.read_physical(phys, piece).is_err() {
+                break;
+            }
+            self.breakpoints.planted.hide(phys, piece);
+            done += len;
+        }
+        done
+    }
+
+    /// Writes all of `data` at a physical address, beneath what is planted.
+    ///
+    /// # Errors
+    /// It is not all RAM: nothing is written.
+    pub(crate) fn write_physical_around(
+        &mut self,
+        addr: PhysAddr,
+        data: &[u8],
+    ) -> std::result::Result<(), WriteError> {
+        let planted = &mut self.breakpoints.planted;
+        planted
+            .write_around(&mut self.machine, addr, data)
+            .map_err(|source| WriteError::Memory {
+                addr: VirtAddr(addr.0),
+                source,
+            })
+    }
+
     /// Writes all of `data`, whatever the page tables allow.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ mod points;
 mod resume;
 mod run;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
@@ -68,6 +69,12 @@ pub(crate) struct Session<'t> {
     attached: bool,
     /// The vCPU that gdb looks at: the one that stopped last.
     focus: VcpuId,
+    /// The vCPU whose state gdb last asked for since the guest stopped: the one
+    /// that the user has selected, for `thread N` reads where it stands.
+    asked_for: Cell<Option<VcpuId>>,
+    /// gdb's memory accesses are by physical address, until the guest goes on:
+    /// gdb itself would take what it then reads for the stack.
+    pub(crate) physical: bool,
     /// `None` while the guest is stopped.
     run: Option<Run>,
     request: Request,
@@ -124,6 +131,8 @@ impl<'t> Session<'t> {
             breakpoints: Breakpoints::default(),
             attached: false,
             focus: VcpuId(0),
+            asked_for: Cell::new(None),
+            physical: false,
             run: None,
             request: Request::default(),
             reported: vec![None; count],
@@ -203,6 +212,8 @@ impl<'t> Session<'t> {
 
     fn forget_client(&mut self) {
         self.attached = false;
+        self.asked_for.set(None);
+        self.physical = false;
         self.run = None;
         self.stop = None;
         self.warned.clear();
@@ -272,6 +283,11 @@ impl<'t> Session<'t> {
     pub(crate) fn focus(&self) -> VcpuId {
         self.focus
     }
+
+    /// The vCPU that the user most likely means, where nobody says which.
+    pub(crate) fn looked_at(&self) -> VcpuId {
+        self.asked_for.get().unwrap_or(self.focus)
+    }
 }
 
 /// gdb's number for a vCPU: threads count from 1.
@@ -286,7 +302,7 @@ fn log_failure(what: &str, result: crate::target::Result<()>) {
 }
 
 /// An error with its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

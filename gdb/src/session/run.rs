@@ -58,6 +58,8 @@ impl Session<'_> {
         }
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
         let leaving = self.machine.vcpus().filter(leaves).collect();
+        self.asked_for.set(None);
+        self.physical = false;
         self.run = Some(Run {
             actions,
             leaving,

@@ -90,6 +90,25 @@ impl Register {
         (0..COUNT).filter_map(Self::from_number)
     }
 
+    /// gdb's name for it.
+    pub fn name(self) -> String {
+        const GPR: [&str; 8] = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"];
+        const SELECTOR: [&str; 6] = ["cs", "ss", "ds", "es", "fs", "gs"];
+        match self {
+            Register::Gpr(n) => match GPR.get(usize::from(n)) {
+                Some(name) => (*name).to_owned(),
+                None => format!("r{n}"),
+            },
+            Register::Selector(n) => SELECTOR[usize::from(n)].to_owned(),
+            Register::St(n) => format!("st{n}"),
+            Register::Xmm(n) => format!("xmm{n}"),
+            Register::FsBase => "fs_base".to_owned(),
+            Register::GsBase => "gs_base".to_owned(),
+            Register::KGsBase => "k_gs_base".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
+        }
+    }
+
     /// In bytes, on the wire.
     pub fn size(self) -> usize {
         use Register::*;

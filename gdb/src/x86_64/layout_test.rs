@@ -9,22 +9,6 @@ fn attribute<'a>(line: &'a str, attribute: &str) -> &'a str {
     rest.split_once('"').unwrap().0
 }
 
-/// gdb's name, from the order of the enum alone.
-fn name(register: Register) -> String {
-    let gpr = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"];
-    match register {
-        Register::Gpr(n) if n < 8 => gpr[usize::from(n)].to_owned(),
-        Register::Gpr(n) => format!("r{n}"),
-        Register::Selector(n) => ["cs", "ss", "ds", "es", "fs", "gs"][usize::from(n)].to_owned(),
-        Register::St(n) => format!("st{n}"),
-        Register::Xmm(n) => format!("xmm{n}"),
-        Register::FsBase => "fs_base".to_owned(),
-        Register::GsBase => "gs_base".to_owned(),
-        Register::KGsBase => "k_gs_base".to_owned(),
-        other => format!("{other:?}").to_lowercase(),
-    }
-}
-
 #[test]
 fn the_description_and_the_layout_agree() {
     let described: Vec<_> = TARGET_XML
@@ -35,7 +19,7 @@ fn the_description_and_the_layout_agree() {
             (attribute(line, "name").to_owned(), bits / 8)
         })
         .collect();
-    let encoded: Vec<_> = Register::all().map(|r| (name(r), r.size())).collect();
+    let encoded: Vec<_> = Register::all().map(|r| (r.name(), r.size())).collect();
     assert_eq!(described, encoded);
     assert_eq!(described.len(), COUNT);
     assert_eq!(Register::from_number(COUNT), None);

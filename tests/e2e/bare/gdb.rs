@@ -9,6 +9,7 @@ mod breakpoints;
 mod ends;
 mod int3;
 mod memory;
+mod monitor;
 mod registers;
 mod rings;
 mod stepping;

@@ -1,0 +1,158 @@
+//! `monitor translate`, `pagewalk` and `pagetable`.
+
+use super::args::{Words, number, size};
+use super::{MonitorError, Output};
+use crate::paging::{Kind, Limits, Mode, Ranges, Rights, Row, Span, Step, Translation};
+use crate::session::{Session, chain};
+use crate::target::VirtAddr;
+
+/// What one `pagetable` may do. A Linux guest has some thousand tables and a few
+/// hundred ranges.
+const LIMITS: Limits = Limits {
+    tables: 200_000,
+    rows: 10_000,
+};
+
+/// Where a virtual address leads.
+pub(super) fn translate(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    let mut words = Words::new(arguments);
+    let vcpu = words.vcpu(session)?;
+    let addr = VirtAddr(number(session, vcpu, words.need("an address")?)?);
+    words.end()?;
+    match session.machine.translate(vcpu, addr) {
+        Ok(found) => writeln!(out, "{}", leads_to(addr, &found))?,
+        Err(error) => writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(&error))?,
+    }
+    Ok(())
+}
+
+fn leads_to(addr: VirtAddr, found: &Translation) -> String {
+    format!(
+        "{:#x} is physical {:#x} ({} page, {})",
+        addr.0,
+        found.phys.0,
+        size(found.page_size),
+        rights(found.rights)
+    )
+}
+
+fn rights(rights: Rights) -> String {
+    let may = |granted, letter| if granted { letter } else { '-' };
+    let who = if rights.user { "user" } else { "kernel" };
+    let (write, execute) = (may(rights.write, 'w'), may(rights.execute, 'x'));
+    format!("r{write}{execute} {who}")
+}
+
+/// Every entry on the way of a virtual address.
+pub(super) fn pagewalk(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    let mut words = Words::new(arguments);
+    let vcpu = words.vcpu(session)?;
+    let addr = VirtAddr(number(session, vcpu, words.need("an address")?)?);
+    words.end()?;
+    let space = session.machine.address_space(vcpu)?;
+    writeln!(out, "{vcpu}: {}, cr3 {:#x}", space.mode, space.root)?;
+    let mut steps = Vec::new();
+    let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
+    let result = space.walk(addr, read, |step| steps.push(step));
+    for step in steps {
+        let Step { index, entry, .. } = step;
+        let name = format!("{}[{index}]", step.name());
+        let leads = match step.kind(&space) {
+            Kind::NotPresent => "not present".to_owned(),
+            Kind::Table => step.flags(&space),
+            Kind::Page(bytes) => format!("{} page: {}", size(bytes), step.flags(&space)),
+        };
+        writeln!(out, "{name:<10} at {:#x}: {entry:#018x} {leads}", step.at.0)?;
+    }
+    match result {
+        Ok(found) => writeln!(out, "{}", leads_to(addr, &found))?,
+        Err(error) => writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(&error))?,
+    }
+    Ok(())
+}
+
+/// All that is mapped.
+pub(super) fn pagetable(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    let mut words = Words::new(arguments);
+    let vcpu = words.vcpu(session)?;
+    let mut bound = |default| match words.optional() {
+        Some(word) => number(session, vcpu, word),
+        None => Ok(default),
+    };
+    let (first, last) = (bound(0)?, bound(u64::MAX)?);
+    words.end()?;
+    let space = session.machine.address_space(vcpu)?;
+    writeln!(out, "{vcpu}: {}, cr3 {:#x}", space.mode, space.root)?;
+    if space.mode == Mode::Off {
+        writeln!(out, "virtual addresses are physical ones")?;
+        return Ok(());
+    }
+    let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
+    write_ranges(out, &space.ranges((first, last), LIMITS, read))
+}
+
+fn write_ranges(out: Output<'_>, ranges: &Ranges) -> Result<(), MonitorError> {
+    for row in &ranges.rows {
+        match row {
+            Row::Span(span) => write_span(out, span)?,
+            Row::Repeat { start, last, times } => {
+                let each = size((last - start + 1) / times);
+                let again = if *times == 1 {
+                    "once"
+                } else {
+                    &format!("{times} times")
+                };
+                writeln!(
+                    out,
+                    "{start:#018x}-{last:#018x} the {each} before, {again} more"
+                )?;
+            }
+        }
+    }
+    if ranges.rows.is_empty() {
+        writeln!(out, "nothing is mapped there")?;
+    }
+    for (count, what) in [
+        (ranges.unreadable, "tables are not in RAM"),
+        (ranges.reserved, "entries have reserved bits set"),
+    ] {
+        if count != 0 {
+            writeln!(out, "left out: {count} {what}")?;
+        }
+    }
+    if let Some(at) = ranges.stopped_at {
+        writeln!(
+            out,
+            "too much to show; go on with: monitor pagetable {at:#x}"
+        )?;
+    }
+    Ok(())
+}
+
+fn write_span(out: Output<'_>, span: &Span) -> Result<(), MonitorError> {
+    // A whole address space is one too many for 64 bits.
+    let bytes = (span.last - span.start).saturating_add(1);
+    let global = if span.global { " global" } else { "" };
+    writeln!(
+        out,
+        "{:#018x}-{:#018x} {:>10} {}{global}, {} pages",
+        span.start,
+        span.last,
+        size(bytes),
+        rights(span.rights),
+        size(span.page_size)
+    )?;
+    Ok(())
+}
