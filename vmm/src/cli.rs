@@ -29,6 +29,28 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Say what this host's KVM can do, and what gdb can therefore do.
     Doctor,
+    /// Ask or tell a machine that runs with --api.
+    Ctl(CtlArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct CtlArgs {
+    /// The socket of the machine's control API.
+    #[arg(long, value_name = "PATH")]
+    pub api: PathBuf,
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Print vCPUs, devices, backends and counters as JSON.
+    Status,
+    /// Start the backend of a device anew (exec="COMMAND"); the guest's requests wait.
+    Restart {
+        /// The device's name.
+        id: String,
+    },
 }
 
 #[derive(Args, Debug, Default)]
@@ -75,6 +97,9 @@ pub struct RunArgs {
     /// Let gdb's `kill` end the guest. Without it the guest runs on, as after `detach`.
     #[arg(long)]
     pub gdb_kill: bool,
+    /// Serve the control API, HTTP and JSON, on this Unix socket (see `outboard ctl`).
+    #[arg(long, value_name = "PATH")]
+    pub api: Option<PathBuf>,
     /// What a guest's reboot does [default: reset].
     #[arg(long, value_enum, value_name = "ACTION")]
     pub on_reboot: Option<OnReboot>,

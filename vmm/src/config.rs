@@ -38,6 +38,8 @@ pub struct Config {
     /// In bytes.
     pub memory: u64,
     pub devices: Vec<Device>,
+    /// Where the control API listens.
+    pub api: Option<PathBuf>,
     pub serial: console::Target,
     pub gdb: Option<gdb::server::Address>,
     pub gdb_wait: bool,
@@ -105,6 +107,7 @@ struct File {
     gdb_wait: Option<bool>,
     gdb_kill: Option<bool>,
     on_reboot: Option<OnReboot>,
+    api: Option<PathBuf>,
 }
 
 impl File {
@@ -170,6 +173,7 @@ impl TryFrom<RunArgs> for Config {
                 .as_deref()
                 .map_or(Ok(DEFAULT_MEMORY), memory)?,
             devices: device::parse_all(&specs)?,
+            api: args.api.or(file.api),
             serial: serial.unwrap_or_default(),
             gdb,
             gdb_wait,

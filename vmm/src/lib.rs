@@ -4,6 +4,7 @@
 //! assembles a [`machine`] and hands it to the [`event_loop`]; each vCPU has a
 //! thread ([`vcpu`]) that routes its exits to the devices' buses.
 
+pub mod api;
 pub mod boot;
 pub mod cli;
 pub mod config;
@@ -21,5 +22,6 @@ pub mod power;
 pub mod run;
 pub mod status;
 pub mod supervisor;
+pub mod unix_socket;
 pub mod vcpu;
 pub mod vcpus;

@@ -1,11 +1,12 @@
 //! Parses the command line, runs, and prints the error chain.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use vmm::api;
 use vmm::boot;
 use vmm::cli::{Cli, Command, RunArgs};
 use vmm::config::Config;
@@ -27,6 +28,13 @@ fn main() -> ExitCode {
         Command::Run(args) => run_guest(*args, started),
         Command::Doctor => match host::print(&mut io::stdout().lock()) {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error.into(), HOST_FAILURE),
+        },
+        Command::Ctl(args) => match api::client::run(&args) {
+            Ok(text) => match writeln!(io::stdout(), "{text}") {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error.into(), HOST_FAILURE),
+            },
             Err(error) => fail(&error.into(), HOST_FAILURE),
         },
     }

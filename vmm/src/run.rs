@@ -9,6 +9,7 @@ use gdb::server::{Listener, Options, ServeError};
 use gdb::target::Event;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::api;
 use crate::config::Config;
 use crate::console::{self, Console};
 use crate::debug::DebugTarget;
@@ -28,6 +29,8 @@ pub enum Error {
     Console(#[from] console::Error),
     #[error(transparent)]
     Listen(#[from] gdb::server::ListenError),
+    #[error(transparent)]
+    Api(#[from] api::Error),
     #[error("cannot prepare {what}")]
     Host {
         what: &'static str,
@@ -59,6 +62,10 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let machine = Machine::new(config, output, reports, &supervisor)?;
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (debugger, debug) = debugger.unzip();
+    let api = config.api.as_deref();
+    let _api = api
+        .map(|path| api::Server::start(path, &machine))
+        .transpose()?;
     if !config.gdb_wait {
         machine.start()?;
     }

@@ -430,7 +430,7 @@ impl Device for Frontend {
         Some(self.presence.clone())
     }
 
-    fn replace_backend(&mut self) -> Result<(), DeviceError> {
+    fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
         Ok(self.replace()?)
     }
 

@@ -6,6 +6,8 @@
 //! when nobody waits for it.
 
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use vhost::vhost_user::message::VhostUserVringAddr;
 
@@ -19,6 +21,10 @@ use super::requests::RequestsError;
 use super::ring::{InFlight, Ring};
 use super::session::{RingSetup, Session};
 use crate::virtio::{DeviceEvent, features};
+
+/// Between looks at a ring that is being finished: a backend that has stopped it
+/// signals nothing any more.
+const DRAIN_RETRY: Duration = Duration::from_millis(1);
 
 impl Frontend {
     /// The connection is of no more use. An error is for the driver, which has
@@ -71,7 +77,7 @@ impl Frontend {
 
     /// Has another process take the backend's place. One that answers stops its
     /// rings first, so that nothing is in flight whatever the device type.
-    pub(super) fn replace(&mut self) -> Result<(), Error> {
+    pub(super) fn replace(&mut self) -> Result<DeviceEvent, Error> {
         if !self.connector.is_supervisor() {
             return Err(self.error(Problem::NotSupervised));
         }
@@ -84,7 +90,9 @@ impl Frontend {
             }
             Err(problem) => self.lose(problem),
         };
-        error.map_or(Ok(()), Err)
+        Ok(error.map_or(DeviceEvent::Nothing, |error| {
+            DeviceEvent::Broken(Box::new(error))
+        }))
     }
 
     /// Stops all rings in order.
@@ -93,6 +101,8 @@ impl Frontend {
             return Ok(());
         };
         let deadline = Deadline::after(self.options.deadline);
+        let memory = self.memory.guest();
+        let is_tracked = self.driver.inflight.is_some();
         for (asked, ring) in (0..).zip(&mut self.driver.rings) {
             let Some(ring) = ring.as_mut().filter(|ring| ring.is_running()) else {
                 continue;
@@ -103,7 +113,14 @@ impl Frontend {
                 return Err(Problem::WrongQueue { asked, found });
             }
             // A split ring's index has 16 bits.
-            ring.mark_stopped(base.num as u16, self.memory.guest());
+            let base = base.num as u16;
+            // Some (QEMU's storage daemon) answer before they have finished what
+            // they have taken. What would be known anyway is not waited for.
+            let is_known = is_tracked || self.profile.in_order.includes(asked);
+            while !is_known && !ring.is_drained(base, memory) && deadline.left().is_some() {
+                thread::sleep(DRAIN_RETRY);
+            }
+            ring.mark_stopped(base, memory);
         }
         Ok(())
     }
@@ -185,9 +202,10 @@ impl Frontend {
                 self.schedule.wake_after(self.options.deadline)
             }
             Err(problem) => {
+                let problem = self.explain(problem);
                 tracing::debug!(device = self.options.id, %problem, "the backend is not back yet");
                 if !problem.may_pass() {
-                    self.presence.away(chain(&problem));
+                    self.presence.failed(chain(&problem));
                 }
                 self.look_out(problem.may_pass())
             }
@@ -289,14 +307,23 @@ impl Frontend {
             return Err(self.give_up(Problem::Events(error)));
         }
         let is_passing = problem.ends_connection();
+        let problem = self.explain(problem);
         let error = self.error(problem);
-        self.presence.away(chain(&error));
+        self.presence.failed(chain(&error));
         if is_passing || self.driver.features.is_none() {
             self.warn(&error, "the backend is not back yet");
             return Ok(DeviceEvent::Nothing);
         }
         self.driver.fail();
         Err(error)
+    }
+
+    /// Why a backend is gone that did not get as far as to serve.
+    fn explain(&mut self, problem: Problem) -> Problem {
+        if !problem.is_closed() {
+            return problem;
+        }
+        self.connector.last_words().unwrap_or(problem)
     }
 
     /// Hands over all that the driver has set up.

@@ -94,14 +94,18 @@ impl Ring {
         }
     }
 
+    /// Whether all before the available-ring entry `base` has been used.
+    pub fn is_drained(&self, base: u16, memory: &GuestMemory) -> bool {
+        self.indices(memory).used == base
+    }
+
     /// The backend has stopped it, it says before the available-ring entry
     /// `base`. It is believed where nothing is left in flight.
     pub fn mark_stopped(&mut self, base: u16, memory: &GuestMemory) {
-        let indices = self.indices(memory);
-        self.progress = if base == indices.used {
+        self.progress = if self.is_drained(base, memory) {
             Progress::Stopped(base)
         } else {
-            Progress::Left(indices)
+            Progress::Left(self.indices(memory))
         };
     }
 

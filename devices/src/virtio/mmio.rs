@@ -219,6 +219,11 @@ impl MmioTransport {
         event
     }
 
+    /// The device's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// See [`Device::presence`].
     pub fn presence(&self) -> Option<Arc<Presence>> {
         self.device.presence()
@@ -226,7 +231,11 @@ impl MmioTransport {
 
     /// See [`Device::replace_backend`].
     pub fn replace_backend(&mut self) -> Result<(), DeviceError> {
-        self.device.replace_backend()
+        if let DeviceEvent::Broken(reason) = self.device.replace_backend()? {
+            self.broken(reason.as_ref());
+            self.publish();
+        }
+        Ok(())
     }
 
     /// The machine resets: as if the driver had reset the device.

@@ -107,7 +107,9 @@ pub trait Device: Send {
     /// Ends the process behind the device and has another one take its place.
     /// The driver's requests wait meanwhile. Returns when the old one serves no
     /// more; the new one is there when [`presence`](Self::presence) says so.
-    fn replace_backend(&mut self) -> Result<(), DeviceError> {
+    ///
+    /// An error is a refusal: all is as before.
+    fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
         Err("the device has no backend".into())
     }
 

@@ -11,6 +11,8 @@ pub struct Backend {
     pub connected: bool,
     /// How often it has connected.
     pub connections: u64,
+    /// How many that came since then did not get as far as to serve.
+    pub failures: u64,
     /// What went wrong since the last connection, if something did.
     pub problem: Option<String>,
 }
@@ -42,6 +44,7 @@ impl Presence {
         state.connected = true;
         state.connections += 1;
         state.problem = None;
+        state.failures = 0;
         self.changed.notify_all();
     }
 
@@ -52,19 +55,23 @@ impl Presence {
         self.changed.notify_all();
     }
 
-    /// Waits until it has connected more than `before` times; `false` when the
-    /// time is over.
-    pub fn wait_for_another(&self, before: u64, within: Duration) -> bool {
+    pub(crate) fn failed(&self, problem: String) {
+        self.lock().failures += 1;
+        self.away(problem);
+    }
+
+    /// Waits until `found`, or until the time is over, and returns what is then.
+    pub fn wait_until(&self, within: Duration, found: impl Fn(&Backend) -> bool) -> Backend {
         let end = Instant::now() + within;
         let mut state = self.lock();
-        while state.connections <= before {
+        while !found(&state) {
             let Some(left) = end.checked_duration_since(Instant::now()) else {
-                return false;
+                break;
             };
             let waited = self.changed.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        true
+        state.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Backend> {
@@ -83,15 +90,17 @@ mod tests {
         let presence = Presence::new("at /a".into());
         presence.connected();
         presence.away("it died".into());
-        assert!(!presence.wait_for_another(1, Duration::from_millis(5)));
-        assert_eq!(presence.get().problem.as_deref(), Some("it died"));
+        presence.failed("it died again".into());
+        let another = |state: &Backend| state.connections > 1;
+        let state = presence.wait_until(Duration::from_millis(5), another);
+        assert_eq!((state.connections, state.failures), (1, 1));
+        assert_eq!(state.problem.as_deref(), Some("it died again"));
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| presence.wait_for_another(1, Duration::from_secs(60)));
+            let waiting = scope.spawn(|| presence.wait_until(Duration::from_secs(60), another));
             presence.connected();
-            assert!(waiting.join().unwrap());
+            let state = waiting.join().unwrap();
+            assert!(state.connected && state.problem.is_none());
+            assert_eq!((state.connections, state.failures), (2, 0));
         });
-        let state = presence.get();
-        assert!(state.connected && state.problem.is_none());
-        assert_eq!(state.connections, 2);
     }
 }

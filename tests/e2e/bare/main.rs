@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod console;
+mod control;
 mod crash;
 mod gdb;
 mod host;

@@ -11,7 +11,7 @@ use crate::virtio::{SEED, check_image};
 
 const HOST_FAILURE: i32 = 1;
 
-fn outboard_blk(image: &Path, more: &str) -> String {
+pub fn outboard_blk(image: &Path, more: &str) -> String {
     let program = program::own("outboard-blk");
     format!("{} --path {} {more}", program.display(), image.display())
 }
@@ -46,7 +46,7 @@ fn users(path: &Path) -> Vec<u32> {
 }
 
 /// The backend of a machine, which is its child.
-fn backend_of(vmm: &Running, image: &Path) -> u32 {
+pub fn backend_of(vmm: &Running, image: &Path) -> u32 {
     let own = vmm.process.pid();
     let is_child = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

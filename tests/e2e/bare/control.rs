@@ -1,0 +1,242 @@
+//! The control API, and backends restarted through it under a working guest.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::process::{Process, Stream, wait_until};
+use tests::vmm::{Running, Vmm};
+use tests::{DEADLINE, backend, guest, program, scratch};
+
+use crate::supervise::{backend_of, outboard_blk};
+use crate::virtio::{SEED, check_image};
+
+const MIB: u64 = 64;
+const SECTORS: u64 = MIB << 11;
+
+fn socket(dir: &Path) -> PathBuf {
+    dir.join("api.sock")
+}
+
+/// A guest that writes a whole disk and reads it back.
+fn start(dir: &Path, spec: &str) -> Running {
+    let vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline(&format!("sectors={SECTORS} seed={SEED}"))
+        .arg("--device", spec)
+        .arg("--api", socket(dir))
+        .start();
+    vmm.process.wait_for("blk: slot=0", DEADLINE);
+    vmm
+}
+
+fn expect_success(mut vmm: Running, image: &Path) {
+    vmm.process.close_stdin();
+    vmm.process.expect_exit(0, 2 * DEADLINE);
+    let verdict = format!("blk: ok sectors={SECTORS} written=1");
+    assert!(
+        vmm.console().contains(&verdict),
+        "{}",
+        vmm.process.transcript()
+    );
+    assert!(
+        !vmm.messages().contains("needs a reset"),
+        "{}",
+        vmm.messages()
+    );
+    check_image(image, SECTORS);
+}
+
+fn is_finished(vmm: &Running) -> bool {
+    vmm.console().contains("blk: ok")
+}
+
+/// What `outboard ctl` prints, which ends with `status`.
+fn ctl(dir: &Path, words: &[&str], status: i32) -> String {
+    let mut command = Command::new(program::own("outboard"));
+    command.arg("ctl").arg("--api").arg(socket(dir)).args(words);
+    let mut ctl = Process::start("ctl", &mut command);
+    ctl.expect_exit(status, DEADLINE);
+    ctl.printed(if status == 0 {
+        Stream::Out
+    } else {
+        Stream::Err
+    })
+}
+
+fn status(dir: &Path) -> Value {
+    serde_json::from_str(&ctl(dir, &["status"], 0)).unwrap()
+}
+
+#[test]
+fn the_status_says_what_the_machine_is_and_does() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let spec = format!("blk,exec=\"{}\",id=the disk", outboard_blk(&image, ""));
+    let vmm = start(dir.path(), &spec);
+    let status = status(dir.path());
+    assert_eq!(status["pid"], vmm.process.pid());
+    assert!(status["vcpus"][0]["exits"]["MMIO_WRITE"].as_u64() > Some(0));
+    let disk = &status["devices"][0];
+    assert_eq!(
+        (&disk["id"], &disk["type"]),
+        (&"the disk".into(), &"blk".into())
+    );
+    assert!(disk["status"].as_str().unwrap().contains("DRIVER_OK"));
+    assert_eq!(disk["queues"][0]["running"], true);
+    assert_eq!(disk["backend"]["connected"], true);
+    assert_eq!(disk["backend"]["connections"], 1);
+    let restarted = ctl(dir.path(), &["restart", "the disk"], 0);
+    assert!(
+        restarted.starts_with("the disk: restarted in "),
+        "{restarted}"
+    );
+    expect_success(vmm, &image);
+    assert!(!socket(dir.path()).exists());
+}
+
+#[test]
+fn a_working_guest_sees_nothing_of_thirty_restarts() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let vmm = start(
+        dir.path(),
+        &format!("blk,exec=\"{}\"", outboard_blk(&image, "")),
+    );
+    for _ in 0..30 {
+        assert!(!is_finished(&vmm), "the guest was finished too early");
+        ctl(dir.path(), &["restart", "blk0"], 0);
+    }
+    assert_eq!(
+        status(dir.path())["devices"][0]["backend"]["connections"],
+        31
+    );
+    expect_success(vmm, &image);
+}
+
+/// It keeps no record of requests in flight: they are waited for.
+#[test]
+fn a_backend_that_tracks_nothing_can_be_restarted_too() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let spec = format!(
+        "blk,exec=\"{} --blockdev driver=file,node-name=f,filename={} \
+         --export type=vhost-user-blk,id=e,node-name=f,writable=on,addr.type=fd,addr.str={{listen-fd}}\"",
+        program::system("qemu-storage-daemon").display(),
+        image.display()
+    );
+    let vmm = start(dir.path(), &spec);
+    for _ in 0..5 {
+        assert!(!is_finished(&vmm), "the guest was finished too early");
+        let restarted = ctl(dir.path(), &["restart", "blk0"], 0);
+        assert!(
+            restarted.contains("DRIVER_OK") && !restarted.contains("NEEDS_RESET"),
+            "{restarted}"
+        );
+    }
+    expect_success(vmm, &image);
+}
+
+#[test]
+fn a_backend_that_hangs_is_replaced_after_its_deadline() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let vmm = start(
+        dir.path(),
+        &format!("blk,exec=\"{}\"", outboard_blk(&image, "")),
+    );
+    stop(backend_of(&vmm, &image));
+    let restarted = ctl(dir.path(), &["restart", "blk0"], 0);
+    assert!(
+        restarted.contains("DRIVER_OK") && !restarted.contains("NEEDS_RESET"),
+        "{restarted}"
+    );
+    expect_success(vmm, &image);
+}
+
+/// Edit, build, restart: also when the build is broken at first.
+#[test]
+fn what_is_started_anew_is_what_the_command_has_become() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let script = dir.path().join("backend");
+    let install = |text: &str| {
+        let new = dir.path().join("new");
+        fs::write(&new, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, &script).unwrap();
+    };
+    let serve = format!("exec {} \"$@\"", outboard_blk(&image, ""));
+    install(&format!("echo version 1\n{serve}"));
+    let vmm = start(dir.path(), &format!("blk,exec={}", script.display()));
+    install("echo cannot start; exit 7");
+    let refused = ctl(dir.path(), &["restart", "blk0"], 1);
+    assert!(
+        refused.contains("exit status: 7") && refused.contains("cannot start"),
+        "{refused}"
+    );
+    assert!(!is_finished(&vmm));
+    install(&format!("echo version 3\n{serve}"));
+    ctl(dir.path(), &["restart", "blk0"], 0);
+    vmm.process.wait_for("blk0: version 3", DEADLINE);
+    expect_success(vmm, &image);
+}
+
+#[test]
+fn what_cannot_be_is_said_and_no_client_holds_up_another() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let vmm = start(dir.path(), &format!("blk,socket={}", disk.socket.display()));
+    let silent = UnixStream::connect(socket(dir.path())).unwrap();
+    let asked = Instant::now();
+    let ask = |request: &str| {
+        let mut client = UnixStream::connect(socket(dir.path())).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+        assert!(body["error"].is_string(), "{answer}");
+        answer
+    };
+    let expect = |request: &str, code: &str, part: &str| {
+        let answer = ask(&format!("{request} HTTP/1.1\r\n\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
+        assert!(answer.contains(part), "{answer}");
+    };
+    expect("GET /", "404", "/v1/status");
+    expect("PUT /v1/status", "405", "Allow: GET");
+    expect("POST /v1/devices/none/restart", "404", "blk0");
+    expect("POST /v1/devices/blk0/restart", "409", "exec=");
+    assert!(ask("what?\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "nobody waited for the silent one"
+    );
+    let mut answer = String::new();
+    (&silent).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let refused = ctl(dir.path(), &["restart", "blk0"], 1);
+    assert!(
+        refused.contains("was not started by this program"),
+        "{refused}"
+    );
+    expect_success(vmm, &image);
+    let absent = ctl(dir.path(), &["status"], 1);
+    assert!(absent.contains("--api"), "{absent}");
+}
+
+#[allow(unsafe_code)]
+fn stop(pid: u32) {
+    // SAFETY: a system call on integers; the caller has just seen that it is the
+    // machine's child, and the machine has no reason to wait for it.
+    unsafe { libc::kill(pid as libc::pid_t, libc::SIGSTOP) };
+    wait_until("it is stopped", DEADLINE, || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains(") T ")
+    });
+}

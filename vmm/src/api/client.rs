@@ -1,0 +1,85 @@
+//! `outboard ctl`: asks a running machine.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::cli::{CtlArgs, CtlCommand};
+
+/// Longer than a machine takes for anything.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Longest answer, in bytes.
+const MAX_ANSWER: u64 = 16 << 20;
+const MAX_FIELDS: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot ask the machine at {}; it has to be started with --api and this path", path.display())]
+    Connect {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the machine did not answer")]
+    Io(#[from] io::Error),
+    #[error("what answered at {} is not a machine's control API", path.display())]
+    NotTheApi { path: PathBuf },
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Carries out one command and returns what to print.
+pub fn run(args: &CtlArgs) -> Result<String, Error> {
+    match &args.command {
+        CtlCommand::Status => {
+            let answer = ask(&args.api, "GET", "/v1/status")?;
+            Ok(format!("{answer:#}"))
+        }
+        CtlCommand::Restart { id } => {
+            let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
+            let answer = ask(&args.api, "POST", &format!("/v1/devices/{name}/restart"))?;
+            let (time, status) = (&answer["milliseconds"], &answer["status"]);
+            let status = status.as_str().unwrap_or_default();
+            Ok(format!(
+                "{id}: restarted in {time} ms, device status {status}"
+            ))
+        }
+    }
+}
+
+fn ask(path: &Path, method: &str, target: &str) -> Result<Value, Error> {
+    let mut stream = UnixStream::connect(path).map_err(|source| Error::Connect {
+        path: path.to_owned(),
+        source,
+    })?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(DEADLINE))?;
+    let request =
+        format!("{method} {target} HTTP/1.1\r\nHost: outboard\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut bytes)?;
+    let not_the_api = || Error::NotTheApi {
+        path: path.to_owned(),
+    };
+    let (code, body) = parse(&bytes).ok_or_else(not_the_api)?;
+    match body.get("error").and_then(Value::as_str) {
+        None if code == 200 => Ok(body),
+        Some(text) => Err(Error::Refused(text.to_owned())),
+        None => Err(not_the_api()),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<(u16, Value)> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    let httparse::Status::Complete(head) = response.parse(bytes).ok()? else {
+        return None;
+    };
+    let body = serde_json::from_slice(&bytes[head..]).ok()?;
+    Some((response.code?, body))
+}

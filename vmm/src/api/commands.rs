@@ -1,0 +1,125 @@
+//! What the control API can do.
+
+use std::time::{Duration, Instant};
+
+use devices::virtio::counters::{QueueInfo, TransportInfo};
+use serde_json::{Map, Value, json};
+
+use super::http::Status;
+use super::{Control, problem};
+use crate::machine::{SharedTransport, lock};
+use crate::vcpu::exit::Reason;
+
+/// How long a new process may take to serve its device.
+const RESTART_DEADLINE: Duration = Duration::from_secs(30);
+/// After so many that did not get that far, the next one will not either.
+const FAILURES: u64 = 3;
+
+/// The machine as it stands.
+pub fn status(control: &Control) -> Value {
+    let exits = |counts: [u64; Reason::NAMES.len()]| -> Map<String, Value> {
+        let all = Reason::NAMES.iter().zip(counts);
+        all.filter(|(_, count)| *count != 0)
+            .map(|(name, count)| (name.to_string(), count.into()))
+            .collect()
+    };
+    let vcpus: Vec<_> = (0..)
+        .zip(control.vcpus.handles())
+        .map(|(id, handle): (usize, _)| json!({ "id": id, "exits": exits(handle.counters().exits()) }))
+        .collect();
+    let devices = control.transports.iter();
+    let devices: Vec<_> = devices.map(|shared| device(&lock(shared).info())).collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "vcpus": vcpus,
+        "devices": devices,
+    })
+}
+
+fn device(info: &TransportInfo) -> Value {
+    let counters = info.counters;
+    let queues: Vec<_> = info.queues.iter().map(queue).collect();
+    let backend = info.backend.as_ref().map(|backend| {
+        json!({
+            "address": backend.address,
+            "connected": backend.connected,
+            "connections": backend.connections,
+            "problem": backend.problem,
+        })
+    });
+    json!({
+        "id": info.id,
+        "type": info.device_type.to_string(),
+        "status": info.status,
+        "features_offered": info.features_offered,
+        "features_chosen": info.features_chosen,
+        "queues": queues,
+        "counters": {
+            "read_exits": counters.read_exits,
+            "write_exits": counters.write_exits,
+            "notify_exits": counters.notify_exits,
+            "interrupts": counters.interrupts_acknowledged,
+            "config_interrupts": counters.config_interrupts,
+            "resets": counters.resets,
+        },
+        "backend": backend,
+    })
+}
+
+fn queue(queue: &QueueInfo) -> Value {
+    json!({
+        "max_size": queue.max_size,
+        "size": queue.ready.map(|ready| ready.size),
+        "running": queue.running,
+    })
+}
+
+/// Has another process take the place of device `id`'s backend, and waits until
+/// it serves.
+pub fn restart(control: &Control, id: &str) -> (Status, Value) {
+    let has_name = |shared: &&SharedTransport| lock(shared).id() == id;
+    let Some(shared) = control.transports.iter().find(has_name) else {
+        let names: Vec<_> = control
+            .transports
+            .iter()
+            .map(|t| lock(t).id().to_owned())
+            .collect();
+        let text = format!("there is no device {id:?}; there are {}", names.join(", "));
+        return (Status::NotFound, problem(text));
+    };
+    let started = Instant::now();
+    let mut transport = lock(shared);
+    let Some(presence) = transport.presence() else {
+        return (
+            Status::Conflict,
+            problem(format!("device {id} has no backend")),
+        );
+    };
+    let before = presence.get();
+    if let Err(error) = transport.replace_backend() {
+        return (Status::Conflict, problem(chain(error.as_ref())));
+    }
+    drop(transport);
+    let backend = presence.wait_until(RESTART_DEADLINE, |backend| {
+        backend.connections > before.connections || backend.failures >= before.failures + FAILURES
+    });
+    let elapsed = started.elapsed();
+    if backend.connections > before.connections {
+        let status = lock(shared).info().status;
+        let milliseconds = elapsed.as_millis() as u64;
+        let answer = json!({ "device": id, "milliseconds": milliseconds, "status": status });
+        return (Status::Ok, answer);
+    }
+    let reason = backend.problem.unwrap_or_default();
+    let text = format!(
+        "no backend serves device {id} after {elapsed:.1?}, though it goes on trying: {reason}"
+    );
+    (Status::NoBackend, problem(text))
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}

@@ -1,0 +1,168 @@
+//! The control API: HTTP/1.1 and JSON on a Unix socket (`--api PATH`).
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /v1/status` | vCPUs, devices, their backends, counters |
+//! | `POST /v1/devices/ID/restart` | when another process serves the device |
+//!
+//! An error is an object with one member, `error`. One request a connection;
+//! each client has a thread and a deadline, so that a silent one holds up nobody.
+
+pub mod client;
+mod commands;
+mod http;
+
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::machine::{Machine, SharedTransport};
+use crate::unix_socket;
+use crate::vcpus::Vcpus;
+use http::{Request, Status};
+
+/// How long a client may take to say what it wants, and to take the answer.
+const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
+/// Clients at the same time.
+const MAX_CLIENTS: usize = 16;
+/// After an accept that failed for want of something.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("control API: cannot listen on {}", path.display())]
+    Listen {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What commands act on.
+struct Control {
+    vcpus: Arc<Vcpus>,
+    transports: Vec<SharedTransport>,
+    clients: AtomicUsize,
+}
+
+/// Serves as long as it lives; the socket is removed with it.
+pub struct Server {
+    path: PathBuf,
+    _control: Arc<Control>,
+}
+
+impl Server {
+    pub fn start(path: &Path, machine: &Machine) -> Result<Self, Error> {
+        let failed = |source| Error::Listen {
+            path: path.to_owned(),
+            source,
+        };
+        let listener = unix_socket::bind(path).map_err(failed)?;
+        let path = path.to_owned();
+        let control = Arc::new(Control {
+            vcpus: machine.vcpus().clone(),
+            transports: machine.transports().to_vec(),
+            clients: AtomicUsize::new(0),
+        });
+        thread::Builder::new()
+            .name("api".into())
+            .spawn({
+                let control = Arc::downgrade(&control);
+                move || accept(&listener, &control)
+            })
+            .map_err(failed)?;
+        Ok(Self {
+            path,
+            _control: control,
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Ends with the process: it waits for clients, but has nothing of the machine.
+fn accept(listener: &UnixListener, control: &Weak<Control>) {
+    loop {
+        let client = match listener.accept() {
+            Ok((client, _)) => client,
+            Err(error) => {
+                tracing::debug!(%error, "control API: cannot accept a client");
+                thread::sleep(ACCEPT_RETRY);
+                continue;
+            }
+        };
+        let Some(control) = control.upgrade() else {
+            return;
+        };
+        if control.clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
+            let answer = problem(format!("{MAX_CLIENTS} clients are being served; try again"));
+            // Written without waiting: it is short and the socket's buffer empty.
+            let _ = http::answer(&client, Status::Busy, &answer, Duration::ZERO);
+            control.clients.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
+        let shared = control.clone();
+        let spawned = thread::Builder::new()
+            .name("api client".into())
+            .spawn(move || {
+                serve(&client, &shared);
+                shared.clients.fetch_sub(1, Ordering::SeqCst);
+            });
+        if spawned.is_err() {
+            control.clients.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Answers one request.
+fn serve(client: &UnixStream, control: &Control) {
+    let (status, answer) = match http::receive(client, CLIENT_DEADLINE) {
+        Ok(request) => route(&request, control),
+        Err(error) => match error.status() {
+            Some(status) => (status, problem(error.to_string())),
+            // It left.
+            None => return,
+        },
+    };
+    if let Err(error) = http::answer(client, status, &answer, CLIENT_DEADLINE) {
+        tracing::debug!(%error, "control API: a client did not take its answer");
+    }
+}
+
+fn route(request: &Request, control: &Control) -> (Status, Value) {
+    let parts: Vec<&str> = request.path.split('/').skip(1).collect();
+    match (request.method.as_str(), &parts[..]) {
+        ("GET", ["v1", "status"]) => (Status::Ok, commands::status(control)),
+        ("POST", ["v1", "devices", id, "restart"]) => {
+            let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
+            commands::restart(control, &id)
+        }
+        (_, ["v1", "status"]) => wrong_method(request, "GET"),
+        (_, ["v1", "devices", _, "restart"]) => wrong_method(request, "POST"),
+        _ => {
+            let known = "GET /v1/status, POST /v1/devices/ID/restart";
+            let text = format!("there is no {}; there are {known}", request.path);
+            (Status::NotFound, problem(text))
+        }
+    }
+}
+
+fn wrong_method(request: &Request, right: &'static str) -> (Status, Value) {
+    let text = format!("{} takes {right}, not {}", request.path, request.method);
+    (Status::WrongMethod(right), problem(text))
+}
+
+fn problem(text: impl Into<String>) -> Value {
+    json!({ "error": text.into() })
+}
