@@ -87,16 +87,18 @@ pub(super) fn plain_number(text: &str) -> Result<u64, MonitorError> {
 }
 
 fn register(session: &Session<'_>, vcpu: VcpuId, name: &str) -> Result<u64, MonitorError> {
-    let found = match name {
-        "pc" => Some(Register::Rip),
-        "sp" => Register::all().find(|register| register.name() == "rsp"),
-        _ => Register::all().find(|register| register.name() == name),
+    let name = match name {
+        "pc" => "rip",
+        "sp" => "rsp",
+        name => name,
     };
-    let value = match found.filter(|register| register.size() <= 8) {
-        Some(register) => register.get(&session.machine.registers(vcpu)?),
-        None => return Err(MonitorError::NoRegister(name.to_owned())),
-    };
-    Ok(value as u64)
+    let registers = session.machine.registers(vcpu)?;
+    let found = Register::all(registers.vectors.set)
+        .find(|register| register.name() == name && register.size() <= 8)
+        .ok_or_else(|| MonitorError::NoRegister(name.to_owned()))?;
+    let mut value = [0; 8];
+    value.copy_from_slice(&found.bytes(&registers)[..8]);
+    Ok(u64::from_le_bytes(value))
 }
 
 /// A size in bytes, exact, in the largest unit that it is a multiple of.

@@ -9,7 +9,7 @@ use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 use super::stream::Stream;
 use super::wire::Wire;
 use super::{BUFFER_SIZE, PACKET_SIZE};
-use crate::arch::{Register, Registers};
+use crate::arch::{MAX_SIZE, Register, Registers};
 use crate::session::{Session, Stop};
 
 type Machine<'t> = GdbStubStateMachine<'static, Session<'t>, Wire>;
@@ -294,8 +294,8 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-fn expedited(registers: &Registers) -> Vec<(Register, [u8; 16])> {
-    let value = |register: Register| register.get(registers).to_le_bytes();
+fn expedited(registers: &Registers) -> Vec<(Register, [u8; MAX_SIZE])> {
+    let value = |register: Register| register.bytes(registers);
     EXPEDITED
         .map(|register| (register, value(register)))
         .to_vec()

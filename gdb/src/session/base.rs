@@ -12,7 +12,7 @@ use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOp
 use gdbstub::target::{TargetError, TargetResult};
 
 use super::{Session, tid};
-use crate::arch::{Register, Registers, TARGET_XML};
+use crate::arch::{Register, Registers, target_xml};
 use crate::server::PACKET_SIZE;
 use crate::target::{Activity, PhysAddr, VcpuId, VirtAddr};
 
@@ -70,9 +70,10 @@ impl MultiThreadBase for Session<'_> {
     fn write_registers(&mut self, registers: &Registers, tid: Tid) -> TargetResult<(), Self> {
         // What gdb does not know of (limits, bases) stays as it is.
         let mut merged = self.get_registers(tid)?;
-        for register in Register::all() {
+        for register in Register::all(registers.vectors.set) {
+            let bytes = register.bytes(registers);
             register
-                .set(&mut merged, register.get(registers))
+                .set_bytes(&mut merged, &bytes[..register.size()])
                 .map_err(refused)?;
         }
         self.put_registers(tid, &merged)
@@ -138,7 +139,11 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
         register: Register,
         buf: &mut [u8],
     ) -> TargetResult<usize, Self> {
-        let value = register.get(&self.get_registers(tid)?).to_le_bytes();
+        let registers = self.get_registers(tid)?;
+        if !register.is_in(registers.vectors.set) {
+            return Err(TargetError::NonFatal);
+        }
+        let value = register.bytes(&registers);
         let size = register.size();
         buf.get_mut(..size)
             .ok_or(TargetError::NonFatal)?
@@ -153,6 +158,9 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
         value: &[u8],
     ) -> TargetResult<(), Self> {
         let mut registers = self.get_registers(tid)?;
+        if !register.is_in(registers.vectors.set) {
+            return Err(TargetError::NonFatal);
+        }
         register.set_bytes(&mut registers, value).map_err(refused)?;
         self.put_registers(tid, &registers)
     }
@@ -199,7 +207,10 @@ impl TargetDescriptionXmlOverride for Session<'_> {
             return Err(TargetError::NonFatal);
         }
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = TARGET_XML.as_bytes().get(offset..).unwrap_or_default();
+        // Of all vCPUs: they have the same CPUID.
+        let registers = self.machine.registers(VcpuId(0)).map_err(refused)?;
+        let xml = target_xml(registers.vectors.set);
+        let rest = xml.as_bytes().get(offset..).unwrap_or_default();
         let count = rest.len().min(length).min(buf.len());
         buf[..count].copy_from_slice(&rest[..count]);
         Ok(count)

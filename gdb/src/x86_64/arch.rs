@@ -6,6 +6,7 @@ use gdbstub::arch::{self, RegId};
 
 use super::layout::Register;
 use super::registers::Registers;
+use super::vectors::VectorSet;
 
 /// x86-64 as [`gdbstub::arch::Arch`]. The target description is served by the
 /// session, not from here.
@@ -28,8 +29,8 @@ impl arch::Registers for Registers {
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for register in Register::all() {
-            let bytes = register.get(self).to_le_bytes();
+        for register in Register::all(self.vectors.set) {
+            let bytes = register.bytes(self);
             for &byte in bytes.iter().take(register.size()) {
                 write_byte(Some(byte));
             }
@@ -39,7 +40,13 @@ impl arch::Registers for Registers {
     /// gdbstub deserialises into default registers, so that selectors may not be
     /// checked here: they are taken as they come, and the session compares.
     fn gdb_deserialize(&mut self, mut bytes: &[u8]) -> Result<(), ()> {
-        for register in Register::all() {
+        // gdb was told which vector registers there are, and sends as many.
+        let size = |set| Register::all(set).map(Register::size).sum::<usize>();
+        self.vectors.set = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512]
+            .into_iter()
+            .find(|&set| size(set) == bytes.len())
+            .ok_or(())?;
+        for register in Register::all(self.vectors.set) {
             let (value, rest) = bytes.split_at_checked(register.size()).ok_or(())?;
             bytes = rest;
             match register {
@@ -49,7 +56,7 @@ impl arch::Registers for Registers {
                 _ => register.set_bytes(self, value).map_err(drop)?,
             }
         }
-        if bytes.is_empty() { Ok(()) } else { Err(()) }
+        Ok(())
     }
 }
 

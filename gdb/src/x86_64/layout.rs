@@ -1,10 +1,11 @@
 //! The registers as gdb numbers and encodes them.
 //!
-//! gdb's register n is the n-th `<reg>` of `target.xml`; the 'g' packet is all
-//! of them in that order, each in target byte order. A test compares the file
-//! with this module.
+//! gdb's register n is the n-th `<reg>` of the target description; the 'g' packet
+//! is all of them in that order, each in target byte order. A test compares the
+//! description with this module.
 
 use super::registers::{Fpu, Registers, Segment};
+use super::vectors::{VectorPart, VectorSet};
 
 /// One register by the name that `target.xml` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,16 @@ pub enum Register {
     Cr4,
     Cr8,
     Efer,
+    /// AVX and AVX-512; not every vCPU has them.
+    Vector(VectorPart),
 }
 
-/// Number of registers in `target.xml`.
-pub const COUNT: usize = 66;
+/// Number of registers that every vCPU has. Behind them come the vector
+/// registers, those of the smaller set first.
+const BASE: usize = 66;
+
+/// The size of the largest register in bytes.
+pub const MAX_SIZE: usize = 32;
 
 /// The value does not go into the register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,13 +88,25 @@ impl Register {
             63 => Cr4,
             64 => Cr8,
             65 => Efer,
-            _ => return None,
+            _ => {
+                let parts = VectorPart::all(VectorSet::Avx512);
+                Vector(*parts.get(number - BASE)?)
+            }
         })
     }
 
-    /// All registers in gdb's order.
-    pub fn all() -> impl Iterator<Item = Self> {
-        (0..COUNT).filter_map(Self::from_number)
+    /// All registers of a vCPU with these vector registers, in gdb's order.
+    pub fn all(set: VectorSet) -> impl Iterator<Item = Self> {
+        let vectors = VectorPart::all(set).into_iter().map(Self::Vector);
+        (0..BASE).filter_map(Self::from_number).chain(vectors)
+    }
+
+    /// Whether a vCPU with these vector registers has it.
+    pub fn is_in(self, set: VectorSet) -> bool {
+        match self {
+            Self::Vector(part) => VectorPart::all(set).contains(&part),
+            _ => true,
+        }
     }
 
     /// gdb's name for it.
@@ -105,6 +124,7 @@ impl Register {
             Register::FsBase => "fs_base".to_owned(),
             Register::GsBase => "gs_base".to_owned(),
             Register::KGsBase => "k_gs_base".to_owned(),
+            Register::Vector(part) => part.name(),
             other => format!("{other:?}").to_lowercase(),
         }
     }
@@ -117,12 +137,26 @@ impl Register {
             | Mxcsr => 4,
             St(_) => 10,
             Xmm(_) => 16,
+            Vector(part) => part.size(),
             _ => 8,
         }
     }
 
-    /// The value; bits above [`Register::size`] are 0.
-    pub fn get(self, registers: &Registers) -> u128 {
+    /// The value, least significant byte first; those from [`Register::size`] on
+    /// are 0.
+    pub fn bytes(self, registers: &Registers) -> [u8; MAX_SIZE] {
+        let mut bytes = [0; MAX_SIZE];
+        match self {
+            Self::Vector(part) => {
+                bytes[..part.size()].copy_from_slice(part.bytes(&registers.vectors))
+            }
+            _ => bytes[..16].copy_from_slice(&self.get(registers).to_le_bytes()),
+        }
+        bytes
+    }
+
+    /// The value of one that every vCPU has; bits above [`Register::size`] are 0.
+    fn get(self, registers: &Registers) -> u128 {
         use Register::*;
         let fpu = &registers.fpu;
         u128::from(match self {
@@ -154,15 +188,16 @@ impl Register {
             Cr4 => registers.cr4,
             Cr8 => registers.cr8,
             Efer => registers.efer,
+            Vector(_) => 0,
         })
     }
 
-    /// Sets it. Bits that the register does not have are dropped.
+    /// Sets one that every vCPU has. Bits that it does not have are dropped.
     ///
     /// # Errors
     /// A selector would change.
     #[allow(clippy::cast_possible_truncation)]
-    pub fn set(self, registers: &mut Registers, value: u128) -> Result<(), WriteError> {
+    fn set(self, registers: &mut Registers, value: u128) -> Result<(), WriteError> {
         use Register::*;
         let low = value as u64;
         match self {
@@ -183,6 +218,7 @@ impl Register {
             St(_) | Fctrl | Fstat | Ftag | Fiseg | Fioff | Foseg | Fooff | Fop | Xmm(_) | Mxcsr => {
                 self.set_fpu(&mut registers.fpu, value)
             }
+            Vector(_) => {}
         }
         Ok(())
     }
@@ -236,10 +272,14 @@ impl Register {
             Cr4 => 63,
             Cr8 => 64,
             Efer => 65,
+            Vector(part) => {
+                let parts = VectorPart::all(VectorSet::Avx512);
+                BASE + parts.iter().position(|&other| other == part).unwrap_or(0)
+            }
         }
     }
 
-    /// [`Register::set`] from the wire's bytes.
+    /// Sets it from the wire's bytes.
     ///
     /// # Errors
     /// The length is wrong, or a selector would change.
@@ -249,6 +289,11 @@ impl Register {
                 size: self.size(),
                 found: bytes.len(),
             });
+        }
+        if let Self::Vector(part) = self {
+            part.bytes_mut(&mut registers.vectors)
+                .copy_from_slice(bytes);
+            return Ok(());
         }
         let mut value = [0; 16];
         value[..bytes.len()].copy_from_slice(bytes);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::x86_64::TARGET_XML;
+use crate::x86_64::target_xml;
 
 /// The value of `attribute` in the XML element that `line` holds.
 fn attribute<'a>(line: &'a str, attribute: &str) -> &'a str {
@@ -9,22 +9,50 @@ fn attribute<'a>(line: &'a str, attribute: &str) -> &'a str {
     rest.split_once('"').unwrap().0
 }
 
+const SETS: [VectorSet; 3] = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512];
+
 #[test]
 fn the_description_and_the_layout_agree() {
-    let described: Vec<_> = TARGET_XML
-        .lines()
-        .filter(|line| line.trim_start().starts_with("<reg "))
-        .map(|line| {
-            let bits: usize = attribute(line, "bitsize").parse().unwrap();
-            (attribute(line, "name").to_owned(), bits / 8)
-        })
-        .collect();
-    let encoded: Vec<_> = Register::all().map(|r| (r.name(), r.size())).collect();
-    assert_eq!(described, encoded);
-    assert_eq!(described.len(), COUNT);
-    assert_eq!(Register::from_number(COUNT), None);
-    for number in 0..COUNT {
-        assert_eq!(Register::from_number(number).unwrap().number(), number);
+    for (set, count) in SETS.into_iter().zip([66, 82, 154]) {
+        let described: Vec<_> = target_xml(set)
+            .lines()
+            .filter(|line| line.trim_start().starts_with("<reg "))
+            .map(|line| {
+                let bits: usize = attribute(line, "bitsize").parse().unwrap();
+                (attribute(line, "name").to_owned(), bits / 8)
+            })
+            .collect();
+        let encoded: Vec<_> = Register::all(set).map(|r| (r.name(), r.size())).collect();
+        assert_eq!(described, encoded);
+        assert_eq!(described.len(), count);
+        for (number, register) in Register::all(set).enumerate() {
+            assert_eq!(register.number(), number);
+            assert_eq!(Register::from_number(number), Some(register));
+            assert!(register.is_in(set) && register.size() <= MAX_SIZE);
+        }
+    }
+    assert_eq!(Register::from_number(154), None);
+    assert!(!Register::from_number(66).unwrap().is_in(VectorSet::Sse));
+    assert!(!Register::from_number(82).unwrap().is_in(VectorSet::Avx));
+}
+
+#[test]
+fn all_registers_survive_the_g_packet_of_each_set() {
+    use gdbstub::arch::Registers as _;
+    for set in SETS {
+        let mut registers = Registers::default();
+        registers.vectors.set = set;
+        for (n, part) in VectorPart::all(set).into_iter().enumerate() {
+            part.bytes_mut(&mut registers.vectors).fill(n as u8 + 1);
+        }
+        registers.gpr[3] = 7;
+        let mut bytes = Vec::new();
+        registers.gdb_serialize(|byte| bytes.push(byte.unwrap()));
+        let mut read = Registers::default();
+        read.gdb_deserialize(&bytes).unwrap();
+        assert_eq!(read, registers);
+        bytes.pop();
+        assert!(read.gdb_deserialize(&bytes).is_err());
     }
 }
 
@@ -67,24 +95,24 @@ fn the_full_tag_word_follows_the_contents() {
 proptest! {
     /// Whatever gdb writes it reads back, and no other register changes.
     #[test]
-    fn registers_are_independent(number in 0..COUNT, value: u128) {
+    fn registers_are_independent(number in 0..154usize, value: [u8; MAX_SIZE]) {
         let register = Register::from_number(number).unwrap();
-        let size = register.size() * 8;
-        let mut value = if size == 128 { value } else { value & ((1 << size) - 1) };
+        let mut value = value;
+        value[register.size()..].fill(0);
         match register {
-            Register::Selector(_) => value = 0,
+            Register::Selector(_) => value.fill(0),
             // Tags are derived from contents but for empty; these have 16 bits of 32.
-            Register::Ftag => value = 0xffff,
+            Register::Ftag => value[..4].copy_from_slice(&[0xff, 0xff, 0, 0]),
             Register::Fctrl | Register::Fstat | Register::Fop | Register::Fiseg
-            | Register::Foseg => value &= 0xffff,
+            | Register::Foseg => value[2..].fill(0),
             _ => {}
         }
         let before = Registers::default();
         let mut after = before;
-        register.set_bytes(&mut after, &value.to_le_bytes()[..register.size()]).unwrap();
-        prop_assert_eq!(register.get(&after), value);
-        for other in Register::all().filter(|&other| other != register) {
-            prop_assert_eq!(other.get(&after), other.get(&before));
+        register.set_bytes(&mut after, &value[..register.size()]).unwrap();
+        prop_assert_eq!(register.bytes(&after), value);
+        for other in Register::all(VectorSet::Avx512).filter(|&other| other != register) {
+            prop_assert_eq!(other.bytes(&after), other.bytes(&before));
         }
     }
 }

@@ -10,11 +10,13 @@ mod arch;
 mod description;
 mod layout;
 mod registers;
+mod vectors;
 
 pub use arch::X86_64;
-pub use description::TARGET_XML;
-pub use layout::{Register, WriteError};
+pub use description::target_xml;
+pub use layout::{MAX_SIZE, Register, WriteError};
 pub use registers::{Fpu, Registers, Segment, cr0, cr4, efer, rflags};
+pub use vectors::{VectorPart, VectorSet, Vectors};
 
 /// The instruction that a software breakpoint writes: int3.
 pub const BREAKPOINT: u8 = 0xcc;

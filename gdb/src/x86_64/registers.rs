@@ -1,5 +1,6 @@
 //! The register file as the debugger and the VMM exchange it.
 
+use super::vectors::Vectors;
 use crate::target::VirtAddr;
 
 /// A segment register with the hidden part that the processor caches
@@ -55,7 +56,7 @@ impl Default for Fpu {
     }
 }
 
-/// The registers of one vCPU: general, segment, control, x87 and SSE.
+/// The registers of one vCPU: general, segment, control, x87 and vector.
 ///
 /// Plain values as the architecture defines them; no KVM layout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +80,7 @@ pub struct Registers {
     pub cr8: u64,
     pub efer: u64,
     pub fpu: Fpu,
+    pub vectors: Vectors,
 }
 
 /// Bits of CR0 (SDM volume 3, 2.5).

@@ -6,6 +6,7 @@ pub mod exit;
 pub(crate) mod kick;
 mod thread;
 pub mod x86_64;
+mod xsave;
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -2,18 +2,19 @@
 
 use std::io;
 
-use gdb::arch::{Fpu, Registers, Segment};
+use gdb::arch::{Fpu, Registers, Segment, VectorSet, Vectors};
 use gdb::target::{Activity, HW_SLOTS, HwKind, HwSlots};
 use kvm_bindings::{
     CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE,
     KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, KVM_MP_STATE_HALTED,
     KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_debugregs, kvm_fpu,
     kvm_guest_debug, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
-    kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::exit::{self, Exit};
+use super::xsave;
 use crate::kvm::{Error, failed};
 
 /// IA32_KERNEL_GS_BASE (SDM volume 4).
@@ -45,6 +46,7 @@ pub struct Vcpu {
     /// KVM_GUESTDBG_* bits this host takes.
     debug_flags: u32,
     armed: DebugControl,
+    xsave: xsave::Layout,
 }
 
 /// Everything that a reset must put back.
@@ -72,6 +74,7 @@ impl Vcpu {
             reset_state: None,
             debug_flags,
             armed: DebugControl::default(),
+            xsave: xsave::Layout::of(cpuid),
         })
     }
 
@@ -195,7 +198,7 @@ impl Vcpu {
         }
     }
 
-    /// General, segment, control and floating-point registers.
+    /// General, segment, control, floating-point and vector registers.
     pub fn registers(&self) -> Result<Registers, Error> {
         let regs = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
         let sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
@@ -212,7 +215,24 @@ impl Vcpu {
             ..Registers::default()
         };
         read_sregs(&mut registers, &sregs);
+        if self.xsave.set() != VectorSet::Sse {
+            registers.vectors = self.xsave.read(&self.xsave_area()?);
+        }
         Ok(registers)
+    }
+
+    fn xsave_area(&self) -> Result<kvm_xsave, Error> {
+        self.fd.get_xsave().map_err(failed("KVM_GET_XSAVE"))
+    }
+
+    #[allow(unsafe_code)]
+    fn set_vectors(&self, vectors: &Vectors) -> Result<(), Error> {
+        let mut area = self.xsave_area()?;
+        self.xsave.write(&mut area, vectors);
+        // SAFETY: KVM reads more than the 4 KiB of `kvm_xsave` only for a guest
+        // whose CPUID has state components that user space must enable first
+        // (arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM). This process enables none.
+        unsafe { self.fd.set_xsave(&area) }.map_err(failed("KVM_SET_XSAVE"))
     }
 
     /// Writes what [`Vcpu::registers`] reads. System registers are only written
@@ -234,6 +254,9 @@ impl Vcpu {
             self.fd
                 .set_fpu(&write_fpu(&registers.fpu))
                 .map_err(failed("KVM_SET_FPU"))?;
+        }
+        if registers.vectors != old.vectors {
+            self.set_vectors(&registers.vectors)?;
         }
         let [
             rax,

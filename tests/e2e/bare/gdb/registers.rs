@@ -101,6 +101,51 @@ fn written_registers_are_read_back_and_used_by_the_guest() {
     guest.finish();
 }
 
+/// Written through gdb and read back from KVM: the guest itself uses no vectors.
+#[test]
+fn vector_registers_are_those_of_the_processor() {
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has = |flag: &str| flags.split_whitespace().any(|word| word == flag);
+    let guest = Guest::debuggee();
+    let mut commands = vec![
+        "set $xmm3.v4_int32[1] = 0x1234",
+        "maintenance flush register-cache",
+        "print $xmm3.v4_int32",
+    ];
+    let mut expected = vec!["$1 = {0, 4660, 0, 0}"];
+    if has("avx") {
+        commands.extend([
+            "set $ymm3.v8_int32[7] = 7",
+            "set $ymm15.v4_int64[2] = -1",
+            "maintenance flush register-cache",
+            "print $ymm3.v8_int32",
+            "print $ymm15.v4_int64",
+        ]);
+        expected.extend(["$2 = {0, 4660, 0, 0, 0, 0, 0, 7}", "$3 = {0, 0, -1, 0}"]);
+    }
+    if has("avx512f") {
+        commands.extend([
+            "set $zmm3.v8_int64[7] = 9",
+            "set $zmm31.v8_int64[0] = 31",
+            "set $zmm31.v8_int64[5] = 32",
+            "set $k2 = 0x55",
+            "maintenance flush register-cache",
+            "print $zmm3.v8_int64",
+            "print $zmm31.v8_int64",
+            "print $ymm31.v4_int64",
+            "print $k2",
+        ]);
+        expected.extend([
+            "$4 = {20014547599360, 0, 0, 30064771072, 0, 0, 0, 9}",
+            "$5 = {31, 0, 0, 0, 0, 32, 0, 0}",
+            "$6 = {31, 0, 0, 0}",
+            "$7 = 85",
+        ]);
+    }
+    guest.expect(&commands, &expected);
+    guest.finish();
+}
+
 #[test]
 fn selector_cannot_be_written_and_the_session_goes_on() {
     let guest = Guest::debuggee();
