@@ -3,12 +3,14 @@
 //! This is bookkeeping only. Which of the two a breakpoint gets, and what the
 //! host can trap at all, is decided by the session.
 
+mod conditions;
 mod planted;
 mod rings;
 mod slots;
 
 use std::collections::BTreeMap;
 
+pub(crate) use conditions::{Condition, Conditions};
 pub(crate) use planted::{PhysicalMemory, Planted};
 pub(crate) use rings::Rings;
 pub(crate) use slots::{Holder, SlotError, Slots, WatchKind};
@@ -29,6 +31,7 @@ pub(crate) enum Placement {
 pub(crate) struct Breakpoints {
     pub planted: Planted,
     pub slots: Slots,
+    pub conditions: Conditions,
     software: BTreeMap<VirtAddr, Placement>,
 }
 

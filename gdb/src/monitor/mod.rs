@@ -4,6 +4,7 @@
 //! longest row whose words begin the line runs, with the rest of the line.
 
 mod args;
+mod break_if;
 mod info;
 mod memory;
 mod paging;
@@ -58,6 +59,10 @@ enum MonitorError {
     Format(String),
     #[error("between 1 and {most} bytes can be shown at once")]
     TooMuch { most: u64 },
+    #[error("{0:?} is no condition: cr3=ADDR, cpl=0 to cpl=3, vcpu=N or hits=COUNT")]
+    Condition(String),
+    #[error("there are {most} conditions already; take some off")]
+    TooManyConditions { most: usize },
     #[error("{0:?} is neither on nor off")]
     OnOff(String),
     #[error(transparent)]
@@ -77,6 +82,12 @@ impl MonitorError {
 }
 
 const COMMANDS: &[Command] = &[
+    Command {
+        name: "break-if",
+        arguments: "[ADDR off|[cr3=N] [cpl=N] [vcpu=N] [hits=N]]",
+        help: "when gdb's breakpoints at an address stop the guest",
+        run: break_if::break_if,
+    },
     Command {
         name: "help",
         arguments: "",

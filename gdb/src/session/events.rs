@@ -16,6 +16,8 @@ enum Verdict {
     GoOn,
     /// It goes on past an int3 that is not for gdb.
     Pass(Unserved),
+    /// It goes on past a breakpoint of gdb's whose condition is not met.
+    Skip,
 }
 
 impl Session<'_> {
@@ -153,6 +155,7 @@ impl Session<'_> {
                 Event::Stopped(vcpu, reason) => (vcpu, reason),
             };
             let verdict = self.judge(vcpu, reason, alone.as_ref());
+            let verdict = self.consider_condition(vcpu, verdict);
             if alone.is_some_and(|alone| alone.vcpu == vcpu) {
                 // It has left its breakpoint, whatever else it met.
                 alone = None;
@@ -162,6 +165,7 @@ impl Session<'_> {
             match verdict {
                 Verdict::Report(reason) => found.push((vcpu, reason)),
                 Verdict::Pass(int3) => self.unserved[vcpu.0] = Some(int3),
+                Verdict::Skip => self.skip(vcpu),
                 Verdict::GoOn => {}
             }
         }
@@ -177,6 +181,29 @@ impl Session<'_> {
         } else {
             self.go_on();
         }
+    }
+
+    /// Drops the hit of a breakpoint whose condition is not met.
+    fn consider_condition(&mut self, vcpu: VcpuId, verdict: Verdict) -> Verdict {
+        let Verdict::Report(Reason::Software | Reason::Hardware) = verdict else {
+            return verdict;
+        };
+        let Ok(registers) = self.machine.registers(vcpu) else {
+            return verdict;
+        };
+        if self.breakpoints.conditions.stops(vcpu, &registers) {
+            verdict
+        } else {
+            Verdict::Skip
+        }
+    }
+
+    /// Sends `vcpu` past the breakpoint where it is, now or when gdb lets it go on.
+    fn skip(&mut self, vcpu: VcpuId) {
+        if let Some(run) = &mut self.run {
+            run.leaving.insert(vcpu);
+        }
+        self.mark_reported(vcpu);
     }
 
     /// The vCPU that has waited longest to be reported; the first of equals.

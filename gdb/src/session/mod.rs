@@ -224,6 +224,7 @@ impl<'t> Session<'t> {
         self.missed.fill(0);
         self.unserved.fill(None);
         self.crashes.fill(None);
+        self.breakpoints.conditions.clear();
     }
 
     /// The stop that gdb is to be told of, once.

@@ -8,6 +8,7 @@ use gdbstub::target::ext::breakpoints::{
 use super::resume::Action::{Continue, Hold, Range, Step};
 use super::*;
 use crate::arch::BREAKPOINT;
+use crate::breakpoints::Condition;
 use crate::target::StopReason::{Crashed, Hardware, Int3, Step as Stepped};
 use crate::target::{Attachment, Event, HwKind, HwSlots, VirtAddr};
 use crate::testing::{Hand, Scripted};
@@ -88,6 +89,59 @@ fn having_left_a_breakpoint_a_vcpu_meets_it_again() {
         session.start(vec![Continue, Hold]);
         assert_eq!(hand.resumed(), [Resume::Continue, Resume::Hold]);
         session.mend(VcpuId(1));
+    });
+}
+
+#[test]
+fn a_hit_that_does_not_meet_its_condition_is_left_alone() {
+    with_session(&[X, X], |session, hand| {
+        let third = Condition {
+            vcpu: Some(VcpuId(1)),
+            hits: 2,
+            ..Condition::default()
+        };
+        session.breakpoints.conditions.set(VirtAddr(Y), third);
+        plant(session, Y);
+        session.start(vec![Continue, Continue]);
+        for vcpu in [0, 1] {
+            hand.stops(vcpu, Y, Int3);
+            assert_eq!(events(session), None, "vCPU {vcpu}");
+            let mut alone = [Resume::Hold; 2];
+            alone[vcpu] = Resume::Step;
+            assert_eq!(hand.resumed(), alone);
+            assert_eq!(hand.script().ram[Y as usize], 0x90, "lifted");
+            hand.stops(vcpu, Y + 1, Stepped);
+            assert_eq!(events(session), None);
+            assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+            assert_eq!(hand.script().ram[Y as usize], BREAKPOINT);
+        }
+        hand.stops(1, Y, Int3);
+        assert_eq!(events(session), at(1, Reason::Software));
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, Y + 1, Stepped);
+        assert_eq!(events(session), None);
+    });
+}
+
+#[test]
+fn a_stop_of_another_vcpu_does_not_make_a_skipped_hit_count_twice() {
+    with_session(&[X, X], |session, hand| {
+        let second = Condition {
+            hits: 2,
+            ..Condition::default()
+        };
+        session.breakpoints.conditions.set(VirtAddr(Y), second);
+        plant(session, Y);
+        session.start(vec![Continue, Step]);
+        hand.stops(0, Y, Int3);
+        hand.stops(1, X + 1, Stepped);
+        assert_eq!(events(session), at(1, Reason::Step));
+        session.start(vec![Continue, Hold]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold], "past it");
+        hand.stops(0, Y + 1, Stepped);
+        assert_eq!(events(session), None);
+        hand.stops(0, Y, Int3);
+        assert_eq!(events(session), at(0, Reason::Software));
     });
 }
 
