@@ -7,6 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use thiserror::Error;
@@ -16,6 +17,8 @@ use vm_memory::mmap::NewBitmap;
 
 use crate::daemon::{Daemon, DaemonError};
 use crate::listener::{ListenError, Listener};
+use crate::shutdown::Shutdown;
+use crate::virtio::{PumpBackend, VirtioDevice};
 
 /// Exit status after a host-side failure. (Bad usage is 2, from clap; the end on request is 0.)
 pub const HOST_FAILURE: u8 = 1;
@@ -77,6 +80,18 @@ impl SocketArgs {
 }
 
 impl Meeting {
+    /// Serves `device` until asked to end, or until the only frontend has left.
+    pub fn serve_device<D: VirtioDevice>(
+        self,
+        device: D,
+        shutdown: Shutdown,
+    ) -> Result<(), DaemonError> {
+        let backend = Arc::new(PumpBackend::new(device).map_err(DaemonError::Attach)?);
+        let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;
+        backend.attach(&daemon).map_err(DaemonError::Attach)?;
+        self.serve(&mut daemon)
+    }
+
     /// Serves until asked to end, or until the only frontend has left.
     pub fn serve<T>(self, daemon: &mut Daemon<T>) -> Result<(), DaemonError>
     where

@@ -14,6 +14,7 @@ use crate::device::{Device, DeviceError};
 use crate::inflight::Record;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
+use crate::notifier::ConfigNotifier;
 use crate::ratelimit::RateLimit;
 use crate::session::Session;
 use crate::session::error::SessionError;
@@ -36,6 +37,9 @@ pub enum DaemonError {
     /// The backend cannot be driven.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The workers cannot watch what the device wants watched.
+    #[error("the device's events cannot be watched")]
+    Attach(#[source] io::Error),
     /// A system call that has no reason to fail.
     #[error("cannot wait for events")]
     Wait(#[source] io::Error),
@@ -87,6 +91,11 @@ where
     /// have been asked for, frontends are offered INFLIGHT_SHMFD.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.device.record(ring)
+    }
+
+    /// Tells whichever frontend is connected that the configuration space has changed.
+    pub fn config_notifier(&self) -> ConfigNotifier {
+        self.device.notifier.clone()
     }
 
     /// Ends [`Daemon::serve`] from another thread.

@@ -12,6 +12,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::inflight::{InflightError, Record, Region, Tracker};
 use crate::listeners::Listeners;
+use crate::notifier::ConfigNotifier;
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::vring::ReadyRing;
@@ -59,6 +60,8 @@ pub struct Device<T: VhostUserBackend> {
     pub memory: SharedMemory<T::Bitmap>,
     /// Its threads.
     pub pool: Pool<T>,
+    /// The way to the frontend of the moment.
+    pub notifier: ConfigNotifier,
     vrings: Vec<T::Vring>,
     /// By ring: where its tracker is while it runs.
     records: Vec<Record>,
@@ -91,6 +94,7 @@ where
             backend,
             memory,
             pool,
+            notifier: ConfigNotifier::default(),
             records: vrings.iter().map(|_| Record::default()).collect(),
             tracked: AtomicU64::new(0),
             vrings,

@@ -1,8 +1,9 @@
 //! The backend kit: everything a vhost-user device process needs except the device.
 //!
-//! A backend is written against [`vhost_user_backend::VhostUserBackend`], the trait of the
-//! rust-vmm crate of that name, and handed to [`daemon::Daemon`], which
-//! listens on a Unix socket and serves one frontend after another:
+//! A backend is written against [`virtio::VirtioDevice`], or, where that is not enough, against
+//! [`vhost_user_backend::VhostUserBackend`], the trait of the rust-vmm crate of that name, and
+//! handed to [`daemon::Daemon`], which listens on a Unix socket and serves one frontend after
+//! another:
 //!
 //! ```text
 //! socket --wire--> session --vring, memory--> worker --handle_event--> device
@@ -18,6 +19,7 @@
 //!
 //! For the data path, [`pump`] takes chains from a ring in batches, [`chain`] shows a chain as bytes
 //! whatever its descriptors, and [`iovec`] hands those bytes to the kernel without a copy.
+//! [`virtio`] puts these together for a device that only wants to say what to do with a chain.
 //!
 //! Device logic lives beside it ([`blk`], [`net`]) and knows no eventfd, no socket and no thread.
 //!
@@ -35,6 +37,7 @@ pub mod listener;
 pub mod listeners;
 pub mod memory;
 pub mod net;
+pub mod notifier;
 pub mod pump;
 pub mod ratelimit;
 mod ring;
@@ -42,6 +45,7 @@ pub mod session;
 pub mod shutdown;
 #[cfg(test)]
 mod testing;
+pub mod virtio;
 pub mod vring;
 mod walk;
 pub mod wire;

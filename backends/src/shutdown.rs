@@ -44,21 +44,7 @@ impl Shutdown {
     /// Call it before any thread is started: the signals are blocked in the calling thread, and
     /// only threads started afterwards inherit that.
     pub fn on_signals() -> io::Result<Self> {
-        let signals = [libc::SIGTERM, libc::SIGINT];
-        let set = create_sigset(&signals)?;
-        // SAFETY: `set` is an initialised signal set that outlives the call; the old mask is not
-        // asked for.
-        let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        // SAFETY: `set` is an initialised signal set that outlives the call.
-        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `fd` was just created and belongs to nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let fd = signal_fd(&[libc::SIGTERM, libc::SIGINT])?;
         Ok(Shutdown {
             signals: Some(fd),
             ..Shutdown::new()?
@@ -75,6 +61,25 @@ impl Shutdown {
         let signals = self.signals.as_ref().map(AsRawFd::as_raw_fd);
         std::iter::once(self.event.as_raw_fd()).chain(signals)
     }
+}
+
+/// A descriptor that is readable when one of `signals` has come. They are blocked in the calling
+/// thread and in those that it starts afterwards.
+pub(crate) fn signal_fd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
+    let set = create_sigset(signals)?;
+    // SAFETY: `set` is an initialised signal set that outlives the call; the old mask is not
+    // asked for.
+    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
+    if error != 0 {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: `set` is an initialised signal set that outlives the call.
+    let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just created and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 impl ShutdownHandle {

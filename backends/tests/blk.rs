@@ -4,9 +4,8 @@ mod common;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use backends::blk::backend::BlkBackend;
+use backends::blk::backend::BlkDevice;
 use backends::blk::image::Image;
 use backends::blk::request::Disk;
 use common::{BUFFERS, Desc, Driver, Server, r, w};
@@ -31,14 +30,7 @@ fn serve(queues: u16) -> Server {
     let file = File::create(&path).unwrap();
     file.set_len(SECTORS * 512).unwrap();
     let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
-    let backend = Arc::new(BlkBackend::new(disk, queues).unwrap());
-    Server::start(dir, Arc::clone(&backend), |daemon| {
-        for id in 0..usize::from(queues) {
-            let (listeners, record) = (daemon.listeners(id), daemon.record(id));
-            let attached = backend.attach(id, &listeners.unwrap(), record.unwrap());
-            attached.unwrap();
-        }
-    })
+    Server::start_device(dir, BlkDevice::new(disk, queues))
 }
 
 fn image(server: &Server) -> File {

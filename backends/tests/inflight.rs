@@ -11,11 +11,10 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use backends::blk::backend::BlkBackend;
+use backends::blk::backend::BlkDevice;
 use backends::blk::image::Image;
 use backends::blk::request::Disk;
 use common::{BUFFERS, DEADLINE, Driver, QUEUE_SIZE, Server, r, w};
@@ -44,12 +43,7 @@ fn serve() -> Server {
     let path = dir.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
-    let backend = Arc::new(BlkBackend::new(disk, 1).unwrap());
-    Server::start(dir, Arc::clone(&backend), |daemon| {
-        let (listeners, record) = (daemon.listeners(0), daemon.record(0));
-        let attached = backend.attach(0, &listeners.unwrap(), record.unwrap());
-        attached.unwrap();
-    })
+    Server::start_device(dir, BlkDevice::new(disk, 1))
 }
 
 /// Buffers of request `slot`: header, status, data.

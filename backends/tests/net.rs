@@ -5,9 +5,8 @@ mod common;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 
-use backends::net::backend::NetBackend;
+use backends::net::backend::NetDevice;
 use backends::net::config::{MacAddress, NetConfig};
 use backends::net::link::Link;
 use common::{BUFFERS, DEADLINE, Driver, Server, r, readable, w};
@@ -43,12 +42,8 @@ fn serve() -> (Server, UnixDatagram) {
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         mtu: Some(1400),
     };
-    let backend = Arc::new(NetBackend::new(Datagrams(near), config).unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir, Arc::clone(&backend), |daemon| {
-        let (rx, tx) = (daemon.listeners(0).unwrap(), daemon.listeners(1).unwrap());
-        backend.attach([&rx, &tx]).unwrap();
-    });
+    let device = NetDevice::new(Datagrams(near), config).unwrap();
+    let server = Server::start_device(tempfile::tempdir().unwrap(), device);
     (server, far)
 }
 

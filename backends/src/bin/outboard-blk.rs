@@ -2,14 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
-use backends::blk::backend::BlkBackend;
+use backends::blk::backend::BlkDevice;
 use backends::blk::image::Image;
 use backends::blk::request::{Disk, ID_SIZE};
 use backends::cli::{self, SocketArgs};
-use backends::daemon::Daemon;
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
@@ -72,15 +70,6 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         queues = cli.queues, "serving an image"
     );
     let disk = Disk::new(image, &cli.serial());
-    let backend = Arc::new(BlkBackend::new(disk, cli.queues).context("cannot create eventfds")?);
     let meeting = cli.socket.open()?;
-    let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;
-    for id in 0..usize::from(cli.queues) {
-        let listeners = daemon.listeners(id).context("a queue has no worker")?;
-        let record = daemon.record(id).context("a queue has no record")?;
-        backend
-            .attach(id, &listeners, record)
-            .context("cannot watch an eventfd")?;
-    }
-    Ok(meeting.serve(&mut daemon)?)
+    Ok(meeting.serve_device(BlkDevice::new(disk, cli.queues), shutdown)?)
 }

@@ -1,12 +1,10 @@
 //! `outboard-net`: a tap interface as a vhost-user network device.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
-use backends::daemon::Daemon;
-use backends::net::backend::NetBackend;
+use backends::net::backend::NetDevice;
 use backends::net::config::{MIN_MTU, MacAddress, NetConfig};
 use backends::net::tap::{Tap, TapName};
 use backends::shutdown::Shutdown;
@@ -52,13 +50,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let meeting = cli.socket.open()?;
     let tap = open_tap(cli)?;
     tracing::info!(tap = %tap.name(), mac = %config.mac, mtu = config.mtu, "serving an interface");
-    let backend = NetBackend::new(tap, config).context("the tap takes no packet headers")?;
-    let backend = Arc::new(backend);
-    let mut daemon = Daemon::new(Arc::clone(&backend), shutdown)?;
-    let rx = daemon.listeners(0).context("no worker receives")?;
-    let tx = daemon.listeners(1).context("no worker transmits")?;
-    backend.attach([&rx, &tx]).context("cannot watch the tap")?;
-    Ok(meeting.serve(&mut daemon)?)
+    let device = NetDevice::new(tap, config).context("the tap takes no packet headers")?;
+    Ok(meeting.serve_device(device, shutdown)?)
 }
 
 /// Attaches to the tap. What an unprivileged user cannot set may have been set for him.

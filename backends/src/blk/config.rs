@@ -4,8 +4,6 @@ use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
     VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
 };
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::image::Image;
 use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_WRITE_ZEROES_SECTORS, SEG_MAX};
@@ -16,9 +14,6 @@ pub const CONFIG_SIZE: usize = 60;
 /// Feature bits offered for `image` with `queues` request queues.
 pub fn features(image: &Image, queues: u16) -> u64 {
     let mut bits = vec![
-        VIRTIO_F_VERSION_1,
-        VIRTIO_RING_F_INDIRECT_DESC,
-        VIRTIO_RING_F_EVENT_IDX,
         VIRTIO_BLK_F_SEG_MAX,
         VIRTIO_BLK_F_BLK_SIZE,
         VIRTIO_BLK_F_TOPOLOGY,
@@ -91,7 +86,7 @@ mod tests {
         let (_file, image) = image(4096, true);
         let offered = features(&image, 1);
         let has = |bit: u32| offered & (1 << bit) != 0;
-        assert!(has(VIRTIO_BLK_F_RO) && has(VIRTIO_F_VERSION_1));
+        assert!(has(VIRTIO_BLK_F_RO));
         assert!(!has(VIRTIO_BLK_F_DISCARD) && !has(VIRTIO_BLK_F_WRITE_ZEROES));
         assert!(!has(VIRTIO_BLK_F_MQ));
         assert_eq!(space(&image, 1)[36..], [0; 24]);

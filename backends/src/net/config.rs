@@ -5,11 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::str::FromStr;
 
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 /// Size of `struct virtio_net_config` up to and including the MTU.
 pub const CONFIG_SIZE: usize = 12;
@@ -74,13 +72,7 @@ pub struct NetConfig {
 impl NetConfig {
     /// Feature bits offered.
     pub fn features(&self) -> u64 {
-        let mut bits = vec![
-            VIRTIO_F_VERSION_1,
-            VIRTIO_RING_F_INDIRECT_DESC,
-            VIRTIO_RING_F_EVENT_IDX,
-            VIRTIO_NET_F_MAC,
-            VIRTIO_NET_F_STATUS,
-        ];
+        let mut bits = vec![VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS];
         if self.mtu.is_some() {
             bits.push(VIRTIO_NET_F_MTU);
         }

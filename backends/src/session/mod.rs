@@ -302,6 +302,10 @@ where
             .and_then(|_| stream.set_read_timeout(Some(IO_DEADLINE)))
             .and_then(|()| stream.set_write_timeout(Some(IO_DEADLINE)))
             .map_err(RequestError::NotASocket)?;
+        if self.protocol.contains(Protocol::CONFIG) {
+            let notifications = stream.try_clone().map_err(RequestError::NotASocket)?;
+            self.device.notifier.set_channel(Some(notifications));
+        }
         let channel = BackendChannel::from_stream(stream);
         channel.set_reply_ack_flag(self.protocol.contains(Protocol::REPLY_ACK));
         self.device.backend.set_backend_req_fd(channel.clone());
@@ -335,6 +339,7 @@ where
 
     /// Ends the session: the device is as it was before, and nothing of the frontend's is kept.
     pub fn end(mut self) -> Result<(), SessionError> {
+        self.device.notifier.set_channel(None);
         match self.forget_rings() {
             Err(RequestError::Worker(e)) => return Err(e.into()),
             Err(error) => {

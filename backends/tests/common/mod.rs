@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use backends::daemon::Daemon;
 use backends::listener::Listener;
 use backends::shutdown::{Shutdown, ShutdownHandle};
+use backends::virtio::{PumpBackend, VirtioDevice};
 use tempfile::TempDir;
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -215,6 +217,14 @@ pub struct Server {
 }
 
 impl Server {
+    /// Serves a device of the kit's.
+    pub fn start_device<D: VirtioDevice>(dir: TempDir, device: D) -> Self {
+        let backend = Arc::new(PumpBackend::new(device).unwrap());
+        Server::start(dir, Arc::clone(&backend), |daemon| {
+            backend.attach(daemon).unwrap();
+        })
+    }
+
     /// Serves `backend`; `attach` may register its listeners first.
     pub fn start<T>(dir: TempDir, backend: T, attach: impl FnOnce(&Daemon<T>)) -> Self
     where
@@ -246,6 +256,18 @@ impl Drop for Server {
             ended.unwrap();
             assert!(!self.socket().exists(), "the socket is removed at the end");
         }
+    }
+}
+
+/// Connects to a program that is about to listen.
+pub fn connect_within(limit: Duration, socket: &Path, rings: usize) -> Driver {
+    let end = Instant::now() + limit;
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return Driver::over(stream, rings, 0),
+            Err(error) => assert!(Instant::now() < end, "{}: {error}", socket.display()),
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -1,0 +1,261 @@
+//! A device as its author sees it: features, configuration space, and what to do with a chain.
+//!
+//! [`VirtioDevice`] is what most devices need to say, and nothing about sockets, rings or threads.
+//! [`PumpBackend`] makes a [`VhostUserBackend`] of it: one worker and one [`Pump`] per queue, so
+//! that no lock is contended on the data path. A device that needs more implements
+//! [`VhostUserBackend`] itself; the daemon drives either.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost_user_backend::{VhostUserBackend, VringRwLock};
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vm_memory::GuestMemoryMmap;
+use vmm_sys_util::epoll::EventSet;
+
+use crate::daemon::Daemon;
+use crate::device::SharedMemory;
+use crate::listeners::Listeners;
+use crate::notifier::ConfigNotifier;
+use crate::pump::{Outcome, Pump, Scratch};
+
+/// What the kit does for every device.
+const KIT_FEATURES: u64 =
+    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
+
+/// Event of a worker whose turn was cut short, counted from the first free one.
+const AGAIN: u16 = 0;
+/// Event of the device's own descriptor for the worker's queue.
+const READY: u16 = 1;
+/// Event of the descriptor that announces another configuration.
+const CONFIG: u16 = 2;
+
+/// One virtio device. Every queue has a thread, and all of them call [`VirtioDevice::process`].
+pub trait VirtioDevice: Send + Sync + 'static {
+    /// Number of queues, 1 to 64.
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    /// Largest queue, in descriptors: a power of two up to 32768.
+    fn max_queue_size(&self) -> u16 {
+        256
+    }
+
+    /// Feature bits of the device type. VERSION_1, INDIRECT_DESC and EVENT_IDX are the kit's.
+    fn features(&self) -> u64 {
+        0
+    }
+
+    /// The driver has accepted these features.
+    fn negotiated(&self, _features: u64) {}
+
+    /// The driver has gone: back to the initial state.
+    fn reset(&self) {}
+
+    /// The configuration space, little-endian.
+    fn config(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// The driver writes into its configuration space.
+    fn write_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "{} bytes at offset {offset} of the configuration space are not writable",
+                bytes.len()
+            ),
+        ))
+    }
+
+    /// A descriptor that becomes readable when a queue that had to wait ([`Outcome::Wait`]) can
+    /// go on. It is watched edge-triggered and must stay open. One that is always ready (a
+    /// regular file) need not be watched and is not.
+    fn event(&self, _queue: u16) -> Option<RawFd> {
+        None
+    }
+
+    /// A descriptor that is readable when the configuration space may have changed.
+    fn config_event(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Takes that event back. Whether the driver has to be told.
+    fn config_changed(&self) -> bool {
+        false
+    }
+
+    /// Whether a request may be executed once more by a successor that finds it unfinished, in
+    /// another order than before. Requests in flight are then recorded (INFLIGHT_SHMFD).
+    fn resumable(&self) -> bool {
+        false
+    }
+
+    /// Serves the chain in `scratch`, which came from `queue`.
+    fn process(&self, queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome;
+}
+
+/// A [`VirtioDevice`] behind the daemon.
+pub struct PumpBackend<D> {
+    device: D,
+    pumps: Vec<Mutex<Pump>>,
+    notifier: Mutex<Option<ConfigNotifier>>,
+    /// Event number of [`AGAIN`].
+    first_event: u16,
+}
+
+impl<D: VirtioDevice> PumpBackend<D> {
+    /// One pump per queue.
+    pub fn new(device: D) -> io::Result<Self> {
+        let queues = device.queues();
+        Ok(PumpBackend {
+            pumps: (0..queues)
+                .map(|_| Ok(Mutex::new(Pump::new()?)))
+                .collect::<io::Result<_>>()?,
+            device,
+            notifier: Mutex::default(),
+            first_event: queues + 1,
+        })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Lets the workers hear of the device. To be called once, before serving.
+    pub fn attach(&self, daemon: &Daemon<Arc<Self>>) -> io::Result<()> {
+        for queue in 0..self.device.queues() {
+            let id = usize::from(queue);
+            let gone = || io::Error::other(format!("queue {queue} has no worker"));
+            let listeners = daemon.listeners(id).ok_or_else(gone)?;
+            let mut pump = self.pump(id)?;
+            pump.attach(&listeners, self.first_event + AGAIN)?;
+            if self.device.resumable() {
+                pump.set_record(daemon.record(id).ok_or_else(gone)?);
+            }
+            let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
+            watch(
+                &listeners,
+                self.device.event(queue),
+                edge,
+                self.first_event + READY,
+            )?;
+            if queue == 0 {
+                let fd = self.device.config_event();
+                watch(&listeners, fd, EventSet::IN, self.first_event + CONFIG)?;
+            }
+        }
+        *self.notifier() = Some(daemon.config_notifier());
+        Ok(())
+    }
+
+    fn pump(&self, id: usize) -> io::Result<MutexGuard<'_, Pump>> {
+        let pump = self
+            .pumps
+            .get(id)
+            .ok_or_else(|| io::Error::other(format!("no worker {id}")))?;
+        // Scratch space is refilled before use: a panic elsewhere leaves nothing to fear.
+        Ok(pump.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    fn notifier(&self) -> MutexGuard<'_, Option<ConfigNotifier>> {
+        self.notifier.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Watches `fd`, if there is one and epoll can: what it cannot watch (EPERM) never makes anybody
+/// wait.
+fn watch(listeners: &Listeners, fd: Option<RawFd>, set: EventSet, event: u16) -> io::Result<()> {
+    let Some(fd) = fd else {
+        return Ok(());
+    };
+    match listeners.register(fd, set, event) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
+impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        self.pumps.len()
+    }
+
+    fn max_queue_size(&self) -> usize {
+        usize::from(self.device.max_queue_size())
+    }
+
+    fn features(&self) -> u64 {
+        self.device.features() | KIT_FEATURES
+    }
+
+    fn acked_features(&self, features: u64) {
+        self.device.negotiated(features);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG
+    }
+
+    fn reset_device(&self) {
+        self.device.reset();
+    }
+
+    fn set_event_idx(&self, _enabled: bool) {
+        // The vrings know.
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let space = self.device.config();
+        let start = (offset as usize).min(space.len());
+        let end = (offset as usize).saturating_add(size as usize);
+        space[start..end.min(space.len())].to_vec()
+    }
+
+    fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        self.device.write_config(offset, bytes)
+    }
+
+    fn update_memory(&self, memory: SharedMemory<()>) -> io::Result<()> {
+        for id in 0..self.pumps.len() {
+            self.pump(id)?.set_memory(memory.clone());
+        }
+        Ok(())
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        (0..self.pumps.len()).map(|queue| 1 << queue).collect()
+    }
+
+    /// Each worker has one ring: but for one event, that is what there is to look at.
+    fn handle_event(
+        &self,
+        event: u16,
+        _set: EventSet,
+        vrings: &[VringRwLock],
+        thread_id: usize,
+    ) -> io::Result<()> {
+        if event == self.first_event + CONFIG {
+            if self.device.config_changed()
+                && let Some(notifier) = &*self.notifier()
+            {
+                notifier.notify();
+            }
+            return Ok(());
+        }
+        let Some(vring) = vrings.first() else {
+            return Ok(());
+        };
+        let queue = thread_id as u16;
+        self.pump(thread_id)?.run(vring, |memory, scratch| {
+            self.device.process(queue, memory, scratch)
+        })
+    }
+}
