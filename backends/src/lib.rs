@@ -21,13 +21,14 @@
 //! whatever its descriptors, and [`iovec`] hands those bytes to the kernel without a copy.
 //! [`virtio`] puts these together for a device that only wants to say what to do with a chain.
 //!
-//! Device logic lives beside it ([`blk`], [`net`]) and knows no eventfd, no socket and no thread.
+//! Device logic lives beside it ([`blk`], [`console`], [`net`], [`rng`]) and knows no eventfd, no socket and no thread.
 //!
 //! Protocol: the vhost-user document of the QEMU project; rings: virtio 1.3, section 2.
 
 pub mod blk;
 pub mod chain;
 pub mod cli;
+pub mod console;
 pub mod daemon;
 pub mod device;
 mod fd;
@@ -38,9 +39,12 @@ pub mod listeners;
 pub mod memory;
 pub mod net;
 pub mod notifier;
+pub mod outbox;
+pub mod peer;
 pub mod pump;
 pub mod ratelimit;
 mod ring;
+pub mod rng;
 pub mod session;
 pub mod shutdown;
 #[cfg(test)]

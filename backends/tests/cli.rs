@@ -17,6 +17,8 @@ use vhost::VhostBackend;
 
 const BLK: &str = env!("CARGO_BIN_EXE_outboard-blk");
 const NET: &str = env!("CARGO_BIN_EXE_outboard-net");
+const RNG: &str = env!("CARGO_BIN_EXE_outboard-rng");
+const CONSOLE: &str = env!("CARGO_BIN_EXE_outboard-console");
 
 fn run(program: &str, args: &[&str]) -> Output {
     Command::new(program).args(args).output().unwrap()
@@ -93,7 +95,7 @@ impl Drop for Blk {
 
 #[test]
 fn help_and_bad_usage() {
-    for program in [BLK, NET] {
+    for program in [BLK, NET, RNG, CONSOLE] {
         let help = run(program, &["--help"]);
         assert_eq!(help.status.code(), Some(0));
         let text = String::from_utf8(help.stdout).unwrap();
@@ -112,6 +114,12 @@ fn help_and_bad_usage() {
         let output = run(BLK, &args);
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     }
+    let output = run(CONSOLE, &["--socket", "s", "--terminal", "tty"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("unix=PATH"), "{output:?}");
+    let output = run(RNG, &["--socket", "s", "--source", "/missing"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/missing"), "{output:?}");
     for extra in [
         ["--mac", "01:00:00:00:00:00"],
         ["--mac", "x"],

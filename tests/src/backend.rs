@@ -1,5 +1,6 @@
 //! Starting backends: this project's and others'.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -61,16 +62,41 @@ pub fn disk_image(dir: &Path, mib: u64) -> PathBuf {
 
 /// `outboard-blk` on `image`.
 pub fn outboard_blk(dir: &Path, image: &Path, options: &[&str]) -> Backend {
-    let socket = dir.join("blk.sock");
-    let mut command = Command::new(program::own("outboard-blk"));
+    let mut arguments = vec!["--path".as_ref(), image.as_os_str()];
+    arguments.extend(options.iter().map(OsStr::new));
+    own(dir, "blk", &arguments)
+}
+
+/// `outboard-rng` that gives what `source` does.
+pub fn outboard_rng(dir: &Path, source: &Path) -> Backend {
+    own(dir, "rng", &["--source".as_ref(), source.as_os_str()])
+}
+
+/// `outboard-console` on a Unix socket; also returns the socket's path.
+pub fn outboard_console(dir: &Path) -> (Backend, PathBuf) {
+    let console = dir.join("console");
+    let target = format!("unix={}", console.display());
+    let backend = own(dir, "console", &["--terminal".as_ref(), target.as_ref()]);
+    (backend, console)
+}
+
+/// The example of docs/backends.md.
+pub fn dice(dir: &Path, seed: u64) -> Backend {
+    start_own(dir, "dice", &["--seed".as_ref(), seed.to_string().as_ref()])
+}
+
+/// `outboard-TYPE` with these options.
+fn own(dir: &Path, device_type: &str, options: &[&OsStr]) -> Backend {
+    start_own(dir, &format!("outboard-{device_type}"), options)
+}
+
+/// A program of this workspace on a socket of its own.
+fn start_own(dir: &Path, name: &str, options: &[&OsStr]) -> Backend {
+    let socket = dir.join(name).with_extension("sock");
+    let mut command = Command::new(program::own(name));
     command.env("RUST_LOG", "info").env("NO_COLOR", "1");
-    command
-        .arg("--socket")
-        .arg(&socket)
-        .arg("--path")
-        .arg(image)
-        .args(options);
-    Backend::start("outboard-blk", &mut command, socket)
+    command.arg("--socket").arg(&socket).args(options);
+    Backend::start(name, &mut command, socket)
 }
 
 /// QEMU's storage daemon on `image`, as an independent backend.

@@ -1,9 +1,12 @@
 //! Linux on out-of-process disk and network.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
 use tests::network::{self, WebServer, guest_address};
 use tests::{backend, guest, scratch};
 
-use crate::machine::{linux, run};
+use crate::machine::{BOOT, linux, run};
 
 #[test]
 fn disk_data_survives_on_1_2_and_4_vcpus() {
@@ -51,6 +54,57 @@ fn file_arrives_over_http() {
     assert_eq!(vmm.guest_value("net-mac"), "02:00:00:00:77:01");
     assert_eq!(vmm.guest_value("net-bytes"), body.len().to_string());
     assert_eq!(vmm.guest_value("net-sum"), md5(&body));
+}
+
+#[test]
+fn random_bytes_reach_dev_hwrng() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let source = dir.path().join("source");
+    let bytes = network::noise(1 << 16);
+    std::fs::write(&source, &bytes).unwrap();
+    let rng = backend::outboard_rng(dir.path(), &source);
+    let vmm = run(
+        linux(&guest.bzimage, &guest, "outboard.run=rng outboard.bytes=32")
+            .device("rng", &rng.socket),
+    );
+    assert_eq!(vmm.guest_value("rng"), "ok");
+    assert_eq!(vmm.guest_value("rng-source"), "virtio_rng.0");
+    // The kernel has taken some for itself before.
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(hex.contains(&vmm.guest_value("rng-bytes")));
+}
+
+#[test]
+fn console_on_hvc0_carries_a_session() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let (console, path) = backend::outboard_console(dir.path());
+    let mut vmm = linux(&guest.bzimage, &guest, "outboard.run=hvc console=hvc0")
+        .device("console", &console.socket)
+        .start();
+    vmm.process.close_stdin();
+    let mut user = UnixStream::connect(path).unwrap();
+    user.set_read_timeout(Some(BOOT)).unwrap();
+    let mut answers = BufReader::new(user.try_clone().unwrap());
+    let mut text = String::new();
+    while !text.contains("hvc=waiting") {
+        assert_ne!(answers.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    user.write_all(b"through the virtio console\n").unwrap();
+    // The connection outlives the guest: its backend serves the next.
+    while !text.contains("hvc=ok") {
+        assert_ne!(answers.read_line(&mut text).unwrap(), 0, "{text}");
+    }
+    vmm.process.expect_exit(0, BOOT);
+    let line = |text: &str| format!("outboard-guest: {text}\r\n");
+    assert!(
+        text.contains(&line("hvc-line=through the virtio console")),
+        "{text}"
+    );
+    let numbers: String = (1..=20000).map(|n| format!("{n}\r\n")).collect();
+    assert!(text.contains(&numbers), "output is complete");
+    assert!(!vmm.console().contains("hvc=ok"), "{}", vmm.console());
 }
 
 fn md5(bytes: &[u8]) -> String {

@@ -1,5 +1,5 @@
 /*
- * Drives every virtio-blk and virtio-net device it finds, in ring 3 unless
+ * Drives every virtio-blk, -net and -rng device it finds, in ring 3 unless
  * `ring=0`, by interrupts unless `poll`. See ../../README.md for the rest.
  */
 #include "virtio_guest.h"
@@ -29,6 +29,8 @@ static u32 run_devices(void)
 			run_blk(device);
 		else if (device->device_id == DEVICE_NET)
 			run_net(device);
+		else if (device->device_id == DEVICE_RNG)
+			run_rng(device);
 		else
 			printf("virtio: slot=%u device=%u left alone\n", slot, device->device_id);
 		virtio_reset(device);

@@ -8,6 +8,7 @@
 /* Sets the device up; `mode=test` or `mode=bench` decides what follows. */
 void run_blk(struct virtio_device *device);
 void run_net(struct virtio_device *device);
+void run_rng(struct virtio_device *device);
 
 /* The blk driver, for the test and the benchmark. */
 

@@ -1,0 +1,114 @@
+//! Writing to a reader that may be slow, or asleep for good.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long a writer waits for a reader that takes nothing. Once; then what it writes is lost
+/// until the reader takes something again.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Messages to a nonblocking descriptor, each written as a whole or not at all.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// The rest of a message of which a part is written.
+    rest: Vec<u8>,
+    stalled: bool,
+}
+
+impl Outbox {
+    /// Writes `message` to `fd`. `false`: the reader takes nothing, and the message is lost.
+    pub fn send(&mut self, fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<bool> {
+        let patience = if self.stalled {
+            Duration::ZERO
+        } else {
+            PATIENCE
+        };
+        let deadline = Instant::now() + patience;
+        self.stalled = !self.flush(fd, deadline)?;
+        if self.stalled {
+            return Ok(false);
+        }
+        self.rest.extend_from_slice(message);
+        self.stalled = !self.flush(fd, deadline)?;
+        if self.stalled && self.rest.len() == message.len() {
+            self.rest.clear();
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Forgets what is left of a message: there is a new reader.
+    pub fn clear(&mut self) {
+        *self = Outbox::default();
+    }
+
+    /// Whether nothing is left.
+    fn flush(&mut self, fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+        while !self.rest.is_empty() {
+            match rustix::io::write(fd, &self.rest) {
+                Ok(n) => drop(self.rest.drain(..n)),
+                Err(rustix::io::Errno::INTR) => (),
+                Err(rustix::io::Errno::AGAIN) if wait(fd, deadline)? => (),
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Waits until `fd` takes bytes; `false` at the deadline.
+fn wait(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    match poll(&mut fds, Some(&timeout)) {
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        result => Ok(result? > 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_reader_that_sleeps_costs_one_wait_and_gets_whole_messages() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let mut outbox = Outbox::default();
+        let message = |i: u32| [i.to_ne_bytes(); 250].concat();
+        let mut sent = vec![];
+        let start = Instant::now();
+        for i in 0..2000 {
+            if outbox.send(near.as_fd(), &message(i)).unwrap() {
+                sent.push(i);
+            }
+        }
+        assert!(sent.len() < 2000);
+        assert!(start.elapsed() < 10 * PATIENCE, "{:?}", start.elapsed());
+        let mut got = vec![];
+        let mut buffer = [0; 1 << 16];
+        for i in 2000..2010 {
+            while let Ok(n) = far.read(&mut buffer) {
+                got.extend_from_slice(&buffer[..n]);
+            }
+            if outbox.send(near.as_fd(), &message(i)).unwrap() {
+                sent.push(i);
+            }
+        }
+        while let Ok(n) = far.read(&mut buffer) {
+            got.extend_from_slice(&buffer[..n]);
+        }
+        assert_eq!(sent.last(), Some(&2009));
+        let expected: Vec<u8> = sent.into_iter().flat_map(message).collect();
+        assert!(got == expected, "whole messages, in order");
+    }
+}
