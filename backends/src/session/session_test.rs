@@ -555,14 +555,14 @@ fn the_backend_channel_must_be_a_socket() {
 #[test]
 fn the_end_leaves_nothing_behind() {
     let mut bench = Bench::new(2);
-    let (mut talk, _, _) = bench.talk();
+    let (mut talk, _, events) = bench.talk();
     talk.negotiate();
     talk.set_memory(0, USER);
     let (kick, call) = talk.set_ring(1, 3);
     assert!(talk.enable(1, true));
+    assert_eq!(events.next(), (0, 1));
     talk.session.end().unwrap();
     let recorder = Arc::clone(&bench.recorder);
-    assert_eq!(bench.events.next(), (0, 1));
     assert_eq!(recorder.resets.load(Ordering::SeqCst), 1);
     let memory = recorder.memory.lock().unwrap().clone().unwrap();
     assert_eq!(memory.memory().num_regions(), 0);
