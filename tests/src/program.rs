@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A program of this workspace, beside the running test.
+/// A program or an example of this workspace, beside the running test.
 ///
 /// # Panics
 /// It has not been built.
@@ -13,7 +13,7 @@ pub fn own(name: &str) -> PathBuf {
         .ancestors()
         .skip(1)
         .take(2)
-        .map(|dir| dir.join(name))
+        .flat_map(|dir| [dir.join(name), dir.join("examples").join(name)])
         .find(|path| path.is_file());
     found.unwrap_or_else(|| {
         panic!(

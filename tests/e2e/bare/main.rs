@@ -11,5 +11,6 @@ mod host;
 mod killstorm;
 mod peers;
 mod power;
+mod small;
 mod supervise;
 mod virtio;
