@@ -57,7 +57,7 @@ struct Segment {
 }
 
 /// One direction of a chain.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Buffers {
     segments: Vec<Segment>,
     len: u64,

@@ -37,6 +37,8 @@ static LOG: RateLimit = RateLimit::for_logs();
 /// Space reused from chain to chain.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// How many chains before this one belong to it ([`Outcome::More`]).
+    pub part: usize,
     /// The chain at hand.
     pub chain: Chain,
     /// Room to hand it to the kernel.
@@ -48,6 +50,10 @@ pub struct Scratch {
 pub enum Outcome {
     /// It is finished; so many bytes were written into it.
     Done(u32),
+    /// So many bytes were written into it, and there is more for the next chain. The driver gets
+    /// all of them at once with the one that is `Done`; if there are not enough, all are put back
+    /// and the next one is the first again.
+    More(u32),
     /// Nothing was done with it; it stays available and the device has something else to try.
     Untouched,
     /// Nothing was done with it, and nothing can be until the device has an event of its own.
@@ -60,6 +66,8 @@ pub struct Pump {
     memory: Option<SharedMemory<()>>,
     record: Record,
     scratch: Scratch,
+    /// Chains that wait for one more: their heads, and what was written into them.
+    parts: Vec<(u16, u32)>,
     again: (EventConsumer, EventNotifier),
 }
 
@@ -77,6 +85,7 @@ impl Pump {
             memory: None,
             record: Record::default(),
             scratch: Scratch::default(),
+            parts: Vec::new(),
             again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
         })
     }
@@ -123,7 +132,9 @@ impl Pump {
             vring.disable_notification().map_err(io::Error::other)?;
             let pass = self.pass(&mut ring, &mut turn, &mut serve);
             // Whatever happened, the driver hears of what was completed.
-            turn.notify(&ring)?;
+            turn.notify(&mut ring)?;
+            // What belongs together is completed together, or not at all.
+            self.put_back_parts(&mut ring)?;
             match pass? {
                 Pass::OutOfTime => return self.again.1.notify(),
                 Pass::Waiting => return Ok(()),
@@ -142,7 +153,17 @@ impl Pump {
         turn: &mut Turn,
         serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Outcome,
     ) -> io::Result<Pass> {
-        while let Some((head, chain)) = ring.take(&mut self.scratch.chain)? {
+        loop {
+            let Some((head, chain)) = ring.take(&mut self.scratch.chain)? else {
+                if self.parts.is_empty() {
+                    return Ok(Pass::Drained);
+                }
+                if ring.is_exhausted()? {
+                    return Ok(Pass::Waiting);
+                }
+                continue;
+            };
+            self.scratch.part = self.parts.len();
             let served = match chain {
                 Ok(()) => serve(ring.memory(), &mut self.scratch),
                 Err(error) => {
@@ -153,11 +174,24 @@ impl Pump {
             };
             let now = Instant::now();
             match served {
-                Outcome::Done(len) => {
+                Outcome::Done(len) if self.parts.is_empty() => {
                     ring.complete(head, len)?;
                     turn.completed_one(ring, now)?;
                 }
-                Outcome::Untouched => ring.put_back(head)?,
+                Outcome::Done(len) => {
+                    self.parts.push((head, len));
+                    ring.complete_together(&self.parts)?;
+                    self.parts.clear();
+                    turn.completed_one(ring, now)?;
+                }
+                Outcome::More(len) => {
+                    self.parts.push((head, len));
+                    continue;
+                }
+                Outcome::Untouched => {
+                    ring.put_back(head)?;
+                    self.put_back_parts(ring)?;
+                }
                 Outcome::Wait => {
                     ring.put_back(head)?;
                     return Ok(Pass::Waiting);
@@ -167,7 +201,13 @@ impl Pump {
                 return Ok(Pass::OutOfTime);
             }
         }
-        Ok(Pass::Drained)
+    }
+
+    fn put_back_parts(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
+        while let Some((head, _)) = self.parts.pop() {
+            ring.put_back(head)?;
+        }
+        Ok(())
     }
 }
 
@@ -189,7 +229,7 @@ impl Turn {
     }
 
     /// Counts a chain, and tells the driver unless it has just been told of others.
-    fn completed_one(&mut self, ring: &Ring<'_>, now: Instant) -> io::Result<()> {
+    fn completed_one(&mut self, ring: &mut Ring<'_>, now: Instant) -> io::Result<()> {
         self.untold = true;
         if now.duration_since(self.told) >= NOTIFY_AFTER {
             self.told = now;
@@ -199,7 +239,7 @@ impl Turn {
     }
 
     /// Tells the driver, if there is something to tell and it wants to know.
-    fn notify(&mut self, ring: &Ring<'_>) -> io::Result<()> {
+    fn notify(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
         if std::mem::take(&mut self.untold) {
             ring.notify()?;
         }

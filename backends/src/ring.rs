@@ -21,6 +21,8 @@ pub struct Ring<'a> {
     vring: &'a VringRwLock,
     memory: &'a GuestMemoryMmap,
     tracker: MutexGuard<'a, Option<Tracker>>,
+    /// The used index when the driver last heard of it, or could have.
+    told: u16,
 }
 
 impl<'a> Ring<'a> {
@@ -34,6 +36,7 @@ impl<'a> Ring<'a> {
             vring,
             memory,
             tracker,
+            told: vring.get_ref().get_queue().next_used(),
         }
     }
 
@@ -93,8 +96,47 @@ impl<'a> Ring<'a> {
         Ok(())
     }
 
+    /// Gives several chains back at once: the driver sees all of them or none.
+    pub fn complete_together(&mut self, chains: &[(u16, u32)]) -> io::Result<()> {
+        let Some(((last, len), before)) = chains.split_last() else {
+            return Ok(());
+        };
+        if self.tracker.is_some() {
+            return Err(io::Error::other(
+                "a record has no chains that belong together",
+            ));
+        }
+        let mut state = self.vring.get_mut();
+        let queue = state.get_queue_mut();
+        let (first, size) = (queue.next_used(), queue.size());
+        for (i, (head, len)) in (0u16..).zip(before) {
+            // virtio 1.3, section 2.7.8: flags and index, then elements of two 32-bit fields.
+            let slot = u64::from(first.wrapping_add(i) % size);
+            let element = u64::from(u32::from(*head).to_le()) | u64::from(len.to_le()) << 32;
+            let at = GuestAddress(queue.used_ring() + 4 + 8 * slot);
+            let written = self.memory.write_obj(element, at);
+            written.map_err(io::Error::other)?;
+        }
+        queue.set_next_used(first.wrapping_add(before.len() as u16));
+        drop(state);
+        // Its element, and the index that makes all of them visible.
+        self.vring.add_used(*last, *len).map_err(io::Error::other)
+    }
+
+    /// Whether the driver has added nothing since the ring was found empty. It kicks when it
+    /// adds something from here on.
+    pub fn is_exhausted(&self) -> io::Result<bool> {
+        let more = self.vring.enable_notification().map_err(io::Error::other)?;
+        if more {
+            self.vring
+                .disable_notification()
+                .map_err(io::Error::other)?;
+        }
+        Ok(!more)
+    }
+
     /// Tells the driver of completed chains, if it wants to know.
-    pub fn notify(&self) -> io::Result<()> {
+    pub fn notify(&mut self) -> io::Result<()> {
         if self.driver_wants_notification().map_err(io::Error::other)? {
             self.vring.signal_used_queue()?;
         }
@@ -112,20 +154,25 @@ impl<'a> Ring<'a> {
         )
     }
 
-    /// Whether the driver wants to hear of used chains (virtio 1.3, section 2.7.7.2). The queue
-    /// implementation knows of EVENT_IDX only; without it the driver may have set a flag.
-    fn driver_wants_notification(&self) -> Result<bool, virtio_queue::Error> {
-        let mut state = self.vring.get_mut();
-        let queue = state.get_queue_mut();
-        if queue.event_idx_enabled() {
-            return queue.needs_notification(self.memory);
-        }
-        // The used index must be visible before the flag is read.
+    /// Whether the driver wants to hear of used chains (virtio 1.3, sections 2.7.7.2 and 2.7.10).
+    /// The queue implementation knows of EVENT_IDX only, and counts what it has added itself.
+    fn driver_wants_notification(&mut self) -> Result<bool, virtio_queue::Error> {
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        let (old, new) = (self.told, queue.next_used());
+        self.told = new;
+        // The used index must be visible before the driver's wish is read.
         fence(Ordering::SeqCst);
-        let flags = self
-            .memory
-            .load(GuestAddress(queue.avail_ring()), Ordering::Relaxed)
-            .map_err(virtio_queue::Error::GuestMemory)?;
-        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        let field = |offset| {
+            self.memory
+                .load(GuestAddress(queue.avail_ring() + offset), Ordering::Relaxed)
+                .map(u16::from_le)
+                .map_err(virtio_queue::Error::GuestMemory)
+        };
+        if queue.event_idx_enabled() {
+            let event = field(4 + 2 * u64::from(queue.size()))?;
+            return Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old));
+        }
+        Ok(u32::from(field(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 }

@@ -2,13 +2,17 @@
 
 mod common;
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixDatagram;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
 
 use backends::net::backend::NetDevice;
 use backends::net::config::{MacAddress, NetConfig};
 use backends::net::link::Link;
+use backends::net::pcap::Capture;
+use backends::net::stream::FrameStream;
+use backends::peer::Meet;
 use common::{BUFFERS, DEADLINE, Driver, Server, r, readable, w};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
@@ -17,19 +21,30 @@ use vm_memory::{Bytes, GuestAddress};
 
 const RX: usize = 0;
 const TX: usize = 1;
+const CONTROL: usize = 2;
 const HEADER: usize = 12;
+const MERGEABLE: u64 = 1 << 15;
 
 struct Datagrams(UnixDatagram);
 
-impl AsFd for Datagrams {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl Link for Datagrams {
-    fn set_header_size(&self, _bytes: usize) -> io::Result<()> {
+    fn configure(&self, _header_size: usize, _guest_offloads: u64) -> io::Result<()> {
         Ok(())
+    }
+
+    fn ready_fd(&self, _pair: u16) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    fn receive(&self, _pair: u16, _header: usize, packet: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.0.recv(packet) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn packet_fd(&self, _pair: u16) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }
 
@@ -42,7 +57,7 @@ fn serve() -> (Server, UnixDatagram) {
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         mtu: Some(1400),
     };
-    let device = NetDevice::new(Datagrams(near), config).unwrap();
+    let device = NetDevice::new(Datagrams(near), config, None).unwrap();
     let server = Server::start_device(tempfile::tempdir().unwrap(), device);
     (server, far)
 }
@@ -57,12 +72,12 @@ fn packet(byte: u8, len: usize) -> Vec<u8> {
 #[test]
 fn packets_pass_both_ways() {
     let (server, far) = serve();
-    let mut driver = Driver::connect(&server.socket(), 2, 0);
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
     let (_, config) = driver
         .frontend
         .get_config(0, 12, VhostUserConfigFlags::empty(), &[0; 12])
         .unwrap();
-    assert_eq!(config, [2, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0x78, 0x05]);
+    assert_eq!(config, [2, 0, 0, 0, 0, 1, 1, 0, 1, 0, 0x78, 0x05]);
     driver.start();
 
     // Out, in two pieces that split the header.
@@ -99,7 +114,7 @@ fn packets_pass_both_ways() {
 #[test]
 fn buffers_wait_for_packets() {
     let (server, far) = serve();
-    let mut driver = Driver::connect(&server.socket(), 2, 0);
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
     driver.start();
     for i in 0..8 {
         driver.rings[RX].add(&driver.memory, &[w(BUFFERS + 0x1000 * i, 0x1000)]);
@@ -115,7 +130,7 @@ fn buffers_wait_for_packets() {
 #[test]
 fn a_packet_too_long_for_its_buffer_is_dropped_and_the_buffer_kept() {
     let (server, far) = serve();
-    let mut driver = Driver::connect(&server.socket(), 2, 0);
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
     driver.start();
     far.send(&packet(1, 500)).unwrap();
     far.send(&packet(2, 489)).unwrap();
@@ -128,7 +143,7 @@ fn a_packet_too_long_for_its_buffer_is_dropped_and_the_buffer_kept() {
 #[test]
 fn useless_buffers_come_back_empty_and_harm_nobody() {
     let (server, far) = serve();
-    let mut driver = Driver::connect(&server.socket(), 2, 0);
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
     driver.start();
     far.send(&packet(9, 60)).unwrap();
     // Too small for a header; outside memory; not writable.
@@ -149,7 +164,7 @@ fn useless_buffers_come_back_empty_and_harm_nobody() {
 #[test]
 fn nothing_passes_while_rings_are_disabled() {
     let (server, far) = serve();
-    let mut driver = Driver::connect(&server.socket(), 2, 0);
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
     driver.set_mem_table();
     driver.set_up_ring(RX, 0);
     driver.rings[RX].add(&driver.memory, &[w(BUFFERS, 1500)]);
@@ -158,4 +173,182 @@ fn nothing_passes_while_rings_are_disabled() {
     assert_eq!(driver.rings[RX].poll_used(&driver.memory), None);
     driver.frontend.set_vring_enable(RX, true).unwrap();
     assert_eq!(driver.rings[RX].wait_used(&driver.memory).1, 72);
+}
+
+/// A packet is spread over buffers, which come back together, and waits until there are enough.
+#[test]
+fn a_long_packet_fills_several_buffers_at_once() {
+    let (server, far) = serve();
+    for without in [0, 1 << 29] {
+        let mut driver = Driver::connect(&server.socket(), 3, without);
+        driver.start();
+        let ring = &mut driver.rings[RX];
+        let mut sent = vec![0; HEADER];
+        sent.extend((0..3500).map(|i| (i * 7 >> 3) as u8));
+        // Two buffers of 1500 are not enough.
+        for i in 0..2 {
+            ring.add(&driver.memory, &[w(BUFFERS + 0x1000 * i, 1500)]);
+        }
+        far.send(&sent).unwrap();
+        ring.kick();
+        driver.frontend.get_queue_num().unwrap();
+        assert_eq!(ring.poll_used(&driver.memory), None);
+        ring.add(
+            &driver.memory,
+            &[w(BUFFERS + 0x2000, 700), w(BUFFERS + 0x3000, 800)],
+        );
+        ring.kick();
+        let mut got = vec![];
+        for i in 0..3u64 {
+            let (_, len) = if i == 0 {
+                ring.wait_used(&driver.memory)
+            } else {
+                ring.poll_used(&driver.memory).expect("all of them at once")
+            };
+            let mut bytes = vec![0; len as usize];
+            let at = GuestAddress(BUFFERS + 0x1000 * i);
+            driver.memory.read_slice(&mut bytes, at).unwrap();
+            got.extend(bytes);
+        }
+        sent[10] = 3; // num_buffers
+        assert_eq!(got.len(), sent.len());
+        assert!(got == sent);
+        // And a short one after it.
+        far.send(&packet(1, 60)).unwrap();
+        assert_eq!(driver.run(RX, &[w(BUFFERS, 1500)]), 72);
+    }
+}
+
+/// Sends a command and returns the answer.
+fn command(driver: &mut Driver, bytes: &[u8]) -> u8 {
+    let memory = &driver.memory;
+    memory.write_slice(bytes, GuestAddress(BUFFERS)).unwrap();
+    memory
+        .write_obj(0x77u8, GuestAddress(BUFFERS + 0x1000))
+        .unwrap();
+    let len = bytes.len() as u32;
+    let chain = [
+        r(BUFFERS, 2),
+        r(BUFFERS + 2, len - 2),
+        w(BUFFERS + 0x1000, 1),
+    ];
+    assert_eq!(driver.run(CONTROL, &chain), 1);
+    driver
+        .memory
+        .read_obj(GuestAddress(BUFFERS + 0x1000))
+        .unwrap()
+}
+
+#[test]
+fn the_control_queue_is_obeyed() {
+    let (server, far) = serve();
+    let mut driver = Driver::connect(&server.socket(), 3, 0);
+    driver.start();
+    let addressed = |to: u8| {
+        let mut packet = packet(0, 60);
+        packet[HEADER..HEADER + 6].copy_from_slice(&[2, 0, 0, 0, 0, to]);
+        packet[HEADER + 20] = to;
+        packet
+    };
+    // Not promiscuous any more: of these only the second is for us.
+    assert_eq!(command(&mut driver, &[0, 0, 0]), 0);
+    far.send(&addressed(9)).unwrap();
+    far.send(&addressed(1)).unwrap();
+    assert_eq!(driver.run(RX, &[w(BUFFERS, 1500)]), 72);
+    let at = GuestAddress(BUFFERS + HEADER as u64 + 20);
+    assert_eq!(driver.memory.read_obj::<u8>(at).unwrap(), 1);
+    // Another address, which the configuration space then has.
+    assert_eq!(command(&mut driver, &[1, 1, 2, 0, 0, 0, 0, 9]), 0);
+    let flags = VhostUserConfigFlags::empty();
+    let config = driver.frontend.get_config(0, 6, flags, &[0; 6]).unwrap();
+    assert_eq!(config.1, [2, 0, 0, 0, 0, 9]);
+    far.send(&addressed(1)).unwrap();
+    far.send(&addressed(9)).unwrap();
+    assert_eq!(driver.run(RX, &[w(BUFFERS, 1500)]), 72);
+    assert_eq!(driver.memory.read_obj::<u8>(at).unwrap(), 9);
+    // One pair has no others; unknown commands; no place for an answer.
+    assert_eq!(command(&mut driver, &[4, 0, 2, 0]), 1);
+    assert_eq!(command(&mut driver, &[9, 9, 9]), 1);
+    assert_eq!(driver.run(CONTROL, &[r(BUFFERS, 3)]), 0);
+    assert_eq!(driver.run(CONTROL, &[w(BUFFERS, 1)]), 1);
+    // The next driver starts from the beginning.
+    drop(driver);
+    let mut driver = Driver::connect(&server.socket(), 3, 0);
+    let config = driver.frontend.get_config(0, 6, flags, &[0; 6]).unwrap();
+    assert_eq!(config.1, [2, 0, 0, 0, 0, 1]);
+}
+
+/// A daemon whose link is a socket that the test listens on, and its capture file.
+fn serve_stream() -> (Server, UnixListener, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("peer");
+    let listener = UnixListener::bind(&path).unwrap();
+    let link = FrameStream::start(Meet::Connect(path)).unwrap();
+    let config = NetConfig {
+        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        mtu: None,
+    };
+    let captured = dir.path().join("capture");
+    let capture = Capture::create(&captured).unwrap();
+    let device = NetDevice::new(link, config, Some(capture)).unwrap();
+    (Server::start_device(dir, device), listener, captured)
+}
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
+
+fn framed(frame: &[u8]) -> Vec<u8> {
+    [&(frame.len() as u32).to_be_bytes(), frame].concat()
+}
+
+#[test]
+fn frames_pass_over_a_stream_whose_other_end_comes_and_goes() {
+    let (server, listener, captured) = serve_stream();
+    let mut driver = Driver::connect(&server.socket(), 3, 0);
+    let (mut notified, theirs) = UnixStream::pair().unwrap();
+    notified.set_read_timeout(Some(DEADLINE)).unwrap();
+    driver.frontend.set_backend_request_fd(&theirs).unwrap();
+    let mut peer = accept(&listener);
+    driver.start();
+    for round in 0..2u8 {
+        // Two frames in three pieces.
+        let (first, second) = ([round; 60], [round + 100; 1514]);
+        let bytes = [framed(&first), framed(&second)].concat();
+        for piece in [&bytes[..2], &bytes[2..100], &bytes[100..]] {
+            peer.write_all(piece).unwrap();
+        }
+        assert_eq!(driver.run(RX, &[w(BUFFERS, 1600)]), 72);
+        assert_eq!(driver.run(RX, &[w(BUFFERS, 1600)]), 12 + 1514);
+        let sent = packet(round, 100);
+        driver
+            .memory
+            .write_slice(&sent, GuestAddress(BUFFERS))
+            .unwrap();
+        assert_eq!(driver.run(TX, &[r(BUFFERS, 112)]), 0);
+        let mut got = [0; 104];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got[..], framed(&[round; 100]));
+        // Nonsense is the end of a peer. The driver hears that the link is down, and up again.
+        peer.write_all(&u32::MAX.to_be_bytes()).unwrap();
+        let mut left = vec![];
+        driver.rings[RX].add(&driver.memory, &[w(BUFFERS, 1600)]);
+        driver.rings[RX].kick();
+        peer.read_to_end(&mut left).unwrap();
+        let mut message = [0; 12];
+        notified.read_exact(&mut message).unwrap();
+        assert_eq!(
+            message[..4],
+            2u32.to_ne_bytes(),
+            "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG"
+        );
+        peer = accept(&listener);
+        peer.write_all(&framed(&[7; 60])).unwrap();
+        assert_eq!(driver.rings[RX].wait_used(&driver.memory).1, 72);
+    }
+    let captured = std::fs::read(captured).unwrap();
+    // Four frames a round.
+    assert_eq!(captured.len(), 24 + 2 * (4 * 16 + 60 + 1514 + 100 + 60));
 }

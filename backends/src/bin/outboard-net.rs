@@ -1,14 +1,19 @@
-//! `outboard-net`: a tap interface as a vhost-user network device.
+//! `outboard-net`: a tap interface, passt or a peer as a vhost-user network device.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
+use backends::listener::Listener;
 use backends::net::backend::NetDevice;
 use backends::net::config::{MIN_MTU, MacAddress, NetConfig};
+use backends::net::pcap::Capture;
+use backends::net::stream::FrameStream;
 use backends::net::tap::{Tap, TapName};
+use backends::peer::Meet;
 use backends::shutdown::Shutdown;
-use clap::Parser;
+use clap::{Args, Parser};
 
 /// Connect a virtual machine to the network over vhost-user.
 ///
@@ -19,9 +24,13 @@ struct Cli {
     #[command(flatten)]
     socket: SocketArgs,
 
-    /// Tap interface of the host; it is created if it does not exist, which needs CAP_NET_ADMIN
-    #[arg(long, value_name = "NAME")]
-    tap: TapName,
+    #[command(flatten)]
+    link: LinkArgs,
+
+    /// Queue pairs, each with two threads; several need a tap
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=31))]
+    queues: u16,
 
     /// Ethernet address of the guest [default: a random one]
     #[arg(long, value_name = "ADDRESS")]
@@ -30,6 +39,31 @@ struct Cli {
     /// MTU to announce to the guest and to set on the tap, in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     mtu: Option<u16>,
+
+    /// Write all packets to a capture file
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+}
+
+/// Where packets go.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct LinkArgs {
+    /// Tap interface of the host; it is created if it does not exist, which needs CAP_NET_ADMIN
+    #[arg(long, value_name = "NAME")]
+    tap: Option<TapName>,
+
+    /// Socket of a passt process: the user's network without any privilege
+    #[arg(long, value_name = "SOCKET")]
+    passt: Option<PathBuf>,
+
+    /// Socket on which the peer, such as another outboard-net, connects
+    #[arg(long, value_name = "PATH")]
+    peer_listen: Option<PathBuf>,
+
+    /// Socket on which the peer listens, now or later
+    #[arg(long, value_name = "PATH")]
+    peer_connect: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -48,24 +82,46 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         mtu: cli.mtu,
     };
     let meeting = cli.socket.open()?;
-    let tap = open_tap(cli)?;
-    tracing::info!(tap = %tap.name(), mac = %config.mac, mtu = config.mtu, "serving an interface");
-    let device = NetDevice::new(tap, config).context("the tap takes no packet headers")?;
-    Ok(meeting.serve_device(device, shutdown)?)
+    let capture = cli.pcap.as_deref().map(|path| {
+        Capture::create(path).with_context(|| format!("cannot create {}", path.display()))
+    });
+    let capture = capture.transpose()?;
+    tracing::info!(link = ?cli.link, mac = %config.mac, mtu = config.mtu, queues = cli.queues,
+        "serving an interface");
+    if let Some(name) = &cli.link.tap {
+        let tap = open_tap(name, cli)?;
+        let device = NetDevice::new(tap, config, capture);
+        let device = device.context("the tap takes no packet headers")?;
+        return Ok(meeting.serve_device(device, shutdown)?);
+    }
+    anyhow::ensure!(cli.queues == 1, "--queues {} needs --tap", cli.queues);
+    let stream = FrameStream::start(cli.link.meet()?).context("cannot look for the peer")?;
+    Ok(meeting.serve_device(NetDevice::new(stream, config, capture)?, shutdown)?)
+}
+
+impl LinkArgs {
+    /// How the other end of a stream is met.
+    fn meet(&self) -> anyhow::Result<Meet> {
+        match (&self.peer_listen, &self.peer_connect, &self.passt) {
+            (Some(path), _, _) => Ok(Meet::Listen(Listener::bind(path)?)),
+            (_, Some(path), _) | (_, _, Some(path)) => Ok(Meet::Connect(path.clone())),
+            (None, None, None) => anyhow::bail!("no link was given"),
+        }
+    }
 }
 
 /// Attaches to the tap. What an unprivileged user cannot set may have been set for him.
-fn open_tap(cli: &Cli) -> anyhow::Result<Tap> {
-    let tap = Tap::open(&cli.tap)?;
+fn open_tap(name: &TapName, cli: &Cli) -> anyhow::Result<Tap> {
+    let tap = Tap::open(name, cli.queues)?;
     if let Some(mtu) = cli.mtu
         && let Err(error) = tap.set_mtu(mtu)
     {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, "set it with: ip link set {} mtu {mtu}", cli.tap);
+        tracing::warn!(error, "set it with: ip link set {name} mtu {mtu}");
     }
     if let Err(error) = tap.bring_up() {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, "bring it up with: ip link set {} up", cli.tap);
+        tracing::warn!(error, "bring it up with: ip link set {name} up");
     }
     Ok(tap)
 }

@@ -1,65 +1,137 @@
-//! The network device as a [`VirtioDevice`]: one thread for each direction.
+//! The network device for the kit: queue pairs, a control queue, and the state between them.
 //!
 //! The link is watched edge-triggered: it is read until it is empty or the driver has no buffer
 //! left, and a driver that then adds buffers kicks. So a guest that takes no packets costs
 //! nothing, and packets queue up in the link, which bounds them.
 
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, RwLock};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_ERR, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_OK,
+};
 use vm_memory::GuestMemoryMmap;
 
 use super::MAX_QUEUE_SIZE;
-use super::config::NetConfig;
+use super::config::{MacAddress, NetConfig};
+use super::control::{self, Command, MAX_COMMAND, Mode};
+use super::filter::Filter;
 use super::link::Link;
-use super::packet::{self, HEADER_SIZE, LEGACY_HEADER_SIZE, PacketError, Received};
+use super::packet::{self, Given, HEADER_SIZE, Inbox, LEGACY_HEADER_SIZE, PacketError};
+use super::pcap::Capture;
+use crate::chain::Chain;
 use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
-/// Queue of packets to the guest.
-const RX: u16 = 0;
-
 static LOG: RateLimit = RateLimit::for_logs();
 
-/// An interface with one pair of queues.
+/// What a queue is for; which one is the control queue is a matter of negotiation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Receive(u16),
+    Transmit(u16),
+    Control,
+}
+
+/// An interface.
 pub struct NetDevice<L> {
     link: L,
     config: NetConfig,
-    header_size: AtomicUsize,
+    capture: Option<Capture>,
+    features: AtomicU64,
+    filter: RwLock<Filter>,
+    inboxes: Vec<Mutex<Inbox>>,
+    /// What the driver was last told of the link.
+    up: AtomicBool,
 }
 
 impl<L: Link> NetDevice<L> {
-    /// An interface at `link`.
-    pub fn new(link: L, config: NetConfig) -> io::Result<Self> {
-        link.set_header_size(HEADER_SIZE)?;
+    /// An interface at `link`, whose packets go to `capture` too.
+    pub fn new(link: L, config: NetConfig, capture: Option<Capture>) -> std::io::Result<Self> {
+        link.configure(HEADER_SIZE, 0)?;
         Ok(NetDevice {
+            inboxes: (0..link.pairs()).map(|_| Mutex::default()).collect(),
+            up: AtomicBool::new(link.is_up()),
             link,
+            filter: RwLock::new(Filter::new(config.mac.0)),
             config,
-            header_size: AtomicUsize::new(HEADER_SIZE),
+            capture,
+            features: AtomicU64::new(0),
         })
     }
 
-    fn receive(&self, memory: &GuestMemoryMmap, header: usize, scratch: &mut Scratch) -> Outcome {
-        let Scratch { chain, room } = scratch;
-        match packet::receive(&self.link, memory, chain, header, room) {
-            Ok(Received::Packet(len)) => Outcome::Done(len),
-            Ok(Received::Nothing) => Outcome::Wait,
-            Ok(Received::TooLong) => {
+    fn has(&self, feature: u32) -> bool {
+        self.features.load(Ordering::Relaxed) & (1 << feature) != 0
+    }
+
+    fn header_size(&self) -> usize {
+        if self.has(VIRTIO_F_VERSION_1) {
+            HEADER_SIZE
+        } else if self.has(VIRTIO_NET_F_MRG_RXBUF) {
+            // Section 5.1.6.1: the field exists for merged buffers even before virtio 1.0.
+            HEADER_SIZE
+        } else {
+            LEGACY_HEADER_SIZE
+        }
+    }
+
+    /// virtio 1.3, section 5.1.2: the control queue comes behind the pairs there are, of which
+    /// there is one where MQ is not negotiated.
+    fn role(&self, queue: u16) -> Role {
+        let pairs = if self.has(VIRTIO_NET_F_MQ) {
+            self.link.pairs()
+        } else {
+            1
+        };
+        match queue {
+            queue if queue >= 2 * pairs => Role::Control,
+            queue if queue % 2 == 0 => Role::Receive(queue / 2),
+            queue => Role::Transmit(queue / 2),
+        }
+    }
+
+    fn inbox(&self, pair: u16) -> MutexGuard<'_, Inbox> {
+        let inbox = self.inboxes[usize::from(pair)].lock();
+        inbox.unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn receive(&self, pair: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+        let header = self.header_size();
+        let mut inbox = self.inbox(pair);
+        if inbox.is_empty() {
+            match inbox.receive(&self.link, pair, header) {
+                Ok(true) => (),
+                Ok(false) => return Outcome::Wait,
+                Err(error) => {
+                    warn_limited!(LOG, %error, "the link cannot be read");
+                    return Outcome::Wait;
+                }
+            }
+            if !self.wants(inbox.frame(header)) {
+                inbox.drop_packet();
+                return Outcome::Untouched;
+            }
+            if let Some(capture) = &self.capture {
+                capture.add(inbox.frame(header));
+            }
+        }
+        let mergeable = self.has(VIRTIO_NET_F_MRG_RXBUF);
+        let buffer = &scratch.chain.writable;
+        match inbox.give(memory, buffer, scratch.part, header, mergeable) {
+            Ok(Given::Last(len)) => Outcome::Done(len),
+            Ok(Given::Part(len)) => Outcome::More(len),
+            Ok(Given::TooLong) => {
                 warn_limited!(
                     LOG,
-                    room = chain.writable.len(),
+                    room = buffer.len(),
                     "dropped a packet that is longer than the guest's buffer; \
                      the host's MTU must not exceed the guest's"
                 );
                 Outcome::Untouched
-            }
-            Err(PacketError::Link(error)) => {
-                warn_limited!(LOG, %error, "the link cannot be read");
-                Outcome::Wait
             }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
@@ -69,19 +141,84 @@ impl<L: Link> NetDevice<L> {
         }
     }
 
-    fn transmit(&self, memory: &GuestMemoryMmap, header: usize, scratch: &mut Scratch) -> Outcome {
-        let Scratch { chain, room } = scratch;
-        if let Err(error) = packet::transmit(&self.link, memory, chain, header, room) {
-            let error: &dyn std::error::Error = &error;
-            warn_limited!(LOG, error, "dropped a packet of the guest");
+    fn wants(&self, frame: &[u8]) -> bool {
+        let filter = self.filter.read().unwrap_or_else(|e| e.into_inner());
+        filter.accepts(frame)
+    }
+
+    fn transmit(&self, pair: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+        let Scratch { chain, room, .. } = scratch;
+        let header = self.header_size();
+        let capture = self.capture.as_ref();
+        let capture = capture.map(|capture| |frame: &[u8]| capture.add(frame));
+        let sent = packet::transmit(&self.link, pair, memory, chain, header, room, capture);
+        match sent {
+            // The driver has been told that the link is down, or will be.
+            Err(PacketError::Link(_)) if !self.link.is_up() => (),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                warn_limited!(LOG, error, "dropped a packet of the guest");
+            }
+            Ok(()) => (),
         }
         Outcome::Done(0)
     }
+
+    fn control(&self, memory: &GuestMemoryMmap, chain: &Chain) -> Outcome {
+        let mut bytes = vec![0; chain.readable.len().min(MAX_COMMAND) as usize];
+        let read = chain.readable.read(memory, 0, &mut bytes);
+        let command = read.ok().and_then(|()| control::decode(&bytes));
+        let done = command.as_ref().is_some_and(|command| self.obey(command));
+        tracing::debug!(?command, done, "control queue");
+        let ack = [if done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR } as u8];
+        match chain.writable.write(memory, 0, &ack) {
+            Ok(()) => Outcome::Done(1),
+            Err(_) => Outcome::Done(0),
+        }
+    }
+
+    /// Whether the command could be followed.
+    fn obey(&self, command: &Command<'_>) -> bool {
+        let mut filter = self.filter.write().unwrap_or_else(|e| e.into_inner());
+        match *command {
+            Command::Mode(mode, on) => *switch(&mut filter, mode) = on,
+            Command::Tables(unicast, multicast) => filter.set_tables(unicast, multicast),
+            Command::Address(address) => filter.mac = address,
+            Command::Pairs(pairs) => {
+                let possible =
+                    self.has(VIRTIO_NET_F_MQ) && (1..=self.link.pairs()).contains(&pairs);
+                return possible && done(self.link.set_pairs(pairs));
+            }
+            Command::Offloads(features) => {
+                let possible = features & !self.features.load(Ordering::Relaxed) == 0;
+                return possible && done(self.link.configure(self.header_size(), features));
+            }
+        }
+        true
+    }
 }
 
-impl<L: Link + 'static> VirtioDevice for NetDevice<L> {
+fn done(result: std::io::Result<()>) -> bool {
+    if let Err(error) = &result {
+        warn_limited!(LOG, %error, "the link does not do what the driver asks for");
+    }
+    result.is_ok()
+}
+
+fn switch(filter: &mut Filter, mode: Mode) -> &mut bool {
+    match mode {
+        Mode::Promiscuous => &mut filter.promiscuous,
+        Mode::AllMulticast => &mut filter.all_multicast,
+        Mode::AllUnicast => &mut filter.all_unicast,
+        Mode::NoMulticast => &mut filter.no_multicast,
+        Mode::NoUnicast => &mut filter.no_unicast,
+        Mode::NoBroadcast => &mut filter.no_broadcast,
+    }
+}
+
+impl<L: Link> VirtioDevice for NetDevice<L> {
     fn queues(&self) -> u16 {
-        2
+        2 * self.link.pairs() + 1
     }
 
     fn max_queue_size(&self) -> u16 {
@@ -89,35 +226,54 @@ impl<L: Link + 'static> VirtioDevice for NetDevice<L> {
     }
 
     fn features(&self) -> u64 {
-        self.config.features()
+        self.config.features(self.link.pairs()) | self.link.offloads()
     }
 
     fn negotiated(&self, features: u64) {
-        let size = if features & (1 << VIRTIO_F_VERSION_1) != 0 {
-            HEADER_SIZE
-        } else {
-            LEGACY_HEADER_SIZE
-        };
-        match self.link.set_header_size(size) {
-            Ok(()) => self.header_size.store(size, Ordering::Relaxed),
-            Err(error) => tracing::error!(%error, size, "the link's header size cannot be set"),
+        self.features.store(features, Ordering::Relaxed);
+        let size = self.header_size();
+        let configured = self.link.configure(size, features);
+        if let Err(error) = configured.and_then(|()| self.link.set_pairs(1)) {
+            tracing::error!(%error, size, "the link cannot be set to what was negotiated");
         }
     }
 
+    fn reset(&self) {
+        *self.filter.write().unwrap_or_else(|e| e.into_inner()) = Filter::new(self.config.mac.0);
+        done(self.link.set_pairs(1));
+    }
+
     fn config(&self) -> Vec<u8> {
-        self.config.space().to_vec()
+        let filter = self.filter.read().unwrap_or_else(|e| e.into_inner());
+        let mac = MacAddress(filter.mac);
+        let up = self.link.is_up();
+        self.config.space(mac, up, self.link.pairs()).to_vec()
     }
 
     fn event(&self, queue: u16) -> Option<RawFd> {
-        (queue == RX).then(|| self.link.as_fd().as_raw_fd())
+        let pairs = self.link.pairs();
+        (queue % 2 == 0 && queue < 2 * pairs).then(|| self.link.ready_fd(queue / 2))
+    }
+
+    fn config_event(&self) -> Option<RawFd> {
+        self.link.change_fd()
+    }
+
+    fn config_changed(&self) -> bool {
+        self.link.changed();
+        let up = self.link.is_up();
+        let changed = self.up.swap(up, Ordering::Relaxed) != up;
+        if changed {
+            tracing::info!(up, "the link has changed");
+        }
+        changed
     }
 
     fn process(&self, queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
-        let header = self.header_size.load(Ordering::Relaxed);
-        if queue == RX {
-            self.receive(memory, header, scratch)
-        } else {
-            self.transmit(memory, header, scratch)
+        match self.role(queue) {
+            Role::Receive(pair) => self.receive(pair, memory, scratch),
+            Role::Transmit(pair) => self.transmit(pair, memory, scratch),
+            Role::Control => self.control(memory, &scratch.chain),
         }
     }
 }

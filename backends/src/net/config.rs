@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::str::FromStr;
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
+    VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
 };
 
 /// Size of `struct virtio_net_config` up to and including the MTU.
@@ -70,20 +72,35 @@ pub struct NetConfig {
 }
 
 impl NetConfig {
-    /// Feature bits offered.
-    pub fn features(&self) -> u64 {
-        let mut bits = vec![VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS];
+    /// Feature bits offered with `pairs` queue pairs, without the link's offloads.
+    pub fn features(&self, pairs: u16) -> u64 {
+        let mut bits = vec![
+            VIRTIO_NET_F_MAC,
+            VIRTIO_NET_F_STATUS,
+            VIRTIO_NET_F_MRG_RXBUF,
+            VIRTIO_NET_F_CTRL_VQ,
+            VIRTIO_NET_F_CTRL_RX,
+            VIRTIO_NET_F_CTRL_RX_EXTRA,
+            VIRTIO_NET_F_CTRL_MAC_ADDR,
+            VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+        ];
         if self.mtu.is_some() {
             bits.push(VIRTIO_NET_F_MTU);
+        }
+        if pairs > 1 {
+            bits.push(VIRTIO_NET_F_MQ);
         }
         bits.into_iter().fold(0, |mask, bit| mask | 1 << bit)
     }
 
-    /// The configuration space, little-endian. Fields of features that are not offered are zero.
-    pub fn space(&self) -> [u8; CONFIG_SIZE] {
+    /// The configuration space, little-endian, with the driver's own address if it has set one.
+    /// Fields of features that are not offered are zero.
+    pub fn space(&self, mac: MacAddress, up: bool, pairs: u16) -> [u8; CONFIG_SIZE] {
         let mut space = [0; CONFIG_SIZE];
-        space[0..6].copy_from_slice(&self.mac.0); // mac
-        space[6..8].copy_from_slice(&(VIRTIO_NET_S_LINK_UP as u16).to_le_bytes()); // status
+        let status = if up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        space[0..6].copy_from_slice(&mac.0); // mac
+        space[6..8].copy_from_slice(&status.to_le_bytes()); // status
+        space[8..10].copy_from_slice(&pairs.to_le_bytes()); // max_virtqueue_pairs
         space[10..12].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes()); // mtu
         space
     }
@@ -126,10 +143,16 @@ mod tests {
             mac,
             mtu: Some(9000),
         };
-        assert_eq!(config.space(), [2, 0, 0, 0, 0, 7, 1, 0, 0, 0, 0x28, 0x23]);
-        assert_ne!(config.features() & (1 << VIRTIO_NET_F_MTU), 0);
+        let other = MacAddress([2, 0, 0, 0, 0, 8]);
+        let expected = [2, 0, 0, 0, 0, 8, 1, 0, 3, 0, 0x28, 0x23];
+        assert_eq!(config.space(other, true, 3), expected);
+        let has = |features: u64, bit: u32| features & (1 << bit) != 0;
+        assert!(has(config.features(1), VIRTIO_NET_F_MTU));
+        assert!(has(config.features(2), VIRTIO_NET_F_MQ));
         config.mtu = None;
-        assert_eq!(config.space()[10..], [0, 0]);
-        assert_eq!(config.features() & (1 << VIRTIO_NET_F_MTU), 0);
+        let expected = [2, 0, 0, 0, 0, 7, 0, 0, 1, 0, 0, 0];
+        assert_eq!(config.space(mac, false, 1), expected);
+        assert!(!has(config.features(1), VIRTIO_NET_F_MTU));
+        assert!(!has(config.features(1), VIRTIO_NET_F_MQ));
     }
 }

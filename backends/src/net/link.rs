@@ -1,11 +1,62 @@
 //! What packets come from and go to.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
-/// A descriptor that carries one packet per `readv` and `writev`, each behind a
-/// `struct virtio_net_hdr`, and does not block.
-pub trait Link: AsFd + Send + Sync {
-    /// Sets the size of that header: 12 bytes, or 10 for a driver before virtio 1.0.
-    fn set_header_size(&self, bytes: usize) -> io::Result<()>;
+/// Carries Ethernet frames, each behind a `struct virtio_net_hdr`, and does not block.
+pub trait Link: Send + Sync + 'static {
+    /// Queue pairs that it can have.
+    fn pairs(&self) -> u16 {
+        1
+    }
+
+    /// Feature bits for the work that it takes off the driver or leaves to it (virtio 1.3,
+    /// section 5.1.3): checksums and segmentation.
+    fn offloads(&self) -> u64 {
+        0
+    }
+
+    /// The size of the header from now on, 12 bytes, or 10 for a driver before virtio 1.0; and
+    /// the feature bits of what the driver takes care of in received packets.
+    fn configure(&self, header_size: usize, guest_offloads: u64) -> io::Result<()>;
+
+    /// Spreads received packets over that many of the pairs.
+    fn set_pairs(&self, _active: u16) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Becomes readable when [`Link::receive`] has a packet for `pair`.
+    fn ready_fd(&self, pair: u16) -> RawFd;
+
+    /// Takes a packet with a header of `header_size` bytes: its length, or `None` if there is
+    /// none. What does not fit into `packet` is lost.
+    fn receive(
+        &self,
+        pair: u16,
+        header_size: usize,
+        packet: &mut [u8],
+    ) -> io::Result<Option<usize>>;
+
+    /// A descriptor that takes a whole packet at a `writev`, header included, if there is one.
+    fn packet_fd(&self, _pair: u16) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Sends a frame without a header, where there is no such descriptor.
+    fn send(&self, _frame: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether packets can pass.
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    /// Readable when [`Link::is_up`] may say something else.
+    fn change_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Takes that event back.
+    fn changed(&self) {}
 }

@@ -1,16 +1,19 @@
 //! The network device (virtio 1.3, section 5.1).
 //!
-//! * [`link`] is what packets come from and go to; [`tap`] is the kernel's;
-//! * [`packet`] moves one packet between a link and a descriptor chain;
-//! * [`config`] is what the driver can know;
-//! * [`backend`] connects it to rings and threads.
-//!
-//! There is no control queue: offering one without serving it hangs the driver at its probe.
+//! * [`link`] is what packets come from and go to: [`tap`] is the kernel's, [`stream`] a socket;
+//! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] takes it down;
+//! * [`config`] is what the driver can know, [`control`] what it can ask for, [`filter`] what it
+//!   wants to receive;
+//! * [`backend`] connects all that.
 
 pub mod backend;
 pub mod config;
+pub mod control;
+pub mod filter;
 pub mod link;
 pub mod packet;
+pub mod pcap;
+pub mod stream;
 pub mod tap;
 
 /// Largest ring.

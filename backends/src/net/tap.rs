@@ -5,17 +5,21 @@
 use std::ffi::c_char;
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::str::FromStr;
+use std::sync::Mutex;
 
 use thiserror::Error;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
+    VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_USO,
+};
 
 use super::link::Link;
-
-const NO_OFFLOADS: libc::c_ulong = 0;
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 
@@ -36,6 +40,15 @@ pub enum TapError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// It exists and can have one queue only.
+    #[error(
+        "tap {name} has one queue; remove it, or create it with: \
+         sudo ip tuntap add {name} mode tap user $USER multi_queue"
+    )]
+    OneQueue {
+        /// The name asked for.
+        name: String,
     },
     /// A setting was refused.
     #[error("tap {name}: {what} cannot be set")]
@@ -73,41 +86,81 @@ impl fmt::Display for TapName {
     }
 }
 
+/// Feature bits and the kernel's flags (linux/if_tun.h) for what a driver can do with received
+/// packets: incomplete checksums, segments that belong together.
+const GUEST_OFFLOADS: [(u32, u32); 6] = [
+    (VIRTIO_NET_F_GUEST_CSUM, 0x01),
+    (VIRTIO_NET_F_GUEST_TSO4, 0x02),
+    (VIRTIO_NET_F_GUEST_TSO6, 0x04),
+    (VIRTIO_NET_F_GUEST_ECN, 0x08),
+    (VIRTIO_NET_F_GUEST_USO4, 0x20),
+    (VIRTIO_NET_F_GUEST_USO6, 0x40),
+];
+
+/// The same the other way, which the kernel always does, and for UDP since 6.2.
+const HOST_OFFLOADS: [u32; 4] = [
+    VIRTIO_NET_F_CSUM,
+    VIRTIO_NET_F_HOST_TSO4,
+    VIRTIO_NET_F_HOST_TSO6,
+    VIRTIO_NET_F_HOST_ECN,
+];
+const UDP_OFFLOADS: u32 = 0x60;
+
 /// An attached tap interface. One that this process created goes with it.
 #[derive(Debug)]
 pub struct Tap {
-    file: File,
+    /// One a queue pair.
+    files: Vec<File>,
+    /// Of which so many receive.
+    active: Mutex<u16>,
     name: TapName,
+    udp_offloads: bool,
+    /// Tells of changes of any interface.
+    changes: OwnedFd,
 }
 
 impl Tap {
-    /// Attaches to tap `name`, which is created if it does not exist and the user may.
-    pub fn open(name: &TapName) -> Result<Self, TapError> {
-        let mut request = interface_request(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(TUN_DEVICE)
-            .map_err(TapError::Device)?;
+    /// Attaches to tap `name`, which is created if it does not exist and the user may, `pairs`
+    /// times. Only the first receives packets until [`Link::set_pairs`].
+    pub fn open(name: &TapName, pairs: u16) -> Result<Self, TapError> {
         let attach = |source| TapError::Attach {
             name: name.to_string(),
             source,
         };
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        match set_interface(&file, &mut request, flags) {
+        let many = flags | libc::IFF_MULTI_QUEUE;
+        let files = match open_queue(name, if pairs > 1 { many } else { flags })? {
+            Ok(file) => vec![file],
             // An existing tap must be asked for with the flags it was created with.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
-                set_interface(&file, &mut request, flags | libc::IFF_MULTI_QUEUE)
-                    .map_err(attach)?;
+            Err(e) if pairs == 1 && e.kind() == io::ErrorKind::InvalidInput => {
+                vec![open_queue(name, many)?.map_err(attach)?]
             }
-            result => result.map_err(attach)?,
-        }
-        let tap = Tap {
-            file,
-            name: name.clone(),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+                return Err(TapError::OneQueue {
+                    name: name.to_string(),
+                });
+            }
+            Err(e) => return Err(attach(e)),
         };
-        tap.clear_offloads().map_err(|e| tap.set("offloads", e))?;
+        let set = |what, source| TapError::Set {
+            name: name.to_string(),
+            what,
+            source,
+        };
+        let mut tap = Tap {
+            files,
+            active: Mutex::new(pairs),
+            name: name.clone(),
+            udp_offloads: false,
+            changes: interface_changes().map_err(|e| set("a watch for changes", e))?,
+        };
+        for _ in 1..pairs {
+            let file = open_queue(name, many)?.map_err(attach)?;
+            tap.files.push(file);
+        }
+        tap.set_pairs(1).map_err(|e| set("its queues", e))?;
+        tap.udp_offloads = tap.set_offloads(0x01 | 0x02 | 0x04 | UDP_OFFLOADS).is_ok();
+        tap.set_offloads(0).map_err(|e| set("offloads", e))?;
         Ok(tap)
     }
 
@@ -127,11 +180,7 @@ impl Tap {
     /// Brings the interface up if it is down. Needs CAP_NET_ADMIN unless it is up already.
     pub fn bring_up(&self) -> Result<(), TapError> {
         let mut request = interface_request(&self.name);
-        // SAFETY: SIOCGIFFLAGS takes an `ifreq` with a name and fills in the flags.
-        unsafe { interface_ioctl(libc::SIOCGIFFLAGS, &mut request) }
-            .map_err(|e| self.set("its state", e))?;
-        // SAFETY: the call above has stored the flags.
-        let flags = unsafe { request.ifr_ifru.ifru_flags };
+        let flags = self.flags().map_err(|e| self.set("its state", e))?;
         if i32::from(flags) & libc::IFF_UP != 0 {
             return Ok(());
         }
@@ -139,6 +188,14 @@ impl Tap {
         // SAFETY: SIOCSIFFLAGS takes an `ifreq` with name and flags, which `request` is.
         unsafe { interface_ioctl(libc::SIOCSIFFLAGS, &mut request) }
             .map_err(|e| self.set("its state", e))
+    }
+
+    fn flags(&self) -> io::Result<libc::c_short> {
+        let mut request = interface_request(&self.name);
+        // SAFETY: SIOCGIFFLAGS takes an `ifreq` with a name and fills in the flags.
+        unsafe { interface_ioctl(libc::SIOCGIFFLAGS, &mut request) }?;
+        // SAFETY: the call above has stored the flags.
+        Ok(unsafe { request.ifr_ifru.ifru_flags })
     }
 
     fn set(&self, what: &'static str, source: io::Error) -> TapError {
@@ -149,25 +206,134 @@ impl Tap {
         }
     }
 
-    /// Asks the kernel for whole packets with complete checksums only.
-    fn clear_offloads(&self) -> io::Result<()> {
+    /// Says what the guest can do with received packets: TUN_F_* flags.
+    fn set_offloads(&self, flags: u32) -> io::Result<()> {
+        let fd = self.files[0].as_raw_fd();
         // SAFETY: TUNSETOFFLOAD takes its flags by value.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, NO_OFFLOADS) })
+        check(unsafe { libc::ioctl(fd, libc::TUNSETOFFLOAD, libc::c_ulong::from(flags)) })
     }
-}
 
-impl AsFd for Tap {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// Lets a queue receive packets, or no longer.
+    fn attach_queue(&self, pair: u16, attach: bool) -> io::Result<()> {
+        let mut request = interface_request(&self.name);
+        let flags = if attach {
+            libc::IFF_ATTACH_QUEUE
+        } else {
+            libc::IFF_DETACH_QUEUE
+        };
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        let fd = self.files[usize::from(pair)].as_raw_fd();
+        // SAFETY: TUNSETQUEUE reads an `ifreq`, which `request` is.
+        check(unsafe { libc::ioctl(fd, libc::TUNSETQUEUE, &request) })
     }
 }
 
 impl Link for Tap {
-    fn set_header_size(&self, bytes: usize) -> io::Result<()> {
-        let bytes = libc::c_int::try_from(bytes).map_err(io::Error::other)?;
-        // SAFETY: TUNSETVNETHDRSZ reads an `int`, which `bytes` is.
-        check(unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &bytes) })
+    fn pairs(&self) -> u16 {
+        self.files.len() as u16
     }
+
+    fn offloads(&self) -> u64 {
+        let guest = GUEST_OFFLOADS.iter();
+        let guest = guest.filter(|(_, flag)| self.udp_offloads || flag & UDP_OFFLOADS == 0);
+        let host = HOST_OFFLOADS.iter();
+        let udp = self.udp_offloads.then_some(&VIRTIO_NET_F_HOST_USO);
+        guest
+            .map(|(bit, _)| bit)
+            .chain(host)
+            .chain(udp)
+            .fold(0, |mask, bit| mask | 1 << bit)
+    }
+
+    fn configure(&self, header_size: usize, guest_offloads: u64) -> io::Result<()> {
+        let bytes = libc::c_int::try_from(header_size).map_err(io::Error::other)?;
+        for file in &self.files {
+            // SAFETY: TUNSETVNETHDRSZ reads an `int`, which `bytes` is.
+            check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &bytes) })?;
+        }
+        let has = |bit: u32| guest_offloads & (1 << bit) != 0;
+        let wanted = GUEST_OFFLOADS.iter().filter(|(bit, _)| has(*bit));
+        self.set_offloads(wanted.fold(0, |flags, (_, flag)| flags | flag))
+    }
+
+    fn set_pairs(&self, pairs: u16) -> io::Result<()> {
+        let mut active = self.active.lock().unwrap_or_else(|e| e.into_inner());
+        while *active < pairs {
+            self.attach_queue(*active, true)?;
+            *active += 1;
+        }
+        while *active > pairs.max(1) {
+            self.attach_queue(*active - 1, false)?;
+            *active -= 1;
+        }
+        Ok(())
+    }
+
+    fn ready_fd(&self, pair: u16) -> RawFd {
+        self.files[usize::from(pair)].as_raw_fd()
+    }
+
+    fn receive(&self, pair: u16, _header: usize, packet: &mut [u8]) -> io::Result<Option<usize>> {
+        match (&self.files[usize::from(pair)]).read(packet) {
+            Ok(0) => Ok(None),
+            Ok(len) => Ok(Some(len)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn packet_fd(&self, pair: u16) -> Option<BorrowedFd<'_>> {
+        Some(self.files[usize::from(pair)].as_fd())
+    }
+
+    /// As the host sets it: `ip link set NAME up|down`.
+    fn is_up(&self) -> bool {
+        let flags = self.flags().unwrap_or_default();
+        i32::from(flags) & libc::IFF_UP != 0
+    }
+
+    fn change_fd(&self) -> Option<RawFd> {
+        Some(self.changes.as_raw_fd())
+    }
+
+    fn changed(&self) {
+        // Whatever it says: the state is asked for afterwards.
+        let mut message = [0; 8192];
+        while matches!(rustix::io::read(&self.changes, &mut message), Ok(1..)) {}
+    }
+}
+
+/// Another queue of tap `name`, or the reason why not.
+fn open_queue(name: &TapName, flags: libc::c_int) -> Result<io::Result<File>, TapError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(TUN_DEVICE)
+        .map_err(TapError::Device)?;
+    let mut request = interface_request(name);
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: TUNSETIFF takes an `ifreq` with name and flags, which `request` is.
+    let result = check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) });
+    Ok(result.map(|()| file))
+}
+
+/// A socket that hears of changes of interfaces (rtnetlink(7)).
+fn interface_changes() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes no pointer.
+    let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+    check(fd)?;
+    // SAFETY: just created, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `sockaddr_nl` is plain data for which all zeroes is valid.
+    let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    address.nl_groups = libc::RTMGRP_LINK as u32;
+    let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+    // SAFETY: `address` is a netlink address of that length and outlives the call.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(fd)
 }
 
 /// An `ifreq` that names an interface and says nothing else.
@@ -178,12 +344,6 @@ fn interface_request(name: &TapName) -> libc::ifreq {
         *to = from as c_char;
     }
     request
-}
-
-fn set_interface(file: &File, request: &mut libc::ifreq, flags: libc::c_int) -> io::Result<()> {
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: TUNSETIFF takes an `ifreq` with name and flags, which `request` is.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, request) })
 }
 
 /// An ioctl about an interface, for which any socket will do.
