@@ -15,15 +15,19 @@
 //! | `breakpoints` | what is planted: int3 bytes and hardware slots |
 //! | `machine` | the target with a register cache and virtual addresses |
 //! | [`paging`] | the page walk |
+//! | `linux` | what the debugger knows of a Linux guest |
+//! | [`symbol_file`] | the ELF file that gdb gets its symbols from |
 //! | [`arch`] | register layout, target description |
 //! | [`target`] | the seam to the VMM |
 
 mod breakpoints;
+mod linux;
 mod machine;
 mod monitor;
 pub mod paging;
 pub mod server;
 mod session;
+pub mod symbol_file;
 pub mod target;
 #[cfg(test)]
 mod testing;

@@ -1,9 +1,11 @@
 //! The target with what the debugger remembers of it while it is stopped.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::arch::Registers;
 use crate::paging::{AddressSpace, Translation, WalkError};
+use crate::symbol_file::SymbolFile;
 use crate::target::{
     Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, VcpuId,
     VirtAddr,
@@ -47,6 +49,10 @@ impl<'t> Machine<'t> {
 
     pub fn attachment(&mut self, attachment: Attachment) {
         self.target.get_mut().attachment(attachment);
+    }
+
+    pub fn symbols(&self) -> Option<Arc<SymbolFile>> {
+        self.target.borrow().symbols()
     }
 
     pub fn pause(&mut self) -> Result<()> {

@@ -6,8 +6,10 @@
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use crate::arch::Registers;
+use crate::symbol_file::SymbolFile;
 
 /// A vCPU by its index, from 0. gdb sees it as thread `index + 1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,6 +205,12 @@ pub trait Target: Send {
     /// Called when a gdb attaches and when it has left, in whatever way. While
     /// one is attached, a guest that crashes is kept for it to look at.
     fn attachment(&mut self, _attachment: Attachment) {}
+
+    /// The file with the guest's symbols, if the VMM has one: the kernel that was
+    /// booted, or the user's choice. May change with [`Event::Reset`].
+    fn symbols(&self) -> Option<Arc<SymbolFile>> {
+        None
+    }
 
     /// Readable while [`Target::next_event`] has something.
     fn event_fd(&self) -> BorrowedFd<'_>;

@@ -17,6 +17,28 @@ pub fn run(socket: &Path, symbols: &Path, commands: &[&str]) -> String {
     process.printed(Stream::Out)
 }
 
+/// Where gdb reads the file that `outboard` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sysroot {
+    /// Through the connection, as it does if nobody tells it otherwise.
+    Guest,
+    /// On this machine: faster, for large files.
+    Host,
+}
+
+/// Runs gdb as [`run`] does, but without a file: what it knows of the guest's
+/// symbols it has from `outboard`. What it prints as errors is among the rest.
+pub fn run_alone(socket: &Path, sysroot: Sysroot, commands: &[&str]) -> String {
+    let mut gdb = base();
+    if sysroot == Sysroot::Host {
+        gdb.args(["-ex", "set sysroot /"]);
+    }
+    attach(&mut gdb, socket, commands);
+    let mut process = Process::start("gdb", &mut merged(&gdb));
+    process.expect_exit(0, DEADLINE);
+    process.printed(Stream::Out)
+}
+
 /// Starts gdb as [`run`] does.
 pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     let mut command = command(socket, symbols, commands);
@@ -28,13 +50,18 @@ pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
 /// the order in which it printed both.
 pub fn start_merged(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     let gdb = command(socket, symbols, commands);
+    Process::start("gdb", &mut merged(&gdb))
+}
+
+/// `gdb` in batch mode with both its streams on standard output.
+fn merged(gdb: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$@\" 2>&1", "sh"]);
     shell
         .arg(gdb.get_program())
         .args(gdb.get_args())
         .arg("-batch");
-    Process::start("gdb", &mut shell)
+    shell
 }
 
 /// Starts a gdb that stays when it has carried out `commands`.
@@ -43,21 +70,29 @@ pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
 }
 
 fn command(socket: &Path, symbols: &Path, commands: &[&str]) -> Command {
+    let mut command = base();
+    command
+        .arg("-ex")
+        .arg(format!("file {}", symbols.display()));
+    attach(&mut command, socket, commands);
+    command
+}
+
+fn base() -> Command {
     let mut command = Command::new(program::system("gdb"));
     // The kernel's own scripts lie beside vmlinux; tests load them when they want.
     command
         .args(["-nx", "-q", "-iex", "set auto-load no"])
         .args(setup());
     command
-        .arg("-ex")
-        .arg(format!("file {}", symbols.display()));
-    command
-        .arg("-ex")
+}
+
+fn attach(gdb: &mut Command, socket: &Path, commands: &[&str]) {
+    gdb.arg("-ex")
         .arg(format!("target remote {}", socket.display()));
     for line in commands {
-        command.args(["-ex", line]);
+        gdb.args(["-ex", line]);
     }
-    command
 }
 
 /// Settings that make gdb's output the same everywhere.

@@ -97,6 +97,10 @@ pub struct RunArgs {
     /// Let gdb's `kill` end the guest. Without it the guest runs on, as after `detach`.
     #[arg(long)]
     pub gdb_kill: bool,
+    /// ELF file with the kernel's symbols, for gdb: the vmlinux of a bzImage. Without it gdb
+    /// gets --kernel itself if that is ELF, or what symbols the guest's memory has.
+    #[arg(long, value_name = "FILE")]
+    pub symbols: Option<PathBuf>,
     /// Serve the control API, HTTP and JSON, on this Unix socket (see `outboard ctl`).
     #[arg(long, value_name = "PATH")]
     pub api: Option<PathBuf>,

@@ -44,6 +44,8 @@ pub struct Config {
     pub gdb: Option<gdb::server::Address>,
     pub gdb_wait: bool,
     pub gdb_kill: bool,
+    /// ELF file with the kernel's symbols, for gdb.
+    pub symbols: Option<PathBuf>,
     pub on_reboot: OnReboot,
 }
 
@@ -106,6 +108,7 @@ struct File {
     gdb: Option<String>,
     gdb_wait: Option<bool>,
     gdb_kill: Option<bool>,
+    symbols: Option<PathBuf>,
     on_reboot: Option<OnReboot>,
     api: Option<PathBuf>,
 }
@@ -178,6 +181,7 @@ impl TryFrom<RunArgs> for Config {
             gdb,
             gdb_wait,
             gdb_kill,
+            symbols: args.symbols.or(file.symbols),
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
         })
     }

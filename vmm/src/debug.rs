@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
+use gdb::symbol_file::SymbolFile;
 use gdb::target::{
     Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError,
     VcpuId,
@@ -29,6 +30,7 @@ pub struct DebugTarget {
     traps: Option<HostTraps>,
     /// Tells the event loop whether a crashed guest is worth keeping.
     attachments: Notifier<Attachment>,
+    symbols: Option<Arc<SymbolFile>>,
 }
 
 impl DebugTarget {
@@ -37,6 +39,7 @@ impl DebugTarget {
         memory: Arc<GuestMemory>,
         events: Inbox<Event>,
         attachments: Notifier<Attachment>,
+        symbols: Option<SymbolFile>,
     ) -> Self {
         let slots = HwSlots::default();
         Self {
@@ -47,6 +50,7 @@ impl DebugTarget {
             int3: false,
             traps: None,
             attachments,
+            symbols: symbols.map(Arc::new),
         }
     }
 
@@ -67,6 +71,19 @@ impl DebugTarget {
             .request(f)
             .map_err(|error| TargetError::Unreachable(vcpu, error.to_string()))?
             .map_err(host_error)
+    }
+
+    /// A reset loads the kernel's file again, which may be a new one by now.
+    fn reopen_symbols(&mut self) {
+        let new = self
+            .symbols
+            .as_ref()
+            .map(|old| SymbolFile::open(old.path()));
+        match new {
+            Some(Ok(new)) => self.symbols = Some(Arc::new(new)),
+            Some(Err(error)) => tracing::warn!("gdb keeps the symbols it has: {error}"),
+            None => {}
+        }
     }
 
     fn control(&self, resume: Resume) -> Option<DebugControl> {
@@ -164,7 +181,15 @@ impl Target for DebugTarget {
         self.events.as_fd()
     }
 
+    fn symbols(&self) -> Option<Arc<SymbolFile>> {
+        self.symbols.clone()
+    }
+
     fn next_event(&mut self) -> Option<Event> {
-        self.events.take()
+        let event = self.events.take();
+        if event == Some(Event::Reset) {
+            self.reopen_symbols();
+        }
+        event
     }
 }

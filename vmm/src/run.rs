@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use gdb::server::{Listener, Options, ServeError};
+use gdb::symbol_file::{SymbolFile, SymbolFileError};
 use gdb::target::Event;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -31,6 +32,8 @@ pub enum Error {
     Listen(#[from] gdb::server::ListenError),
     #[error(transparent)]
     Api(#[from] api::Error),
+    #[error(transparent)]
+    Symbols(#[from] SymbolFileError),
     #[error("cannot prepare {what}")]
     Host {
         what: &'static str,
@@ -99,6 +102,15 @@ fn log_start_up(machine: &Machine, started: Instant) {
     }
 }
 
+/// What gdb gets its symbols from: the user's choice, else the kernel itself if
+/// that can have any.
+fn symbols(config: &Config) -> Result<Option<SymbolFile>, SymbolFileError> {
+    match &config.symbols {
+        Some(path) => SymbolFile::open(path).map(Some),
+        None => Ok(SymbolFile::open(&config.kernel).ok()),
+    }
+}
+
 /// The gdb thread.
 struct Debugger {
     thread: JoinHandle<Result<gdb::server::Ended, ServeError>>,
@@ -117,6 +129,7 @@ impl Debugger {
         let Some(address) = &config.gdb else {
             return Ok(None);
         };
+        let symbols = symbols(config)?;
         let listener = Listener::bind(address)?;
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(host("an eventfd"))?;
         let stop = Arc::new(stop);
@@ -126,6 +139,7 @@ impl Debugger {
             machine.memory().clone(),
             inbox,
             attachment_events,
+            symbols,
         );
         let (wait, kill, stop_thread) = (config.gdb_wait, config.gdb_kill, stop.clone());
         let thread = thread::Builder::new()

@@ -6,6 +6,7 @@
 mod args;
 mod break_if;
 mod info;
+mod lx;
 mod memory;
 mod paging;
 
@@ -14,6 +15,7 @@ use std::fmt::{self, Write};
 
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
+use crate::linux::LookError;
 use crate::session::{Session, chain};
 use crate::target::TargetError;
 
@@ -40,6 +42,8 @@ enum MonitorError {
         command: &'static str,
         found: String,
     },
+    #[error(transparent)]
+    Linux(#[from] LookError),
     #[error("the guest is running")]
     Running,
     #[error("{0} is missing")]
@@ -76,7 +80,7 @@ impl MonitorError {
     fn is_usage(&self) -> bool {
         !matches!(
             self,
-            Self::Unknown(_) | Self::Running | Self::Target(_) | Self::Output(_)
+            Self::Unknown(_) | Self::Running | Self::Linux(_) | Self::Target(_) | Self::Output(_)
         )
     }
 }
@@ -111,6 +115,30 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         help: "where each vCPU is",
         run: info::vcpus,
+    },
+    Command {
+        name: "lx dmesg",
+        arguments: "[COUNT]",
+        help: "Linux: the kernel's log; with a number, that many records",
+        run: lx::dmesg,
+    },
+    Command {
+        name: "lx modules",
+        arguments: "",
+        help: "Linux: loaded modules, with gdb's commands for their symbols",
+        run: lx::modules,
+    },
+    Command {
+        name: "lx ps",
+        arguments: "",
+        help: "Linux: processes and their threads",
+        run: lx::ps,
+    },
+    Command {
+        name: "lx version",
+        arguments: "",
+        help: "Linux: which kernel runs, where, and how that is known",
+        run: lx::version,
     },
     Command {
         name: "pagetable",

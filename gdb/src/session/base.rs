@@ -12,12 +12,13 @@ use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOp
 use gdbstub::target::{TargetError, TargetResult};
 
 use super::{Session, tid};
-use crate::arch::{Register, Registers, target_xml};
+use crate::arch::{Register, Registers, rflags, target_xml};
 use crate::server::PACKET_SIZE;
 use crate::target::{Activity, PhysAddr, VcpuId, VirtAddr};
 
 /// Error numbers as gdb's `E` answers carry them (gdb manual, "Errno Values").
 pub(super) mod errno {
+    pub const ENOENT: u8 = 2;
     pub const EFAULT: u8 = 14;
     pub const EBUSY: u8 = 16;
     pub const EINVAL: u8 = 22;
@@ -189,9 +190,25 @@ impl Session<'_> {
             Err(_) => "unreachable",
         };
         match self.machine.registers(vcpu) {
-            Ok(registers) => format!("CPU {}, {activity}, CPL {}", vcpu.0, registers.cpl()),
+            Ok(registers) => {
+                let task = self.describe_task(&registers).unwrap_or_default();
+                format!("CPU {}, {activity}, CPL {}{task}", vcpu.0, registers.cpl())
+            }
             Err(_) => format!("CPU {}, {activity}", vcpu.0),
         }
+    }
+
+    /// Under Linux: the task that runs, and what keeps it from being interrupted.
+    fn describe_task(&self, registers: &Registers) -> Option<String> {
+        let current = self.linux.current(&self.machine, registers).ok()?;
+        let mut text = format!(", {}[{}]", current.task.comm, current.task.pid);
+        if registers.rflags & rflags::IF == 0 {
+            text.push_str(", irqs off");
+        }
+        if current.preempt_count != 0 {
+            text.push_str(&format!(", preempt count {:#x}", current.preempt_count));
+        }
+        Some(text)
     }
 }
 

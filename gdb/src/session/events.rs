@@ -120,6 +120,7 @@ impl Session<'_> {
     /// Memory and registers are new: nothing planted is left, nothing is pending.
     fn on_reset(&mut self) {
         self.machine.reset();
+        self.linux.reset(self.machine.symbols());
         self.breakpoints.forget_planted();
         self.reported.fill(None);
         self.pending.fill(None);

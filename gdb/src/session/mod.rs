@@ -37,6 +37,7 @@
 
 mod base;
 mod events;
+mod files;
 mod int3;
 mod memory;
 mod points;
@@ -52,6 +53,7 @@ use gdbstub::stub::MultiThreadStopReason;
 
 use crate::arch::Arch;
 use crate::breakpoints::{Breakpoints, WatchKind};
+use crate::linux::Linux;
 use crate::machine::Machine;
 use crate::target::{Attachment, HwBreakpoint, Resume, Target, VcpuId, VirtAddr};
 
@@ -66,6 +68,7 @@ const MAX_NOTICES: usize = 32;
 pub(crate) struct Session<'t> {
     pub(crate) machine: Machine<'t>,
     pub(crate) breakpoints: Breakpoints,
+    pub(crate) linux: Linux,
     attached: bool,
     /// The vCPU that gdb looks at: the one that stopped last.
     focus: VcpuId,
@@ -124,11 +127,13 @@ pub(crate) enum Reason {
 
 impl<'t> Session<'t> {
     pub fn new(target: &'t mut dyn Target) -> Self {
+        let linux = Linux::new(target.symbols());
         let machine = Machine::new(target);
         let count = machine.vcpu_count();
         Self {
             machine,
             breakpoints: Breakpoints::default(),
+            linux,
             attached: false,
             focus: VcpuId(0),
             asked_for: Cell::new(None),
@@ -161,6 +166,7 @@ impl<'t> Session<'t> {
         self.attached = true;
         self.machine.attachment(Attachment::Attached);
         self.halt_and_note();
+        self.linux.look_again(&self.machine);
         let crashed = self.crashes.iter().position(Option::is_some);
         self.focus = VcpuId(crashed.unwrap_or(0));
         self.mark_reported(self.focus);
@@ -360,6 +366,23 @@ impl gdbstub::target::Target for Session<'_> {
         &mut self,
     ) -> Option<gdbstub::target::ext::monitor_cmd::MonitorCmdOps<'_, Self>> {
         Some(self)
+    }
+
+    fn support_exec_file(
+        &mut self,
+    ) -> Option<gdbstub::target::ext::exec_file::ExecFileOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_host_io(&mut self) -> Option<gdbstub::target::ext::host_io::HostIoOps<'_, Self>> {
+        Some(self)
+    }
+
+    /// Only while there is something to say: gdb leaves its symbols alone then.
+    fn support_section_offsets(
+        &mut self,
+    ) -> Option<gdbstub::target::ext::section_offsets::SectionOffsetsOps<'_, Self>> {
+        self.text_segment().is_some().then_some(self as _)
     }
 
     fn support_target_description_xml_override(

@@ -106,6 +106,8 @@ pub mod efer {
 
 /// Bits of RFLAGS (SDM volume 1, 3.4.3).
 pub mod rflags {
+    /// Interrupts are enabled.
+    pub const IF: u64 = 1 << 9;
     pub const VM: u64 = 1 << 17;
 }
 

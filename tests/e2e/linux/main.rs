@@ -3,6 +3,7 @@
 
 mod boot;
 mod debugger;
+mod debugger_linux;
 mod devices;
 mod machine;
 mod peers;

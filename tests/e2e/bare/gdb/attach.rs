@@ -1,6 +1,6 @@
 //! Coming and going: nothing that a gdb does on its way out harms the guest.
 
-use tests::gdb;
+use tests::gdb::{self, Sysroot};
 use tests::process::{Process, Stream, wait_until};
 use tests::vmm::Vmm;
 use tests::{DEADLINE, guest};
@@ -24,6 +24,32 @@ fn attaches_and_detaches_twenty_times() {
         );
         last = counter;
     }
+    guest.expect_undisturbed();
+    guest.finish();
+}
+
+#[test]
+fn gdb_gets_the_programs_symbols_from_outboard() {
+    let guest = Guest::debuggee();
+    let commands = [MARK, "break inner", "continue", "output loop_counter > 0"];
+    let output = gdb::run_alone(guest.vmm.gdb_socket(), Sysroot::Guest, &commands);
+    let name = guest.symbols.canonicalize().unwrap();
+    let read = format!("Reading symbols from target:{}...", name.display());
+    assert!(output.contains(&read), "{output}");
+    let lines = answer(&output);
+    assert!(
+        lines.iter().any(|line| line.contains("inner (")),
+        "{output}"
+    );
+    assert_eq!(lines.last().map(String::as_str), Some("1"), "{output}");
+    // What gdb does not ask for by itself cannot be had either.
+    let stolen = guest.dir.path().join("stolen");
+    let steal = format!("remote get /etc/hostname {}", stolen.display());
+    let output = gdb::run_alone(guest.vmm.gdb_socket(), Sysroot::Guest, &[&steal, "detach"]);
+    assert!(
+        output.contains("Remote I/O error: No such file"),
+        "{output}"
+    );
     guest.expect_undisturbed();
     guest.finish();
 }

@@ -1,0 +1,187 @@
+//! The kernel's types (CONFIG_DEBUG_INFO_BTF): where members of structures are.
+//!
+//! Format: Documentation/bpf/btf.rst of Linux. What is read comes from guest
+//! memory, so that every offset and count is checked. Only the offsets of members
+//! are wanted; the crates that parse BTF are under a licence that this program
+//! cannot take (btf-rs), or trust what they read (btf).
+
+/// One type: where its fixed part is, in the data.
+type Position = u32;
+
+const MAGIC: u16 = 0xeb9f;
+/// Length of the fixed part, `struct btf_type`.
+const FIXED: usize = 12;
+/// Length of `struct btf_member`.
+const MEMBER: usize = 12;
+/// Most types of a kernel; Debian's has 130,000.
+const MAX_TYPES: usize = 1 << 21;
+/// Most typedefs, and most structures without a name, around a type.
+const MAX_DEPTH: u32 = 16;
+
+/// Kinds of types (btf.rst, 2.2).
+mod kind {
+    pub const INT: u32 = 1;
+    pub const ARRAY: u32 = 3;
+    pub const STRUCT: u32 = 4;
+    pub const UNION: u32 = 5;
+    pub const ENUM: u32 = 6;
+    pub const TYPEDEF: u32 = 8;
+    pub const VOLATILE: u32 = 9;
+    pub const CONST: u32 = 10;
+    pub const RESTRICT: u32 = 11;
+    pub const FUNC_PROTO: u32 = 13;
+    pub const VAR: u32 = 14;
+    pub const DATASEC: u32 = 15;
+    pub const DECL_TAG: u32 = 17;
+    pub const TYPE_TAG: u32 = 18;
+    pub const ENUM64: u32 = 19;
+}
+
+/// The types of one kernel.
+pub(crate) struct Btf {
+    data: Vec<u8>,
+    /// By type number, less one: number 0 is `void`.
+    types: Vec<Position>,
+    /// Where strings begin in the data.
+    strings: usize,
+}
+
+/// A kernel without a type or a member that is needed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel's type information has no {0}")]
+pub(crate) struct Missing(pub String);
+
+impl Btf {
+    /// `None` if the data is malformed.
+    pub fn parse(data: Vec<u8>) -> Option<Self> {
+        if data.get(..2)? != MAGIC.to_le_bytes() {
+            return None;
+        }
+        let header = word(&data, 4)? as usize;
+        let part = |at: usize| -> Option<(usize, usize)> {
+            let start = header.checked_add(word(&data, at)? as usize)?;
+            let end = start.checked_add(word(&data, at + 4)? as usize)?;
+            (end <= data.len()).then_some((start, end))
+        };
+        let ((mut at, end), (strings, _)) = (part(8)?, part(16)?);
+        let mut types = Vec::new();
+        while at < end && types.len() < MAX_TYPES {
+            types.push(u32::try_from(at).ok()?);
+            at = at.checked_add(FIXED + variable_part(word(&data, at + 4)?)?)?;
+        }
+        (at == end).then_some(Self {
+            data,
+            types,
+            strings,
+        })
+    }
+
+    /// Size of a structure in bytes.
+    pub fn size(&self, structure: &str) -> Result<u64, Missing> {
+        let found = self.structure(structure)?;
+        let size = word(&self.data, found as usize + 8);
+        Ok(u64::from(size.unwrap_or_default()))
+    }
+
+    /// Offset of a member in bytes. `path` is one name, or several with dots
+    /// between them; members of members without a name are found by their own.
+    pub fn offset(&self, structure: &str, path: &str) -> Result<u64, Missing> {
+        let mut at = self.structure(structure)?;
+        let mut offset = 0;
+        for name in path.split('.') {
+            let missing = || Missing(format!("{structure}.{path}"));
+            let (within, member) = self.member(at, name, MAX_DEPTH).ok_or_else(missing)?;
+            offset += u64::from(within);
+            at = self.resolve(member).unwrap_or_default();
+        }
+        Ok(offset)
+    }
+
+    fn structure(&self, name: &str) -> Result<Position, Missing> {
+        let is_it = |at: &&Position| {
+            let at = **at as usize;
+            let info = word(&self.data, at + 4).unwrap_or_default();
+            matches!(kind_of(info), kind::STRUCT | kind::UNION)
+                && self.is_named(word(&self.data, at).unwrap_or_default(), name)
+        };
+        let found = self.types.iter().find(is_it).copied();
+        found.ok_or_else(|| Missing(format!("struct {name}")))
+    }
+
+    /// Offset in bytes and type of a member.
+    fn member(&self, at: Position, name: &str, depth: u32) -> Option<(u32, u32)> {
+        let at = at as usize;
+        let info = word(&self.data, at + 4)?;
+        if !matches!(kind_of(info), kind::STRUCT | kind::UNION) {
+            return None;
+        }
+        let bitfields = info >> 31 == 1;
+        (0..count_of(info)).find_map(|n| {
+            let at = at + FIXED + MEMBER * n;
+            let member_type = word(&self.data, at + 4)?;
+            let bits = word(&self.data, at + 8)?;
+            let offset = if bitfields { bits & 0xff_ffff } else { bits } / 8;
+            let name_at = word(&self.data, at)?;
+            if name_at != 0 {
+                return self
+                    .is_named(name_at, name)
+                    .then_some((offset, member_type));
+            }
+            let inner = self.resolve(member_type)?;
+            let (within, found) = self.member(inner, name, depth.checked_sub(1)?)?;
+            Some((offset.checked_add(within)?, found))
+        })
+    }
+
+    /// The type behind typedefs and qualifiers.
+    fn resolve(&self, mut number: u32) -> Option<Position> {
+        for _ in 0..MAX_DEPTH {
+            let at = *self.types.get((number as usize).checked_sub(1)?)?;
+            let info = word(&self.data, at as usize + 4)?;
+            match kind_of(info) {
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    number = word(&self.data, at as usize + 8)?
+                }
+                _ => return Some(at),
+            }
+        }
+        None
+    }
+
+    fn is_named(&self, offset: u32, name: &str) -> bool {
+        let at = self.strings.saturating_add(offset as usize);
+        let text = self.data.get(at..).unwrap_or_default();
+        text.strip_prefix(name.as_bytes())
+            .is_some_and(|rest| rest.first() == Some(&0))
+    }
+}
+
+fn kind_of(info: u32) -> u32 {
+    info >> 24 & 0x1f
+}
+
+fn count_of(info: u32) -> usize {
+    (info & 0xffff) as usize
+}
+
+/// Length of what follows the fixed part, in bytes; `None` for unknown kinds.
+fn variable_part(info: u32) -> Option<usize> {
+    let each = match kind_of(info) {
+        kind::INT | kind::VAR | kind::DECL_TAG => return Some(4),
+        kind::ARRAY => return Some(12),
+        kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => MEMBER,
+        kind::ENUM | kind::FUNC_PROTO => 8,
+        0 | 20.. => return None,
+        _ => 0,
+    };
+    Some(each * count_of(info))
+}
+
+fn word(data: &[u8], at: usize) -> Option<u32> {
+    let bytes = data.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+#[path = "btf_test.rs"]
+mod tests;

@@ -1,0 +1,240 @@
+//! The symbol table that a kernel carries (CONFIG_KALLSYMS), found in its image
+//! without knowing where it is.
+//!
+//! Format: scripts/kallsyms.c and kernel/kallsyms.c of Linux. Names are
+//! compressed: a name is a length (one byte, or two if bit 7 is set) and that
+//! many token numbers; a token is a string of `kallsyms_token_table`. The first
+//! character is the symbol's type as in nm(1). The tables are 8-aligned and in
+//! one of two orders:
+//!
+//! | up to 6.3 | offsets, relative_base, num_syms, names, markers, (seqs_of_names,) token_table, token_index |
+//! | from 6.4 on | num_syms, names, markers, token_table, token_index, offsets, relative_base, … |
+//!
+//! The memory may hold anything: every length and number is checked, and the
+//! search ends after [`MAX_STEPS`] names.
+
+use super::image::AREA;
+use super::symbols::{Kind, Symbols};
+
+/// Most symbols of a kernel; Debian's has 160,000.
+const MAX_SYMBOLS: usize = 1 << 22;
+/// Fewer are no kernel's.
+const MIN_SYMBOLS: usize = 64;
+/// Most names looked at in the whole search.
+const MAX_STEPS: usize = 1 << 25;
+/// Longest name in characters, with room for longer ones than today's 511.
+const MAX_NAME: usize = 2048;
+/// `names` and `markers` before `token_table`, in bytes, at most.
+const MAX_DISTANCE: usize = 48 << 20;
+/// A marker is kept for every this many names.
+const MARKER_STRIDE: usize = 256;
+const ALIGN: usize = 8;
+
+/// The digits of ASCII are tokens of themselves in every kernel, because its
+/// symbols use them all.
+const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\0";
+const FIRST_DIGIT: usize = b'0' as usize;
+
+/// Finds the table in a part of the kernel's image that is mapped without a
+/// hole, and returns its symbols at their run-time addresses.
+///
+/// `image` begins at a page.
+pub(crate) fn find(image: &[u8]) -> Option<Symbols> {
+    let mut steps = MAX_STEPS;
+    memchr::memmem::find_iter(image, DIGITS)
+        .filter_map(|digits| Tokens::around(image, digits))
+        .find_map(|tokens| tokens.find_symbols(&mut steps))
+}
+
+/// `kallsyms_token_table` and `kallsyms_token_index`.
+struct Tokens<'a> {
+    image: &'a [u8],
+    /// Where the table begins and the index ends, in `image`.
+    table: usize,
+    end: usize,
+}
+
+/// `kallsyms_names`, verified.
+struct Names {
+    /// Where `kallsyms_num_syms` is, in the image.
+    at: usize,
+    count: usize,
+}
+
+impl<'a> Tokens<'a> {
+    /// The table whose tokens of the digits are at `digits`.
+    fn around(image: &'a [u8], digits: usize) -> Option<Self> {
+        let mut end = digits;
+        for _ in FIRST_DIGIT..256 {
+            end += memchr::memchr(0, image.get(end..)?.get(..MAX_NAME)?)? + 1;
+        }
+        let index = end.next_multiple_of(ALIGN);
+        let before = usize::from(u16_at(image, index + 2 * FIRST_DIGIT)?);
+        let tokens = Self {
+            image,
+            table: digits.checked_sub(before)?,
+            end: index + 2 * 256,
+        };
+        let begins = |n: usize| {
+            let at = tokens.table + usize::from(u16_at(image, index + 2 * n)?);
+            Some(at < index && (n == 0 && at == tokens.table || n > 0 && image[at - 1] == 0))
+        };
+        (0..256).all(|n| begins(n) == Some(true)).then_some(tokens)
+    }
+
+    fn token(&self, n: u8) -> &'a [u8] {
+        let index = self.end - 2 * 256;
+        let offset = u16_at(self.image, index + 2 * usize::from(n)).unwrap_or_default();
+        let rest = &self.image[self.table + usize::from(offset)..];
+        let rest = &rest[..rest.len().min(MAX_NAME)];
+        &rest[..memchr::memchr(0, rest).unwrap_or(0)]
+    }
+
+    fn find_symbols(&self, steps: &mut usize) -> Option<Symbols> {
+        let lowest = self.table.saturating_sub(MAX_DISTANCE);
+        // The nearer, the likelier.
+        let mut at = self.table & !(ALIGN - 1);
+        while at >= lowest + ALIGN && *steps > 0 {
+            at -= ALIGN;
+            if let Some(names) = self.names_at(at, steps)
+                && let Some(symbols) = self.symbols(&names)
+            {
+                return Some(symbols);
+            }
+        }
+        None
+    }
+
+    /// The names, if `kallsyms_num_syms` is at `at`: the markers behind the
+    /// names must agree with them.
+    fn names_at(&self, at: usize, steps: &mut usize) -> Option<Names> {
+        let count = u32_at(self.image, at)? as usize;
+        if !(MIN_SYMBOLS..=MAX_SYMBOLS).contains(&count) || u32_at(self.image, at + 4)? != 0 {
+            return None;
+        }
+        let start = at + ALIGN;
+        let mut position = start;
+        let mut markers = Vec::new();
+        for n in 0..count {
+            *steps = steps.checked_sub(1)?;
+            if n % MARKER_STRIDE == 0 {
+                markers.push(u32::try_from(position - start).ok()?);
+            }
+            let (tokens, next) = self.name(position)?;
+            let kind = self.token(tokens[0]).first();
+            if !kind.is_some_and(|kind| kind.is_ascii_alphabetic() || *kind == b'?') {
+                return None;
+            }
+            position = next;
+        }
+        let place = position.next_multiple_of(ALIGN);
+        let agree = |(n, marker)| u32_at(self.image, place + 4 * n) == Some(marker);
+        (markers.into_iter().enumerate().all(agree)).then_some(Names { at, count })
+    }
+
+    /// The token numbers of the name at `at`, at least one, and where the next
+    /// name is. Names end before the token table.
+    fn name(&self, at: usize) -> Option<(&'a [u8], usize)> {
+        let first = usize::from(*self.image.get(at)?);
+        let (len, start) = if first & 0x80 == 0 {
+            (first, at + 1)
+        } else {
+            let second = usize::from(*self.image.get(at + 1)?);
+            (first & 0x7f | second << 7, at + 2)
+        };
+        let end = start + len;
+        if len == 0 || len > MAX_NAME || end > self.table {
+            return None;
+        }
+        Some((&self.image[start..end], end))
+    }
+
+    /// The symbols with the addresses that make sense of them.
+    fn symbols(&self, names: &Names) -> Option<Symbols> {
+        let size = 4 * names.count;
+        // Up to 6.3: before the names. Then: behind the token index.
+        let before = names.at.checked_sub(8).and_then(|base| {
+            let offsets = base.checked_sub(size.next_multiple_of(ALIGN))?;
+            Some((offsets, base))
+        });
+        let offsets = self.end.next_multiple_of(ALIGN);
+        let behind = (offsets, (offsets + size).next_multiple_of(ALIGN));
+        [before, Some(behind)]
+            .into_iter()
+            .flatten()
+            .find_map(|(offsets, base)| {
+                let base = u64_at(self.image, base)?;
+                let offsets = self.image.get(offsets..offsets + size)?;
+                let addresses = addresses(offsets, base)?;
+                self.assemble(names, &addresses)
+            })
+    }
+
+    fn assemble(&self, names: &Names, addresses: &[u64]) -> Option<Symbols> {
+        let mut symbols = Symbols::default();
+        let mut position = names.at + ALIGN;
+        let mut name = Vec::new();
+        for &addr in addresses {
+            let (tokens, next) = self.name(position)?;
+            position = next;
+            name.clear();
+            for &token in tokens {
+                name.extend_from_slice(self.token(token));
+                name.truncate(MAX_NAME);
+            }
+            let (kind, name) = name.split_first()?;
+            let kind = match kind {
+                b't' | b'T' | b'w' | b'W' => Kind::Text,
+                _ => Kind::Data,
+            };
+            symbols.push(name, addr, kind);
+        }
+        symbols.seal();
+        Some(symbols)
+    }
+}
+
+/// The addresses that 32-bit offsets stand for, if they come out sorted as they
+/// are in every kernel. There are two encodings: unsigned, or, with
+/// CONFIG_KALLSYMS_ABSOLUTE_PERCPU, absolute where positive and below the base
+/// where negative.
+fn addresses(offsets: &[u8], base: u64) -> Option<Vec<u64>> {
+    if !AREA.contains(&base) {
+        return None;
+    }
+    let decode = |decode: &dyn Fn(u32) -> u64| {
+        let offsets = offsets.chunks_exact(4);
+        let addresses: Vec<u64> = offsets
+            .map(|bytes| decode(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])))
+            .collect();
+        let inside = addresses.last().is_some_and(|last| *last >= base);
+        (inside && addresses.is_sorted()).then_some(addresses)
+    };
+    let percpu = |offset: u32| match offset as i32 {
+        absolute @ 0.. => absolute as u64,
+        relative => base
+            .wrapping_sub(1)
+            .wrapping_sub(i64::from(relative) as u64),
+    };
+    decode(&percpu).or_else(|| decode(&|offset| base.wrapping_add(u64::from(offset))))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(array(bytes, at)?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(array(bytes, at)?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(array(bytes, at)?))
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
+}
+
+#[cfg(test)]
+#[path = "kallsyms_test.rs"]
+mod tests;

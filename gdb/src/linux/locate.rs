@@ -1,0 +1,301 @@
+//! Which kernel runs in the guest, and where.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+
+use super::LookError;
+use super::btf::Btf;
+use super::image::{self, Range};
+use super::kallsyms;
+use super::memory::{Guest, Memory};
+use super::symbols::Symbols;
+use super::synthetic;
+use crate::paging::{AddressSpace, Mode};
+use crate::symbol_file::SymbolFile;
+
+/// Where a kernel without KASLR begins (CONFIG_PHYSICAL_START's default).
+const DEFAULT_BASE: u64 = 0xffff_ffff_8100_0000;
+
+/// What `linux_banner` begins with, in every kernel since 1.0.
+const BANNER: &str = "Linux version ";
+const BANNER_SYMBOL: &str = "linux_banner";
+/// Most bytes of it that are looked at.
+const MAX_BANNER: usize = 512;
+
+/// Most bytes of type information; Debian's kernel has 5 MiB.
+const MAX_BTF: usize = 64 << 20;
+
+/// Bit 12 of CR3 tells the page tables of user mode from the kernel's, under page
+/// table isolation (PTI_USER_PGTABLE_BIT of arch/x86/include/asm/pgtable.h).
+const USER_TABLES: u64 = 1 << 12;
+
+/// The kernel in the guest's memory.
+pub(crate) struct Kernel {
+    pub symbols: Symbols,
+    /// The whole of the kernel's memory, whatever a vCPU runs.
+    pub space: AddressSpace,
+    /// `linux_banner`, if there is that symbol.
+    pub banner: Option<String>,
+    /// Where the image begins: `_text`.
+    pub base: u64,
+    /// Where the image was linked to begin; `None` if only the guest knows.
+    linked: Option<u64>,
+    /// An ELF file of the symbols, if they come from the guest's memory.
+    pub synthetic: Option<Vec<u8>>,
+    types: OnceCell<Option<Btf>>,
+}
+
+/// Why nothing is known of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotFound {
+    #[error(
+        "no Linux kernel is mapped yet: the guest is still in its boot loader, or is not Linux"
+    )]
+    TooEarly,
+    #[error(
+        "what is mapped where Linux has its kernel carries no symbol table (CONFIG_KALLSYMS) \
+         that makes sense; give its vmlinux with --symbols"
+    )]
+    NoSymbols,
+    #[error(
+        "{} is not the kernel that runs: it says {expected:?}, which is not in the guest's memory",
+        path.display()
+    )]
+    Mismatch { path: PathBuf, expected: String },
+}
+
+impl NotFound {
+    /// Whether the guest may be further at its next stop.
+    pub fn may_change(&self) -> bool {
+        *self == NotFound::TooEarly
+    }
+}
+
+impl Kernel {
+    /// Whether gdb would look for it in the wrong place.
+    pub fn has_moved(&self) -> bool {
+        self.base != self.linked.unwrap_or(DEFAULT_BASE)
+    }
+
+    /// By how much it has, if that is known.
+    pub fn slide(&self) -> Option<u64> {
+        Some(self.base.wrapping_sub(self.linked?))
+    }
+
+    /// Its memory.
+    pub fn memory<'a>(&self, guest: &'a dyn Guest) -> Memory<'a> {
+        Memory {
+            guest,
+            space: self.space,
+        }
+    }
+
+    /// The address of a symbol that every kernel has.
+    pub fn symbol(&self, name: &'static str) -> Result<u64, LookError> {
+        self.symbols.get(name).ok_or(LookError::NoSymbol(name))
+    }
+
+    /// The kernel's types, read when they are first wanted.
+    pub fn btf(&self, memory: &Memory<'_>) -> Result<&Btf, LookError> {
+        let types = self.types.get_or_init(|| {
+            let start = self.symbols.get("__start_BTF")?;
+            let end = self.symbols.get("__stop_BTF")?;
+            let len = usize::try_from(end.checked_sub(start)?).ok()?;
+            if len > MAX_BTF {
+                return None;
+            }
+            Btf::parse(memory.bytes(start, len).ok()?)
+        });
+        types.as_ref().ok_or(LookError::NoTypes)
+    }
+
+    /// Whether it is still in memory.
+    pub fn is_still_there(&self, guest: &dyn Guest) -> bool {
+        match &self.banner {
+            Some(banner) => {
+                read_banner(&self.memory(guest), &self.symbols).as_ref() == Some(banner)
+            }
+            None => false,
+        }
+    }
+}
+
+/// Looks for the kernel: the one of `file` if its banner is in memory, else
+/// whichever carries its symbols.
+pub(crate) fn kernel(guest: &dyn Guest, file: Option<&SymbolFile>) -> Result<Kernel, NotFound> {
+    let expected = file.and_then(|file| Expected::of(file).transpose());
+    let expected = match expected {
+        None => None,
+        Some(Ok(expected)) => Some(expected),
+        Some(Err(error)) => {
+            tracing::warn!("gdb: the symbol file cannot be read: {error}");
+            None
+        }
+    };
+    let mut why = NotFound::TooEarly;
+    for space in spaces(guest) {
+        let memory = Memory { guest, space };
+        let ranges = image::ranges(&memory);
+        if ranges.is_empty() {
+            continue;
+        }
+        if let Some(expected) = &expected
+            && let Some(kernel) = expected.find(&memory, &ranges)
+        {
+            return Ok(kernel);
+        }
+        if let Some(kernel) = of_kallsyms(&memory, &ranges) {
+            if let Some(expected) = &expected {
+                let mismatch = NotFound::Mismatch {
+                    path: expected.file.path().to_owned(),
+                    expected: expected.banner.clone(),
+                };
+                tracing::warn!("gdb: {mismatch}");
+            }
+            return Ok(kernel);
+        }
+        why = match &expected {
+            Some(expected) => NotFound::Mismatch {
+                path: expected.file.path().to_owned(),
+                expected: expected.banner.clone(),
+            },
+            None => NotFound::NoSymbols,
+        };
+    }
+    Err(why)
+}
+
+/// The address spaces in which the kernel may be mapped.
+fn spaces(guest: &dyn Guest) -> Vec<AddressSpace> {
+    let mut spaces: Vec<AddressSpace> = Vec::new();
+    for registers in guest.registers().into_iter().flatten() {
+        let space = AddressSpace::of(&registers);
+        if !matches!(space.mode, Mode::Level4 | Mode::Level5) {
+            continue;
+        }
+        // The kernel's own tables first: those of user mode have a part of it.
+        for root in [space.root & !USER_TABLES, space.root] {
+            let space = AddressSpace { root, ..space };
+            if !spaces.contains(&space) {
+                spaces.push(space);
+            }
+        }
+    }
+    spaces
+}
+
+/// A symbol file and what memory must have if it belongs to the kernel.
+struct Expected<'a> {
+    file: &'a SymbolFile,
+    banner: String,
+    banner_bytes: Vec<u8>,
+    banner_addr: u64,
+}
+
+impl<'a> Expected<'a> {
+    /// `None` if the file is no Linux kernel's, or without symbols.
+    fn of(file: &'a SymbolFile) -> std::io::Result<Option<Self>> {
+        let mut banner_addr = None;
+        file.symbols(|symbol| {
+            if symbol.name == BANNER_SYMBOL.as_bytes() {
+                banner_addr = Some(symbol.addr);
+            }
+        })?;
+        let Some(banner_addr) = banner_addr else {
+            return Ok(None);
+        };
+        let mut bytes = file.read_linked(banner_addr, MAX_BANNER)?;
+        bytes.truncate(memchr::memchr(0, &bytes).unwrap_or(0));
+        let banner = String::from_utf8_lossy(&bytes).trim().to_owned();
+        Ok(banner.starts_with(BANNER).then_some(Self {
+            file,
+            banner,
+            banner_bytes: bytes,
+            banner_addr,
+        }))
+    }
+
+    /// The kernel, if one that is mapped has the file's banner in its place.
+    fn find(&self, memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
+        let base = self.file.base();
+        // The image begins where the first page of it is mapped. Early in the
+        // boot more than the image is, but then it has not moved.
+        let starts = ranges.iter().map(|range| range.start).chain([base]);
+        let slide = starts
+            .map(|start| start.wrapping_sub(base))
+            .find(|slide| self.is_at(memory, *slide))?;
+        let symbols = Symbols::of_file(self.file, slide)
+            .map_err(|error| tracing::warn!("gdb: the symbol file cannot be read: {error}"))
+            .ok()?;
+        Some(Kernel {
+            space: whole(memory, &symbols),
+            symbols,
+            banner: Some(self.banner.clone()),
+            base: base.wrapping_add(slide),
+            linked: Some(base),
+            synthetic: None,
+            types: OnceCell::new(),
+        })
+    }
+
+    fn is_at(&self, memory: &Memory<'_>, slide: u64) -> bool {
+        let addr = self.banner_addr.wrapping_add(slide);
+        memory.bytes(addr, self.banner_bytes.len()).as_ref() == Ok(&self.banner_bytes)
+    }
+}
+
+fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
+    let symbols = ranges.iter().find_map(|range| {
+        let image = memory.bytes(range.start, usize::try_from(range.len).ok()?);
+        kallsyms::find(&image.ok()?)
+    })?;
+    let base = symbols.get("_text").or_else(|| symbols.get("_stext"))?;
+    let banner = read_banner(memory, &symbols);
+    let synthetic = synthetic::elf(&symbols, base)
+        .map_err(|error| tracing::warn!("gdb: no symbol file can be made: {error}"))
+        .ok()?;
+    tracing::info!(symbols = symbols.len(), "gdb: the guest's own symbol table");
+    Some(Kernel {
+        space: whole(memory, &symbols),
+        symbols,
+        banner,
+        base,
+        linked: None,
+        synthetic: Some(synthetic),
+        types: OnceCell::new(),
+    })
+}
+
+/// The tables that map all of the kernel, whoever runs: those of the first task.
+fn whole(memory: &Memory<'_>, symbols: &Symbols) -> AddressSpace {
+    let tables = ["init_top_pgt", "swapper_pg_dir"]
+        .iter()
+        .find_map(|name| symbols.get(name))
+        .and_then(|tables| memory.translate(tables).ok());
+    let Some(tables) = tables else {
+        return memory.space;
+    };
+    let space = AddressSpace {
+        root: tables.phys.0,
+        ..memory.space
+    };
+    // Early in the boot they are empty.
+    let whole = Memory { space, ..*memory };
+    match image::ranges(&whole).is_empty() {
+        true => memory.space,
+        false => space,
+    }
+}
+
+fn read_banner(memory: &Memory<'_>, symbols: &Symbols) -> Option<String> {
+    let addr = symbols.get(BANNER_SYMBOL)?;
+    let text = memory.bytes(addr, MAX_BANNER).ok()?;
+    let end = memchr::memchr(0, &text)?;
+    let text = super::memory::printable(&text[..end]);
+    let text = text.trim_end_matches('\u{fffd}');
+    text.starts_with(BANNER).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+#[path = "locate_test.rs"]
+mod tests;

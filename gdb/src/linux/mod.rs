@@ -1,0 +1,195 @@
+//! What the debugger knows of a Linux guest, without scripts and debug packages.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `memory` | the guest's memory by the kernel's addresses |
+//! | `image` | where the kernel's image is mapped |
+//! | `kallsyms` | the symbol table in the image |
+//! | `symbols` | names and run-time addresses |
+//! | `locate` | which kernel runs, and where |
+//! | `synthetic` | a symbol file for gdb where there is none |
+//! | `btf` | the kernel's types |
+//! | `lists` | its linked lists |
+//! | `tasks`, `modules`, `dmesg` | what it has of these |
+//!
+//! Everything here reads memory that the guest may have filled with anything:
+//! every length is bounded, and what makes no sense is an error.
+
+mod btf;
+pub(crate) mod dmesg;
+mod image;
+mod kallsyms;
+mod lists;
+mod locate;
+mod memory;
+pub(crate) mod modules;
+mod symbols;
+mod synthetic;
+pub(crate) mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::cell::{Ref, RefCell};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub(crate) use locate::{Kernel, NotFound};
+use memory::Guest;
+
+use crate::arch::Registers;
+use crate::symbol_file::SymbolFile;
+
+/// The name under which gdb reads the symbols that were found in guest memory.
+const SYNTHETIC_NAME: &[u8] = b"/outboard/kallsyms.elf";
+
+/// Something that was asked for cannot be found in the kernel's memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LookError {
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    #[error("the kernel has no symbol {0}; CONFIG_KALLSYMS_ALL or --symbols gives it")]
+    NoSymbol(&'static str),
+    #[error(
+        "the kernel has no type information that makes sense; build it with CONFIG_DEBUG_INFO_BTF"
+    )]
+    NoTypes,
+    #[error(transparent)]
+    Missing(#[from] btf::Missing),
+    #[error(transparent)]
+    Unreadable(#[from] memory::Unreadable),
+    #[error(transparent)]
+    List(#[from] lists::ListError),
+    #[error("{0} makes no sense")]
+    Nonsense(&'static str),
+    #[error("no per-CPU area is the vCPU's")]
+    NoCpu,
+}
+
+/// Awareness of Linux, for one guest: what is known of its kernel, and the file
+/// that gdb gets its symbols from.
+#[derive(Default)]
+pub(crate) struct Linux {
+    /// What the VMM has: the kernel that was booted, or the user's choice.
+    file: Option<Arc<SymbolFile>>,
+    found: RefCell<Found>,
+}
+
+/// What looking for the kernel came to.
+#[derive(Default)]
+enum Found {
+    #[default]
+    NotLooked,
+    Kernel(Rc<Kernel>),
+    /// Not looked for again until a new client comes or the guest is reset,
+    /// unless it was too early.
+    Nothing(NotFound),
+}
+
+impl Linux {
+    pub fn new(file: Option<Arc<SymbolFile>>) -> Self {
+        Self {
+            file,
+            found: RefCell::default(),
+        }
+    }
+
+    /// A new client: what was not found may be there by now, and what was found
+    /// may have been overwritten.
+    pub fn look_again(&mut self, guest: &dyn Guest) {
+        let found = self.found.get_mut();
+        if !matches!(found, Found::Kernel(kernel) if kernel.is_still_there(guest)) {
+            *found = Found::NotLooked;
+        }
+    }
+
+    /// The guest was reset, with this file from now on.
+    pub fn reset(&mut self, file: Option<Arc<SymbolFile>>) {
+        *self = Self::new(file);
+    }
+
+    /// The kernel that runs; the guest must be stopped.
+    pub fn kernel(&self, guest: &dyn Guest) -> Result<Rc<Kernel>, NotFound> {
+        match &*self.found.borrow() {
+            Found::Kernel(kernel) => return Ok(kernel.clone()),
+            Found::Nothing(why) if !why.may_change() => return Err(why.clone()),
+            _ => {}
+        }
+        let result = locate::kernel(guest, self.file.as_deref()).map(Rc::new);
+        *self.found.borrow_mut() = match &result {
+            Ok(kernel) => Found::Kernel(kernel.clone()),
+            Err(why) => Found::Nothing(why.clone()),
+        };
+        result
+    }
+
+    /// What the vCPU with these registers runs.
+    pub fn current(
+        &self,
+        guest: &dyn Guest,
+        registers: &Registers,
+    ) -> Result<tasks::Current, LookError> {
+        let kernel = self.kernel(guest)?;
+        tasks::current(&kernel, &kernel.memory(guest), registers)
+    }
+
+    /// The kernel, if it was found already.
+    fn known(&self) -> Option<Ref<'_, Kernel>> {
+        Ref::filter_map(self.found.borrow(), |found| match found {
+            Found::Kernel(kernel) => Some(&**kernel),
+            _ => None,
+        })
+        .ok()
+    }
+
+    /// Symbols made from guest memory; `None` where the VMM's file has them.
+    fn synthetic(&self) -> Option<Ref<'_, [u8]>> {
+        Ref::filter_map(self.known()?, |kernel| kernel.synthetic.as_deref()).ok()
+    }
+
+    /// The name of the file that gdb is to read; `None` when there is none.
+    pub fn file_name(&self, guest: &dyn Guest) -> Option<Vec<u8>> {
+        // A bare-metal program's file is served all the same.
+        let _ = self.kernel(guest);
+        match (self.synthetic(), &self.file) {
+            (Some(_), _) => Some(SYNTHETIC_NAME.to_vec()),
+            (None, Some(file)) => Some(file.path().as_os_str().as_bytes().to_vec()),
+            (None, None) => None,
+        }
+    }
+
+    /// Length of that file in bytes.
+    pub fn file_len(&self) -> u64 {
+        match (self.synthetic(), &self.file) {
+            (Some(bytes), _) => bytes.len() as u64,
+            (None, Some(file)) => file.len(),
+            (None, None) => 0,
+        }
+    }
+
+    /// Reads of that file up to its end.
+    pub fn read_file(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        match (self.synthetic(), &self.file) {
+            (Some(bytes), _) => Ok(copy_from(&bytes, offset, buf)),
+            (None, Some(file)) => file.read_at(offset, buf),
+            (None, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    /// Where the first segment of the symbol file is at run time; `None` when it
+    /// is where it was linked to, or when that is not known.
+    pub fn text_segment(&self, guest: &dyn Guest) -> Option<u64> {
+        let kernel = self.kernel(guest).ok()?;
+        kernel.has_moved().then_some(kernel.base)
+    }
+}
+
+/// Copies what fits of `data` from `offset` on, and says how much that is.
+pub(crate) fn copy_from(data: &[u8], offset: u64, buf: &mut [u8]) -> usize {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let rest = data.get(offset..).unwrap_or_default();
+    let count = rest.len().min(buf.len());
+    buf[..count].copy_from_slice(&rest[..count]);
+    count
+}

@@ -1,0 +1,143 @@
+//! `monitor lx …`: what a Linux guest has in its memory.
+
+use std::fmt;
+
+use super::args::{Words, plain_number};
+use super::{MonitorError, Output, no_argument};
+use crate::linux::{LookError, dmesg as log, modules as module, tasks};
+use crate::session::Session;
+
+/// Records of the log that are shown if no number is given.
+const RECORDS: u64 = 10_000;
+
+/// Most bytes that a command prints. What goes to gdb is twice as long, and must
+/// not be more than the server keeps of a client's answers.
+const MAX_TEXT: usize = 2 << 20;
+
+/// Stops writing, with a word of it, when the guest has too much to say.
+struct Limited<'a> {
+    out: Output<'a>,
+    left: usize,
+}
+
+impl<'a> Limited<'a> {
+    fn new(out: Output<'a>) -> Self {
+        let left = MAX_TEXT;
+        Self { out, left }
+    }
+
+    fn line(&mut self, line: &str) {
+        let len = line.len() + 1;
+        if self.left == 0 {
+            return;
+        }
+        let written: fmt::Result = if let Some(left) = self.left.checked_sub(len) {
+            self.left = left;
+            writeln!(self.out, "{line}")
+        } else {
+            self.left = 0;
+            writeln!(self.out, "… cut after {MAX_TEXT} bytes")
+        };
+        // gdb's console takes everything.
+        let _ = written;
+    }
+}
+
+pub(super) fn version(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("lx version", arguments)?;
+    let kernel = session
+        .linux
+        .kernel(&session.machine)
+        .map_err(LookError::from)?;
+    match &kernel.banner {
+        Some(banner) => writeln!(out, "{banner}")?,
+        None => writeln!(out, "a Linux kernel without linux_banner")?,
+    }
+    write!(out, "image at {:#x}", kernel.base)?;
+    if let Some(slide) = kernel.slide() {
+        write!(out, ", moved by {slide:#x}")?;
+    }
+    let source = match kernel.synthetic {
+        Some(_) => "the guest's own symbol table (kallsyms)",
+        None => "the symbol file, whose banner is in the guest's memory",
+    };
+    writeln!(out, "; {} symbols from {source}", kernel.symbols.len())?;
+    Ok(())
+}
+
+pub(super) fn dmesg(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    let mut words = Words::new(arguments);
+    let records = words.optional().map(plain_number).transpose()?;
+    words.end()?;
+    let kernel = session
+        .linux
+        .kernel(&session.machine)
+        .map_err(LookError::from)?;
+    let mut out = Limited::new(out);
+    let memory = kernel.memory(&session.machine);
+    Ok(log::last(
+        &kernel,
+        &memory,
+        records.unwrap_or(RECORDS),
+        |line| out.line(line),
+    )?)
+}
+
+pub(super) fn ps(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("lx ps", arguments)?;
+    let kernel = session
+        .linux
+        .kernel(&session.machine)
+        .map_err(LookError::from)?;
+    let memory = kernel.memory(&session.machine);
+    let mut out = Limited::new(out);
+    out.line("  PID   TID S TASK               COMM");
+    Ok(tasks::all(&kernel, &memory, |task| {
+        out.line(&format!(
+            "{:5} {:5} {} {:#018x} {}",
+            task.tgid, task.pid, task.state, task.addr, task.comm
+        ));
+    })?)
+}
+
+pub(super) fn modules(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("lx modules", arguments)?;
+    let kernel = session
+        .linux
+        .kernel(&session.machine)
+        .map_err(LookError::from)?;
+    let modules = module::all(&kernel, &kernel.memory(&session.machine))?;
+    let mut out = Limited::new(out);
+    if modules.is_empty() {
+        out.line("no module is loaded");
+        return Ok(());
+    }
+    out.line("ADDRESS                 SIZE NAME");
+    for module in &modules {
+        out.line(&format!(
+            "{:#018x} {:9} {}",
+            module.base, module.size, module.name
+        ));
+    }
+    out.line("gdb takes their symbols by:");
+    for module in &modules {
+        out.line(&module.add_symbol_file());
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+use super::*;
+use crate::linux::testing::{CONTENTS, PERCPU_SECTION as SECTION, PERCPU_SEGMENT, vmlinux};
+
+const BASE: u64 = 0xffff_ffff_8100_0000;
+
+fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vmlinux");
+    std::fs::write(&path, bytes).unwrap();
+    (dir, path)
+}
+
+#[test]
+fn headers_contents_and_symbols_are_read() {
+    let symbols = [(BASE, "_text"), (0x40, "current_task")];
+    let (_dir, path) = file(&vmlinux(BASE, b"contents", &symbols));
+    let file = SymbolFile::open(&path).unwrap();
+    assert_eq!(file.base(), BASE);
+    assert_eq!(file.len(), std::fs::metadata(&path).unwrap().len());
+    let mut found = Vec::new();
+    let each = |symbol: FileSymbol<'_>| {
+        found.push((
+            symbol.addr,
+            String::from_utf8_lossy(symbol.name).into_owned(),
+        ));
+    };
+    file.symbols(each).unwrap();
+    assert_eq!(found, symbols.map(|(addr, name)| (addr, name.to_owned())));
+    assert_eq!(file.read_linked(BASE + 3, 100).unwrap(), b"tents");
+    assert_eq!(file.read_linked(BASE + 8, 1).unwrap(), b"");
+}
+
+#[test]
+fn gdb_sees_the_per_cpu_section_outside_of_any_segment() {
+    let original = vmlinux(BASE, b"contents", &[]);
+    let (_dir, path) = file(&original);
+    let file = SymbolFile::open(&path).unwrap();
+    let mut expected = original.clone();
+    expected[PERCPU_SEGMENT..PERCPU_SEGMENT + 4].fill(0);
+    expected[SECTION + 4] = 8;
+    let mut whole = vec![0; original.len() + 10];
+    assert_eq!(file.read_at(0, &mut whole).unwrap(), original.len());
+    assert_eq!(whole[..original.len()], expected);
+    // However the reads are cut.
+    for start in [
+        PERCPU_SEGMENT - 3,
+        PERCPU_SEGMENT + 2,
+        SECTION + 4,
+        CONTENTS,
+    ] {
+        let mut piece = [0; 5];
+        assert_eq!(file.read_at(start as u64, &mut piece).unwrap(), 5);
+        assert_eq!(piece, expected[start..start + 5], "{start:#x}");
+    }
+    assert_eq!(file.read_at(u64::MAX >> 1, &mut whole).unwrap(), 0);
+}
+
+#[test]
+fn what_is_no_symbol_file_is_said() {
+    let good = vmlinux(BASE, b"contents", &[]);
+    let mut arm = good.clone();
+    arm[18] = 183;
+    let mut nothing = good.clone();
+    nothing[64] = 0;
+    nothing[PERCPU_SEGMENT] = 0;
+    for (bytes, problem) in [
+        (&b"MZ"[..], "it is no 64-bit ELF file"),
+        (&arm, "it is not for x86-64"),
+        (&nothing, "it has nothing to load"),
+        (&good[..0x200], "its section headers are not in the file"),
+    ] {
+        let (_dir, path) = file(bytes);
+        let error = SymbolFile::open(&path).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
+        assert!(error.contains("vmlinux is no source of symbols"), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path(), &dir.path().join("absent")] {
+        let error = SymbolFile::open(path).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read symbols from "), "{error}");
+    }
+}

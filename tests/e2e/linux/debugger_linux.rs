@@ -1,0 +1,196 @@
+//! What the debugger knows of Linux by itself: the real gdb on kernels that KASLR
+//! has moved, with symbols from `outboard` alone.
+
+use std::path::Path;
+
+use tests::gdb::{self, Sysroot};
+use tests::guest::Linux;
+use tests::vmm::Running;
+use tests::{guest, scratch};
+
+use crate::machine::{BOOT, linux};
+
+/// Where a kernel begins that KASLR did not move.
+const UNMOVED: &str = "0xffffffff81000000";
+
+/// A bzImage under KASLR that makes system calls until told to stop.
+fn ticking(dir: &Path, guest: &Linux, symbols: Option<&Path>) -> Running {
+    let mut vmm = linux(&guest.bzimage, guest, "")
+        .cmdline("console=ttyS0 quiet loglevel=4 panic=-1 outboard.run=tick")
+        .cpus(2)
+        .gdb(dir);
+    if let Some(symbols) = symbols {
+        vmm = vmm.arg("--symbols", symbols);
+    }
+    let running = vmm.start();
+    running.process.wait_for("tick=started", BOOT);
+    running
+}
+
+fn finish(mut vmm: Running) {
+    vmm.process.send(b"\n");
+    vmm.process.expect_exit(0, BOOT);
+    assert_eq!(vmm.guest_value("tick"), "ok");
+}
+
+fn assert_all(output: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(
+            output.contains(part),
+            "no {part:?} in gdb's output:\n{output}"
+        );
+    }
+}
+
+/// Boots until KASLR has really chosen another place; one in some hundred times
+/// it does not.
+fn until_moved(mut boot: impl FnMut() -> String) {
+    let moved = (0..2).any(|_| !boot().contains(&format!("_text is {UNMOVED}")));
+    assert!(moved, "KASLR is not at work");
+}
+
+const TEXT: &str = "printf \"_text is %p\\n\", &_text";
+
+#[test]
+fn moved_kernel_has_its_symbols_from_outboard_alone() {
+    let guest = guest::linux();
+    until_moved(|| {
+        let dir = scratch();
+        let vmm = ticking(dir.path(), &guest, guest.vmlinux.as_deref());
+        let commands = [
+            TEXT,
+            "print linux_banner",
+            "break uptime_proc_show",
+            "continue",
+            "backtrace",
+            "info threads",
+            "delete",
+            "detach",
+        ];
+        // Through the connection gdb takes minutes for all of it in the bed.
+        let output = gdb::run_alone(vmm.gdb_socket(), Sysroot::Host, &commands);
+        assert_all(
+            &output,
+            &[
+                "Linux version",
+                "hit Breakpoint 1, uptime_proc_show (m=",
+                "fs/proc/uptime.c",
+                "do_syscall_64",
+                "CPL 0, cat[",
+            ],
+        );
+        finish(vmm);
+        output
+    });
+}
+
+#[test]
+fn per_cpu_symbols_of_a_moved_kernel_stay_offsets() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let symbols = dir.path().join("vmlinux");
+    let mut strip = std::process::Command::new(tests::program::system("strip"));
+    strip.arg("--strip-debug").arg("-o").arg(&symbols);
+    let status = strip.arg(guest.vmlinux.as_deref().unwrap()).status();
+    assert!(status.unwrap().success());
+    until_moved(|| {
+        let vmm = ticking(dir.path(), &guest, Some(&symbols));
+        let commands = [
+            TEXT,
+            "printf \"current_task is %p\\n\", &current_task",
+            "break uptime_proc_show",
+            "continue",
+            "set $area = ((unsigned long *)&__per_cpu_offset)[$_thread - 1]",
+            "set $task = *(unsigned long *)($area + (unsigned long)&current_task)",
+            "x/1xb $task",
+            "printf \"gs base is %d\\n\", $gs_base == $area",
+            "monitor lx version",
+            "delete",
+            "detach",
+        ];
+        let output = gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands);
+        assert_all(
+            &output,
+            &["current_task is 0x1", "gs base is 1", ", moved by 0x"],
+        );
+        assert!(!output.contains("Cannot access"), "{output}");
+        assert!(!output.contains("warning: Loadable section"), "{output}");
+        finish(vmm);
+        output
+    });
+}
+
+#[test]
+fn moved_kernel_has_its_symbols_relocated_in_a_file_of_the_user() {
+    let guest = guest::linux();
+    let vmlinux = guest.vmlinux.clone().unwrap();
+    until_moved(|| {
+        let dir = scratch();
+        // outboard has no file: it finds the place by the kernel's own symbols.
+        let vmm = ticking(dir.path(), &guest, None);
+        let commands = [
+            TEXT,
+            "print linux_banner",
+            "hbreak uptime_proc_show",
+            "continue",
+            "backtrace",
+            "delete",
+            "detach",
+        ];
+        let output = gdb::run(vmm.gdb_socket(), &vmlinux, &commands);
+        assert_all(
+            &output,
+            &["Linux version", "uptime_proc_show (m=", "do_syscall_64"],
+        );
+        finish(vmm);
+        output
+    });
+}
+
+#[test]
+fn stock_kernel_has_symbols_without_any_file() {
+    let guest = guest::stock_linux();
+    until_moved(|| {
+        let dir = scratch();
+        let vmm = ticking(dir.path(), &guest, None);
+        let commands = [
+            TEXT,
+            "info symbol $pc",
+            "x/s &linux_banner",
+            "break do_sys_openat2",
+            "continue",
+            "info symbol $pc",
+            "backtrace 2",
+            "delete",
+            "info threads",
+            "monitor lx version",
+            "monitor lx ps",
+            "monitor lx modules",
+            "monitor lx dmesg",
+            "detach",
+        ];
+        let output = gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands);
+        assert_all(
+            &output,
+            &[
+                "Linux version 6.",
+                "Breakpoint 1, 0x",
+                " in do_sys_openat2 ()",
+                "do_sys_openat2 in section .text",
+                "#1  0x",
+                // What init did, in its log, processes and modules.
+                "symbols from the guest's own symbol table (kallsyms)",
+                "    1     1 S 0xff",
+                " init\n",
+                "kthreadd",
+                " virtio_blk\n",
+                "add-symbol-file virtio_blk.ko 0xffffffffc0",
+                "Run /init as init process",
+            ],
+        );
+        let opens = ["CPL 0, sh[", "CPL 0, cat["];
+        assert!(opens.iter().any(|task| output.contains(task)), "{output}");
+        finish(vmm);
+        output
+    });
+}
