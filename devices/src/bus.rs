@@ -98,6 +98,12 @@ impl Bus {
         lock(&range.device).write(offset, data)
     }
 
+    /// Base, length and name of each device, by base.
+    pub fn ranges(&self) -> impl Iterator<Item = (u64, u64, &str)> {
+        let ranges = self.ranges.iter();
+        ranges.map(|(base, range)| (*base, range.len, range.name.as_str()))
+    }
+
     fn find(&self, addr: u64, len: usize) -> Result<(u64, &Range), AccessError> {
         let (&base, range) = self
             .ranges

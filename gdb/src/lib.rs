@@ -18,9 +18,11 @@
 //! | `linux` | what the debugger knows of a Linux guest |
 //! | [`symbol_file`] | the ELF file that gdb gets its symbols from |
 //! | [`arch`] | register layout, target description |
-//! | [`target`] | the seam to the VMM |
+//! | `virtqueue` | what a virtqueue in guest memory holds |
+//! | [`target`], [`inspect`] | the seam to the VMM |
 
 mod breakpoints;
+pub mod inspect;
 mod linux;
 mod machine;
 mod monitor;
@@ -31,6 +33,7 @@ pub mod symbol_file;
 pub mod target;
 #[cfg(test)]
 mod testing;
+mod virtqueue;
 pub mod x86_64;
 
 /// The architecture this build debugs. An aarch64 module with the same names

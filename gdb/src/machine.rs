@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::arch::Registers;
+use crate::inspect::Inspect;
 use crate::paging::{AddressSpace, Translation, WalkError};
 use crate::symbol_file::SymbolFile;
 use crate::target::{
@@ -123,6 +124,12 @@ impl<'t> Machine<'t> {
         if let Some(slot) = self.cache.get_mut().get_mut(vcpu.0) {
             *slot = None;
         }
+    }
+
+    /// The rest of the machine. What it does to a vCPU may change its registers.
+    pub fn inspect(&mut self) -> &mut dyn Inspect {
+        self.cache.get_mut().fill(None);
+        *self.target.get_mut()
     }
 
     pub fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {

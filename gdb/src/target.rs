@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::arch::Registers;
+use crate::inspect::Inspect;
 use crate::symbol_file::SymbolFile;
 
 /// A vCPU by its index, from 0. gdb sees it as thread `index + 1`.
@@ -35,6 +36,12 @@ pub enum TargetError {
     /// No RAM at this guest-physical address.
     #[error("no guest RAM at physical address {:#x}", .0.0)]
     NoRam(PhysAddr),
+    /// No device answers, and why.
+    #[error("physical address {:#x} cannot be read as a device's: {why}", .addr.0)]
+    NoDevice { addr: PhysAddr, why: String },
+    /// This VMM does not have it.
+    #[error("this VMM does not have {0}")]
+    Unsupported(&'static str),
     /// The vCPU thread has ended or does not answer.
     #[error("{0} cannot be reached: {1}")]
     Unreachable(VcpuId, String),
@@ -162,7 +169,7 @@ pub enum Activity {
 ///
 /// Stopping is all-or-nothing: after [`Target::pause`] returns, no vCPU runs
 /// guest code and each has finished its pending I/O exit.
-pub trait Target: Send {
+pub trait Target: Inspect + Send {
     /// Number of vCPUs; constant.
     fn vcpu_count(&self) -> usize;
 

@@ -1,5 +1,7 @@
 //! The machine as the debugger sees it: the gdb crate's target over vCPU handles.
 
+mod inspect;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use crate::kvm;
 use crate::vcpu::{DebugControl, Handle, Vcpu};
 use crate::vcpus::{self, Vcpus};
 
+pub use inspect::Parts;
+
 /// Owned by the gdb thread.
 pub struct DebugTarget {
     vcpus: Arc<Vcpus>,
@@ -31,6 +35,9 @@ pub struct DebugTarget {
     /// Tells the event loop whether a crashed guest is worth keeping.
     attachments: Notifier<Attachment>,
     symbols: Option<Arc<SymbolFile>>,
+    /// Where the event loop says that a reset is done.
+    resets: Inbox<()>,
+    parts: Parts,
 }
 
 impl DebugTarget {
@@ -40,6 +47,8 @@ impl DebugTarget {
         events: Inbox<Event>,
         attachments: Notifier<Attachment>,
         symbols: Option<SymbolFile>,
+        resets: Inbox<()>,
+        parts: Parts,
     ) -> Self {
         let slots = HwSlots::default();
         Self {
@@ -51,6 +60,8 @@ impl DebugTarget {
             traps: None,
             attachments,
             symbols: symbols.map(Arc::new),
+            resets,
+            parts,
         }
     }
 

@@ -88,6 +88,8 @@ pub struct EventLoop<'a> {
 /// The debugger, while one may attach.
 pub struct Debug {
     pub events: Notifier<Event>,
+    /// Told when a reset is done that gdb asked for.
+    pub resets: Notifier<()>,
     /// Where the gdb thread says that a gdb comes or goes.
     pub attachments: Inbox<Attachment>,
     pub attached: bool,
@@ -261,6 +263,13 @@ impl EventLoop<'_> {
                 Ok(Some(Ended::Rebooted))
             }
             Some(PowerRequest::Reset) => self.reset().map(|()| None),
+            Some(PowerRequest::DebugReset) => {
+                self.reset()?;
+                if let Some(debug) = &self.debug {
+                    debug.resets.send(());
+                }
+                Ok(None)
+            }
         }
     }
 

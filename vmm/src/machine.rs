@@ -18,6 +18,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::boot::{self, VirtioSlot};
 use crate::config::Config;
 use crate::console;
+use crate::debug::Parts;
 use crate::events::Notifier;
 use crate::kvm::{self, Chips, Vm};
 use crate::layout;
@@ -65,6 +66,7 @@ pub struct Machine {
     vm: Arc<Vm>,
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
+    buses: Arc<Buses>,
     transports: Vec<SharedTransport>,
     serial: Arc<Mutex<SerialPort>>,
     /// Readable when the guest has read all serial input.
@@ -112,14 +114,16 @@ impl Machine {
             power: power.clone(),
             buses: Arc::new(buses),
         };
+        let buses = wires.buses.clone();
         let chips = vm.chips()?;
-        let handles = spawn_vcpus(&kvm, &vm, config.cpus, entry, &wires)?;
+        let handles = spawn_vcpus(&kvm, &vm, config, entry, &wires)?;
         let vcpus = Arc::new(Vcpus::new(vm.clone(), handles)?);
         Ok(Self {
             boot,
             vm,
             vcpus,
             power,
+            buses,
             transports,
             serial,
             serial_room,
@@ -133,6 +137,15 @@ impl Machine {
 
     pub fn memory(&self) -> &Arc<GuestMemory> {
         self.vm.memory()
+    }
+
+    /// What the debugger can show of the machine.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            buses: self.buses.clone(),
+            transports: self.transports.clone(),
+            power: self.power.clone(),
+        }
     }
 
     pub fn transports(&self) -> &[SharedTransport] {
@@ -290,15 +303,19 @@ fn add_virtio(
 fn spawn_vcpus(
     kvm: &Kvm,
     vm: &Vm,
-    cpus: u8,
+    config: &Config,
     entry: boot::Entry,
     wires: &Wires,
 ) -> Result<Vec<Handle>, Error> {
     let supported = cpuid::supported(kvm)?;
+    let cpus = config.cpus;
     let mut handles = Vec::with_capacity(cpus.into());
     for index in 0..cpus {
         let cpuid = cpuid::for_vcpu(&supported, index, cpus)?;
         let mut vcpu = Vcpu::new(kvm, vm.create_vcpu(index)?, &cpuid)?;
+        if config.gdb.is_some() {
+            vcpu.note_rip_at_exits(kvm);
+        }
         vcpu.save_reset_state(kvm)?;
         if index == 0 {
             boot::set_registers(&vcpu, entry)?;

@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::events::Notifier;
 
-/// What a guest can ask for.
+/// What a guest, or a debugger, can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerRequest {
     Off,
     Reset,
+    /// By gdb's user, who means a reset whatever the guest's own leads to.
+    DebugReset,
 }
 
 /// Set by a power device on a vCPU thread; read by every vCPU thread after

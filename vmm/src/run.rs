@@ -134,12 +134,15 @@ impl Debugger {
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(host("an eventfd"))?;
         let stop = Arc::new(stop);
         let (attachment_events, attachments) = channel().map_err(host("an eventfd"))?;
+        let (resets, reset_inbox) = channel().map_err(host("an eventfd"))?;
         let mut target = DebugTarget::new(
             machine.vcpus().clone(),
             machine.memory().clone(),
             inbox,
             attachment_events,
             symbols,
+            reset_inbox,
+            machine.parts(),
         );
         let (wait, kill, stop_thread) = (config.gdb_wait, config.gdb_kill, stop.clone());
         let thread = thread::Builder::new()
@@ -155,6 +158,7 @@ impl Debugger {
             .map_err(host("the gdb thread"))?;
         let link = Debug {
             events: events.clone(),
+            resets,
             attachments,
             attached: false,
             wait,

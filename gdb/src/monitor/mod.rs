@@ -5,8 +5,10 @@
 
 mod args;
 mod break_if;
+mod devices;
 mod info;
 mod lx;
+mod machine;
 mod memory;
 mod paging;
 
@@ -67,6 +69,18 @@ enum MonitorError {
     Condition(String),
     #[error("there are {most} conditions already; take some off")]
     TooManyConditions { most: usize },
+    #[error("{0:?} is neither a number nor a known name of an MSR; \"monitor msr\" lists these")]
+    NoMsr(String),
+    #[error("a device is read 1, 2, 4 or 8 bytes at a time, not {0}")]
+    Width(u64),
+    #[error("no device {found:?}; there are: {names}")]
+    NoDevice { found: String, names: String },
+    #[error("{device} has no queue {number}, but {count} from 0 on")]
+    NoQueue {
+        device: String,
+        number: u64,
+        count: usize,
+    },
     #[error("{0:?} is neither on nor off")]
     OnOff(String),
     #[error(transparent)]
@@ -93,6 +107,12 @@ const COMMANDS: &[Command] = &[
         run: break_if::break_if,
     },
     Command {
+        name: "exits",
+        arguments: "[COUNT]",
+        help: "the last exits of each vCPU to the VMM, with where and when",
+        run: machine::recent_exits,
+    },
+    Command {
         name: "help",
         arguments: "",
         help: "list the commands",
@@ -105,10 +125,34 @@ const COMMANDS: &[Command] = &[
         run: info::breakpoints,
     },
     Command {
+        name: "info devices",
+        arguments: "",
+        help: "the virtio devices and their backends",
+        run: devices::devices,
+    },
+    Command {
+        name: "info exits",
+        arguments: "",
+        help: "how often each vCPU has left the guest, by reason",
+        run: machine::exit_counters,
+    },
+    Command {
         name: "info host",
         arguments: "",
         help: "what this host's KVM traps, and so what gdb can do",
         run: info::host,
+    },
+    Command {
+        name: "info mem",
+        arguments: "",
+        help: "the guest-physical map: RAM, holes, devices; and ports",
+        run: machine::mem,
+    },
+    Command {
+        name: "info queues",
+        arguments: "",
+        help: "where each virtqueue lies and how full it is",
+        run: devices::queues,
     },
     Command {
         name: "info vcpus",
@@ -141,6 +185,24 @@ const COMMANDS: &[Command] = &[
         run: lx::version,
     },
     Command {
+        name: "mmio read",
+        arguments: "ADDR [SIZE]",
+        help: "read 1, 2, 4 or 8 bytes of a device, as the guest would",
+        run: machine::mmio_read,
+    },
+    Command {
+        name: "msr",
+        arguments: "[NAME|NUMBER [VALUE]]",
+        help: "read, write or list model-specific registers",
+        run: machine::msr,
+    },
+    Command {
+        name: "nmi",
+        arguments: "[VCPU]",
+        help: "send a non-maskable interrupt",
+        run: machine::nmi,
+    },
+    Command {
         name: "pagetable",
         arguments: "[FIRST [LAST]]",
         help: "what is mapped, as ranges of equal rights",
@@ -159,10 +221,22 @@ const COMMANDS: &[Command] = &[
         run: memory::phys,
     },
     Command {
+        name: "reset",
+        arguments: "",
+        help: "reset the guest, which stays stopped",
+        run: machine::reset,
+    },
+    Command {
         name: "translate",
         arguments: "ADDR",
         help: "where a virtual address leads, with which rights",
         run: paging::translate,
+    },
+    Command {
+        name: "vq",
+        arguments: "DEVICE [QUEUE] [all]",
+        help: "what a virtqueue holds, from guest memory",
+        run: devices::vq,
     },
     Command {
         name: "xp",
@@ -242,6 +316,8 @@ fn no_argument(command: &'static str, arguments: &str) -> Result<(), MonitorErro
     Err(MonitorError::Argument { command, found })
 }
 
+#[cfg(test)]
+mod machine_test;
 #[cfg(test)]
 mod monitor_test;
 

@@ -6,7 +6,7 @@ use crate::testing::{Guest, HIGH, Rsp};
 /// jmp 1000
 const LOOP: &[u8] = &[0xeb, 0xfe];
 
-fn guest() -> (Guest, Rsp) {
+pub(super) fn guest() -> (Guest, Rsp) {
     let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
     let rsp = guest.attach();
     (guest, rsp)

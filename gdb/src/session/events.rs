@@ -62,6 +62,17 @@ impl Session<'_> {
         }
     }
 
+    /// Resets the guest for the user of a stopped one. It stays stopped, with gdb's
+    /// breakpoints to be planted when it goes on.
+    ///
+    /// # Errors
+    /// The target does not reset it, or not in time.
+    pub(crate) fn reset_guest(&mut self) -> crate::target::Result<()> {
+        self.machine.inspect().reset()?;
+        self.halt_and_note();
+        Ok(())
+    }
+
     /// gdb's Ctrl-C. There is a stop to report afterwards, unless the guest was
     /// stopped already: gdb has yet to read of that stop.
     pub fn interrupt(&mut self) {

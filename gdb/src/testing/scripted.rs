@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::ALL_TRAPS;
 use crate::arch::Registers;
+use crate::inspect::*;
 use crate::target::*;
 
 /// What the test sets up and looks at.
@@ -88,6 +89,8 @@ fn refused(what: &'static str) -> TargetError {
     let source = io::ErrorKind::Other.into();
     TargetError::Host { what, source }
 }
+
+impl Inspect for Scripted {}
 
 impl Target for Scripted {
     fn vcpu_count(&self) -> usize {

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::arch::{Registers, cr0, cr4, efer};
+use crate::inspect::*;
 use crate::paging::AddressSpace;
 use crate::target::*;
 
@@ -384,6 +385,95 @@ impl Drop for Toy {
         self.state().quit = true;
         self.shared.changed.notify_all();
         let _ = self.executor.take().unwrap().join();
+    }
+}
+
+/// Its only device: an empty queue of the sizes and places that virtqueues have.
+impl Inspect for Toy {
+    fn windows(&self) -> Result<Vec<Window>> {
+        let window = |start, len, what: &str| Window {
+            start: PhysAddr(start),
+            len,
+            what: what.to_owned(),
+        };
+        Ok(vec![
+            window(0xd000_0000, 0x1000, "toy0"),
+            window(0, RAM as u64, "RAM"),
+        ])
+    }
+
+    fn ports(&self) -> Result<Vec<Window>> {
+        Ok(Vec::new())
+    }
+
+    fn msr(&mut self, vcpu: VcpuId, index: u32) -> Result<u64> {
+        let registers = &self.state().cpus[vcpu.0].registers;
+        match index {
+            0xc000_0080 => Ok(registers.efer),
+            0xc000_0102 => Ok(registers.k_gs_base),
+            _ => Err(TargetError::Host {
+                what: "MSR",
+                source: std::io::ErrorKind::InvalidInput.into(),
+            }),
+        }
+    }
+
+    fn set_msr(&mut self, vcpu: VcpuId, _index: u32, value: u64) -> Result<()> {
+        self.state().cpus[vcpu.0].registers.k_gs_base = value;
+        Ok(())
+    }
+
+    fn reset(&mut self) -> Result<()> {
+        let mut state = self.state();
+        state.reset();
+        // Stopped, as the VMM leaves it.
+        state
+            .cpus
+            .iter_mut()
+            .for_each(|cpu| cpu.mode = Mode::Stopped);
+        Ok(())
+    }
+
+    fn devices(&mut self) -> Result<Vec<Device>> {
+        let ready = Virtqueue {
+            size: 4,
+            descriptors: PhysAddr(0x5100),
+            available: PhysAddr(0x5200),
+            used: PhysAddr(0x5300),
+        };
+        let queue = |ready: Option<Virtqueue>| Queue {
+            max_size: 8,
+            running: ready.is_some(),
+            ready,
+        };
+        Ok(vec![Device {
+            id: "toy0".to_owned(),
+            device_type: "toy".to_owned(),
+            addr: PhysAddr(0xd000_0000),
+            interrupt: 16,
+            status: "ACKNOWLEDGE DRIVER".to_owned(),
+            features: vec!["VERSION_1".to_owned()],
+            queues: vec![queue(Some(ready)), queue(None)],
+            backend: Some("toy.sock, connected".to_owned()),
+            counters: vec![("resets", 1)],
+        }])
+    }
+
+    fn exits(&self, _: VcpuId) -> Result<Vec<(&'static str, u64)>> {
+        Ok(vec![("HLT", 3), ("INTR", 0), ("IO_OUT", 1)])
+    }
+
+    fn recent_exits(&self, vcpu: VcpuId) -> Result<Vec<RecentExit>> {
+        let exit = |reason, addr, time| RecentExit {
+            reason,
+            addr,
+            rip: addr,
+            time: time + 500 * vcpu.0 as u64,
+        };
+        Ok(vec![
+            exit("HLT", None, 1_000),
+            exit("IO_OUT", Some(0x3f8), 12_000),
+        ])
     }
 }
 

@@ -9,6 +9,7 @@
 mod arch;
 mod description;
 mod layout;
+pub mod msr;
 mod registers;
 mod vectors;
 

@@ -1,7 +1,8 @@
 //! The real gdb on a running Linux kernel.
 
+use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
-use tests::{gdb, guest, scratch};
+use tests::{backend, gdb, guest, scratch};
 
 use crate::machine::{BOOT, linux};
 
@@ -146,5 +147,85 @@ fn killed_gdb_leaves_the_guest_running() {
         running.wait_for("running", BOOT);
         running.signal(libc::SIGKILL);
     }
+    finish(vmm);
+}
+
+/// What gdb prints, monitor commands' output included.
+fn merged(vmm: &Running, symbols: &std::path::Path, commands: &[&str]) -> String {
+    let mut gdb = gdb::start_merged(vmm.gdb_socket(), symbols, commands);
+    gdb.expect_exit(0, BOOT);
+    gdb.printed(Stream::Out)
+}
+
+#[test]
+fn kernel_page_tables_and_queues_are_shown() {
+    let guest = guest::linux();
+    let vmlinux = guest.vmlinux.clone().unwrap();
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 16);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let vmm = linux(&vmlinux, &guest, "outboard.run=tick")
+        .cpus(2)
+        .device("blk", &disk.socket)
+        .gdb(dir.path())
+        .start();
+    vmm.process.wait_for("tick=started", BOOT);
+    let commands = [
+        "eval \"monitor pagewalk %#lx\", (unsigned long)&linux_banner",
+        "output/x (unsigned long)&linux_banner - 0xffffffff80000000",
+        "echo \\n",
+        "shell date +began=%s%3N",
+        "monitor pagetable",
+        "shell date +ended=%s%3N",
+        "eval \"monitor translate %#lx\", (unsigned long)&_text",
+        "monitor vq blk0",
+        "monitor msr lstar",
+        "output/x (unsigned long)&entry_SYSCALL_64",
+        "echo \\n",
+        "monitor exits 1",
+        "detach",
+    ];
+    let output = merged(&vmm, &vmlinux, &commands);
+    let value = |key: &str| {
+        let (_, after) = output.split_once(key).unwrap();
+        after.split_whitespace().next().unwrap().to_owned()
+    };
+    // The kernel's own mapping: PML4E 511, PDPTE 510.
+    assert_all(&output, &["PML4E[511] at 0x", "PDPTE[510] at 0x"]);
+    // Without KASLR the image is where its link address says.
+    let banner = output.lines().find(|line| line.contains("is physical"));
+    let physical = banner.unwrap().split_once("is physical ").unwrap().1;
+    assert!(
+        output.contains(&format!("\n{}\n", physical.split(' ').next().unwrap())),
+        "{output}"
+    );
+    assert!(
+        output
+            .lines()
+            .any(|line| line.starts_with("0xffffffff8") && line.contains("r-x kernel"))
+            || output.contains("rwx kernel"),
+        "{output}"
+    );
+    assert!(!output.contains("too much to show"), "{output}");
+    let took = value("ended=").parse::<u64>().unwrap() - value("began=").parse::<u64>().unwrap();
+    eprintln!("monitor pagetable of a Linux guest took {took} ms");
+    assert!(took < 2000, "{took} ms");
+    assert_all(&output, &["in flight: 0\n", "blk0 queue 0: "]);
+    // The system call entry, by the MSR and by its symbol.
+    let entry = value("lstar (0xc0000082) = ");
+    assert!(output.matches(&entry).count() >= 2, "{output}");
+    finish(vmm);
+}
+
+#[test]
+fn nmi_from_gdb_reaches_the_kernel() {
+    let dir = scratch();
+    let (vmm, vmlinux) = ticking(dir.path(), 2);
+    let commands = ["monitor nmi 1", "detach"];
+    let output = merged(&vmm, &vmlinux, &commands);
+    assert_all(&output, &["vCPU 1 takes an NMI when it goes on"]);
+    vmm.process
+        .wait_for("NMI received for unknown reason", BOOT);
+    vmm.process.wait_for("on CPU 1", BOOT);
     finish(vmm);
 }

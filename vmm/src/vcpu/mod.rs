@@ -4,6 +4,7 @@ pub mod cpuid;
 pub mod dispatch;
 pub mod exit;
 pub(crate) mod kick;
+mod recent;
 mod thread;
 pub mod x86_64;
 mod xsave;
@@ -65,6 +66,7 @@ impl Handle {
             source,
         };
         let immediate_exit = Arc::new(ImmediateExit::new(vcpu.fd()).map_err(failed)?);
+        recent::start_clock();
         let counters = Arc::new(Counters::default());
         let (messages, inbox) = mpsc::channel();
         let (alive, ended) = mpsc::channel();

@@ -10,6 +10,7 @@ use gdb::target::{Event, StopReason, VcpuId};
 use super::dispatch::{Buses, Crash, Entry, dispatch};
 use super::exit::{self, Exit, Reason};
 use super::kick::ImmediateExit;
+use super::recent::{Note, Recent};
 use super::x86_64::{DebugControl, Vcpu};
 use crate::events::Notifier;
 use crate::power::PowerSwitch;
@@ -47,10 +48,11 @@ pub enum Message {
     Finish,
 }
 
-/// Exits by reason, and when the guest was first entered.
+/// Exits by reason, the last ones, and when the guest was first entered.
 #[derive(Default)]
 pub struct Counters {
     exits: [AtomicU64; Reason::NAMES.len()],
+    recent: Recent,
     first_entry: std::sync::OnceLock<Instant>,
 }
 
@@ -64,6 +66,11 @@ impl Counters {
     /// Exits so far, by [`Reason::NAMES`].
     pub fn exits(&self) -> [u64; Reason::NAMES.len()] {
         std::array::from_fn(|n| self.exits[n].load(Ordering::Relaxed))
+    }
+
+    /// The last exits.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// When the vCPU entered the guest for the first time.
@@ -125,8 +132,11 @@ impl Thread {
     /// Enters the guest once and answers the exit.
     fn step(&mut self) -> std::io::Result<Entry> {
         let exit = self.vcpu.run()?;
-        self.counters.count(exit.reason());
-        Ok(dispatch(exit, &self.wires.buses))
+        let note = Note::of(&exit);
+        let entry = dispatch(exit, &self.wires.buses);
+        self.counters.count(note.reason);
+        self.counters.recent.record(note, self.vcpu.rip_at_exit());
+        Ok(entry)
     }
 
     /// Completes a pending I/O exit without running guest code: KVM writes a

@@ -11,7 +11,7 @@ use kvm_bindings::{
     kvm_guest_debug, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment,
     kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::{Kvm, VcpuFd};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd};
 
 use super::exit::{self, Exit};
 use super::xsave;
@@ -47,6 +47,8 @@ pub struct Vcpu {
     debug_flags: u32,
     armed: DebugControl,
     xsave: xsave::Layout,
+    /// KVM puts the registers beside each exit.
+    tells_rip: bool,
 }
 
 /// Everything that a reset must put back.
@@ -75,6 +77,7 @@ impl Vcpu {
             debug_flags,
             armed: DebugControl::default(),
             xsave: xsave::Layout::of(cpuid),
+            tells_rip: false,
         })
     }
 
@@ -176,6 +179,24 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Makes an NMI pending.
+    pub fn nmi(&self) -> Result<(), Error> {
+        self.fd.nmi().map_err(failed("KVM_NMI"))
+    }
+
+    /// Has KVM tell with every exit where the vCPU is, where the host can.
+    pub fn note_rip_at_exits(&mut self, kvm: &Kvm) {
+        self.tells_rip = kvm.check_extension_int(Cap::SyncRegs) & SyncReg::Register as i32 != 0;
+        if self.tells_rip {
+            self.fd.set_sync_valid_reg(SyncReg::Register);
+        }
+    }
+
+    /// Where the vCPU was at its last exit, if that is noted.
+    pub fn rip_at_exit(&mut self) -> Option<u64> {
+        self.tells_rip.then(|| self.fd.sync_regs_mut().regs.rip)
+    }
+
     /// Reads one model-specific register.
     pub fn msr(&self, index: u32) -> Result<u64, Error> {
         let mut msrs = msrs_of([(index, 0)])?;
@@ -188,7 +209,7 @@ impl Vcpu {
         }
     }
 
-    fn set_msr(&self, index: u32, data: u64) -> Result<(), Error> {
+    pub fn set_msr(&self, index: u32, data: u64) -> Result<(), Error> {
         match self.fd.set_msrs(&msrs_of([(index, data)])?) {
             Ok(1) => Ok(()),
             _ => Err(Error {

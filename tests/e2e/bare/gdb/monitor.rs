@@ -1,6 +1,9 @@
 //! gdb's `monitor` commands.
 
-use super::Guest;
+use tests::process::wait_until;
+use tests::{DEADLINE, backend, scratch};
+
+use super::{Guest, assert_lines};
 
 #[test]
 fn an_address_is_followed_through_the_page_tables() {
@@ -73,4 +76,149 @@ fn physical_memory_is_read_and_written_beside_virtual() {
         ],
     );
     guest.finish();
+}
+
+#[test]
+fn the_machine_is_shown_with_its_memory_map_and_counters() {
+    let guest = Guest::debuggee();
+    let lines = guest.gdb_at_scenario(&[
+        "monitor info mem",
+        "monitor info devices",
+        "monitor info queues",
+        "monitor info exits",
+        "monitor exits 2",
+    ]);
+    let map = [
+        "0x0000000000000000-0x0000000003ffffff     64 MiB RAM",
+        "0x0000000004000000-0x00000000febfffff   4012 MiB hole",
+        "0x00000000fec00000-0x00000000fec00fff      4 KiB I/O APIC",
+        "0x00000000fec01000-0x00000000fedfffff   2044 KiB hole",
+        "0x00000000fee00000-0x00000000fee00fff      4 KiB local APICs",
+        "0x00000000fee01000-0x00000000fffbbfff  18156 KiB hole",
+        "0x00000000fffbc000-0x00000000fffbcfff      4 KiB KVM's identity map",
+        "0x00000000fffbd000-0x00000000fffbffff     12 KiB KVM's task state segment",
+        "ports 0x60-0x64: i8042",
+        "ports 0x70-0x71: RTC",
+        "ports 0x3f8-0x3ff: COM1",
+        "ports 0x600-0x601: sleep control",
+        "no devices",
+        "no devices",
+    ];
+    let (found, exits) = lines.split_at(map.len());
+    assert_lines(found, &map);
+    assert!(exits[0].starts_with("vCPU 0: IO_"), "{lines:#?}");
+    assert_eq!(exits[1], "vCPU 0:", "{lines:#?}");
+    assert_eq!(exits.len(), 4, "{lines:#?}");
+    assert!(exits[3].contains(" 0.0 us ago: "), "{lines:#?}");
+    // Where the exit was is in the guest's code.
+    for line in &exits[2..] {
+        let rip = line.split_once(" rip 0x").unwrap().1;
+        let rip = u64::from_str_radix(rip, 16).unwrap();
+        assert!((0x10_0000..0x11_0000).contains(&rip), "{lines:#?}");
+    }
+    guest.finish();
+}
+
+#[test]
+fn msrs_are_read_and_written_as_registers_are() {
+    let guest = Guest::debuggee();
+    guest.expect_at_scenario(
+        &[
+            "monitor msr efer",
+            "monitor msr MSR_KERNEL_GS_BASE 0x123456789",
+            "maintenance flush register-cache",
+            "print $k_gs_base",
+            "monitor msr 0xc0000102 0",
+            "monitor msr 0x12345",
+            "monitor msr kernel_gs_base 0x8000000000000000",
+            "monitor nmi 1",
+        ],
+        &[
+            "vCPU 0: efer (0xc0000080) = 0x0000000000000500",
+            "vCPU 0: MSR_KERNEL_GS_BASE (0xc0000102) = 0x0000000123456789",
+            "$1 = 4886718345",
+            "vCPU 0: 0xc0000102 (0xc0000102) = 0x0000000000000000",
+            "KVM_GET_MSRS: MSR 0x12345 is not readable",
+            "KVM_SET_MSRS: MSR 0xc0000102 does not take 0x8000000000000000",
+            "\"1\" is no vCPU of this guest: vcpu=0 to vcpu=0",
+            "usage: monitor nmi [VCPU]",
+        ],
+    );
+    guest.finish();
+}
+
+#[test]
+fn reset_from_gdb_begins_anew_and_keeps_breakpoints() {
+    let guest = Guest::launch("debug", |vmm| vmm.arg("--on-reboot", "exit"));
+    guest.vmm.process.wait_for("debug: ready", DEADLINE);
+    let lines = guest.gdb(&[
+        "set var greeting[0] = 'j'",
+        "hbreak *registers_loaded",
+        "continue",
+        "monitor reset",
+        "maintenance flush register-cache",
+        "info registers cr0",
+        "print greeting",
+        "continue",
+        "info symbol $pc",
+        "delete",
+    ]);
+    let text = lines.join("\n");
+    assert!(
+        text.contains("the guest is reset and stands before its first instruction"),
+        "{text}"
+    );
+    let after = text.split_once("register-cache").unwrap().1;
+    assert!(after.contains("[ PE"), "{text}");
+    assert!(!after.contains("PG"), "{text}");
+    assert!(after.contains("$1 = \"hello gdb\""), "{text}");
+    assert!(
+        after.contains("registers_loaded") || after.contains("load_registers"),
+        "{text}"
+    );
+    let ready = guest.vmm.console().matches("debug: ready").count();
+    assert_eq!(ready, 2, "{}", guest.vmm.process.transcript());
+    guest.finish();
+}
+
+#[test]
+fn requests_in_flight_are_shown_and_not_disturbed() {
+    const DEPTH: &str = "4";
+    let disk_dir = scratch();
+    let image = backend::disk_image(disk_dir.path(), 4);
+    let disk = backend::outboard_blk(disk_dir.path(), &image, &[]);
+    let mut guest = Guest::launch("virtio", |vmm| {
+        vmm.cmdline(&format!("mode=bench n=50000 depth={DEPTH} timeout=600"))
+            .device("blk", &disk.socket)
+    });
+    guest.vmm.process.wait_for("bench: start", DEADLINE);
+    disk.process.signal(libc::SIGSTOP);
+    let full = format!("running, {DEPTH} in flight");
+    wait_until("the queue is full", DEADLINE, || {
+        guest.gdb(&["monitor info queues"])[0].ends_with(&full)
+    });
+    let lines = guest.gdb(&[
+        "monitor vq blk0",
+        "monitor mmio read 0xd0000000",
+        "monitor mmio read 0xd0001000",
+        "monitor info devices",
+    ]);
+    let text = lines.join("\n");
+    for part in [
+        "\nin flight: 4\nchain ",
+        ", 16 bytes, device reads, next ",
+        ", 4096 bytes, device writes, next ",
+        ", 1 bytes, device writes\n",
+        "\n0xd0000000: 0x74726976\n",
+        "physical address 0xd0001000 cannot be read as a device's: no device claims this address",
+        "\n0: blk0, blk, at 0xd0000000, interrupt 16\n",
+    ] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    assert_eq!(text.matches("\nchain ").count(), 4, "{text}");
+    assert!(!text.contains("NOT IN RAM"), "{text}");
+    disk.process.signal(libc::SIGCONT);
+    guest.vmm.process.expect_exit(0, DEADLINE);
+    let console = guest.vmm.console();
+    assert!(console.contains("bench: ok reads=50000"), "{console}");
 }

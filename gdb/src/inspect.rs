@@ -1,0 +1,126 @@
+//! What the `monitor` commands show and do of a machine, beyond what debugging
+//! itself needs of it.
+
+use crate::target::{PhysAddr, Result, TargetError, VcpuId};
+
+/// A piece of the guest-physical address space that something answers in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub start: PhysAddr,
+    /// In bytes; not 0.
+    pub len: u64,
+    /// What answers: `RAM`, or a device's name.
+    pub what: String,
+}
+
+/// A split virtqueue as the driver has configured it (virtio 1.3, section 2.7).
+/// Nothing about it is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Virtqueue {
+    /// In entries.
+    pub size: u16,
+    pub descriptors: PhysAddr,
+    pub available: PhysAddr,
+    pub used: PhysAddr,
+}
+
+/// One queue of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    pub max_size: u16,
+    /// `None` until the driver has made it ready.
+    pub ready: Option<Virtqueue>,
+    /// Whether the device works on it.
+    pub running: bool,
+}
+
+/// A virtio device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub id: String,
+    pub device_type: String,
+    /// Its register window.
+    pub addr: PhysAddr,
+    /// Its interrupt's number.
+    pub interrupt: u32,
+    /// The status register in names.
+    pub status: String,
+    /// The features that the driver took, in names.
+    pub features: Vec<String>,
+    pub queues: Vec<Queue>,
+    /// The process that serves it, in words.
+    pub backend: Option<String>,
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+/// One exit from the guest to the VMM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecentExit {
+    /// The end of KVM's name of the reason.
+    pub reason: &'static str,
+    /// The port or physical address accessed, if that was it.
+    pub addr: Option<u64>,
+    /// Where the vCPU was, if the host tells. Behind an instruction that wrote
+    /// to a device, at one that read.
+    pub rip: Option<u64>,
+    /// In nanoseconds, on a clock that all vCPUs have in common.
+    pub time: u64,
+}
+
+/// The machine as the monitor commands see it. Every vCPU is stopped.
+///
+/// What a VMM does not have is an error that says so.
+pub trait Inspect {
+    /// What there is in the guest-physical address space, in any order; these do
+    /// not overlap.
+    fn windows(&self) -> Result<Vec<Window>> {
+        Err(TargetError::Unsupported("the guest-physical map"))
+    }
+
+    /// The ports that devices answer at.
+    fn ports(&self) -> Result<Vec<Window>> {
+        Err(TargetError::Unsupported("a list of ports"))
+    }
+
+    /// Reads a model-specific register.
+    fn msr(&mut self, _vcpu: VcpuId, _index: u32) -> Result<u64> {
+        Err(TargetError::Unsupported("model-specific registers"))
+    }
+
+    fn set_msr(&mut self, _vcpu: VcpuId, _index: u32, _value: u64) -> Result<()> {
+        Err(TargetError::Unsupported("model-specific registers"))
+    }
+
+    /// Makes a non-maskable interrupt pending; it is taken when the vCPU goes on.
+    fn nmi(&mut self, _vcpu: VcpuId) -> Result<()> {
+        Err(TargetError::Unsupported("non-maskable interrupts"))
+    }
+
+    /// Resets the machine, which stays stopped. The events have a
+    /// [`Event::Reset`](crate::target::Event::Reset) when this returns.
+    fn reset(&mut self) -> Result<()> {
+        Err(TargetError::Unsupported("a reset"))
+    }
+
+    /// The virtio devices.
+    fn devices(&mut self) -> Result<Vec<Device>> {
+        Err(TargetError::Unsupported("a list of devices"))
+    }
+
+    /// Reads 1, 2, 4 or 8 bytes of a device, as the guest would: that can change
+    /// the device.
+    fn read_mmio(&mut self, addr: PhysAddr, _data: &mut [u8]) -> Result<()> {
+        let why = "this VMM cannot read devices".to_owned();
+        Err(TargetError::NoDevice { addr, why })
+    }
+
+    /// How often a vCPU has left the guest, by reason.
+    fn exits(&self, _vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
+        Err(TargetError::Unsupported("counters of exits"))
+    }
+
+    /// The last exits of a vCPU, as many as are kept, the oldest first.
+    fn recent_exits(&self, _vcpu: VcpuId) -> Result<Vec<RecentExit>> {
+        Err(TargetError::Unsupported("a record of exits"))
+    }
+}

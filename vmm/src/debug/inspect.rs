@@ -1,0 +1,176 @@
+//! What gdb's monitor commands ask of the machine.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use devices::bus::Bus;
+use devices::virtio::counters::{QueueInfo, TransportInfo};
+use devices::virtio::presence::Backend;
+use gdb::inspect::{Device, Inspect, Queue, RecentExit, Virtqueue, Window};
+use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use super::DebugTarget;
+use crate::layout;
+use crate::machine::{SharedTransport, lock};
+use crate::power::{PowerRequest, PowerSwitch};
+use crate::vcpu::dispatch::Buses;
+use crate::vcpu::exit::Reason;
+
+/// How long a reset may take. The main thread may wait for a backend.
+const RESET_DEADLINE: Duration = Duration::from_secs(15);
+
+/// The parts of a machine besides vCPUs and memory.
+pub struct Parts {
+    pub buses: Arc<Buses>,
+    pub transports: Vec<SharedTransport>,
+    pub power: Arc<PowerSwitch>,
+}
+
+fn windows(bus: &Bus) -> impl Iterator<Item = Window> {
+    bus.ranges().map(|(start, len, what)| Window {
+        start: PhysAddr(start),
+        len,
+        what: what.to_owned(),
+    })
+}
+
+impl Inspect for DebugTarget {
+    fn windows(&self) -> Result<Vec<Window>> {
+        let window = |start, len, what: &str| Window {
+            start: PhysAddr(start),
+            len,
+            what: what.to_owned(),
+        };
+        let ram = self.memory.iter();
+        let ram = ram.map(|region| window(region.start_addr().0, region.len(), "RAM"));
+        let chips = [
+            window(layout::IOAPIC.into(), 0x1000, "I/O APIC"),
+            window(layout::LOCAL_APIC.into(), 0x1000, "local APICs"),
+            window(layout::KVM_IDENTITY_MAP, 0x1000, "KVM's identity map"),
+            window(layout::KVM_TSS, 0x3000, "KVM's task state segment"),
+        ];
+        Ok(ram
+            .chain(windows(&self.parts.buses.mmio))
+            .chain(chips)
+            .collect())
+    }
+
+    fn ports(&self) -> Result<Vec<Window>> {
+        Ok(windows(&self.parts.buses.pio).collect())
+    }
+
+    fn msr(&mut self, vcpu: VcpuId, index: u32) -> Result<u64> {
+        self.on_vcpu(vcpu, move |vcpu| vcpu.msr(index))
+    }
+
+    fn set_msr(&mut self, vcpu: VcpuId, index: u32, value: u64) -> Result<()> {
+        self.on_vcpu(vcpu, move |vcpu| vcpu.set_msr(index, value))
+    }
+
+    fn nmi(&mut self, vcpu: VcpuId) -> Result<()> {
+        self.on_vcpu(vcpu, |vcpu| vcpu.nmi())
+    }
+
+    /// The main thread does it, as it does the guest's own.
+    fn reset(&mut self) -> Result<()> {
+        // One that came too late for an earlier request is not this one's.
+        while self.resets.take().is_some() {}
+        self.parts.power.request(PowerRequest::DebugReset);
+        let deadline = Instant::now() + RESET_DEADLINE;
+        let late = || TargetError::Host {
+            what: "the main thread has not reset the guest yet",
+            source: io::ErrorKind::TimedOut.into(),
+        };
+        let resets = self.resets.as_fd();
+        let mut fds = [PollFd::from_borrowed_fd(resets, PollFlags::IN)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = Timespec::try_from(left).map_err(|_| late())?;
+            match poll(&mut fds, Some(&left)) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(1) => break,
+                _ => return Err(late()),
+            }
+        }
+        self.resets.take();
+        Ok(())
+    }
+
+    fn devices(&mut self) -> Result<Vec<Device>> {
+        let transports = (0..).zip(&self.parts.transports);
+        let device =
+            |(slot, transport): (u64, &SharedTransport)| device(slot, lock(transport).info());
+        Ok(transports.map(device).collect())
+    }
+
+    fn read_mmio(&mut self, addr: PhysAddr, data: &mut [u8]) -> Result<()> {
+        self.parts.buses.mmio.read(addr.0, data).map_err(|error| {
+            let why = error.to_string();
+            TargetError::NoDevice { addr, why }
+        })
+    }
+
+    fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
+        let counts = self.handle(vcpu)?.counters().exits();
+        Ok(Reason::NAMES.into_iter().zip(counts).collect())
+    }
+
+    fn recent_exits(&self, vcpu: VcpuId) -> Result<Vec<RecentExit>> {
+        Ok(self.handle(vcpu)?.counters().recent().list())
+    }
+}
+
+fn device(slot: u64, info: TransportInfo) -> Device {
+    let c = info.counters;
+    Device {
+        id: info.id,
+        device_type: info.device_type.to_string(),
+        addr: PhysAddr(layout::VIRTIO_MMIO + slot * layout::VIRTIO_MMIO_STRIDE),
+        interrupt: layout::VIRTIO_GSIS[slot as usize],
+        status: info.status,
+        features: info.features_chosen,
+        queues: info.queues.iter().map(queue).collect(),
+        backend: info.backend.map(backend),
+        counters: vec![
+            ("read exits", c.read_exits),
+            ("write exits", c.write_exits),
+            ("kick exits", c.notify_exits),
+            ("interrupts acknowledged", c.interrupts_acknowledged),
+            ("configuration interrupts", c.config_interrupts),
+            ("resets", c.resets),
+        ],
+    }
+}
+
+fn queue(info: &QueueInfo) -> Queue {
+    let ready = info.ready.map(|queue| Virtqueue {
+        size: queue.size,
+        descriptors: PhysAddr(queue.descriptors.0),
+        available: PhysAddr(queue.available.0),
+        used: PhysAddr(queue.used.0),
+    });
+    Queue {
+        max_size: info.max_size,
+        ready,
+        running: info.running,
+    }
+}
+
+fn backend(backend: Backend) -> String {
+    let state = if backend.connected {
+        "connected"
+    } else {
+        "away"
+    };
+    let problem = backend.problem.map(|problem| format!(": {problem}"));
+    format!(
+        "{}, {state}, {} connections so far{}",
+        backend.address,
+        backend.connections,
+        problem.unwrap_or_default()
+    )
+}
