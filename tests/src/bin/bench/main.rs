@@ -4,6 +4,10 @@
 //! `make bench` starts it here, on whatever /dev/kvm does, and once more as
 //! `bench linux` where KVM can run Linux.
 
+mod proxy;
+mod stub;
+mod stubs;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -21,8 +25,9 @@ const DEPTH: u64 = 16;
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         None => here(),
+        Some("gdb") => stub::compare(),
         Some("linux") => linux(),
-        Some(other) => bail!("{other:?} is not known; give nothing, or linux"),
+        Some(other) => bail!("{other:?} is not known; give nothing, gdb or linux"),
     }
 }
 
@@ -32,7 +37,8 @@ fn here() -> Result<()> {
     start_up()?;
     memory()?;
     exits_per_request()?;
-    block_reads()
+    block_reads()?;
+    stub::compare()
 }
 
 fn host_kind() -> Result<String> {
@@ -177,6 +183,13 @@ fn cycles_per_read(console: &str) -> Result<f64> {
 
 /// Runs a bare-metal guest under QEMU's microvm and returns what it printed.
 fn qemu(kernel: &Path, cmdline: &str, devices: &[&str]) -> Result<String> {
+    let mut command = qemu_command(kernel, cmdline);
+    let mut process = Process::start("qemu", command.args(devices));
+    process.expect_exit(0, DEADLINE);
+    Ok(process.printed(Stream::Out))
+}
+
+fn qemu_command(kernel: &Path, cmdline: &str) -> Command {
     let mut command = Command::new(program::system("qemu-system-x86_64"));
     command
         .args([
@@ -197,11 +210,8 @@ fn qemu(kernel: &Path, cmdline: &str, devices: &[&str]) -> Result<String> {
         ])
         .args(["-display", "none", "-serial", "stdio", "-kernel"])
         .arg(kernel)
-        .args(["-append", cmdline])
-        .args(devices);
-    let mut process = Process::start("qemu", &mut command);
-    process.expect_exit(0, DEADLINE);
-    Ok(process.printed(Stream::Out))
+        .args(["-append", cmdline]);
+    command
 }
 
 /// What needs a KVM that runs Linux: disk integrity on 1, 2 and 4 vCPUs, and
