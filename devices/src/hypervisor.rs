@@ -15,6 +15,9 @@ pub trait Hypervisor: Send + Sync {
     /// (KVM_IOEVENTFD with datamatch).
     fn add_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()>;
 
+    /// Takes back what `add_ioeventfd` did with the same arguments: the write exits.
+    fn remove_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()>;
+
     /// A write to `fd` raises an edge on global system interrupt `gsi`
     /// (KVM_IRQFD). Several descriptors may feed one interrupt.
     fn add_irqfd(&self, gsi: u32, fd: &EventFd) -> io::Result<()>;

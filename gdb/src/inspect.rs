@@ -53,6 +53,17 @@ pub struct Device {
     pub counters: Vec<(&'static str, u64)>,
 }
 
+/// What is to stop the guest, once it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// An access to these physical addresses that leaves the guest.
+    Mmio { first: u64, last: u64 },
+    /// An access to these ports.
+    Ports { first: u64, last: u64 },
+    /// The driver's notification of a queue, of a device by its number.
+    Kick { device: usize, queue: usize },
+}
+
 /// One exit from the guest to the VMM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecentExit {
@@ -112,6 +123,15 @@ pub trait Inspect {
     fn read_mmio(&mut self, addr: PhysAddr, _data: &mut [u8]) -> Result<()> {
         let why = "this VMM cannot read devices".to_owned();
         Err(TargetError::NoDevice { addr, why })
+    }
+
+    /// Has exactly these stop the guest, with
+    /// [`StopReason::Trap`](crate::target::StopReason::Trap).
+    fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
+        match traps {
+            [] => Ok(()),
+            _ => Err(TargetError::Unsupported("traps")),
+        }
     }
 
     /// How often a vCPU has left the guest, by reason.

@@ -126,6 +126,9 @@ pub enum StopReason {
     Int3,
     /// Hardware slots in `hit` (bit n = slot n) fired.
     Hardware { hit: u8 },
+    /// An access that [`Inspect::set_traps`] asked for is done. The text is for the
+    /// user.
+    Trap(String),
     /// The guest cannot go on: triple fault, KVM error. The text is for the user.
     Crashed(String),
 }

@@ -180,6 +180,13 @@ impl Hypervisor for Vm {
             .map_err(io::Error::from)
     }
 
+    fn remove_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()> {
+        let addr = IoEventAddress::Mmio(addr.raw_value());
+        self.fd
+            .unregister_ioevent(fd, &addr, value)
+            .map_err(io::Error::from)
+    }
+
     fn add_irqfd(&self, gsi: u32, fd: &EventFd) -> io::Result<()> {
         self.fd.register_irqfd(fd, gsi).map_err(io::Error::from)
     }

@@ -26,6 +26,7 @@ use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::supervisor::Supervisor;
 use crate::vcpu::dispatch::Buses;
+use crate::vcpu::traps::Traps;
 use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
 use crate::vcpus::{self, Group, Vcpus};
 
@@ -67,6 +68,7 @@ pub struct Machine {
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
     buses: Arc<Buses>,
+    traps: Arc<Traps>,
     transports: Vec<SharedTransport>,
     serial: Arc<Mutex<SerialPort>>,
     /// Readable when the guest has read all serial input.
@@ -113,7 +115,9 @@ impl Machine {
             failures: reports.failures,
             power: power.clone(),
             buses: Arc::new(buses),
+            traps: Arc::default(),
         };
+        let traps = wires.traps.clone();
         let buses = wires.buses.clone();
         let chips = vm.chips()?;
         let handles = spawn_vcpus(&kvm, &vm, config, entry, &wires)?;
@@ -124,6 +128,7 @@ impl Machine {
             vcpus,
             power,
             buses,
+            traps,
             transports,
             serial,
             serial_room,
@@ -142,7 +147,9 @@ impl Machine {
     /// What the debugger can show of the machine.
     pub fn parts(&self) -> Parts {
         Parts {
+            vm: self.vm.clone(),
             buses: self.buses.clone(),
+            traps: self.traps.clone(),
             transports: self.transports.clone(),
             power: self.power.clone(),
         }

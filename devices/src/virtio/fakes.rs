@@ -128,6 +128,12 @@ impl Hypervisor for FakeHypervisor {
         Ok(())
     }
 
+    fn remove_ioeventfd(&self, addr: GuestAddress, value: u32, _fd: &EventFd) -> io::Result<()> {
+        let mut fds = self.ioeventfds.lock().unwrap();
+        fds.retain(|(at, datamatch, _)| (*at, *datamatch) != (addr, value));
+        Ok(())
+    }
+
     fn add_irqfd(&self, gsi: u32, fd: &EventFd) -> io::Result<()> {
         self.irqfds.lock().unwrap().push((gsi, fd.try_clone()?));
         Ok(())

@@ -54,6 +54,8 @@ pub(super) struct Queue {
     pub(super) running: bool,
     /// Signalled by the guest's QueueNotify.
     pub(super) kick: EventFd,
+    /// QueueNotify exits to user space.
+    pub(super) kicks_trapped: bool,
     /// Raises the interrupt when signalled.
     pub(super) call: EventFd,
 }
@@ -146,6 +148,7 @@ impl MmioTransport {
                 ready: None,
                 running: false,
                 kick: event_fd()?,
+                kicks_trapped: false,
                 call: event_fd()?,
             })
         };
@@ -195,6 +198,34 @@ impl MmioTransport {
             }
             result => result.map_err(host("cannot map its register page into the guest")),
         }
+    }
+
+    /// Has the driver's notifications of `queue` exit to user space, which passes
+    /// them on to the device, or no longer. No vCPU may run meanwhile. `base` is
+    /// that of [`MmioTransport::new`].
+    ///
+    /// # Errors
+    /// The hypervisor refuses, or there is no such queue.
+    pub fn trap_kicks(
+        &mut self,
+        queue: u16,
+        trap: bool,
+        base: GuestAddress,
+        hypervisor: &dyn Hypervisor,
+    ) -> io::Result<()> {
+        let found = self.queues.get_mut(usize::from(queue));
+        let found = found.ok_or(io::ErrorKind::NotFound)?;
+        if found.kicks_trapped == trap {
+            return Ok(());
+        }
+        let notify = GuestAddress(base.0 + Register::QueueNotify.offset() as u64);
+        if trap {
+            hypervisor.remove_ioeventfd(notify, queue.into(), &found.kick)?;
+        } else {
+            hypervisor.add_ioeventfd(notify, queue.into(), &found.kick)?;
+        }
+        found.kicks_trapped = trap;
+        Ok(())
     }
 
     /// The descriptor to wait on, for as long as the transport exists; readable

@@ -118,7 +118,7 @@ pub(super) fn vq(
         Some(word) => return Err(MonitorError::TooMany(word.to_owned())),
     };
     words.end()?;
-    let device = find(session.machine.inspect().devices()?, name)?;
+    let (_, device) = find(session.machine.inspect().devices()?, name)?;
     let queue = usize::try_from(number).ok();
     let Some(queue) = queue.and_then(|number| device.queues.get(number)) else {
         return Err(MonitorError::NoQueue {
@@ -156,12 +156,12 @@ pub(super) fn vq(
     Ok(())
 }
 
-/// The device of this name or, else, number.
-fn find(devices: Vec<Device>, name: &str) -> Result<Device, MonitorError> {
+/// The device of this name or, else, number; with its number.
+pub(super) fn find(devices: Vec<Device>, name: &str) -> Result<(usize, Device), MonitorError> {
     let names: Vec<_> = devices.iter().map(|device| device.id.clone()).collect();
     let by_name = names.iter().position(|id| id == name);
     let place = by_name.or_else(|| name.parse().ok());
-    let found = place.and_then(|place| devices.into_iter().nth(place));
+    let found = place.and_then(|place| Some((place, devices.into_iter().nth(place)?)));
     found.ok_or_else(|| MonitorError::NoDevice {
         found: name.to_owned(),
         names: or_none(&names.join(", ")).to_owned(),

@@ -191,3 +191,62 @@ fn queues_that_are_not_there_are_named() {
         "toy0 queue 1 is not set up by the driver\n"
     );
 }
+
+#[test]
+fn a_trapped_access_stops_the_guest_with_the_reason() {
+    // out %al,$0x10; jmp 1000
+    let guest = Guest::start(&[0xe6, 0x10, 0xeb, 0xfc], &[0x1000]);
+    let mut rsp = guest.attach();
+    assert_eq!(rsp.monitor("trap"), "nothing is trapped\n");
+    assert_eq!(rsp.monitor("trap pio 0x20"), "ports 0x20-0x20\n");
+    assert_eq!(
+        rsp.monitor("trap pio 0x10 0x1f"),
+        "ports 0x20-0x20\nports 0x10-0x1f\n"
+    );
+    for _ in 0..2 {
+        rsp.send("vCont;c");
+        let (told, stop) = rsp.told();
+        assert!(told.contains("vCPU 0: write at port 0x10\n"), "{told}");
+        assert!(stop.starts_with("T05thread:01;"), "{stop}");
+        assert_eq!(rsp.register(16), 0x1002, "the access is done");
+    }
+    assert_eq!(
+        rsp.monitor("trap kick toy0 1"),
+        "ports 0x20-0x20\nports 0x10-0x1f\nkicks of toy0 queue 1\n"
+    );
+    assert_eq!(rsp.monitor("trap off"), "nothing is trapped\n");
+    rsp.monitor("trap pio 0x10");
+    drop(rsp);
+    guest.until_undisturbed();
+}
+
+#[test]
+fn traps_that_would_never_be_met_are_refused() {
+    let (_guest, mut rsp) = guest();
+    let usage = "usage: monitor trap [off | mmio|pio FIRST [LAST] | kick DEVICE [QUEUE]]\n";
+    for (words, error) in [
+        (
+            "trap mmio 0xff000 0x100000",
+            "0xff000 to 0x100000 has RAM in it, where accesses do not stop the guest; \
+             gdb's watch can, on a virtual address\n",
+        ),
+        (
+            "trap pio 0x10000",
+            "0x10000 to 0x10000 is no range up to 0xffff\n",
+        ),
+        ("trap pio 5 4", "0x5 to 0x4 is no range up to 0xffff\n"),
+        ("trap kick toy0 2", "toy0 has no queue 2, but 2 from 0 on\n"),
+        (
+            "trap msr 0x10",
+            "\"msr\" cannot be trapped; mmio, pio and kick can\n",
+        ),
+    ] {
+        assert_eq!(rsp.monitor(words), format!("{error}{usage}"));
+    }
+    assert_eq!(
+        rsp.monitor("trap mmio 0xd0000070"),
+        "accesses to 0xd0000070-0xd0000070\n\
+         \x20 of toy0: writes only, and neither kicks (trap kick) nor interrupt \
+         acknowledgements; the others do not leave the kernel\n"
+    );
+}

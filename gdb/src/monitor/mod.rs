@@ -11,6 +11,7 @@ mod lx;
 mod machine;
 mod memory;
 mod paging;
+mod trap;
 
 use std::convert::Infallible;
 use std::fmt::{self, Write};
@@ -81,6 +82,17 @@ enum MonitorError {
         number: u64,
         count: usize,
     },
+    #[error("{0:?} cannot be trapped; mmio, pio and kick can")]
+    NoTrap(String),
+    #[error("there are {most} traps already; \"monitor trap off\" takes all away")]
+    TooManyTraps { most: usize },
+    #[error("{first:#x} to {last:#x} is no range up to {most:#x}")]
+    Range { first: u64, last: u64, most: u64 },
+    #[error(
+        "{first:#x} to {last:#x} has RAM in it, where accesses do not stop the guest; \
+         gdb's watch can, on a virtual address"
+    )]
+    TrapInRam { first: u64, last: u64 },
     #[error("{0:?} is neither on nor off")]
     OnOff(String),
     #[error(transparent)]
@@ -231,6 +243,12 @@ const COMMANDS: &[Command] = &[
         arguments: "ADDR",
         help: "where a virtual address leads, with which rights",
         run: paging::translate,
+    },
+    Command {
+        name: "trap",
+        arguments: "[off | mmio|pio FIRST [LAST] | kick DEVICE [QUEUE]]",
+        help: "stop when the guest touches a device",
+        run: trap::trap,
     },
     Command {
         name: "vq",

@@ -46,7 +46,10 @@ impl Session<'_> {
             event,
             Event::Stopped(
                 _,
-                StopReason::Step | StopReason::Int3 | StopReason::Hardware { .. }
+                StopReason::Step
+                    | StopReason::Int3
+                    | StopReason::Hardware { .. }
+                    | StopReason::Trap(_)
             )
         );
         // The VMM leaves it to the debugger to let a reset guest go on.
@@ -231,7 +234,7 @@ impl Session<'_> {
         for (vcpu, reason) in found.into_iter().filter(|other| *other != chosen) {
             let missed = &mut self.missed[vcpu.0];
             *missed = missed.saturating_add(1);
-            if matches!(reason, Reason::Watch { .. } | Reason::Crash) {
+            if matches!(reason, Reason::Watch { .. } | Reason::Trap | Reason::Crash) {
                 self.pending[vcpu.0] = Some(reason);
             }
             if vcpu == chosen.0 {
@@ -251,6 +254,10 @@ impl Session<'_> {
             StopReason::Hardware { hit } => {
                 let reason = self.fired(hit).map(Verdict::Report);
                 reason.unwrap_or_else(|| self.judge_step(vcpu))
+            }
+            StopReason::Trap(text) => {
+                self.notice(format!("{vcpu}: {text}"));
+                Verdict::Report(Reason::Trap)
             }
             StopReason::Crashed(text) => {
                 self.on_crash(vcpu, text);

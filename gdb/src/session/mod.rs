@@ -19,7 +19,7 @@
 //!   address of the byte): kept, and dealt with at the vCPU's next resume. Left to
 //!   be met again it could starve the vCPU, were it to lose each time.
 //! - A finished single step: gdb's request ended with the stop it was told of.
-//! - A watchpoint: the access is done and will not come again, so that it is kept
+//! - A watchpoint or a trapped access: it is done and will not come again, so that it is kept
 //!   and reported at the vCPU's next resume, if gdb still watches.
 //! - A crash: kept likewise.
 //!
@@ -53,6 +53,7 @@ use gdbstub::stub::MultiThreadStopReason;
 
 use crate::arch::Arch;
 use crate::breakpoints::{Breakpoints, WatchKind};
+use crate::inspect::Trap;
 use crate::linux::Linux;
 use crate::machine::Machine;
 use crate::target::{Attachment, HwBreakpoint, Resume, Target, VcpuId, VirtAddr};
@@ -78,6 +79,8 @@ pub(crate) struct Session<'t> {
     /// gdb's memory accesses are by physical address, until the guest goes on:
     /// gdb itself would take what it then reads for the stack.
     pub(crate) physical: bool,
+    /// Accesses to devices that stop the guest.
+    pub(crate) traps: Vec<Trap>,
     /// `None` while the guest is stopped.
     run: Option<Run>,
     request: Request,
@@ -118,6 +121,8 @@ pub(crate) enum Reason {
         kind: WatchKind,
     },
     Step,
+    /// An access to a device that the user has trapped.
+    Trap,
     Interrupt,
     Crash,
     Reset,
@@ -138,6 +143,7 @@ impl<'t> Session<'t> {
             focus: VcpuId(0),
             asked_for: Cell::new(None),
             physical: false,
+            traps: Vec::new(),
             run: None,
             request: Request::default(),
             reported: vec![None; count],
@@ -204,6 +210,8 @@ impl<'t> Session<'t> {
             "restore the guest's code",
             self.breakpoints.clear(&mut self.machine),
         );
+        self.traps.clear();
+        log_failure("take the traps away", self.machine.inspect().set_traps(&[]));
         log_failure(
             "disarm the vCPUs",
             self.machine.arm(Default::default(), false),
@@ -336,7 +344,7 @@ impl Stop {
                         kind: kind.into(),
                         addr: slot.addr.0,
                     },
-                    Reason::Step | Reason::Reset => signal(Signal::SIGTRAP),
+                    Reason::Step | Reason::Trap | Reason::Reset => signal(Signal::SIGTRAP),
                     Reason::Interrupt => signal(Signal::SIGINT),
                     Reason::Crash => signal(Signal::SIGABRT),
                     // Not SIGTRAP: gdb would take it for a step and step again.

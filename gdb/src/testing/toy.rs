@@ -65,6 +65,7 @@ pub struct State {
     pub cpus: Vec<Cpu>,
     pub slots: HwSlots,
     pub int3: bool,
+    pub traps: Vec<Trap>,
     pub attached: bool,
     /// Instructions executed.
     pub executed: u64,
@@ -126,7 +127,7 @@ impl State {
     /// Nobody attached, nothing armed, and no vCPU stopped that could run.
     pub fn is_let_go(&self) -> bool {
         let runs = |cpu: &Cpu| cpu.mode == Mode::Running || cpu.crashed;
-        let armed = self.slots != HwSlots::default() || self.int3;
+        let armed = self.slots != HwSlots::default() || self.int3 || !self.traps.is_empty();
         self.cpus.iter().all(runs) && !armed && !self.attached
     }
 
@@ -180,6 +181,7 @@ impl State {
         let Some(code) = self.fetch(cpu, rip) else {
             return self.stop(cpu, StopReason::Crashed(format!("page fault at {rip:#x}")));
         };
+        let is_trapped = self.is_trapped(code[1]);
         let registers = &mut self.cpus[cpu].registers;
         match code {
             [0x90, ..] => registers.rip += 1,
@@ -198,6 +200,12 @@ impl State {
                 self.cpus[cpu].halted = true;
                 return;
             }
+            [0xe6, port, _] if is_trapped => {
+                registers.rip += 2;
+                let text = format!("write at port {port:#x}");
+                return self.stop(cpu, StopReason::Trap(text));
+            }
+            [0xe6, 0x10, _] => registers.rip += 2,
             [0xe6, 0xf4, _] => return self.emit_exit(cpu),
             [0xe6, 0xfe, _] => return self.reset(),
             _ => {
@@ -206,6 +214,14 @@ impl State {
             }
         }
         self.end_step(cpu);
+    }
+
+    fn is_trapped(&self, port: u8) -> bool {
+        let covers = |trap: &Trap| match trap {
+            Trap::Ports { first, last } => (*first..=*last).contains(&port.into()),
+            _ => false,
+        };
+        self.traps.iter().any(covers)
     }
 
     fn end_step(&mut self, cpu: usize) {
@@ -303,6 +319,7 @@ impl Toy {
             cpus,
             slots: HwSlots::default(),
             int3: false,
+            traps: Vec::new(),
             attached: false,
             executed: 0,
             events: VecDeque::new(),
@@ -457,6 +474,11 @@ impl Inspect for Toy {
             backend: Some("toy.sock, connected".to_owned()),
             counters: vec![("resets", 1)],
         }])
+    }
+
+    fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
+        self.state().traps = traps.to_vec();
+        Ok(())
     }
 
     fn exits(&self, _: VcpuId) -> Result<Vec<(&'static str, u64)>> {

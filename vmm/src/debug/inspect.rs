@@ -8,24 +8,29 @@ use std::time::{Duration, Instant};
 use devices::bus::Bus;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
 use devices::virtio::presence::Backend;
-use gdb::inspect::{Device, Inspect, Queue, RecentExit, Virtqueue, Window};
+use devices::virtio::spec::Register;
+use gdb::inspect::{Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
+use crate::kvm::Vm;
 use crate::layout;
 use crate::machine::{SharedTransport, lock};
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::exit::Reason;
+use crate::vcpu::traps::{Range, Traps};
 
 /// How long a reset may take. The main thread may wait for a backend.
 const RESET_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The parts of a machine besides vCPUs and memory.
 pub struct Parts {
+    pub vm: Arc<Vm>,
     pub buses: Arc<Buses>,
+    pub traps: Arc<Traps>,
     pub transports: Vec<SharedTransport>,
     pub power: Arc<PowerSwitch>,
 }
@@ -114,6 +119,39 @@ impl Inspect for DebugTarget {
         })
     }
 
+    fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
+        let mut ranges = Vec::new();
+        for (number, transport) in self.parts.transports.iter().enumerate() {
+            let mut transport = lock(transport);
+            let base = window_of(number as u64);
+            let info = transport.info();
+            for queue in 0..info.queues.len() {
+                let device = number;
+                let trap = traps.contains(&Trap::Kick { device, queue });
+                let value = queue as u16;
+                transport
+                    .trap_kicks(value, trap, GuestAddress(base), &*self.parts.vm)
+                    .map_err(|source| TargetError::Host {
+                        what: "kicks cannot be trapped, or no longer be",
+                        source,
+                    })?;
+                if trap {
+                    let first = base + Register::QueueNotify.offset() as u64;
+                    let what = format!("kick of {} queue {queue}", info.id);
+                    ranges.push(Range {
+                        ports: false,
+                        first,
+                        last: first + 3,
+                        write: Some((value.into(), what)),
+                    });
+                }
+            }
+        }
+        ranges.extend(traps.iter().filter_map(accesses));
+        self.parts.traps.set(ranges);
+        Ok(())
+    }
+
     fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
         let counts = self.handle(vcpu)?.counters().exits();
         Ok(Reason::NAMES.into_iter().zip(counts).collect())
@@ -124,12 +162,31 @@ impl Inspect for DebugTarget {
     }
 }
 
+fn accesses(trap: &Trap) -> Option<Range> {
+    let (ports, first, last) = match *trap {
+        Trap::Mmio { first, last } => (false, first, last),
+        Trap::Ports { first, last } => (true, first, last),
+        Trap::Kick { .. } => return None,
+    };
+    Some(Range {
+        ports,
+        first,
+        last,
+        write: None,
+    })
+}
+
+/// Where the registers of device `slot` are.
+fn window_of(slot: u64) -> u64 {
+    layout::VIRTIO_MMIO + slot * layout::VIRTIO_MMIO_STRIDE
+}
+
 fn device(slot: u64, info: TransportInfo) -> Device {
     let c = info.counters;
     Device {
         id: info.id,
         device_type: info.device_type.to_string(),
-        addr: PhysAddr(layout::VIRTIO_MMIO + slot * layout::VIRTIO_MMIO_STRIDE),
+        addr: PhysAddr(window_of(slot)),
         interrupt: layout::VIRTIO_GSIS[slot as usize],
         status: info.status,
         features: info.features_chosen,

@@ -11,6 +11,9 @@ pub enum Entry {
     Enter,
     /// KVM_RUN ended early: look for requests.
     CheckRequests,
+    /// Stop for gdb, when the access is done. Made by the vCPU thread, which knows
+    /// what is trapped.
+    Trapped(String),
     /// A debug facility fired.
     Debug(exit::Debug),
     /// The guest cannot go on.

@@ -6,6 +6,7 @@ pub mod exit;
 pub(crate) mod kick;
 mod recent;
 mod thread;
+pub mod traps;
 pub mod x86_64;
 mod xsave;
 

@@ -11,6 +11,7 @@ use super::dispatch::{Buses, Crash, Entry, dispatch};
 use super::exit::{self, Exit, Reason};
 use super::kick::ImmediateExit;
 use super::recent::{Note, Recent};
+use super::traps::Traps;
 use super::x86_64::{DebugControl, Vcpu};
 use crate::events::Notifier;
 use crate::power::PowerSwitch;
@@ -35,6 +36,7 @@ pub struct Wires {
     pub failures: Notifier<(usize, Failure)>,
     pub power: Arc<PowerSwitch>,
     pub buses: Arc<Buses>,
+    pub traps: Arc<Traps>,
 }
 
 /// Work for a vCPU thread.
@@ -122,6 +124,10 @@ impl Thread {
                         return state;
                     }
                 }
+                Ok(Entry::Trapped(access)) => {
+                    self.finish_exit();
+                    return self.debug_stop(StopReason::Trap(access));
+                }
                 Ok(Entry::Debug(debug)) => return self.debug_stop(reason(&debug)),
                 Ok(Entry::Crash(crash)) => return self.crash(crash),
                 Err(error) => return self.fail(Failure::Host(error)),
@@ -133,10 +139,14 @@ impl Thread {
     fn step(&mut self) -> std::io::Result<Entry> {
         let exit = self.vcpu.run()?;
         let note = Note::of(&exit);
+        let trap = self.wires.traps.met(&exit);
         let entry = dispatch(exit, &self.wires.buses);
         self.counters.count(note.reason);
         self.counters.recent.record(note, self.vcpu.rip_at_exit());
-        Ok(entry)
+        Ok(match trap {
+            Some(access) if entry == Entry::Enter => Entry::Trapped(access),
+            _ => entry,
+        })
     }
 
     /// Completes a pending I/O exit without running guest code: KVM writes a

@@ -222,3 +222,56 @@ fn requests_in_flight_are_shown_and_not_disturbed() {
     let console = guest.vmm.console();
     assert!(console.contains("bench: ok reads=50000"), "{console}");
 }
+
+#[test]
+fn an_access_to_a_device_stops_the_guest() {
+    let disk_dir = scratch();
+    let image = backend::disk_image(disk_dir.path(), 4);
+    let disk = backend::outboard_blk(disk_dir.path(), &image, &[]);
+    let mut guest = Guest::launch("virtio", |vmm| {
+        vmm.cmdline("mode=bench n=2000 depth=1")
+            .device("blk", &disk.socket)
+            .gdb_wait()
+    });
+    let lines = guest.gdb(&[
+        "monitor trap mmio 0xd0000070",
+        "continue",
+        "continue",
+        "monitor trap off",
+        "monitor trap kick blk0",
+        "continue",
+        "continue",
+        "monitor vq blk0",
+        "monitor trap off",
+        "monitor trap pio 0x3f8",
+        "continue",
+    ]);
+    let text = lines.join("\n");
+    let mut rest = text.as_str();
+    for part in [
+        "of blk0: writes only, and neither kicks (trap kick)",
+        // The driver's reset of the device, then ACKNOWLEDGE.
+        "vCPU 0: write of 0x00000000 in 4 bytes at 0xd0000070",
+        "received signal SIGTRAP",
+        "vCPU 0: write of 0x00000001 in 4 bytes at 0xd0000070",
+        "nothing is trapped",
+        "kicks of blk0 queue 0",
+        "vCPU 0: kick of blk0 queue 0: write of 0x00000000 in 4 bytes at 0xd0000050",
+        "vCPU 0: kick of blk0 queue 0: write of 0x00000000 in 4 bytes at 0xd0000050",
+        "blk0 queue 0: ",
+        "nothing is trapped",
+        "ports 0x3f8-0x3f8",
+        "vCPU 0: write of 0x",
+        " in 1 bytes at port 0x3f8",
+    ] {
+        let (_, after) = rest
+            .split_once(part)
+            .unwrap_or_else(|| panic!("no {part:?} in its place in:\n{text}"));
+        rest = after;
+    }
+    guest.vmm.process.expect_exit(0, DEADLINE);
+    let console = guest.vmm.console();
+    assert!(console.contains("bench: ok reads=2000"), "{console}");
+    // The kicks that stopped the guest have reached the backend; no other exited.
+    assert_eq!(guest.vmm.device_counter("blk0", "notify-exits"), 2);
+}

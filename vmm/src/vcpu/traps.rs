@@ -1,0 +1,156 @@
+//! Accesses to devices that stop the guest for gdb.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::exit::Exit;
+
+/// Accesses to one range of ports or of physical addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub ports: bool,
+    pub first: u64,
+    pub last: u64,
+    /// Only 4-byte writes of this value, and what they mean.
+    pub write: Option<(u32, String)>,
+}
+
+/// What is trapped, on every vCPU. Changed while all are stopped.
+#[derive(Debug, Default)]
+pub struct Traps {
+    /// Whether there are any: all that an exit costs without.
+    any: AtomicBool,
+    ranges: Mutex<Vec<Range>>,
+}
+
+impl Traps {
+    pub fn set(&self, ranges: Vec<Range>) {
+        self.any.store(!ranges.is_empty(), Ordering::Relaxed);
+        *self.lock() = ranges;
+    }
+
+    /// What the exit did, in words, if it is to stop the guest.
+    pub fn met(&self, exit: &Exit<'_>) -> Option<String> {
+        if self.any.load(Ordering::Relaxed) {
+            self.look(exit)
+        } else {
+            None
+        }
+    }
+
+    fn look(&self, exit: &Exit<'_>) -> Option<String> {
+        let (ports, addr, len, written) = match exit {
+            Exit::PioIn { port, data, .. } => (true, (*port).into(), data.len(), None),
+            Exit::PioOut { port, data, .. } => (true, (*port).into(), data.len(), Some(*data)),
+            Exit::MmioRead { addr, data } => (false, *addr, data.len(), None),
+            Exit::MmioWrite { addr, data } => (false, *addr, data.len(), Some(*data)),
+            _ => return None,
+        };
+        let last = addr.saturating_add(len.saturating_sub(1) as u64);
+        let meets = |range: &&Range| {
+            let value = range.write.as_ref().map(|(value, _)| value.to_le_bytes());
+            range.ports == ports
+                && range.first <= last
+                && addr <= range.last
+                && value.is_none_or(|value| written == Some(&value))
+        };
+        let ranges = self.lock();
+        let range = ranges.iter().find(meets)?;
+        let place = if ports { "port " } else { "" };
+        let access = match written {
+            None => format!("read of {len} bytes at {place}{addr:#x}"),
+            Some(data) => format!("write of {} at {place}{addr:#x}", hexadecimal(data)),
+        };
+        Some(match &range.write {
+            None => access,
+            Some((_, meaning)) => format!("{meaning}: {access}"),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Range>> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As one number up to 8 bytes, and no more than these of a longer one.
+fn hexadecimal(data: &[u8]) -> String {
+    let digits: String = data
+        .iter()
+        .take(8)
+        .rev()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let more = if data.len() > 8 {
+        ", the first of"
+    } else {
+        " in"
+    };
+    format!("0x{digits}{more} {} bytes", data.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(ports: bool, first: u64, last: u64) -> Range {
+        Range {
+            ports,
+            first,
+            last,
+            write: None,
+        }
+    }
+
+    fn write(traps: &Traps, addr: u64, data: &[u8]) -> Option<String> {
+        traps.met(&Exit::MmioWrite { addr, data })
+    }
+
+    #[test]
+    fn accesses_that_touch_a_range_are_met() {
+        let traps = Traps::default();
+        assert_eq!(write(&traps, 0x1000, &[1]), None);
+        traps.set(vec![range(false, 0x1004, 0x1007), range(true, 0x10, 0x10)]);
+        for (addr, met) in [
+            (0x1000, false),
+            (0x1001, true),
+            (0x1007, true),
+            (0x1008, false),
+        ] {
+            assert_eq!(
+                write(&traps, addr, &[1, 2, 3, 4]).is_some(),
+                met,
+                "{addr:#x}"
+            );
+        }
+        assert_eq!(
+            write(&traps, 0x1004, &[1, 2, 3, 4]).unwrap(),
+            "write of 0x04030201 in 4 bytes at 0x1004"
+        );
+        let mut data = [0; 2];
+        let exit = Exit::PioIn {
+            port: 0x10,
+            width: 2,
+            data: &mut data,
+        };
+        assert_eq!(traps.met(&exit).unwrap(), "read of 2 bytes at port 0x10");
+        assert_eq!(write(&traps, 0x10, &[1]), None, "not a port");
+        assert_eq!(traps.met(&Exit::Hlt), None);
+        traps.set(Vec::new());
+        assert_eq!(write(&traps, 0x1004, &[1]), None);
+    }
+
+    #[test]
+    fn a_value_can_be_asked_for() {
+        let traps = Traps::default();
+        traps.set(vec![Range {
+            write: Some((2, "kick of d queue 2".into())),
+            ..range(false, 0x50, 0x53)
+        }]);
+        assert_eq!(write(&traps, 0x50, &[1, 0, 0, 0]), None);
+        assert_eq!(write(&traps, 0x50, &[2, 0]), None);
+        assert_eq!(
+            write(&traps, 0x50, &[2, 0, 0, 0]).unwrap(),
+            "kick of d queue 2: write of 0x00000002 in 4 bytes at 0x50"
+        );
+    }
+}
