@@ -30,6 +30,9 @@ pub struct Host {
     /// A triple fault leaves the registers as they were. AMD's processors leave
     /// them undefined (APM volume 2, 15.14.3), so that KVM resets the vCPU.
     pub keeps_registers_of_crash: bool,
+    /// Page tables outside of RAM are a triple fault. kvm_amd tries the walk
+    /// again and again instead, and the guest stands still.
+    pub faults_without_page_tables: bool,
 }
 
 impl Host {
@@ -74,10 +77,12 @@ fn parse(report: &str) -> Result<Host, &'static str> {
         watch: watch[n] == "traps",
     };
     let kind = report.lines().find_map(|line| line.strip_prefix("Host: "));
+    let amd = kind.ok_or("Host")?.contains("kvm_amd");
     Ok(Host {
         ring0: ring(0),
         ring3: ring(1),
-        keeps_registers_of_crash: !kind.ok_or("Host")?.contains("kvm_amd"),
+        keeps_registers_of_crash: !amd,
+        faults_without_page_tables: !amd,
     })
 }
 
@@ -115,6 +120,7 @@ What gdb can do
         ring0: ring(true),
         ring3: ring(false),
         keeps_registers_of_crash: true,
+        faults_without_page_tables: true,
     };
     assert_eq!(parse(report), Ok(expected));
     assert_eq!(parse("single-step  traps"), Err("single-step"));
