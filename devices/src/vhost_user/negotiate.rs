@@ -112,10 +112,14 @@ pub fn negotiate(
     };
     let mut features = backend_features & !options.masked_features;
     let queues = if options.device_type == DeviceType::NET {
-        let pairs = asked.unwrap_or(profile.queues);
-        let served = has_control_queue(features, protocol, pairs, has);
+        let data = asked.unwrap_or_else(|| net_default(has, profile));
+        let served = has_control_queue(features, protocol, data, has);
         features = net_features(features, protocol, served);
-        net_queues(pairs, has)? + u16::from(served)
+        if data == 2 {
+            // One pair: the backend must look for the control queue behind the first.
+            features &= !(1 << VIRTIO_NET_F_MQ);
+        }
+        net_queues(data, has)? + u16::from(served)
     } else {
         count_queues(asked, has, profile)?
     };
@@ -158,6 +162,15 @@ fn count_queues(asked: Option<u16>, has: Option<u64>, profile: &Profile) -> Resu
     }
 }
 
+/// Data queues of a network device when the user does not say how many. Only a
+/// backend that counts its control queue has an odd number.
+fn net_default(has: Option<u64>, profile: &Profile) -> u16 {
+    match has {
+        Some(has @ 3..) if has % 2 == 1 => (has - 1).min(DEFAULT_MAX_QUEUES.into()) as u16,
+        _ => profile.queues,
+    }
+}
+
 /// Data queues of a network device. Whether `has` counts queues or pairs is
 /// the backend's choice: rust-vmm's count queues, DPDK counts pairs.
 fn net_queues(asked: u16, has: Option<u64>) -> Result<u16, Problem> {
@@ -179,7 +192,12 @@ fn net_queues(asked: u16, has: Option<u64>) -> Result<u16, Problem> {
 /// to QEMU), unless its count says that there is none.
 fn has_control_queue(features: u64, protocol: Protocol, data: u16, has: Option<u64>) -> bool {
     let offered = features & (1 << VIRTIO_NET_F_CTRL_VQ) != 0;
-    let counted = has.is_none_or(|has| has > data.into() || has <= u64::from(data / 2));
+    // The driver looks for it behind the last pair that it is told of, the backend behind the
+    // last that it has.
+    let counted = has.is_none_or(|has| match has % 2 {
+        1 if data > 2 => has == u64::from(data) + 1,
+        _ => has > data.into() || has <= u64::from(data / 2),
+    });
     offered && protocol.contains(Protocol::CONFIG) && counted
 }
 
