@@ -184,7 +184,7 @@ fn a_long_packet_fills_several_buffers_at_once() {
         driver.start();
         let ring = &mut driver.rings[RX];
         let mut sent = vec![0; HEADER];
-        sent.extend((0..3500).map(|i| (i * 7 >> 3) as u8));
+        sent.extend((0..3500).map(|i| ((i * 7) >> 3) as u8));
         // Two buffers of 1500 are not enough.
         for i in 0..2 {
             ring.add(&driver.memory, &[w(BUFFERS + 0x1000 * i, 1500)]);

@@ -80,6 +80,12 @@ pub fn outboard_console(dir: &Path) -> (Backend, PathBuf) {
     (backend, console)
 }
 
+/// `outboard-net` with these options.
+pub fn outboard_net(dir: &Path, options: &[&str]) -> Backend {
+    let options: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
+    own(dir, "net", &options)
+}
+
 /// The example of docs/backends.md.
 pub fn dice(dir: &Path, seed: u64) -> Backend {
     start_own(dir, "dice", &["--seed".as_ref(), seed.to_string().as_ref()])

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::DEADLINE;
-use crate::backend::Backend;
+use crate::backend::{self, Backend};
 use crate::program;
 
 /// Addresses on the link between host and guest.
@@ -28,21 +28,18 @@ pub fn guest_address() -> String {
 /// # Panics
 /// The device cannot be made or configured.
 pub fn outboard_net(dir: &Path, name: &str, options: &[&str]) -> Backend {
-    let socket = dir.join("net.sock");
-    let mut command = Command::new(program::own("outboard-net"));
-    command.env("RUST_LOG", "info").env("NO_COLOR", "1");
-    command
-        .arg("--socket")
-        .arg(&socket)
-        .args(["--tap", name])
-        .args(options);
-    let backend = Backend::start("outboard-net", &mut command, socket);
+    let options = [&["--tap", name], options].concat();
+    let backend = backend::outboard_net(dir, &options);
     ip(&["address", "add", &format!("{HOST}/{PREFIX}"), "dev", name]);
     ip(&["link", "set", name, "up"]);
     backend
 }
 
-fn ip(arguments: &[&str]) {
+/// Runs `ip` with these arguments.
+///
+/// # Panics
+/// It fails.
+pub fn ip(arguments: &[&str]) {
     let output = Command::new(program::system("ip"))
         .args(arguments)
         .output()
@@ -96,6 +93,39 @@ fn answer(mut stream: TcpStream, body: &[u8]) -> io::Result<()> {
         body.len()
     )?;
     stream.write_all(body)
+}
+
+/// Takes one connection on the host's address and all that comes through it.
+pub fn take_upload() -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<Vec<u8>>>)> {
+    let listener = TcpListener::bind((HOST, 0))?;
+    let address = listener.local_addr()?;
+    let upload = thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    Ok((address, upload))
+}
+
+/// The frames of a capture file of `outboard-net`.
+///
+/// # Panics
+/// It is none.
+pub fn captured(path: &Path) -> Vec<Vec<u8>> {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("no capture file: {error}"));
+    // The format's nanosecond variant: a header of 24 bytes, then records behind 16.
+    assert_eq!(bytes[..4], 0xa1b2_3c4d_u32.to_ne_bytes());
+    let mut rest = &bytes[24..];
+    let mut frames = vec![];
+    while let Some((record, after)) = rest.split_first_chunk::<16>() {
+        let [.., a, b, c, d] = *record;
+        let (frame, after) = after.split_at(u32::from_ne_bytes([a, b, c, d]) as usize);
+        frames.push(frame.to_vec());
+        rest = after;
+    }
+    frames
 }
 
 /// `len` bytes that compress badly and are the same every time.

@@ -89,7 +89,7 @@ impl<L: Link> NetDevice<L> {
         };
         match queue {
             queue if queue >= 2 * pairs => Role::Control,
-            queue if queue % 2 == 0 => Role::Receive(queue / 2),
+            queue if queue.is_multiple_of(2) => Role::Receive(queue / 2),
             queue => Role::Transmit(queue / 2),
         }
     }
@@ -252,7 +252,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
 
     fn event(&self, queue: u16) -> Option<RawFd> {
         let pairs = self.link.pairs();
-        (queue % 2 == 0 && queue < 2 * pairs).then(|| self.link.ready_fd(queue / 2))
+        (queue.is_multiple_of(2) && queue < 2 * pairs).then(|| self.link.ready_fd(queue / 2))
     }
 
     fn config_event(&self) -> Option<RawFd> {

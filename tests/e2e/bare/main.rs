@@ -9,6 +9,7 @@ mod crash;
 mod gdb;
 mod host;
 mod killstorm;
+mod net;
 mod peers;
 mod power;
 mod small;

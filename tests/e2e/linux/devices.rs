@@ -107,6 +107,65 @@ fn console_on_hvc0_carries_a_session() {
     assert!(!vmm.console().contains("hvc=ok"), "{}", vmm.console());
 }
 
+/// Segmentation both ways, two queue pairs, another address, and a link that goes down.
+#[test]
+fn tap_with_offloads_and_two_queues() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let capture = dir.path().join("capture");
+    let options = ["--queues", "2", "--mac", "02:00:00:00:77:02", "--pcap"];
+    let options = [&options[..], &[capture.to_str().unwrap()]].concat();
+    let net = network::outboard_net(dir.path(), "otap1", &options);
+    let body = network::noise(4 << 20);
+    let server = WebServer::start(body.clone()).unwrap();
+    let (upload, uploaded) = network::take_upload().unwrap();
+    let what = format!(
+        "outboard.run=net,upload,link outboard.ip={} outboard.url={} outboard.upload={} outboard.port={}",
+        guest_address(),
+        server.url(),
+        upload.ip(),
+        upload.port(),
+    );
+    let mut vmm = linux(&guest.bzimage, &guest, &what)
+        .cpus(2)
+        .device("net", &net.socket)
+        .start();
+    vmm.process.close_stdin();
+    vmm.process.wait_for("link=waiting", BOOT);
+    network::ip(&["link", "set", "otap1", "down"]);
+    vmm.process.wait_for("link=down", BOOT);
+    network::ip(&["link", "set", "otap1", "up"]);
+    vmm.process.expect_exit(0, BOOT);
+    assert_eq!(vmm.guest_value("link"), "up");
+    assert_eq!(vmm.guest_value("net-sum"), md5(&body));
+    assert!(
+        uploaded.join().unwrap().unwrap() == body,
+        "the upload arrived as it was"
+    );
+    assert_eq!(vmm.guest_value("net-queues"), "2");
+    assert_eq!(vmm.guest_value("link-mac"), "02:00:00:00:77:99");
+    // CSUM, GUEST_CSUM, CTRL_GUEST_OFFLOADS, MTU absent, MAC; GUEST_TSO4 and 6, HOST_TSO4 and 6,
+    // MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, MQ, CTRL_MAC_ADDR (virtio 1.3, section 5.1.3).
+    let features = vmm.guest_value("net-features");
+    for bit in [0, 1, 2, 5, 7, 8, 11, 12, 15, 16, 17, 18, 22, 23] {
+        assert_eq!(&features[bit..=bit], "1", "bit {bit} of {features}");
+    }
+    let frames = network::captured(&capture);
+    let long = |mac: &[u8; 6]| {
+        let to = |frame: &&Vec<u8>| frame[..6] == *mac;
+        frames.iter().filter(to).map(Vec::len).max().unwrap()
+    };
+    let guest_mac = [2, 0, 0, 0, 0x77, 2];
+    assert!(
+        long(&guest_mac) > 4000,
+        "segments come together: {}",
+        long(&guest_mac)
+    );
+    let from_guest = frames.iter().filter(|frame| frame[6..12] == guest_mac);
+    let longest = from_guest.map(Vec::len).max().unwrap();
+    assert!(longest > 4000, "segments go together: {longest}");
+}
+
 fn md5(bytes: &[u8]) -> String {
     let dir = scratch();
     let path = dir.path().join("body");

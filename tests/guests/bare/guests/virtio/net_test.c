@@ -1,6 +1,7 @@
 /*
  *   net=arp    asks who has `gateway=A.B.C.D` (10.0.2.2) and prints the answer
- *   net=udp    then sends one datagram to its `port=N` (7777), prints the answer
+ *   net=udp    then sends one datagram to its `port=N` (7777) from `source=N`
+ *              (the same), prints the answer
  *   net=send   sends `count=N` (100) test frames of `size=N` (256) bytes, each
  *              after the echo of the one before, and compares the echoes
  *   net=echo   answers `count=N` such frames with the addresses exchanged
@@ -46,17 +47,20 @@ static void exchange_udp(struct net *net)
 	struct udp *request = (struct udp *)net_transmit_buffer();
 	struct udp *reply = (struct udp *)frame;
 	u16 port = cmdline_number("port", 7777);
+	u16 source = cmdline_number("source", port);
 	u8 mac[MAC_SIZE];
 	u32 length;
 
 	resolve(net, mac);
 	make_ethernet(&request->ethernet, mac, net->mac, ETHERTYPE_IPV4);
 	memcpy(request->payload, message, strlen(message));
-	net_transmit(net, make_udp(request, cmdline_ip("ip", "10.0.2.15"),
-				   cmdline_ip("gateway", "10.0.2.2"), port, strlen(message)));
+	length = make_udp(request, cmdline_ip("ip", "10.0.2.15"),
+			  cmdline_ip("gateway", "10.0.2.2"), port, strlen(message));
+	request->source_port = swap16(source);
+	net_transmit(net, length);
 	do {
 		length = receive_type(net, ETHERTYPE_IPV4);
-	} while (length < sizeof(*reply) || reply->destination_port != swap16(port));
+	} while (length < sizeof(*reply) || reply->destination_port != swap16(source));
 	frame[sizeof(*reply) + swap16(reply->length) - 8] = 0;
 	printf("net: udp answer: %s\n", (const char *)reply->payload);
 }

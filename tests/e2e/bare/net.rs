@@ -1,0 +1,87 @@
+//! Networks without privileges: two guests linked directly, and passt.
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use tests::backend::{self, Backend};
+use tests::process::Stream;
+use tests::vmm::{Running, Vmm};
+use tests::{DEADLINE, guest, network, program, scratch};
+
+fn start(net: &Backend, what: &str) -> Running {
+    Vmm::new(guest::bare("virtio"))
+        .cmdline(what)
+        .device("net", &net.socket)
+        .start()
+}
+
+/// The number behind `checksum=`.
+fn checksum(vmm: &Running) -> String {
+    let console = vmm.console();
+    let (_, after) = console.split_once("checksum=").unwrap();
+    after.split_whitespace().next().unwrap().to_owned()
+}
+
+#[test]
+fn two_guests_are_linked_whichever_comes_first() {
+    let (here, there) = (scratch(), scratch());
+    let link = here.path().join("link");
+    let capture = here.path().join("capture");
+    let link = link.to_str().unwrap();
+    // The one that connects is there before there is anything to connect to.
+    let connecting = ["--peer-connect", link];
+    let connecting = backend::outboard_net(there.path(), &connecting);
+    let mut echo = start(&connecting, "net=echo count=50 event_idx");
+    echo.process.wait_for("net: echo ready", DEADLINE);
+    let listening = ["--peer-listen", link, "--pcap", capture.to_str().unwrap()];
+    let listening = backend::outboard_net(here.path(), &listening);
+    listening
+        .process
+        .wait_for("the network peer is here", DEADLINE);
+    let mut send = start(&listening, "net=send count=50 size=1000 indirect");
+    for vmm in [&mut send, &mut echo] {
+        vmm.process.close_stdin();
+        vmm.process.expect_exit(0, DEADLINE);
+    }
+    assert_eq!(checksum(&send), checksum(&echo));
+    let frames = network::captured(&capture);
+    let lengths: Vec<usize> = frames.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [1000; 100]);
+    // Each and its echo, but for the addresses.
+    for pair in frames.chunks(2) {
+        assert_eq!(pair[0][12..], pair[1][12..]);
+    }
+}
+
+/// passt, and a datagram to a port of this machine's loopback interface, which is what it makes
+/// of its gateway's address.
+#[test]
+fn passt_gives_the_user_s_network() {
+    let dir = scratch();
+    let socket = dir.path().join("passt.sock");
+    let mut command = Command::new(program::system("passt"));
+    // Only as root is there another user to become, who could not make the socket.
+    command.args(["--foreground", "--stderr", "--ipv4-only", "--runas", "0"]);
+    command.args(["--address", "10.0.2.15", "--netmask", "24"]);
+    command.args(["--gateway", "10.0.2.2"]);
+    command.arg("--socket").arg(&socket);
+    let _passt = Backend::start("passt", &mut command, socket.clone());
+    let net = backend::outboard_net(dir.path(), &["--passt", socket.to_str().unwrap()]);
+    net.process.wait_for("the network peer is here", DEADLINE);
+    let host = UdpSocket::bind("127.0.0.1:0").unwrap();
+    host.set_read_timeout(Some(DEADLINE)).unwrap();
+    let port = host.local_addr().unwrap().port();
+    // From another port: passt takes the guest's on the host too.
+    let mut vmm = start(&net, &format!("net=udp port={port} source=40007"));
+    let mut datagram = [0; 100];
+    let (len, from) = host.recv_from(&mut datagram).unwrap();
+    assert_eq!(&datagram[..len], b"hello from outboard");
+    host.send_to(b"hello from the host", from).unwrap();
+    vmm.process.close_stdin();
+    vmm.process.expect_exit(0, DEADLINE);
+    let console = vmm.process.printed(Stream::Out);
+    assert!(
+        console.contains("net: udp answer: hello from the host"),
+        "{console}"
+    );
+}
