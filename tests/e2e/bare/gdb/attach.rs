@@ -28,6 +28,28 @@ fn attaches_and_detaches_twenty_times() {
     guest.finish();
 }
 
+/// One gdb, so that it is the stub's work that is done two hundred times. The
+/// debuggee checks its own sums at every pass.
+#[test]
+fn two_hundred_attachments_leave_the_guest_unharmed() {
+    const CYCLES: usize = 200;
+    let guest = Guest::debuggee();
+    let attach = format!("target remote {}", guest.vmm.gdb_socket().display());
+    let mut commands = vec![MARK, "break inner", "set $first = loop_counter"];
+    for cycle in 0..CYCLES {
+        if cycle > 0 {
+            commands.push(&attach);
+        }
+        commands.extend(["continue", "detach"]);
+    }
+    let output = gdb::run(guest.vmm.gdb_socket(), &guest.symbols, &commands);
+    let count = |text| output.matches(text).count();
+    assert_eq!(count("Breakpoint 1, inner ("), CYCLES, "{output}");
+    assert_eq!(count("[Inferior 1 (process 1) detached]"), CYCLES);
+    guest.expect_undisturbed();
+    guest.finish();
+}
+
 #[test]
 fn gdb_gets_the_programs_symbols_from_outboard() {
     let guest = Guest::debuggee();
