@@ -91,6 +91,8 @@ pub enum Error {
     GdbKill,
     #[error("--gdb-wait needs --gdb ADDRESS to wait on")]
     WaitWithoutGdb,
+    #[error("--symbols are for gdb; add --gdb ADDRESS to serve it")]
+    SymbolsWithoutGdb,
 }
 
 /// The keys of a configuration file: those of the command line.
@@ -156,6 +158,10 @@ impl TryFrom<RunArgs> for Config {
         if gdb_wait && gdb.is_none() {
             return Err(Error::WaitWithoutGdb);
         }
+        let symbols = args.symbols.or(file.symbols);
+        if symbols.is_some() && gdb.is_none() {
+            return Err(Error::SymbolsWithoutGdb);
+        }
         let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
         let serial = args
             .serial
@@ -181,7 +187,7 @@ impl TryFrom<RunArgs> for Config {
             gdb,
             gdb_wait,
             gdb_kill,
-            symbols: args.symbols.or(file.symbols),
+            symbols,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
         })
     }

@@ -162,7 +162,7 @@ fn bad_devices_say_what_is_wrong() {
 #[test]
 fn the_command_line_wins_over_the_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    let text = "kernel = \"a\"\nmemory = \"1G\"\ncpus = 2\ndevice = [\"rng,socket=/r\"]\non-reboot = \"exit\"\n";
+    let text = "kernel = \"a\"\nmemory = \"1G\"\ncpus = 2\ndevice = [\"rng,socket=/r\"]\nsymbols = \"vmlinux\"\ngdb = \"1234\"\non-reboot = \"exit\"\n";
     std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
     let args = RunArgs {
         config: Some(file.path().to_owned()),
@@ -176,6 +176,7 @@ fn the_command_line_wins_over_the_file() {
         ("a".into(), 1 << 30, 4)
     );
     assert_eq!(config.on_reboot, OnReboot::Exit);
+    assert_eq!(config.symbols, Some("vmlinux".into()));
     assert_eq!(config.devices.len(), 2);
 }
 
@@ -199,6 +200,11 @@ fn waiting_for_gdb_needs_an_address() {
         ..Default::default()
     };
     assert!(matches!(config(args), Err(Error::WaitWithoutGdb)));
+    let args = RunArgs {
+        symbols: Some("vmlinux".into()),
+        ..Default::default()
+    };
+    assert!(matches!(config(args), Err(Error::SymbolsWithoutGdb)));
     assert!(matches!(
         Config::try_from(RunArgs::default()),
         Err(Error::NoKernel)

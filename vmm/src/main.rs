@@ -61,8 +61,10 @@ fn run_guest(args: RunArgs, started: Instant) -> ExitCode {
 /// Whether the user asked for something that cannot be, rather than the host
 /// failing at something that can.
 fn is_bad_usage(error: &run::Error) -> bool {
-    let run::Error::Machine(error) = error else {
-        return false;
+    let error = match error {
+        run::Error::Symbols(_) => return true,
+        run::Error::Machine(error) => error,
+        _ => return false,
     };
     match error {
         machine::Error::TooManyCpus { .. } => true,

@@ -49,6 +49,25 @@ fn kernel_that_is_missing() {
 }
 
 #[test]
+fn symbols_that_are_none() {
+    let dir = scratch();
+    let text = write(dir.path(), "text", b"ffffffff81000000 T _text\n");
+    let with = |symbols: &Path| hello().gdb(dir.path()).arg("--symbols", symbols);
+    refused(
+        with(&text),
+        BAD_USAGE,
+        &["text is no source of symbols: it is no 64-bit ELF file"],
+    );
+    refused(
+        with(Path::new("/nonexistent")),
+        BAD_USAGE,
+        &["cannot read symbols from /nonexistent", "No such file"],
+    );
+    let without_gdb = hello().arg("--symbols", guest::bare("hello"));
+    refused(without_gdb, BAD_USAGE, &["add --gdb ADDRESS"]);
+}
+
+#[test]
 fn kernel_that_is_none() {
     let dir = scratch();
     let text = write(dir.path(), "text", b"#!/bin/sh\n");

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tests::gdb::{self, Sysroot};
 use tests::guest::Linux;
-use tests::vmm::Running;
+use tests::process::wait_until;
+use tests::vmm::{Running, Vmm};
 use tests::{guest, scratch};
 
 use crate::machine::{BOOT, linux};
@@ -13,15 +14,21 @@ use crate::machine::{BOOT, linux};
 /// Where a kernel begins that KASLR did not move.
 const UNMOVED: &str = "0xffffffff81000000";
 
-/// A bzImage under KASLR that makes system calls until told to stop.
-fn ticking(dir: &Path, guest: &Linux, symbols: Option<&Path>) -> Running {
-    let mut vmm = linux(&guest.bzimage, guest, "")
-        .cmdline("console=ttyS0 quiet loglevel=4 panic=-1 outboard.run=tick")
+/// A bzImage under KASLR.
+fn moving(dir: &Path, guest: &Linux, what: &str, symbols: Option<&Path>) -> Vmm {
+    let vmm = linux(&guest.bzimage, guest, "")
+        .cmdline(&format!("console=ttyS0 quiet loglevel=4 panic=-1 {what}"))
         .cpus(2)
         .gdb(dir);
-    if let Some(symbols) = symbols {
-        vmm = vmm.arg("--symbols", symbols);
+    match symbols {
+        Some(symbols) => vmm.arg("--symbols", symbols),
+        None => vmm,
     }
+}
+
+/// A bzImage under KASLR that makes system calls until told to stop.
+fn ticking(dir: &Path, guest: &Linux, symbols: Option<&Path>) -> Running {
+    let vmm = moving(dir, guest, "outboard.run=tick", symbols);
     let running = vmm.start();
     running.process.wait_for("tick=started", BOOT);
     running
@@ -193,4 +200,98 @@ fn stock_kernel_has_symbols_without_any_file() {
         finish(vmm);
         output
     });
+}
+
+#[test]
+fn a_kernel_that_has_yet_to_move_is_found_later() {
+    let guest = guest::stock_linux();
+    let dir = scratch();
+    let vmm = moving(dir.path(), &guest, "outboard.run=tick", None).gdb_wait();
+    let vmm = vmm.start();
+    wait_until("the gdb socket", BOOT, || vmm.gdb_socket().exists());
+    let output = gdb::run_alone(
+        vmm.gdb_socket(),
+        Sysroot::Guest,
+        &["monitor lx version", "info threads", "detach"],
+    );
+    assert_all(
+        &output,
+        &[
+            "no Linux kernel is mapped yet: the guest is still in its boot loader, or is not Linux",
+            "(CPU 0, running, CPL 0)",
+        ],
+    );
+    vmm.process.wait_for("tick=started", BOOT);
+    let commands = ["info symbol do_sys_openat2", "detach"];
+    let output = gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands);
+    assert_all(&output, &["do_sys_openat2 in section .text"]);
+    finish(vmm);
+}
+
+#[test]
+fn a_file_of_another_kernel_is_not_believed() {
+    let (stock, own) = (guest::stock_linux(), guest::linux());
+    let dir = scratch();
+    let vmm = ticking(dir.path(), &stock, own.vmlinux.as_deref());
+    let commands = [
+        "monitor lx version",
+        "info symbol virtqueue_add_split",
+        "detach",
+    ];
+    let output = gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands);
+    assert_all(
+        &output,
+        &[
+            "Reading symbols from target:/outboard/kallsyms.elf",
+            "symbols from the guest's own symbol table (kallsyms)",
+        ],
+    );
+    let message = "vmlinux is not the kernel that runs: it says \"Linux version 6.";
+    assert!(vmm.messages().contains(message), "{}", vmm.messages());
+    finish(vmm);
+}
+
+#[test]
+fn the_kernels_own_scripts_work() {
+    let guest = guest::linux();
+    let vmlinux = guest.vmlinux.clone().unwrap();
+    let dir = scratch();
+    let vmm = linux(&vmlinux, &guest, "outboard.run=loaded,tick")
+        .cpus(2)
+        .gdb(dir.path())
+        .start();
+    vmm.process.wait_for("tick=started", BOOT);
+    assert_eq!(vmm.guest_value("loaded").trim(), "dummy");
+    let scripts = vmlinux.with_file_name("vmlinux-gdb.py");
+    let modules = vmlinux.with_file_name("modules");
+    let source = format!("source {}", scripts.display());
+    let symbols = format!("lx-symbols {}", modules.display());
+    let output = gdb::run(
+        vmm.gdb_socket(),
+        &vmlinux,
+        &[
+            &source,
+            "lx-version",
+            "lx-ps",
+            "lx-dmesg",
+            &symbols,
+            "info symbol dummy_xmit",
+            "print $lx_per_cpu(\"current_task\").comm",
+            "monitor lx modules",
+            "detach",
+        ],
+    );
+    assert_all(
+        &output,
+        &[
+            "Linux version 6.",
+            "kthreadd",
+            "Run /init as init process",
+            "loading @0xffffffff",
+            "modules/dummy.ko",
+            "dummy_xmit in section .text of ",
+            "add-symbol-file dummy.ko 0xffffffff",
+        ],
+    );
+    finish(vmm);
 }

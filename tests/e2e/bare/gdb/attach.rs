@@ -53,7 +53,13 @@ fn two_hundred_attachments_leave_the_guest_unharmed() {
 #[test]
 fn gdb_gets_the_programs_symbols_from_outboard() {
     let guest = Guest::debuggee();
-    let commands = [MARK, "break inner", "continue", "output loop_counter > 0"];
+    let commands = [
+        MARK,
+        "monitor lx ps",
+        "break inner",
+        "continue",
+        "output loop_counter > 0",
+    ];
     let output = gdb::run_alone(guest.vmm.gdb_socket(), Sysroot::Guest, &commands);
     let name = guest.symbols.canonicalize().unwrap();
     let read = format!("Reading symbols from target:{}...", name.display());
