@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::process::{Process, Stream};
 use crate::{DEADLINE, program};
@@ -16,6 +17,10 @@ pub fn run(socket: &Path, symbols: &Path, commands: &[&str]) -> String {
     process.expect_exit(0, DEADLINE);
     process.printed(Stream::Out)
 }
+
+/// How long gdb may take with a kernel's symbols, read through the connection and
+/// under emulation.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Where gdb reads the file that `outboard` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +40,7 @@ pub fn run_alone(socket: &Path, sysroot: Sysroot, commands: &[&str]) -> String {
     }
     attach(&mut gdb, socket, commands);
     let mut process = Process::start("gdb", &mut merged(&gdb));
-    process.expect_exit(0, DEADLINE);
+    process.expect_exit(0, PATIENCE);
     process.printed(Stream::Out)
 }
 

@@ -5,6 +5,8 @@
 //! are wanted; the crates that parse BTF are under a licence that this program
 //! cannot take (btf-rs), or trust what they read (btf).
 
+use std::collections::HashMap;
+
 /// One type: where its fixed part is, in the data.
 type Position = u32;
 
@@ -15,6 +17,8 @@ const FIXED: usize = 12;
 const MEMBER: usize = 12;
 /// Most types of a kernel; Debian's has 130,000.
 const MAX_TYPES: usize = 1 << 21;
+/// Longest name that is looked for, in bytes.
+const MAX_NAME: usize = 128;
 /// Most typedefs, and most structures without a name, around a type.
 const MAX_DEPTH: u32 = 16;
 
@@ -42,6 +46,8 @@ pub(crate) struct Btf {
     data: Vec<u8>,
     /// By type number, less one: number 0 is `void`.
     types: Vec<Position>,
+    /// Structures and unions that have a name.
+    named: HashMap<Vec<u8>, Position>,
     /// Where strings begin in the data.
     strings: usize,
 }
@@ -69,11 +75,28 @@ impl Btf {
             types.push(u32::try_from(at).ok()?);
             at = at.checked_add(FIXED + variable_part(word(&data, at + 4)?)?)?;
         }
-        (at == end).then_some(Self {
+        let mut btf = Self {
             data,
             types,
+            named: HashMap::new(),
             strings,
-        })
+        };
+        btf.named = btf.structures();
+        (at == end).then_some(btf)
+    }
+
+    /// The structures by name; of several with one name the first.
+    fn structures(&self) -> HashMap<Vec<u8>, Position> {
+        let mut named = HashMap::new();
+        for &position in &self.types {
+            let at = position as usize;
+            let info = word(&self.data, at + 4).unwrap_or_default();
+            let name = self.name(word(&self.data, at).unwrap_or_default());
+            if matches!(kind_of(info), kind::STRUCT | kind::UNION) && !name.is_empty() {
+                named.entry(name.to_vec()).or_insert(position);
+            }
+        }
+        named
     }
 
     /// Size of a structure in bytes.
@@ -98,13 +121,7 @@ impl Btf {
     }
 
     fn structure(&self, name: &str) -> Result<Position, Missing> {
-        let is_it = |at: &&Position| {
-            let at = **at as usize;
-            let info = word(&self.data, at + 4).unwrap_or_default();
-            matches!(kind_of(info), kind::STRUCT | kind::UNION)
-                && self.is_named(word(&self.data, at).unwrap_or_default(), name)
-        };
-        let found = self.types.iter().find(is_it).copied();
+        let found = self.named.get(name.as_bytes()).copied();
         found.ok_or_else(|| Missing(format!("struct {name}")))
     }
 
@@ -123,9 +140,8 @@ impl Btf {
             let offset = if bitfields { bits & 0xff_ffff } else { bits } / 8;
             let name_at = word(&self.data, at)?;
             if name_at != 0 {
-                return self
-                    .is_named(name_at, name)
-                    .then_some((offset, member_type));
+                let found = self.name(name_at) == name.as_bytes();
+                return found.then_some((offset, member_type));
             }
             let inner = self.resolve(member_type)?;
             let (within, found) = self.member(inner, name, depth.checked_sub(1)?)?;
@@ -148,11 +164,12 @@ impl Btf {
         None
     }
 
-    fn is_named(&self, offset: u32, name: &str) -> bool {
+    /// A name, without what is too long for one.
+    fn name(&self, offset: u32) -> &[u8] {
         let at = self.strings.saturating_add(offset as usize);
         let text = self.data.get(at..).unwrap_or_default();
-        text.strip_prefix(name.as_bytes())
-            .is_some_and(|rest| rest.first() == Some(&0))
+        let text = &text[..text.len().min(MAX_NAME)];
+        &text[..memchr::memchr(0, text).unwrap_or(0)]
     }
 }
 

@@ -11,17 +11,20 @@
 //! | from 6.4 on | num_syms, names, markers, token_table, token_index, offsets, relative_base, … |
 //!
 //! The memory may hold anything: every length and number is checked, and the
-//! search ends after [`MAX_STEPS`] names.
+//! search ends after [`MAX_STEPS`].
 
 use super::image::AREA;
 use super::symbols::{Kind, Symbols};
 
 /// Most symbols of a kernel; Debian's has 160,000.
-const MAX_SYMBOLS: usize = 1 << 22;
+const MAX_SYMBOLS: usize = 1 << 20;
 /// Fewer are no kernel's.
 const MIN_SYMBOLS: usize = 64;
-/// Most names looked at in the whole search.
+/// Most steps of the whole search: names looked at, and places where they might
+/// begin.
 const MAX_STEPS: usize = 1 << 25;
+/// What a place that looks like a token table costs of them.
+const TABLE_STEPS: usize = 256;
 /// Longest name in characters, with room for longer ones than today's 511.
 const MAX_NAME: usize = 2048;
 /// `names` and `markers` before `token_table`, in bytes, at most.
@@ -41,9 +44,15 @@ const FIRST_DIGIT: usize = b'0' as usize;
 /// `image` begins at a page.
 pub(crate) fn find(image: &[u8]) -> Option<Symbols> {
     let mut steps = MAX_STEPS;
-    memchr::memmem::find_iter(image, DIGITS)
-        .filter_map(|digits| Tokens::around(image, digits))
-        .find_map(|tokens| tokens.find_symbols(&mut steps))
+    for digits in memchr::memmem::find_iter(image, DIGITS) {
+        steps = steps.checked_sub(TABLE_STEPS)?;
+        let tokens = Tokens::around(image, digits);
+        let symbols = tokens.and_then(|tokens| tokens.find_symbols(&mut steps));
+        if symbols.is_some() {
+            return symbols;
+        }
+    }
+    None
 }
 
 /// `kallsyms_token_table` and `kallsyms_token_index`.
@@ -94,8 +103,9 @@ impl<'a> Tokens<'a> {
         let lowest = self.table.saturating_sub(MAX_DISTANCE);
         // The nearer, the likelier.
         let mut at = self.table & !(ALIGN - 1);
-        while at >= lowest + ALIGN && *steps > 0 {
+        while at >= lowest + ALIGN {
             at -= ALIGN;
+            *steps = steps.checked_sub(1)?;
             if let Some(names) = self.names_at(at, steps)
                 && let Some(symbols) = self.symbols(&names)
             {

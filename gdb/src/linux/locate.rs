@@ -25,6 +25,10 @@ const MAX_BANNER: usize = 512;
 /// Most bytes of type information; Debian's kernel has 5 MiB.
 const MAX_BTF: usize = 64 << 20;
 
+/// Most address spaces that are searched: the kernel is in all that a CPU uses
+/// once it runs.
+const MAX_SPACES: usize = 8;
+
 /// Bit 12 of CR3 tells the page tables of user mode from the kernel's, under page
 /// table isolation (PTI_USER_PGTABLE_BIT of arch/x86/include/asm/pgtable.h).
 const USER_TABLES: u64 = 1 << 12;
@@ -181,6 +185,7 @@ fn spaces(guest: &dyn Guest) -> Vec<AddressSpace> {
             }
         }
     }
+    spaces.truncate(MAX_SPACES);
     spaces
 }
 

@@ -6,7 +6,7 @@ use super::image::AREA;
 use crate::symbol_file::SymbolFile;
 
 /// Most bytes of all names together. A large kernel has 6 MiB.
-pub(crate) const MAX_NAMES: usize = 64 << 20;
+pub(crate) const MAX_NAMES: usize = 32 << 20;
 
 /// What a symbol stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -173,3 +173,7 @@ fn entry(symbol: &Symbol<'_>, sections: &[Section], st_name: u32) -> Sym {
         st_size: 0,
     }
 }
+
+#[cfg(test)]
+#[path = "synthetic_test.rs"]
+mod tests;

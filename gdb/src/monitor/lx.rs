@@ -7,8 +7,9 @@ use super::{MonitorError, Output, no_argument};
 use crate::linux::{LookError, dmesg as log, modules as module, tasks};
 use crate::session::Session;
 
-/// Records of the log that are shown if no number is given.
+/// Records of the log that are shown if no number is given, and at most.
 const RECORDS: u64 = 10_000;
+const MAX_RECORDS: u64 = 100_000;
 
 /// Most bytes that a command prints. What goes to gdb is twice as long, and must
 /// not be more than the server keeps of a client's answers.
@@ -77,18 +78,14 @@ pub(super) fn dmesg(
     let mut words = Words::new(arguments);
     let records = words.optional().map(plain_number).transpose()?;
     words.end()?;
+    let records = records.unwrap_or(RECORDS).min(MAX_RECORDS);
     let kernel = session
         .linux
         .kernel(&session.machine)
         .map_err(LookError::from)?;
     let mut out = Limited::new(out);
     let memory = kernel.memory(&session.machine);
-    Ok(log::last(
-        &kernel,
-        &memory,
-        records.unwrap_or(RECORDS),
-        |line| out.line(line),
-    )?)
+    Ok(log::last(&kernel, &memory, records, |line| out.line(line))?)
 }
 
 pub(super) fn ps(

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tests::gdb::{self, Sysroot};
 use tests::guest::Linux;
-use tests::process::wait_until;
+use tests::process::{Stream, wait_until};
 use tests::vmm::{Running, Vmm};
 use tests::{guest, scratch};
 
@@ -266,7 +266,7 @@ fn the_kernels_own_scripts_work() {
     let modules = vmlinux.with_file_name("modules");
     let source = format!("source {}", scripts.display());
     let symbols = format!("lx-symbols {}", modules.display());
-    let output = gdb::run(
+    let mut scripts = gdb::start(
         vmm.gdb_socket(),
         &vmlinux,
         &[
@@ -281,6 +281,8 @@ fn the_kernels_own_scripts_work() {
             "detach",
         ],
     );
+    scripts.expect_exit(0, BOOT);
+    let output = scripts.printed(Stream::Out);
     assert_all(
         &output,
         &[

@@ -1,0 +1,74 @@
+use object::read::{Object, ObjectSection, ObjectSymbol};
+
+use super::*;
+
+const BASE: u64 = 0xffff_ffff_9000_0000;
+
+fn symbols(list: &[(&[u8], u64, Kind)]) -> Symbols {
+    let mut symbols = Symbols::default();
+    for (name, addr, kind) in list {
+        symbols.push(name, *addr, *kind);
+    }
+    symbols.seal();
+    symbols
+}
+
+#[test]
+fn symbols_are_in_the_part_of_the_image_that_has_them() {
+    let symbols = symbols(&[
+        (b"_text", BASE, Kind::Text),
+        (b"run", BASE + 0x10, Kind::Text),
+        (b"_etext", BASE + 0x100, Kind::Text),
+        (b"jiffies", BASE + 0x200, Kind::Data),
+        (b"_sinittext", BASE + 0x300, Kind::Text),
+        (b"start_kernel", BASE + 0x310, Kind::Text),
+        (b"_einittext", BASE + 0x400, Kind::Text),
+        (b"_end", BASE + 0x500, Kind::Data),
+        (b"current_task", 0x1_ac00, Kind::Data),
+    ]);
+    let bytes = elf(&symbols, BASE).unwrap();
+    let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
+    let section = |name: &str| {
+        let symbol = file
+            .symbols()
+            .find(|symbol| symbol.name() == Ok(name))
+            .unwrap();
+        let section = symbol.section_index();
+        section.map(|index| {
+            file.section_by_index(index)
+                .unwrap()
+                .name()
+                .unwrap()
+                .to_owned()
+        })
+    };
+    for (name, expected) in [
+        ("run", Some(".text")),
+        ("jiffies", Some(".data")),
+        ("start_kernel", Some(".init.text")),
+        ("_end", Some(".bss")),
+        ("current_task", None),
+    ] {
+        assert_eq!(section(name).as_deref(), expected, "{name}");
+    }
+    let segments: Vec<_> = object::read::Object::segments(&file).collect();
+    let [segment] = &segments[..] else {
+        panic!("{} segments", segments.len());
+    };
+    use object::read::ObjectSegment;
+    assert_eq!((segment.address(), segment.size()), (BASE, 0x501));
+}
+
+#[test]
+fn names_that_make_no_sense_are_borne() {
+    let symbols = symbols(&[
+        (b"", BASE, Kind::Text),
+        (b"\xff\x01", BASE, Kind::Data),
+        (b"same", u64::MAX, Kind::Text),
+        (b"same", 0, Kind::Text),
+    ]);
+    let bytes = elf(&symbols, BASE).unwrap();
+    let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
+    assert_eq!(file.symbols().count(), 4);
+    assert!(elf(&Symbols::default(), BASE).is_ok());
+}
