@@ -8,6 +8,7 @@ mod attach;
 mod breakpoints;
 mod ends;
 mod int3;
+mod lldb;
 mod memory;
 mod monitor;
 mod registers;
