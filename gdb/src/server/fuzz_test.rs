@@ -102,3 +102,85 @@ proptest! {
         prop_assert!(next.ask("qSupported:swbreak+").contains("PacketSize"));
     }
 }
+
+/// Packets that [`the_server_neither_stops_nor_grows`] sends; `make soak` sends
+/// ten million.
+const PACKETS: &str = "OUTBOARD_FUZZ_PACKETS";
+
+/// Anonymous memory of this process in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next());
+    kib.unwrap().parse().unwrap()
+}
+
+/// Sends `pieces` and reads all answers meanwhile; `cut` leaves at once.
+fn talk(guest: &Guest, pieces: &[&[u8]], cut: bool) {
+    let rsp = guest.connect();
+    let mut stream = &rsp.stream;
+    let mut answers = stream.try_clone().unwrap();
+    let reader = std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+    for piece in pieces {
+        // The server may have hung up already.
+        if stream.write_all(piece).is_err() {
+            break;
+        }
+    }
+    let side = if cut { Shutdown::Both } else { Shutdown::Write };
+    let _ = stream.shutdown(side);
+    let _ = reader.join();
+}
+
+#[test]
+fn the_server_neither_stops_nor_grows() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    const POOL: usize = 4096;
+    const CONNECTION: u64 = 1000;
+    /// What threads and buffers may take, in KiB.
+    const SLACK: u64 = 16 << 10;
+
+    let packets = std::env::var(PACKETS).map_or(50_000, |count| count.parse().unwrap());
+    let mut runner = TestRunner::default();
+    // A client that leaves ends its connection, and the rest goes unread.
+    let stays = |piece: &Vec<u8>| {
+        !["$D#", "$k#", "$vKill"]
+            .iter()
+            .any(|leave| piece.starts_with(leave.as_bytes()))
+    };
+    let pool: Vec<_> = std::iter::repeat_with(|| pieces().new_tree(&mut runner).unwrap().current())
+        .filter(stays)
+        .take(POOL)
+        .collect();
+    let mut rng = runner.new_rng();
+    let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
+    let mut begin = None;
+    for connection in 0..packets / CONNECTION {
+        let mut pick = || &*pool[rand_index(&mut rng, POOL)];
+        let pieces: Vec<_> = (0..CONNECTION).map(|_| pick()).collect();
+        talk(&guest, &pieces, connection % 2 == 0);
+        if connection == 20 {
+            begin = Some(resident());
+        }
+    }
+    let grown = begin.map_or(0, |begin| resident().saturating_sub(begin));
+    assert!(grown < SLACK, "{grown} KiB more after {packets} packets");
+    guest
+        .watcher
+        .until("it is let go", |state| state.is_let_go());
+    assert!(
+        guest
+            .connect()
+            .ask("qSupported:swbreak+")
+            .contains("PacketSize")
+    );
+}
+
+fn rand_index(rng: &mut proptest::test_runner::TestRng, below: usize) -> usize {
+    use proptest::prelude::Rng;
+    (rng.next_u64() % below as u64) as usize
+}
