@@ -1,4 +1,5 @@
 use super::*;
+use crate::arch::cr0;
 use crate::linux::lists::ListError;
 use crate::linux::testing::{DATA, IMAGE, Running, Types};
 
@@ -127,6 +128,8 @@ fn the_running_task_is_that_of_the_per_cpu_area() {
         let current = |registers: &Registers| current(&linux.kernel, &linux.memory(), registers);
         assert_eq!(current(&registers), Err(LookError::NoCpu));
         for user in [false, true] {
+            registers.cr0 = cr0::PE;
+            registers.cs.selector = if user { 0x33 } else { 0x10 };
             // SWAPGS has put the kernel's base away.
             registers.gs.base = if user { 0x7fff_0000 } else { IMAGE + AREAS[1] };
             registers.k_gs_base = if user { IMAGE + AREAS[1] } else { 0x7fff_0000 };

@@ -266,7 +266,7 @@ fn the_kernels_own_scripts_work() {
     let modules = vmlinux.with_file_name("modules");
     let source = format!("source {}", scripts.display());
     let symbols = format!("lx-symbols {}", modules.display());
-    let mut scripts = gdb::start(
+    let mut scripts = gdb::start_merged(
         vmm.gdb_socket(),
         &vmlinux,
         &[
@@ -276,7 +276,7 @@ fn the_kernels_own_scripts_work() {
             "lx-dmesg",
             &symbols,
             "info symbol dummy_xmit",
-            "print $lx_per_cpu(\"current_task\").comm",
+            "print $lx_per_cpu(\"current_task\", 0).comm",
             "monitor lx modules",
             "detach",
         ],
@@ -292,6 +292,7 @@ fn the_kernels_own_scripts_work() {
             "loading @0xffffffff",
             "modules/dummy.ko",
             "dummy_xmit in section .text of ",
+            "$1 = \"",
             "add-symbol-file dummy.ko 0xffffffff",
         ],
     );
