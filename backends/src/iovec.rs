@@ -16,6 +16,9 @@ use vm_memory::bitmap::BitmapSlice;
 /// Most buffers one system call takes (`UIO_MAXIOV`).
 const MAX_PER_CALL: usize = 1024;
 
+/// Room for a copy, in bytes.
+const BOUNCE: usize = 1 << 16;
+
 /// Room for buffer descriptions, kept from one request to the next.
 #[derive(Debug, Default)]
 pub struct IoVecBuf {
@@ -72,6 +75,50 @@ impl<'m> IoVecs<'_, 'm> {
             // SAFETY: the `count` iovecs at `iov` describe guest memory that is mapped for `'m`,
             // which outlives `self`; the kernel only reads it.
             unsafe { libc::pwritev2(fd.as_raw_fd(), iov, count, at, flags) }
+        })
+    }
+
+    /// Fills all buffers through a copy: `read` gets a piece and where it stands.
+    pub fn fill_with(
+        self,
+        mut offset: u64,
+        mut read: impl FnMut(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut copy = vec![0; BOUNCE];
+        for (at, len) in self.pieces() {
+            read(&mut copy[..len], offset)?;
+            // SAFETY: the `len` bytes at `at` are guest memory that is mapped for `'m`, which
+            // outlives `self`; the guest expects them to be overwritten.
+            unsafe { at.copy_from_nonoverlapping(copy.as_ptr(), len) };
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// Empties all buffers through a copy: `write` gets a piece and where it goes.
+    pub fn drain_with(
+        self,
+        mut offset: u64,
+        mut write: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut copy = vec![0; BOUNCE];
+        for (at, len) in self.pieces() {
+            // SAFETY: as in `fill_with`; the bytes are only read, and are plain data whatever the
+            // guest does to them meanwhile.
+            unsafe { at.copy_to_nonoverlapping(copy.as_mut_ptr(), len) };
+            write(&copy[..len], offset)?;
+            offset += len as u64;
+        }
+        Ok(())
+    }
+
+    /// The buffers in pieces that fit the room for a copy.
+    fn pieces(&self) -> impl Iterator<Item = (*mut u8, usize)> + '_ {
+        self.vec.iter().flat_map(|iov| {
+            (0..iov.iov_len).step_by(BOUNCE).map(move |start| {
+                let at = iov.iov_base.cast::<u8>().wrapping_add(start);
+                (at, (iov.iov_len - start).min(BOUNCE))
+            })
         })
     }
 

@@ -4,6 +4,8 @@ mod common;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command};
 
 use backends::blk::backend::BlkDevice;
 use backends::blk::image::Image;
@@ -257,4 +259,108 @@ fn a_hundred_sessions_leave_no_descriptor_and_no_memory_behind() {
         after_first,
         open()
     );
+}
+
+/// qemu-img, which knows the format better than anybody.
+fn qemu_img(args: &[&str], dir: &Path) -> String {
+    let output = Command::new("qemu-img")
+        .args(args)
+        .current_dir(dir)
+        .output()
+        .expect("qemu-img; `make setup` installs it");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "qemu-img {args:?}: {text}{output:?}"
+    );
+    text
+}
+
+/// A process that ends with its test.
+struct Killed(Child);
+
+impl Killed {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[test]
+fn a_qcow2_image_with_a_backing_file_survives_its_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let base: Vec<u8> = (0..1u32 << 20).map(|i| (i >> 9) as u8).collect();
+    std::fs::write(at("base"), &base).unwrap();
+    let create = [
+        "create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", "disk", "2M",
+    ];
+    qemu_img(&create, dir.path());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_outboard-blk"));
+    program.args(["--socket", "socket", "--path", "disk", "--format", "qcow2"]);
+    let mut child = Killed(program.current_dir(&dir).spawn().unwrap());
+    let mut driver = common::connect_within(common::DEADLINE, &at("socket"), 1);
+    driver.start();
+    // 2 MiB: the backing file is shorter than the disk.
+    let flags = VhostUserConfigFlags::empty();
+    let config = driver.frontend.get_config(0, 8, flags, &[0; 8]).unwrap();
+    assert_eq!(config.1, 4096u64.to_le_bytes());
+    let mut expected = base.clone();
+    expected.resize(2 << 20, 0);
+    // Within a cluster, across clusters, beyond the backing file.
+    for (i, (sector, bytes)) in [(3u64, 1024usize), (120, 100 << 10), (4000, 512)]
+        .iter()
+        .enumerate()
+    {
+        let data = vec![0xa0 + i as u8; *bytes];
+        driver
+            .memory
+            .write_slice(&data, GuestAddress(DATA))
+            .unwrap();
+        let pieces = [r(DATA, 512), r(DATA + 512, *bytes as u32 - 512)];
+        let pieces = if *bytes > 512 {
+            &pieces[..]
+        } else {
+            &pieces[..1]
+        };
+        assert_eq!(request(&mut driver, VIRTIO_BLK_T_OUT, *sector, pieces).0, 0);
+        let offset = *sector as usize * 512;
+        expected[offset..offset + bytes].copy_from_slice(&data);
+    }
+    assert_eq!(
+        request(&mut driver, VIRTIO_BLK_T_IN, 0, &[w(DATA, 2 << 20)]).0,
+        0
+    );
+    let mut got = vec![0; 2 << 20];
+    driver
+        .memory
+        .read_slice(&mut got, GuestAddress(DATA))
+        .unwrap();
+    assert!(got == expected, "what was written and what is behind it");
+    assert_ne!(
+        request(&mut driver, VIRTIO_BLK_T_IN, 4095, &[w(DATA, 1024)]).0,
+        0
+    );
+    // No flush: what was completed is in the image all the same.
+    child.kill();
+    let found = qemu_img(&["check", "disk"], dir.path());
+    assert!(found.contains("No errors were found"), "{found}");
+    qemu_img(&["convert", "-O", "raw", "disk", "raw"], dir.path());
+    assert!(std::fs::read(at("raw")).unwrap() == expected);
+    assert!(std::fs::read(at("base")).unwrap() == base);
+    // A raw image is no qcow2 image.
+    let refused = Command::new(env!("CARGO_BIN_EXE_outboard-blk"))
+        .args(["--socket", "s", "--path", "base", "--format", "qcow2"])
+        .current_dir(&dir)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(text.contains("base cannot be used as qcow2"), "{text}");
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use backends::blk::backend::BlkDevice;
-use backends::blk::image::Image;
+use backends::blk::image::{Format, Image};
 use backends::blk::request::{Disk, ID_SIZE};
 use backends::cli::{self, SocketArgs};
 use backends::shutdown::Shutdown;
@@ -20,9 +20,13 @@ struct Cli {
     #[command(flatten)]
     socket: SocketArgs,
 
-    /// Raw image file or block device
+    /// Image file or block device
     #[arg(long, value_name = "FILE")]
     path: PathBuf,
+
+    /// The image's format, which is never guessed: a guest could write another's header
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 
     /// Refuse writes; the image may then be shared with other readers
     #[arg(long)]
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
-    let image = Image::open(&cli.path, cli.readonly)?;
+    let image = Image::open_as(&cli.path, cli.readonly, cli.format)?;
     tracing::info!(
         path = %cli.path.display(), sectors = image.sectors(), readonly = cli.readonly,
         queues = cli.queues, "serving an image"

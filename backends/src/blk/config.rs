@@ -22,7 +22,10 @@ pub fn features(image: &Image, queues: u16) -> u64 {
     if image.is_read_only() {
         bits.push(VIRTIO_BLK_F_RO);
     } else {
-        bits.extend([VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_WRITE_ZEROES]);
+        bits.push(VIRTIO_BLK_F_WRITE_ZEROES);
+    }
+    if image.can_discard() {
+        bits.push(VIRTIO_BLK_F_DISCARD);
     }
     if queues > 1 {
         bits.push(VIRTIO_BLK_F_MQ);
@@ -41,11 +44,13 @@ pub fn space(image: &Image, queues: u16) -> [u8; CONFIG_SIZE] {
     put(20, &image.block_size().to_le_bytes()); // blk_size
     put(24, &[image.physical_block_exp()]); // topology.physical_block_exp
     put(34, &queues.to_le_bytes()); // num_queues
-    if !image.is_read_only() {
+    if image.can_discard() {
         let alignment = image.block_size() / 512;
         put(36, &MAX_DISCARD_SECTORS.to_le_bytes()); // max_discard_sectors
         put(40, &MAX_RANGES.to_le_bytes()); // max_discard_seg
         put(44, &alignment.to_le_bytes()); // discard_sector_alignment
+    }
+    if !image.is_read_only() {
         put(48, &MAX_WRITE_ZEROES_SECTORS.to_le_bytes()); // max_write_zeroes_sectors
         put(52, &MAX_RANGES.to_le_bytes()); // max_write_zeroes_seg
         put(56, &[1]); // write_zeroes_may_unmap

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::SECTOR_SIZE;
+use super::qcow2::Qcow2Image;
 use crate::iovec::IoVecs;
 
 /// Why an image cannot be used. The user's doing, or the host's.
@@ -47,15 +48,40 @@ pub enum ImageError {
         /// Its length in bytes.
         len: u64,
     },
+    /// Not what it should be.
+    #[error("image {path} cannot be used as qcow2; see: qemu-img check {path}")]
+    Qcow2 {
+        /// The path asked for.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Two writers would destroy it.
     #[error("image {0} is in use by another process; stop that one, or open it --readonly in both")]
     InUse(PathBuf),
 }
 
+/// How the disk's bytes are kept in the file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// As they are.
+    #[default]
+    Raw,
+    /// QEMU's format, with backing files if the image has them.
+    Qcow2,
+}
+
+#[derive(Debug)]
+enum Data {
+    Raw(File),
+    Qcow2(Qcow2Image),
+}
+
 /// An open image: a number of sectors to read and write.
 #[derive(Debug)]
 pub struct Image {
-    file: File,
+    data: Data,
     sectors: u64,
     block_size: u32,
     physical_block_exp: u8,
@@ -65,6 +91,11 @@ pub struct Image {
 impl Image {
     /// Opens and locks a raw image. Bytes after the last whole sector are not offered.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
+        Image::open_as(path, read_only, Format::Raw)
+    }
+
+    /// The same in any format.
+    pub fn open_as(path: &Path, read_only: bool, format: Format) -> Result<Self, ImageError> {
         let mode = if read_only {
             "reading"
         } else {
@@ -81,6 +112,16 @@ impl Image {
             })?;
         lock(&file, read_only, path)?;
         let (len, logical, physical) = geometry(&mut file, path)?;
+        let (data, len) = match format {
+            Format::Raw => (Data::Raw(file), len),
+            Format::Qcow2 => {
+                let path = path.to_owned();
+                let image = Qcow2Image::open(file, &path, read_only)
+                    .map_err(|source| ImageError::Qcow2 { path, source })?;
+                let len = image.size();
+                (Data::Qcow2(image), len)
+            }
+        };
         if len < SECTOR_SIZE {
             return Err(ImageError::TooSmall {
                 path: path.to_owned(),
@@ -95,7 +136,7 @@ impl Image {
         }
         let ratio = (physical / logical).max(1);
         Ok(Image {
-            file,
+            data,
             sectors: len / SECTOR_SIZE,
             block_size: logical,
             physical_block_exp: ratio.ilog2() as u8,
@@ -123,70 +164,92 @@ impl Image {
         self.read_only
     }
 
+    /// Whether space can be given back at all.
+    pub fn can_discard(&self) -> bool {
+        !self.read_only && matches!(self.data, Data::Raw(_))
+    }
+
     /// Fills `buffers` from byte `offset` on.
     pub fn read(&self, buffers: IoVecs<'_, '_>, offset: u64) -> io::Result<()> {
-        buffers.read_exact_at(self.file.as_fd(), offset)
+        match &self.data {
+            Data::Raw(file) => buffers.read_exact_at(file.as_fd(), offset),
+            Data::Qcow2(image) => buffers.fill_with(offset, |bytes, at| image.read(bytes, at)),
+        }
     }
 
     /// Writes `buffers` from byte `offset` on; with `durable` to stable storage.
     pub fn write(&self, buffers: IoVecs<'_, '_>, offset: u64, durable: bool) -> io::Result<()> {
-        buffers.write_all_at(self.file.as_fd(), offset, durable)
+        match &self.data {
+            Data::Raw(file) => buffers.write_all_at(file.as_fd(), offset, durable),
+            Data::Qcow2(image) => {
+                buffers.drain_with(offset, |bytes, at| image.write(bytes, at))?;
+                image.flush(durable)
+            }
+        }
     }
 
     /// Brings all completed writes to stable storage.
     pub fn flush(&self) -> io::Result<()> {
-        if self.read_only {
-            return Ok(());
+        match &self.data {
+            _ if self.read_only => Ok(()),
+            Data::Raw(file) => file.sync_data(),
+            Data::Qcow2(image) => image.flush(true),
         }
-        self.file.sync_data()
     }
 
-    /// Gives the space of a range back. `Unsupported` where the file system cannot.
+    /// Gives the space of a range back. `Unsupported` where the file system or format cannot.
     pub fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.fallocate(
-            libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
-            offset,
-            len,
-        )
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        match &self.data {
+            Data::Raw(file) => fallocate(file, mode, offset, len),
+            Data::Qcow2(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Makes a range read as zeroes; with `unmap` its space may be given back.
     pub fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        let file = match &self.data {
+            Data::Raw(file) => file,
+            Data::Qcow2(image) => {
+                image.write_zeroes(offset, len)?;
+                return image.flush(false);
+            }
+        };
         let first = if unmap {
             libc::FALLOC_FL_PUNCH_HOLE
         } else {
             libc::FALLOC_FL_ZERO_RANGE
         };
-        match self.fallocate(first | libc::FALLOC_FL_KEEP_SIZE, offset, len) {
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => self.write_out_zeroes(offset, len),
+        match fallocate(file, first | libc::FALLOC_FL_KEEP_SIZE, offset, len) {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => write_out_zeroes(file, offset, len),
             result => result,
         }
     }
+}
 
-    fn write_out_zeroes(&self, mut offset: u64, mut len: u64) -> io::Result<()> {
-        static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
-        while len > 0 {
-            let n = len.min(ZEROES.len() as u64);
-            self.file.write_all_at(&ZEROES[..n as usize], offset)?;
-            offset += n;
-            len -= n;
-        }
-        Ok(())
+fn write_out_zeroes(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
+    static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+    while len > 0 {
+        let n = len.min(ZEROES.len() as u64);
+        file.write_all_at(&ZEROES[..n as usize], offset)?;
+        offset += n;
+        len -= n;
     }
+    Ok(())
+}
 
-    fn fallocate(&self, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
-        let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
-        let len = libc::off64_t::try_from(len).map_err(io::Error::other)?;
-        loop {
-            // SAFETY: the descriptor is open for as long as `self.file` lives; the other
-            // arguments are plain numbers.
-            if unsafe { libc::fallocate64(self.file.as_raw_fd(), mode, at, len) } == 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
+fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
+    let len = libc::off64_t::try_from(len).map_err(io::Error::other)?;
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` lives; the other
+        // arguments are plain numbers.
+        if unsafe { libc::fallocate64(file.as_raw_fd(), mode, at, len) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }
@@ -303,7 +366,7 @@ mod tests {
         let image = Image::open(file.path(), false).unwrap();
         image.write_zeroes(4096, 4096, true).unwrap();
         image.write_zeroes(8192, 1000, false).unwrap();
-        image.write_out_zeroes(65536, (1 << 16) + 512).unwrap();
+        write_out_zeroes(file.as_file(), 65536, (1 << 16) + 512).unwrap();
         let mut data = vec![0; 1 << 18];
         file.as_file().read_exact_at(&mut data, 0).unwrap();
         let zero =

@@ -1,6 +1,6 @@
 //! The block device (virtio 1.3, section 5.2).
 //!
-//! * [`image`] is the file or block device that holds the data;
+//! * [`image`] is the file or block device that holds the data, [`qcow2`] one of its formats;
 //! * [`config`] is what the driver can know of it;
 //! * [`request`] executes one descriptor chain: bytes in, status byte and length out;
 //! * [`backend`] connects it to rings and threads.
@@ -8,6 +8,7 @@
 pub mod backend;
 pub mod config;
 pub mod image;
+pub mod qcow2;
 pub mod request;
 
 /// Size of a sector, the unit of capacity and of request positions, whatever the block size.
