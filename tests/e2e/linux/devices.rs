@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 
 use tests::network::{self, WebServer, guest_address};
+use tests::process::Stream;
 use tests::{backend, guest, scratch};
 
 use crate::machine::{BOOT, linux, run};
@@ -33,6 +34,26 @@ fn disk_data_survives_on_1_2_and_4_vcpus() {
             "{writes} register writes are more than a probe"
         );
     }
+}
+
+#[test]
+fn disk_has_a_queue_for_every_vcpu() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let image = backend::ext4_image(dir.path(), 128);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    let vmm = linux(&guest.bzimage, &guest, "outboard.run=disk outboard.mib=32")
+        .cpus(4)
+        .device("blk", &disk.socket);
+    let vmm = run(vmm);
+    assert_eq!(vmm.guest_value("disk"), "ok");
+    assert_eq!(vmm.guest_value("disk-queues"), "4");
+    // Which of them had work is for Linux to say, but one vCPU did not do all of it.
+    let log = disk.process.printed(Stream::Err);
+    let kicked = log
+        .lines()
+        .filter(|line| line.contains("ring stopped") && !line.contains("kicks=0"));
+    assert!(kicked.count() > 1, "{log}");
 }
 
 #[test]
