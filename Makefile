@@ -4,12 +4,13 @@
 # What users run; tests run the programs with debug assertions instead.
 RELEASE := --locked --release
 
-.PHONY: help demo shell test bench build setup lint clean
+.PHONY: help demo shell test soak bench build setup lint clean
 
 help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
+	@echo 'make soak    a thousand backends killed under a working guest'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what tests and demo need: packages, guests, the bed'
@@ -38,6 +39,10 @@ test: setup lint
 	cargo build --locked --workspace
 	cargo test --locked --workspace --exclude tests
 	cargo test --locked --package tests --test architecture --test bare --test linux
+
+soak: setup
+	cargo build --locked --workspace
+	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
 
 clean:
 	cargo clean

@@ -67,6 +67,8 @@ impl Child {
         let group = Pid::from_child(&process);
         let pidfd = pidfd_open(group, PidfdFlags::empty())
             .map_err(|error| host("a descriptor of its process")(error.into()))?;
+        let pid = process.id();
+        tracing::info!(device = id, pid, "the backend's process has started");
         let output = Output::log(id, reader).map_err(host("a thread for its output"))?;
         Ok(Self {
             id: id.to_owned(),

@@ -185,3 +185,29 @@ struct virtq_used_element virtqueue_wait(struct virtqueue *queue)
 			wait_while_equal(&device->interrupts, seen);
 	}
 }
+
+static bool any_pending(const struct virtqueue *queues, u32 count)
+{
+	for (u32 i = 0; i < count; i++)
+		if (virtqueue_pending(&queues[i]))
+			return true;
+	return false;
+}
+
+void virtqueue_wait_any(struct virtqueue *queues, u32 count)
+{
+	struct virtio_device *device = queues[0].device;
+
+	for (;;) {
+		u32 seen = device->interrupts;
+
+		if (any_pending(queues, count))
+			return;
+		for (u32 i = 0; i < count; i++)
+			want_interrupt(&queues[i], !device->polling);
+		if (device->polling)
+			pause();
+		else if (!any_pending(queues, count))
+			wait_while_equal(&device->interrupts, seen);
+	}
+}

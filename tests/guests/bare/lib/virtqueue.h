@@ -88,3 +88,9 @@ bool virtqueue_take(struct virtqueue *queue, struct virtq_used_element *element)
 
 /* The same, waiting for one: by interrupts, or polling. */
 struct virtq_used_element virtqueue_wait(struct virtqueue *queue);
+
+/*
+ * Waits until one of `count` queues of a device has something pending: by
+ * interrupts, or polling.
+ */
+void virtqueue_wait_any(struct virtqueue *queues, u32 count);

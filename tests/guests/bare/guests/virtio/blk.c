@@ -69,6 +69,11 @@ void run_blk(struct virtio_device *device)
 	struct blk blk = { .device = device, .queue = &queue };
 	char mode[8];
 
+	cmdline_string("mode", "test", mode, sizeof(mode));
+	if (string_equal(mode, "storm")) {
+		blk_storm(device);
+		return;
+	}
 	virtio_start(device, wanted_features());
 	blk.capacity = virtio_config64(device, CONFIG_CAPACITY);
 	blk.read_only = device->features & BLK_FEATURE_RO;
@@ -78,7 +83,6 @@ void run_blk(struct virtio_device *device)
 	printf("blk: slot=%u capacity=%lu features=%lx queue_size=%u\n", device->slot,
 	       blk.capacity, device->features, queue.size);
 
-	cmdline_string("mode", "test", mode, sizeof(mode));
 	if (string_equal(mode, "bench"))
 		blk_bench(&blk);
 	else

@@ -5,7 +5,7 @@
 #include "virtio.h"
 #include "virtqueue.h"
 
-/* Sets the device up; `mode=test` or `mode=bench` decides what follows. */
+/* Sets the device up; `mode=test`, `bench` or `storm` decides what follows. */
 void run_blk(struct virtio_device *device);
 void run_net(struct virtio_device *device);
 void run_rng(struct virtio_device *device);
@@ -32,6 +32,7 @@ enum blk_status {
 
 #define BLK_FEATURE_RO		(1ul << 5)
 #define BLK_FEATURE_FLUSH	(1ul << 9)
+#define BLK_FEATURE_MQ		(1ul << 12)
 
 struct blk {
 	struct virtio_device *device;
@@ -51,6 +52,7 @@ u32 blk_complete(struct blk *blk, enum blk_status *status);
 
 void blk_test(struct blk *blk);
 void blk_bench(struct blk *blk);
+void blk_storm(struct virtio_device *device);
 
 /* FNV-1a, 64 bits. Start with FNV_START. */
 #define FNV_START 0xcbf29ce484222325ul
