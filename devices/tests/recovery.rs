@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::File;
+use std::io::{Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -635,4 +637,107 @@ fn only_a_supervised_backend_can_be_replaced() {
     let error = machine.transport.replace_backend().unwrap_err();
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("exec="), "{cause}");
+}
+
+const DEVICE_STATE: u64 = 1 << 19;
+
+/// One that exchanges its own state through `file`.
+fn with_state(content: &[u8]) -> (Life, Arc<File>) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content).unwrap();
+    file.rewind().unwrap();
+    let file = Arc::new(file);
+    let done = 0u64.to_ne_bytes().to_vec();
+    let life = Life::new(FEATURES, ALL | DEVICE_STATE)
+        .answer(GET_QUEUE_NUM, Answer::Number(2))
+        .answer(SET_DEVICE_STATE_FD, Answer::File(done, file.clone()))
+        .answer(CHECK_DEVICE_STATE, Answer::Number(0));
+    (life, file)
+}
+
+#[test]
+fn a_backend_that_is_replaced_hands_its_own_state_to_the_next_one() {
+    let ((first, _), (second, loaded)) = (with_state(b"open files"), with_state(b""));
+    let backend = Scripted::lives([first, second]);
+    let (mut machine, _) = supervised(options(&backend, DeviceType::FS), &backend);
+    machine.bring_up(u64::MAX, &mut rings());
+    machine.transport.replace_backend().unwrap();
+    regain(&mut machine);
+    drop(machine);
+    let lives = backend.finish_lives();
+    let order = |life: usize, first, then| {
+        let at = |request| lives[life].iter().position(|m| m.request == request);
+        assert!(at(first).unwrap() < at(then).unwrap());
+    };
+    order(0, GET_VRING_BASE, SET_DEVICE_STATE_FD);
+    order(1, SET_DEVICE_STATE_FD, SET_VRING_KICK);
+    let directions = lives.iter().map(|life| {
+        let message = life.iter().find(|m| m.request == SET_DEVICE_STATE_FD);
+        message.unwrap().state()
+    });
+    assert_eq!(
+        directions.collect::<Vec<_>>(),
+        [(0, 0), (1, 0)],
+        "save, load"
+    );
+    let mut text = String::new();
+    (&*loaded).rewind().unwrap();
+    (&*loaded).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "open files");
+}
+
+#[test]
+fn a_state_that_nobody_can_load_needs_a_reset() {
+    let (first, _) = with_state(b"open files");
+    let backend = Scripted::lives([first, sound()]);
+    let (mut machine, _) = supervised(options(&backend, DeviceType::FS), &backend);
+    machine.bring_up(u64::MAX, &mut rings());
+    machine.transport.replace_backend().unwrap();
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+}
+
+const MEMORY_SLOTS: u64 = 1 << 15;
+
+fn with_slots(slots: u64) -> Life {
+    Life::new(FEATURES, ALL | MEMORY_SLOTS)
+        .answer(GET_QUEUE_NUM, Answer::Number(2))
+        .answer(GET_MAX_MEM_SLOTS, Answer::Number(slots))
+}
+
+#[test]
+fn memory_is_added_and_removed_region_by_region_where_the_backend_says_how_many() {
+    let backend = Scripted::lives([with_slots(2), with_slots(2)]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    drop(machine);
+    let [first, second] = &backend.finish_lives()[..] else {
+        panic!("two lives");
+    };
+    let counts = |life| [ADD_MEM_REG, REM_MEM_REG, SET_MEM_TABLE].map(|code| count(life, code));
+    assert_eq!((counts(first), counts(second)), ([4, 2, 0], [2, 0, 0]));
+    let added = first.iter().filter(|m| m.request == ADD_MEM_REG);
+    assert!(
+        added
+            .clone()
+            .all(|m| m.inode.is_some() && m.payload.len() == 40)
+    );
+    let addresses: Vec<_> = added
+        .map(|m| u64::from_ne_bytes(m.payload[8..16].try_into().unwrap()))
+        .collect();
+    assert_eq!(addresses, [0, 1 << 32, 0, 1 << 32]);
+}
+
+#[test]
+fn a_backend_with_too_few_memory_slots_is_not_used() {
+    let backend = Scripted::lives([with_slots(1)]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    drop(machine);
+    assert_eq!(count(&backend.finish(), ADD_MEM_REG), 0);
 }

@@ -34,6 +34,16 @@ pub enum Problem {
     NotReady(&'static str),
     #[error("it was not started by this program (exec=), and is to be restarted by whoever did")]
     NotSupervised,
+    #[error("cannot take the backend's own state over to its successor")]
+    State(#[source] io::Error),
+    #[error("the backend refused to save or load its own state (it answered {code:#x})")]
+    StateRefused { code: u64 },
+    #[error(
+        "the backend that came back cannot load the state that its predecessor has saved (VHOST_USER_PROTOCOL_F_DEVICE_STATE)"
+    )]
+    StateLost,
+    #[error("the backend takes {found} memory regions, and guest RAM has {needed}")]
+    TooFewMemorySlots { needed: usize, found: u64 },
     #[error("the backend is being replaced")]
     Replaced,
     #[error("cannot listen for the backend; another process may, or the directory be missing")]
@@ -131,6 +141,11 @@ impl Problem {
 
     /// Whether the two sides are out of step, or the connection is closed.
     pub(super) fn ends_connection(&self) -> bool {
-        matches!(self, Self::Channel(error) if !error.is_refusal())
+        match self {
+            Self::Channel(error) => !error.is_refusal(),
+            // Half of it has been said.
+            Self::State(_) => true,
+            _ => false,
+        }
     }
 }

@@ -47,6 +47,8 @@ pub struct Frontend {
     pub(super) features: u64,
     /// How many queues the last backend has.
     pub(super) backend_queues: u16,
+    /// How many memory regions it takes, if it says so.
+    pub(super) memory_slots: Option<u64>,
     queue_sizes: Vec<u16>,
     /// The configuration space as last read.
     pub(super) config: Vec<u8>,
@@ -66,6 +68,8 @@ pub(super) struct Driver {
     pub(super) rings: Vec<Option<Ring>>,
     /// Where the backend tracks its requests, if it does.
     pub(super) inflight: Option<Inflight>,
+    /// What a backend has saved of its own for the one that takes its place.
+    pub(super) state: Option<Vec<u8>>,
     /// The device has failed it. Nothing works until it resets the device.
     pub(super) failed: bool,
 }
@@ -185,6 +189,7 @@ impl Frontend {
             memory,
             features: session.agreement().features,
             backend_queues: session.agreement().queues,
+            memory_slots: session.agreement().memory_slots,
             queue_sizes: vec![queue_size; queues],
             config,
             driver: Driver::new(queues),
@@ -233,6 +238,17 @@ impl Frontend {
         }
         let names = features::names(self.options.device_type, lost);
         Err(Problem::FeaturesLost(names))
+    }
+
+    /// The memory regions, as long as the backend takes so many.
+    pub(super) fn check_memory_slots(&self) -> Result<(), Problem> {
+        let needed = self.memory.regions().len();
+        match self.memory_slots {
+            Some(found) if found < needed as u64 => {
+                Err(Problem::TooFewMemorySlots { needed, found })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The driver's queues, as long as the backend has them.
@@ -350,6 +366,7 @@ impl Device for Frontend {
 
     fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
         self.check_features(features)
+            .and_then(|()| self.check_memory_slots())
             .map_err(|problem| self.error(problem))?;
         self.driver.features = Some(features);
         let memory = self.memory.clone();

@@ -3,11 +3,13 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use vhost::vhost_user::message::{MAX_ATTACHED_FD_ENTRIES, VhostUserMemoryRegion};
+use vhost::vhost_user::message::{
+    MAX_ATTACHED_FD_ENTRIES, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
+};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::error::Problem;
-use super::message::SetMemTable;
+use super::message::{AddMemoryRegion, SetMemTable};
 use crate::virtio::GuestMemory;
 
 /// A "user address" of the vhost-user document. There it is an address of the
@@ -77,6 +79,20 @@ impl MemoryTable {
             regions: &self.regions,
             files: &self.files,
         }
+    }
+
+    /// The same, region by region.
+    pub fn regions(&self) -> impl ExactSizeIterator<Item = AddMemoryRegion> {
+        let add = |(region, file): (&VhostUserMemoryRegion, &RawFd)| AddMemoryRegion {
+            region: VhostUserSingleMemoryRegion::new(
+                region.guest_phys_addr,
+                region.memory_size,
+                region.user_addr,
+                region.mmap_offset,
+            ),
+            file: *file,
+        };
+        self.regions.iter().zip(&self.files).map(add)
     }
 
     /// The memory itself.

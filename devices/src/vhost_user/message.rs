@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory,
-    VhostUserMemoryRegion, VhostUserVringAddr, VhostUserVringState,
+    VhostUserMemoryRegion, VhostUserSingleMemoryRegion, VhostUserVringAddr, VhostUserVringState,
 };
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
@@ -101,6 +101,11 @@ simple_messages! {
     ResetDevice = RESET_DEVICE;
     SetStatus = SET_STATUS, payload u64;
     GetStatus = GET_STATUS, reply u64;
+    GetMaxMemSlots = GET_MAX_MEM_SLOTS, reply u64;
+    /// Forgets a region, which is named as it was added.
+    RemoveMemoryRegion = REM_MEM_REG, payload VhostUserSingleMemoryRegion;
+    /// 0 when the state was saved or loaded completely.
+    CheckDeviceState = CHECK_DEVICE_STATE, reply u64;
     /// Stops the ring; the payload's number does not count.
     GetVringBase = GET_VRING_BASE, payload VhostUserVringState, reply VhostUserVringState;
 }
@@ -125,6 +130,57 @@ impl Message for SetMemTable<'_> {
     fn fds(&self) -> Vec<RawFd> {
         self.files.to_vec()
     }
+}
+
+/// Adds one region to the backend's view of guest memory.
+pub struct AddMemoryRegion {
+    pub region: VhostUserSingleMemoryRegion,
+    pub file: RawFd,
+}
+
+impl Message for AddMemoryRegion {
+    const CODE: FrontendReq = FrontendReq::ADD_MEM_REG;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        payload.extend_from_slice(self.region.as_slice());
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.file]
+    }
+}
+
+/// Which way a backend's own state goes, as seen from the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Direction {
+    Save = 0,
+    Load = 1,
+}
+
+/// Has the backend write its state to the descriptor, or read it from there. The
+/// device is stopped meanwhile, which is the only phase there is (0).
+pub struct SetDeviceStateFd {
+    pub direction: Direction,
+    pub fd: RawFd,
+}
+
+impl Message for SetDeviceStateFd {
+    const CODE: FrontendReq = FrontendReq::SET_DEVICE_STATE_FD;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        const STOPPED: u32 = 0;
+        payload.extend_from_slice((self.direction as u32).as_slice());
+        payload.extend_from_slice(STOPPED.as_slice());
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.fd]
+    }
+}
+
+impl Request for SetDeviceStateFd {
+    type Reply = u64;
 }
 
 /// Hands over the descriptor that is signalled when a ring has new buffers.

@@ -28,6 +28,8 @@ const WANTED: &[Protocol] = &[
     Protocol::BACKEND_REQ,
     Protocol::RESET_DEVICE,
     Protocol::STATUS,
+    Protocol::CONFIGURE_MEM_SLOTS,
+    Protocol::DEVICE_STATE,
 ];
 
 /// Network features that read a configuration space.
@@ -68,6 +70,8 @@ pub struct Agreement {
     pub protocol: Protocol,
     /// Number of virtqueues, a control queue included.
     pub queues: u16,
+    /// How many memory regions the backend takes, if they are added one by one.
+    pub memory_slots: Option<u64>,
 }
 
 impl Agreement {
@@ -110,6 +114,11 @@ pub fn negotiate(
     } else {
         None
     };
+    let memory_slots = if protocol.contains(Protocol::CONFIGURE_MEM_SLOTS) {
+        Some(channel.ask(&GetMaxMemSlots, deadline)?)
+    } else {
+        None
+    };
     let mut features = backend_features & !options.masked_features;
     let queues = if options.device_type == DeviceType::NET {
         let data = asked.unwrap_or_else(|| net_default(has, profile));
@@ -128,6 +137,7 @@ pub fn negotiate(
         features,
         protocol,
         queues,
+        memory_slots,
     })
 }
 

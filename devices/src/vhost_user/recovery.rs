@@ -122,6 +122,9 @@ impl Frontend {
             }
             ring.mark_stopped(base, memory);
         }
+        if self.driver.features.is_some() {
+            self.driver.state = session.save_state(&deadline)?;
+        }
         Ok(())
     }
 
@@ -252,6 +255,7 @@ impl Frontend {
         }
         self.features = session.agreement().features;
         self.backend_queues = session.agreement().queues;
+        self.memory_slots = session.agreement().memory_slots;
         let has_changed = config != self.config;
         self.config = config;
         let resumed = self.resume(&mut session, &deadline);
@@ -332,6 +336,7 @@ impl Frontend {
             return Ok(());
         };
         self.check_features(features)?;
+        self.check_memory_slots()?;
         // What cannot go on is found before the backend is told anything.
         if !session.can_track() {
             self.driver.inflight = None;
@@ -339,6 +344,9 @@ impl Frontend {
         let places = self.places()?;
         session.activate(features, &self.memory, deadline)?;
         self.resume_tracking(session, deadline)?;
+        if let Some(state) = &self.driver.state {
+            session.load_state(state, deadline)?;
+        }
         for (ring, place) in self.driver.rings.iter_mut().zip(places) {
             let (Some(ring), Some((addresses, base))) = (ring, place) else {
                 continue;
@@ -354,6 +362,7 @@ impl Frontend {
             session.start_ring(&setup, deadline)?;
             ring.signal();
         }
+        self.driver.state = None;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use super::message::*;
 use super::negotiate::{self, Agreement};
 use super::profile::Profile;
 use super::requests::BackendRequests;
-use super::{Options, config};
+use super::{Options, config, device_state};
 use crate::virtio::status::Status;
 
 /// A backend that features have been negotiated with.
@@ -27,6 +27,8 @@ pub struct Session {
     config_size: u32,
     /// The socket for the backend's own requests, where it has some.
     requests: Option<BackendRequests>,
+    /// The memory regions that were added one by one, as they are removed again.
+    added: Vec<RemoveMemoryRegion>,
 }
 
 /// All about one ring that a backend has to know.
@@ -75,6 +77,7 @@ impl Session {
             agreement,
             config_size,
             requests,
+            added: Vec::new(),
         };
         Ok((session, config))
     }
@@ -113,12 +116,54 @@ impl Session {
             status |= Status::FEATURES_OK.bits();
             self.set_status(status, deadline)?;
         }
-        self.channel.tell(&memory.message(), deadline)?;
+        self.share(memory, deadline)?;
         if self.has(Protocol::STATUS) {
             status |= Status::DRIVER_OK.bits();
             self.set_status(status, deadline)?;
         }
         self.wait_until_done(deadline)
+    }
+
+    /// Hands over the guest's memory: region by region where the backend says how
+    /// many it takes (the caller has looked), all at once otherwise.
+    fn share(&mut self, memory: &MemoryTable, deadline: &Deadline) -> Result<(), ChannelError> {
+        if self.agreement.memory_slots.is_none() {
+            return self.channel.tell(&memory.message(), deadline);
+        }
+        self.unshare(deadline)?;
+        for add in memory.regions() {
+            self.channel.tell(&add, deadline)?;
+            self.added.push(RemoveMemoryRegion(add.region));
+        }
+        Ok(())
+    }
+
+    /// Takes back what was added region by region. A backend that has forgotten
+    /// it already may say so.
+    fn unshare(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        while let Some(remove) = self.added.pop() {
+            match self.channel.tell(&remove, deadline) {
+                Err(error) if !error.is_refusal() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The backend's own state, where it has some to save. All rings are stopped.
+    pub fn save_state(&mut self, deadline: &Deadline) -> Result<Option<Vec<u8>>, Problem> {
+        if !self.has(Protocol::DEVICE_STATE) {
+            return Ok(None);
+        }
+        device_state::save(&mut self.channel, deadline).map(Some)
+    }
+
+    /// Gives the backend what another one has saved. No ring is running yet.
+    pub fn load_state(&mut self, state: &[u8], deadline: &Deadline) -> Result<(), Problem> {
+        if !self.has(Protocol::DEVICE_STATE) {
+            return Err(Problem::StateLost);
+        }
+        device_state::load(&mut self.channel, state, deadline)
     }
 
     /// Sets the driver's status, and makes sure that the device takes it: it
@@ -137,6 +182,7 @@ impl Session {
     /// The driver has reset the device, whose rings are stopped: the backend
     /// forgets all else, as far as it can be told to.
     pub fn reset(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        self.unshare(deadline)?;
         if self.has(Protocol::RESET_DEVICE) {
             self.channel.tell(&ResetDevice, deadline)?;
         }

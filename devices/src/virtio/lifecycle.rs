@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use super::features::Negotiation;
+use super::features::{Negotiation, RING_RESET};
 use super::mmio::MmioTransport;
 use super::status::{Status, Step};
 
@@ -77,6 +77,25 @@ impl MmioTransport {
     pub(super) fn retire_queue(&mut self, index: usize) {
         self.stop_queue(index);
         self.queues[index].ready = None;
+    }
+
+    /// QueueReset (section 2.6.1). The queue is reset when this returns, so that
+    /// the register always reads 0.
+    pub(super) fn write_queue_reset(&mut self, value: u32) {
+        let is_agreed =
+            self.features.chosen() & RING_RESET != 0 && self.status.contains(Status::FEATURES_OK);
+        let index = self.queue_select as usize;
+        match self.queues.get_mut(index) {
+            Some(_) if value != 1 => self.log_driver("it wrote something but 1 to QueueReset"),
+            Some(_) if !is_agreed => {
+                self.log_driver("it reset a queue, but has not taken VIRTIO_F_RING_RESET")
+            }
+            Some(queue) => {
+                queue.setup = Default::default();
+                self.retire_queue(index);
+            }
+            None => self.log_driver("it reset a queue that does not exist"),
+        }
     }
 
     fn stop_queues(&mut self) {

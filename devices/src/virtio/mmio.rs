@@ -321,7 +321,7 @@ impl MmioTransport {
             Register::QueueDeviceHigh => self.set_address(Part::Used, Half::High, value),
             // There is one answer for all regions: that they are absent.
             Register::ShmSel => {}
-            Register::QueueReset => return Err(AccessError::NoRegister),
+            Register::QueueReset => self.write_queue_reset(value),
             Register::MagicValue
             | Register::Version
             | Register::DeviceId

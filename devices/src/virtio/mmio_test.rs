@@ -358,6 +358,38 @@ fn a_queue_that_becomes_ready_late_starts_at_once_and_stops_alone() {
 }
 
 #[test]
+fn a_queue_is_reset_alone_where_that_was_agreed() {
+    for agreed in [true, false] {
+        let script = Arc::default();
+        let everything = FakeDevice {
+            features: u64::MAX,
+            ..device(&script)
+        };
+        let hypervisor = FakeHypervisor::default();
+        let mut fixture = Fixture {
+            transport: build(everything, &hypervisor).unwrap(),
+            hypervisor,
+            script,
+        };
+        let wanted = if agreed { features::RING_RESET } else { 0 };
+        fixture.negotiate(VERSION_1 | wanted);
+        fixture.set_up_queue(0);
+        fixture.write(Register::Status, DRIVER_OK);
+        fixture.take_calls();
+        fixture.write(Register::QueueSel, 0);
+        fixture.write(Register::QueueReset, 1);
+        assert_eq!(fixture.read(Register::QueueReset), 0, "it is over");
+        assert_eq!(fixture.read(Register::QueueReady), u32::from(!agreed));
+        let expected = if agreed { vec![Call::Stop(0)] } else { vec![] };
+        assert_eq!(fixture.take_calls(), expected);
+        if agreed {
+            fixture.set_up_queue(0);
+            assert_eq!(fixture.take_calls(), [Call::Start(0, queue_config())]);
+        }
+    }
+}
+
+#[test]
 fn a_reset_stops_what_runs_and_forgets_the_rest() {
     let mut fixture = Fixture::running();
     fixture.write(Register::Status, 0);
