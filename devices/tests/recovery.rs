@@ -616,7 +616,12 @@ fn a_backend_that_is_replaced_stops_its_rings_first() {
         Answer::Payload([0u32, 2].map(u32::to_ne_bytes).concat()),
     );
     let backend = Scripted::lives([stopping, sound()]);
-    let (mut machine, said) = supervised(options(&backend, DeviceType::BLK), &backend);
+    // A request that is not taken is waited for, half of this.
+    let options = Options {
+        deadline: Duration::from_secs(2),
+        ..options(&backend, DeviceType::BLK)
+    };
+    let (mut machine, said) = supervised(options, &backend);
     let [ring, _] = &mut rings();
     machine.bring_up(u64::MAX, std::slice::from_mut(ring));
     (0..3).for_each(|_| ring.add(&machine.memory, &BUFFER));

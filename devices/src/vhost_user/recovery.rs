@@ -9,7 +9,9 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vhost::vhost_user::message::VhostUserVringAddr;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::channel::{Channel, Idle};
 use super::deadline::Deadline;
@@ -20,11 +22,13 @@ use super::negotiate;
 use super::requests::RequestsError;
 use super::ring::{InFlight, Ring};
 use super::session::{RingSetup, Session};
-use crate::virtio::{DeviceEvent, features};
+use crate::virtio::{DeviceEvent, GuestMemory, features};
 
-/// Between looks at a ring that is being finished: a backend that has stopped it
-/// signals nothing any more.
+/// Between looks at a ring that is being finished: who finishes it signals the
+/// driver, not the frontend.
 const DRAIN_RETRY: Duration = Duration::from_millis(1);
+/// Rings on which nothing is used for so long are at rest.
+const REST: Duration = Duration::from_millis(20);
 
 impl Frontend {
     /// The connection is of no more use. An error is for the driver, which has
@@ -95,32 +99,34 @@ impl Frontend {
         }))
     }
 
-    /// Stops all rings in order.
+    /// Stops all rings in order, and has the backend save its own state.
     fn drain(&mut self) -> Result<(), Problem> {
         let Link::Up(session) = &mut self.link else {
             return Ok(());
         };
         let deadline = Deadline::after(self.options.deadline);
+        let patience = Deadline::after(self.options.deadline / 2);
         let memory = self.memory.guest();
         let is_tracked = self.driver.inflight.is_some();
-        for (asked, ring) in (0..).zip(&mut self.driver.rings) {
-            let Some(ring) = ring.as_mut().filter(|ring| ring.is_running()) else {
-                continue;
-            };
+        let running = (0..)
+            .zip(&mut self.driver.rings)
+            .filter_map(|(index, ring)| Some((index, ring.as_mut()?)));
+        let mut running: Vec<(u16, &mut Ring)> =
+            running.filter(|(_, ring)| ring.is_running()).collect();
+        // What would be known anyway is not waited for.
+        let is_known = |index| is_tracked || self.profile.in_order.includes(index);
+        let unknown = running.iter().filter(|(index, _)| !is_known(*index));
+        let unknown: Vec<_> = unknown.map(|(index, ring)| (*index, &**ring)).collect();
+        quiesce(session, &unknown, memory, &patience, &deadline)?;
+        for (asked, ring) in &mut running {
+            let asked = *asked;
             let base = session.stop_ring(asked, &deadline)?;
             let found = base.index;
             if found != u32::from(asked) {
                 return Err(Problem::WrongQueue { asked, found });
             }
             // A split ring's index has 16 bits.
-            let base = base.num as u16;
-            // Some (QEMU's storage daemon) answer before they have finished what
-            // they have taken. What would be known anyway is not waited for.
-            let is_known = is_tracked || self.profile.in_order.includes(asked);
-            while !is_known && !ring.is_drained(base, memory) && deadline.left().is_some() {
-                thread::sleep(DRAIN_RETRY);
-            }
-            ring.mark_stopped(base, memory);
+            ring.mark_stopped(base.num as u16, memory);
         }
         if self.driver.features.is_some() {
             self.driver.state = session.save_state(&deadline)?;
@@ -405,6 +411,46 @@ impl Frontend {
             tracing::warn!(device, suppressed, error, "{what}");
         }
     }
+}
+
+/// Has the backend finish what it has taken from the rings, as far as it does
+/// within `patience`, and take no more: no kick reaches it.
+///
+/// A backend is to finish a ring when it is told to stop it. QEMU's storage daemon
+/// answers at once, and gives up when it then has something to signal.
+fn quiesce(
+    session: &mut Session,
+    rings: &[(u16, &Ring)],
+    memory: &GuestMemory,
+    patience: &Deadline,
+    deadline: &Deadline,
+) -> Result<(), Problem> {
+    let mut goals = Vec::new();
+    for (index, ring) in rings {
+        let silence = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+            .and_then(|kick| kick.write(1).map(|()| kick))
+            .map_err(Problem::Events)?;
+        session.redirect_kicks(*index, &silence, deadline)?;
+        goals.push(ring.available(memory));
+    }
+    let all_used = || {
+        let mut rings = rings.iter().zip(&goals);
+        rings.all(|((_, ring), goal)| ring.has_used_up_to(*goal, memory))
+    };
+    while !all_used() && patience.left().is_some() {
+        thread::sleep(DRAIN_RETRY);
+    }
+    let used = || -> Vec<u16> { rings.iter().map(|(_, ring)| ring.used(memory)).collect() };
+    let mut before = used();
+    while !rings.is_empty() && patience.left().is_some() {
+        thread::sleep(REST);
+        let now = used();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
 }
 
 /// An error and its causes on one line.

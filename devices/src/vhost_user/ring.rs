@@ -94,9 +94,25 @@ impl Ring {
         }
     }
 
+    /// The index behind the last chain that the driver has added.
+    pub fn available(&self, memory: &GuestMemory) -> u16 {
+        self.indices(memory).available
+    }
+
+    /// The index behind the last chain that the device has returned.
+    pub fn used(&self, memory: &GuestMemory) -> u16 {
+        self.indices(memory).used
+    }
+
+    /// Whether the device has returned all chains up to this index, or more.
+    pub fn has_used_up_to(&self, index: u16, memory: &GuestMemory) -> bool {
+        // There are never more than half of all indices between the two.
+        self.used(memory).wrapping_sub(index) < 1 << 15
+    }
+
     /// Whether all before the available-ring entry `base` has been used.
     pub fn is_drained(&self, base: u16, memory: &GuestMemory) -> bool {
-        self.indices(memory).used == base
+        self.used(memory) == base
     }
 
     /// The backend has stopped it, it says before the available-ring entry
@@ -246,6 +262,32 @@ mod tests {
         test.set(9, 5);
         test.ring.mark_stopped(7, &test.memory);
         assert_eq!((test.base(false), test.base(true)), (Err(InFlight), Ok(5)));
+    }
+
+    #[test]
+    fn what_has_been_used_is_compared_modulo_2_to_the_16() {
+        let test = Test::new();
+        for (used, index, expected) in [
+            (5, 5, true),
+            (6, 5, true),
+            (4, 5, false),
+            (2, 65535, true),
+            (65535, 2, false),
+        ] {
+            test.set(9, used);
+            assert_eq!(
+                test.ring.has_used_up_to(index, &test.memory),
+                expected,
+                "{used} {index}"
+            );
+        }
+        assert_eq!(
+            (
+                test.ring.available(&test.memory),
+                test.ring.used(&test.memory)
+            ),
+            (9, 65535)
+        );
     }
 
     #[test]

@@ -258,6 +258,18 @@ impl Session {
         self.wait_until_done(deadline)
     }
 
+    /// Has the backend listen for kicks of a ring that runs somewhere else.
+    pub fn redirect_kicks(
+        &mut self,
+        index: u16,
+        fd: &EventFd,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        // An index has eight bits: there are no more queues than that.
+        let index = index as u8;
+        self.channel.tell(&SetVringKick { index, fd }, deadline)
+    }
+
     /// Stops a ring and returns what the backend says: which ring it stopped,
     /// and the available-ring entry it would have taken next.
     pub fn stop_ring(

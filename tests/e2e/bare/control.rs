@@ -10,49 +10,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::process::{Process, Stream, wait_until};
-use tests::vmm::{Running, Vmm};
-use tests::{DEADLINE, backend, guest, program, scratch};
+use tests::vmm::Running;
+use tests::{DEADLINE, backend, program, scratch};
 
+use crate::killstorm;
 use crate::supervise::{backend_of, outboard_blk};
-use crate::virtio::{SEED, check_image};
 
-const MIB: u64 = 64;
-const SECTORS: u64 = MIB << 11;
+const MIB: u64 = 8;
+const QUEUES: &str = "--queues 4";
 
 fn socket(dir: &Path) -> PathBuf {
     dir.join("api.sock")
 }
 
-/// A guest that writes a whole disk and reads it back.
+/// A guest that works on four queues until it is told to finish.
 fn start(dir: &Path, spec: &str) -> Running {
-    let vmm = Vmm::new(guest::bare("virtio"))
-        .cmdline(&format!("sectors={SECTORS} seed={SEED}"))
-        .arg("--device", spec)
-        .arg("--api", socket(dir))
-        .start();
-    vmm.process.wait_for("blk: slot=0", DEADLINE);
-    vmm
-}
-
-fn expect_success(mut vmm: Running, image: &Path) {
-    vmm.process.close_stdin();
-    vmm.process.expect_exit(0, 2 * DEADLINE);
-    let verdict = format!("blk: ok sectors={SECTORS} written=1");
-    assert!(
-        vmm.console().contains(&verdict),
-        "{}",
-        vmm.process.transcript()
-    );
-    assert!(
-        !vmm.messages().contains("needs a reset"),
-        "{}",
-        vmm.messages()
-    );
-    check_image(image, SECTORS);
-}
-
-fn is_finished(vmm: &Running) -> bool {
-    vmm.console().contains("blk: ok")
+    killstorm::start(killstorm::storming(spec, "event_idx").arg("--api", socket(dir)))
 }
 
 /// What `outboard ctl` prints, which ends with `status`.
@@ -76,7 +49,7 @@ fn status(dir: &Path) -> Value {
 fn the_status_says_what_the_machine_is_and_does() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), MIB);
-    let spec = format!("blk,exec=\"{}\",id=the disk", outboard_blk(&image, ""));
+    let spec = format!("blk,exec=\"{}\",id=the disk", outboard_blk(&image, QUEUES));
     let vmm = start(dir.path(), &spec);
     let status = status(dir.path());
     assert_eq!(status["pid"], vmm.process.pid());
@@ -95,7 +68,7 @@ fn the_status_says_what_the_machine_is_and_does() {
         restarted.starts_with("the disk: restarted in "),
         "{restarted}"
     );
-    expect_success(vmm, &image);
+    killstorm::finish(vmm);
     assert!(!socket(dir.path()).exists());
 }
 
@@ -105,17 +78,16 @@ fn a_working_guest_sees_nothing_of_thirty_restarts() {
     let image = backend::disk_image(dir.path(), MIB);
     let vmm = start(
         dir.path(),
-        &format!("blk,exec=\"{}\"", outboard_blk(&image, "")),
+        &format!("blk,exec=\"{}\"", outboard_blk(&image, QUEUES)),
     );
     for _ in 0..30 {
-        assert!(!is_finished(&vmm), "the guest was finished too early");
         ctl(dir.path(), &["restart", "blk0"], 0);
     }
     assert_eq!(
         status(dir.path())["devices"][0]["backend"]["connections"],
         31
     );
-    expect_success(vmm, &image);
+    killstorm::finish(vmm);
 }
 
 /// It keeps no record of requests in flight: they are waited for.
@@ -125,20 +97,19 @@ fn a_backend_that_tracks_nothing_can_be_restarted_too() {
     let image = backend::disk_image(dir.path(), MIB);
     let spec = format!(
         "blk,exec=\"{} --blockdev driver=file,node-name=f,filename={} \
-         --export type=vhost-user-blk,id=e,node-name=f,writable=on,addr.type=fd,addr.str={{listen-fd}}\"",
+         --export type=vhost-user-blk,id=e,node-name=f,num-queues=4,writable=on,addr.type=fd,addr.str={{listen-fd}}\"",
         program::system("qemu-storage-daemon").display(),
         image.display()
     );
     let vmm = start(dir.path(), &spec);
     for _ in 0..5 {
-        assert!(!is_finished(&vmm), "the guest was finished too early");
         let restarted = ctl(dir.path(), &["restart", "blk0"], 0);
         assert!(
             restarted.contains("DRIVER_OK") && !restarted.contains("NEEDS_RESET"),
             "{restarted}"
         );
     }
-    expect_success(vmm, &image);
+    killstorm::finish(vmm);
 }
 
 #[test]
@@ -147,7 +118,7 @@ fn a_backend_that_hangs_is_replaced_after_its_deadline() {
     let image = backend::disk_image(dir.path(), MIB);
     let vmm = start(
         dir.path(),
-        &format!("blk,exec=\"{}\"", outboard_blk(&image, "")),
+        &format!("blk,exec=\"{}\"", outboard_blk(&image, QUEUES)),
     );
     stop(backend_of(&vmm, &image));
     let restarted = ctl(dir.path(), &["restart", "blk0"], 0);
@@ -155,7 +126,7 @@ fn a_backend_that_hangs_is_replaced_after_its_deadline() {
         restarted.contains("DRIVER_OK") && !restarted.contains("NEEDS_RESET"),
         "{restarted}"
     );
-    expect_success(vmm, &image);
+    killstorm::finish(vmm);
 }
 
 /// Edit, build, restart: also when the build is broken at first.
@@ -170,7 +141,7 @@ fn what_is_started_anew_is_what_the_command_has_become() {
         fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
         fs::rename(new, &script).unwrap();
     };
-    let serve = format!("exec {} \"$@\"", outboard_blk(&image, ""));
+    let serve = format!("exec {} \"$@\"", outboard_blk(&image, QUEUES));
     install(&format!("echo version 1\n{serve}"));
     let vmm = start(dir.path(), &format!("blk,exec={}", script.display()));
     install("echo cannot start; exit 7");
@@ -179,18 +150,17 @@ fn what_is_started_anew_is_what_the_command_has_become() {
         refused.contains("exit status: 7") && refused.contains("cannot start"),
         "{refused}"
     );
-    assert!(!is_finished(&vmm));
     install(&format!("echo version 3\n{serve}"));
     ctl(dir.path(), &["restart", "blk0"], 0);
     vmm.process.wait_for("blk0: version 3", DEADLINE);
-    expect_success(vmm, &image);
+    killstorm::finish(vmm);
 }
 
 #[test]
 fn what_cannot_be_is_said_and_no_client_holds_up_another() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), MIB);
-    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
     let vmm = start(dir.path(), &format!("blk,socket={}", disk.socket.display()));
     let silent = UnixStream::connect(socket(dir.path())).unwrap();
     let asked = Instant::now();
@@ -225,7 +195,7 @@ fn what_cannot_be_is_said_and_no_client_holds_up_another() {
         refused.contains("was not started by this program"),
         "{refused}"
     );
-    expect_success(vmm, &image);
+    killstorm::finish(vmm);
     let absent = ctl(dir.path(), &["status"], 1);
     assert!(absent.contains("--api"), "{absent}");
 }

@@ -51,20 +51,27 @@ fn start_backend(dir: &Path, image: &Path) -> Backend {
 
 /// A guest that keeps 64 requests in flight on four queues, compares what it
 /// reads, and is never told of an error.
-fn start_guest(spec: &str, options: &str) -> Running {
+pub fn storming(spec: &str, options: &str) -> Vmm {
     let cmdline = format!("mode=storm queues={QUEUES} timeout=3600 {options}");
-    let vmm = Vmm::new(guest::bare("virtio"))
+    Vmm::new(guest::bare("virtio"))
         .cmdline(&cmdline)
         .arg("--device", spec)
-        .start();
+}
+
+pub fn start(vmm: Vmm) -> Running {
+    let vmm = vmm.start();
     vmm.process
         .wait_for("storm: start queues=4 depth=16", DEADLINE);
     vmm
 }
 
+fn start_guest(spec: &str, options: &str) -> Running {
+    start(storming(spec, options))
+}
+
 /// Tells the guest to finish: it waits for all requests, reads every block back
 /// and audits its rings. Returns how many requests it has made.
-fn finish(mut vmm: Running) -> u64 {
+pub fn finish(mut vmm: Running) -> u64 {
     vmm.process.send(b"x");
     vmm.process.wait_for("storm: ok", DEADLINE);
     vmm.process.close_stdin();
