@@ -62,6 +62,8 @@ fn passt_gives_the_user_s_network() {
     let mut command = Command::new(program::system("passt"));
     // Only as root is there another user to become, who could not make the socket.
     command.args(["--foreground", "--stderr", "--ipv4-only", "--runas", "0"]);
+    // Else it takes what it is not told from the default route, and a machine may have none.
+    command.args(["--interface", "lo", "--mac-addr", "02:00:00:00:77:fe"]);
     command.args(["--address", "10.0.2.15", "--netmask", "24"]);
     command.args(["--gateway", "10.0.2.2"]);
     command.arg("--socket").arg(&socket);
