@@ -1,7 +1,8 @@
 //! A capture file of all packets, for Wireshark and tcpdump.
 //!
 //! Format: draft-ietf-opsawg-pcap, nanosecond variant, in this machine's byte order. Twenty lines
-//! need no crate; the one there is (`pcap-file`) has had no release since 2023.
+//! need no crate: of `pcap-file`, version 2.0 makes five writes of a packet and cannot flush a
+//! buffer under them, and what can is a release candidate yet (3.0.0-rc.3).
 
 use std::fs::File;
 use std::io::{self, Write};
