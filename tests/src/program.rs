@@ -37,6 +37,20 @@ pub fn system(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not installed; `make setup` installs what tests need"))
 }
 
+/// A program that `make setup` builds into the cache, at `path` there.
+///
+/// # Panics
+/// It has not been built.
+pub fn cached(path: &str) -> PathBuf {
+    let program = crate::cache().join(path);
+    assert!(
+        is_executable(&program),
+        "{} is not built; run `make setup` first",
+        program.display()
+    );
+    program
+}
+
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata()

@@ -7,7 +7,7 @@ use tests::network::{self, WebServer, guest_address};
 use tests::process::Stream;
 use tests::{backend, guest, scratch};
 
-use crate::machine::{BOOT, linux, run};
+use crate::machine::{BOOT, linux, md5, run};
 
 #[test]
 fn disk_data_survives_on_1_2_and_4_vcpus() {
@@ -185,17 +185,6 @@ fn tap_with_offloads_and_two_queues() {
     let from_guest = frames.iter().filter(|frame| frame[6..12] == guest_mac);
     let longest = from_guest.map(Vec::len).max().unwrap();
     assert!(longest > 4000, "segments go together: {longest}");
-}
-
-fn md5(bytes: &[u8]) -> String {
-    let dir = scratch();
-    let path = dir.path().join("body");
-    std::fs::write(&path, bytes).unwrap();
-    let output = std::process::Command::new("md5sum")
-        .arg(path)
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout).unwrap()[..32].to_owned()
 }
 
 #[test]
