@@ -127,15 +127,15 @@ pub fn qemu_storage_daemon(dir: &Path, image: &Path) -> Backend {
     Backend::start("qemu-storage-daemon", &mut command, socket)
 }
 
-/// virtiofsd, which gives `shared` to a guest as the file system `tag`.
+/// virtiofsd, which gives `shared` to a guest.
 ///
 /// # Panics
 /// `make setup` has not built it.
-pub fn virtiofsd(dir: &Path, shared: &Path, tag: &str) -> Backend {
+pub fn virtiofsd(dir: &Path, shared: &Path, options: &[&str]) -> Backend {
     let socket = dir.join("virtiofsd.sock");
     let mut command = Command::new(program::cached("virtiofsd/bin/virtiofsd"));
     // A sandbox is namespaces, and who runs tests may have no right to make any.
-    command.args(["--sandbox", "none", "--tag", tag]);
+    command.args(["--sandbox", "none"]).args(options);
     command.arg("--shared-dir").arg(shared);
     command.arg("--socket-path").arg(&socket);
     Backend::start("virtiofsd", &mut command, socket)

@@ -85,8 +85,9 @@ pub enum Problem {
     #[error("it says that it has no queues")]
     NoQueues,
     #[error(
-        "a {device_type} device needs a configuration space, and the backend {}",
-        if *.offered { "refuses to read any" } else { "does not offer VHOST_USER_PROTOCOL_F_CONFIG" }
+        "a {device_type} device needs a configuration space, and the backend {}{}",
+        if *.offered { "refuses to read any" } else { "does not offer VHOST_USER_PROTOCOL_F_CONFIG" },
+        config_hint(*.device_type, *.offered)
     )]
     NoConfig {
         device_type: DeviceType,
@@ -102,6 +103,16 @@ pub enum Problem {
     WrongQueue { asked: u16, found: u32 },
     #[error("cannot kick queue {queue}")]
     Kick { queue: u16, source: io::Error },
+}
+
+/// What known backends need in order to offer a configuration space.
+fn config_hint(device_type: DeviceType, offered: bool) -> &'static str {
+    // Who comes from QEMU has given the tag to QEMU, and virtiofsd none.
+    if device_type == DeviceType::FS && !offered {
+        "; virtiofsd offers it when it is started with --tag TAG"
+    } else {
+        ""
+    }
 }
 
 impl Problem {

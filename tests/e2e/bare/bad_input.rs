@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use tests::vmm::Vmm;
-use tests::{guest, scratch};
+use tests::{backend, guest, scratch};
 
 const BAD_USAGE: i32 = 2;
 const HOST_FAILURE: i32 = 1;
@@ -273,5 +273,17 @@ fn serial_and_configuration_that_cannot_be() {
         hello().arg("--config", bad),
         BAD_USAGE,
         &["bad.toml, line 2", "\"many\""],
+    );
+}
+
+#[test]
+fn virtiofsd_without_a_tag() {
+    let dir = scratch();
+    let shared = scratch();
+    let fs = backend::virtiofsd(dir.path(), shared.path(), &[]);
+    refused(
+        hello().device("fs", &fs.socket),
+        HOST_FAILURE,
+        &["does not offer VHOST_USER_PROTOCOL_F_CONFIG", "--tag TAG"],
     );
 }

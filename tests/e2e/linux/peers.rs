@@ -25,7 +25,7 @@ fn virtiofsd_shares_a_directory_with_linux() {
     // More than one request can carry, and not whole pages.
     let bytes = network::noise((3 << 20) + 77);
     std::fs::write(shared.join("from-host"), &bytes).unwrap();
-    let fs = backend::virtiofsd(dir.path(), &shared, "the-host");
+    let fs = backend::virtiofsd(dir.path(), &shared, &["--tag", "the-host"]);
     let vmm = linux(
         &guest.bzimage,
         &guest,
