@@ -10,7 +10,7 @@ help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
-	@echo 'make soak    a thousand backends killed under a working guest'
+	@echo 'make soak    a thousand backends killed under a guest, ten million gdb packets'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what tests and demo need: packages, guests, the bed'
@@ -42,6 +42,7 @@ test: setup lint
 
 soak: setup
 	cargo build --locked --workspace
+	OUTBOARD_FUZZ_PACKETS=10000000 cargo test --locked --package gdb neither_stops
 	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
 
 clean:
