@@ -14,7 +14,7 @@ use crate::{DEADLINE, program};
 /// gdb fails or does not end in time.
 pub fn run(socket: &Path, symbols: &Path, commands: &[&str]) -> String {
     let mut process = start(socket, symbols, commands);
-    process.expect_exit(0, DEADLINE);
+    process.expect_exit(0, PATIENCE);
     process.printed(Stream::Out)
 }
 
