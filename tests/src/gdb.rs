@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::process::{Process, Stream};
-use crate::{DEADLINE, program};
+use crate::program;
 
 /// Runs gdb on `symbols` with `commands`, attached to `socket`, and returns what
 /// it printed on standard output.
