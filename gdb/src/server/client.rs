@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 
+use super::dialect::{Dialect, Said};
+use super::inlet::{Arrival, Inlet, framed};
 use super::stream::Stream;
 use super::wire::Wire;
 use super::{BUFFER_SIZE, PACKET_SIZE};
@@ -18,6 +20,12 @@ type Fault = gdbstub::stub::GdbStubError<std::convert::Infallible, std::convert:
 /// Registers that go with every stop, so that gdb can tell where it is without
 /// asking: what its own stub sends (rbp, rsp, rip).
 const EXPEDITED: [Register; 3] = [Register::Gpr(6), Register::Gpr(7), Register::Rip];
+
+/// The answer to a packet that makes no sense: EINVAL.
+const EINVAL: &str = "E16";
+
+/// Asks for the end of acknowledgements.
+const NO_ACK: &[u8] = b"QStartNoAckMode";
 
 /// Why a client leaves.
 #[derive(Debug)]
@@ -41,8 +49,9 @@ pub(super) struct Client<'t> {
     machine: Option<Machine<'t>>,
     input: Vec<u8>,
     used: usize,
-    /// Bytes of the packet that is being received, from its `$` on.
-    open_packet: Option<usize>,
+    inlet: Inlet,
+    dialect: Dialect,
+    agreed: Agreed,
     /// The guest is stopped for it: from its first byte on, so that somebody who
     /// only knocks at the port does not disturb the guest.
     attached: bool,
@@ -52,19 +61,15 @@ impl<'t> Client<'t> {
     /// # Errors
     /// The reason, for the log.
     pub fn new(stream: Stream, session: &mut Session<'t>) -> Result<Self, String> {
-        let stub = GdbStub::builder(Wire::default())
-            .packet_buffer_size(PACKET_SIZE)
-            .build()
-            .map_err(|error| error.to_string())?;
-        let machine = stub
-            .run_state_machine(session)
-            .map_err(|error| error.to_string())?;
+        let machine = new_machine(session)?;
         Ok(Self {
             stream,
             machine: Some(machine),
             input: Vec::new(),
             used: 0,
-            open_packet: None,
+            inlet: Inlet::default(),
+            dialect: Dialect::default(),
+            agreed: Agreed::default(),
             attached: false,
         })
     }
@@ -123,8 +128,11 @@ impl<'t> Client<'t> {
             }
             let byte = self.input[self.used];
             self.used += 1;
-            self.limit(byte)?;
-            self.feed(session, byte)?;
+            match self.inlet.take(byte) {
+                Ok(Some(arrival)) => self.on_arrival(session, arrival)?,
+                Ok(None) => {}
+                Err(garbage) => return Err(Leave::Fault(garbage.to_string())),
+            }
             self.settle(session)?;
             if self.is_blocked() {
                 self.send()?;
@@ -133,27 +141,102 @@ impl<'t> Client<'t> {
         Ok(())
     }
 
-    /// Refuses a packet that is longer than gdb was told it may be: gdbstub's
-    /// buffer would grow with it.
-    fn limit(&mut self, byte: u8) -> Result<(), Leave> {
-        self.open_packet = match (self.open_packet, byte) {
-            (None, b'$') => Some(1),
-            (None, _) | (Some(_), b'#') => None,
-            (Some(PACKET_SIZE), _) => {
-                let fault = format!("a packet is longer than {PACKET_SIZE} bytes");
-                return Err(Leave::Fault(fault));
+    fn on_arrival(&mut self, session: &mut Session<'t>, arrival: Arrival) -> Result<(), Leave> {
+        match arrival {
+            Arrival::Packet(body) => self.on_packet(session, &body),
+            Arrival::Interrupt => self.feed(session, [3]).map_err(fault),
+            Arrival::Damaged => {
+                self.with_wire(Wire::reject);
+                Ok(())
             }
-            (Some(len), _) => Some(len + 1),
+            Arrival::Resend => {
+                self.with_wire(Wire::repeat);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has gdbstub answer. To a packet that it makes nothing of, the answer is an
+    /// error, and the session goes on.
+    fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
+        let threads = session.machine.vcpu_count();
+        let stopped = session.focus().0 + 1;
+        let said = self.dialect.translate(body, threads, stopped);
+        let answered = match &said {
+            Said::Plainly => self.feed(session, framed(body)),
+            Said::Otherwise(body) => self.feed(session, framed(body)),
+            Said::Nonsense => {
+                self.refuse(body);
+                return Ok(());
+            }
         };
+        match answered {
+            Ok(()) => {
+                self.agreed.note(body);
+                if body == NO_ACK {
+                    self.inlet.trust();
+                }
+                Ok(())
+            }
+            Err(_) => {
+                self.revive(session)?;
+                self.refuse(body);
+                Ok(())
+            }
+        }
+    }
+
+    /// gdbstub does not outlive a packet that it makes nothing of: another one takes
+    /// its place and is told what the client and it had agreed on.
+    fn revive(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
+        self.machine = Some(new_machine(session).map_err(fault)?);
+        let agreed = self.agreed.packets().map(<[u8]>::to_vec);
+        // The session ignores it: it makes gdbstub wait for the guest, as before.
+        let running = session.is_running().then(|| b"vCont;c".to_vec());
+        for packet in agreed.chain(running).collect::<Vec<_>>() {
+            self.feed(session, framed(&packet)).map_err(fault)?;
+        }
+        self.with_wire(|wire| *wire = Wire::default());
         Ok(())
     }
 
-    fn feed(&mut self, session: &mut Session<'t>, byte: u8) -> Result<(), Leave> {
-        self.step(|machine| match machine {
-            GdbStubStateMachine::Idle(idle) => idle.incoming_data(session, byte),
-            GdbStubStateMachine::Running(running) => running.incoming_data(session, byte),
-            other => Ok(other),
-        })
+    /// Answers that a packet makes no sense.
+    fn refuse(&mut self, body: &[u8]) {
+        let start = &body[..body.len().min(40)];
+        tracing::debug!(packet = %start.escape_ascii(), "gdb sent what makes no sense");
+        let acknowledges = !self.inlet.is_trusting();
+        self.with_wire(|wire| {
+            if acknowledges {
+                wire.acknowledge();
+            }
+            wire.packet(EINVAL);
+        });
+    }
+
+    fn with_wire(&mut self, act: impl FnOnce(&mut Wire)) {
+        if let Some(wire) = wire_of(&mut self.machine) {
+            act(wire);
+        }
+    }
+
+    /// # Errors
+    /// gdbstub gives up; there is no state machine then.
+    fn feed(
+        &mut self,
+        session: &mut Session<'t>,
+        bytes: impl IntoIterator<Item = u8>,
+    ) -> Result<(), Fault> {
+        for byte in bytes {
+            let Some(machine) = self.machine.take() else {
+                return Ok(());
+            };
+            self.machine = Some(match machine {
+                GdbStubStateMachine::Idle(idle) => idle.incoming_data(session, byte)?,
+                GdbStubStateMachine::Running(running) => running.incoming_data(session, byte)?,
+                other => other,
+            });
+        }
+        Ok(())
     }
 
     /// Runs the state machine until it wants input or an event.
@@ -223,11 +306,11 @@ impl<'t> Client<'t> {
 
     /// Shows what the user should know, while gdb waits for a stop.
     fn tell(&mut self, session: &mut Session<'t>) {
-        if let Some(wire) = wire_of(&mut self.machine) {
+        self.with_wire(|wire| {
             for notice in session.take_notices() {
                 wire.console(&format!("{notice}\n"));
             }
-        }
+        });
     }
 
     fn step(
@@ -240,7 +323,7 @@ impl<'t> Client<'t> {
                 self.machine = Some(machine);
                 Ok(())
             }
-            Err(fault) => Err(Leave::Fault(fault.to_string())),
+            Err(error) => Err(fault(error)),
         }
     }
 
@@ -278,6 +361,45 @@ impl<'t> Client<'t> {
             Err(_) => Err(Leave::Closed),
         }
     }
+}
+
+/// What a client has said that counts for all that it says afterwards.
+#[derive(Debug, Default)]
+struct Agreed {
+    /// The last packet of each kind, by [`Agreed::KINDS`].
+    last: [Option<Vec<u8>>; 4],
+}
+
+impl Agreed {
+    /// In the order in which clients say them.
+    const KINDS: [&[u8]; 4] = [b"qSupported", NO_ACK, b"Hc", b"Hg"];
+
+    fn note(&mut self, body: &[u8]) {
+        for (last, kind) in self.last.iter_mut().zip(Self::KINDS) {
+            if body.starts_with(kind) {
+                *last = Some(body.to_vec());
+            }
+        }
+    }
+
+    fn packets(&self) -> impl Iterator<Item = &[u8]> {
+        self.last.iter().flatten().map(Vec::as_slice)
+    }
+}
+
+/// # Errors
+/// The reason, in words.
+fn new_machine<'t>(session: &mut Session<'t>) -> Result<Machine<'t>, String> {
+    let stub = GdbStub::builder(Wire::default())
+        .packet_buffer_size(PACKET_SIZE)
+        .build()
+        .map_err(|error| error.to_string())?;
+    stub.run_state_machine(session)
+        .map_err(|error| error.to_string())
+}
+
+fn fault(fault: impl std::fmt::Display) -> Leave {
+    Leave::Fault(fault.to_string())
 }
 
 /// The output side, wherever the state machine keeps it.

@@ -64,7 +64,8 @@ fn the_end_of_a_connection_is_found_behind_its_data() {
 fn garbage_ends_the_connection_with_its_reason() {
     let (mut target, _) = Scripted::new(&[0]);
     let mut session = Session::new(&mut target);
-    for garbage in [&b"$g#00"[..], b"-", b"\x80", &b"$".repeat(PACKET_SIZE + 1)] {
+    let long = [b"$", &b"x".repeat(PACKET_SIZE + 1)[..]].concat();
+    for garbage in [&b"\x80"[..], b"GET / HTTP/1.1\r\n", &long] {
         let (mut client, mut gdb) = connected(&mut session);
         let mut result = Ok(());
         for piece in garbage.chunks(BUFFER_SIZE) {
@@ -77,4 +78,79 @@ fn garbage_ends_the_connection_with_its_reason() {
             "{start:?}: {result:?}"
         );
     }
+}
+
+/// What `client` answers to `bytes`.
+fn answer<'t>(
+    client: &mut Client<'t>,
+    gdb: &mut UnixStream,
+    session: &mut Session<'t>,
+    bytes: &[u8],
+) -> String {
+    gdb.write_all(bytes).unwrap();
+    client.check(session).unwrap();
+    let mut answer = vec![0; 1 << 12];
+    let count = gdb.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..count]).into_owned()
+}
+
+#[test]
+fn a_packet_that_makes_no_sense_is_an_error_of_that_packet_only() {
+    let (mut target, _) = Scripted::new(&[0x1000, 0x2000]);
+    let mut session = Session::new(&mut target);
+    let (mut client, mut gdb) = connected(&mut session);
+    let mut ask = |body: &str| {
+        let packet = packet(body.as_bytes());
+        answer(&mut client, &mut gdb, &mut session, &packet)
+    };
+    assert!(ask("qSupported:multiprocess+").contains("multiprocess+"));
+    assert_eq!(ask("Hgp1.2"), "+$OK#9a");
+    let rip = ask("p10");
+    for nonsense in [
+        "mzz",
+        "Z0",
+        "Hg-1",
+        "T-1",
+        "vCont;t",
+        "vCont;q:1",
+        "P10",
+        "g1",
+        "vKill",
+    ] {
+        assert_eq!(ask(nonsense), "+$E16#ac", "{nonsense}");
+    }
+    // What was agreed on still holds: the thread, processes in thread names.
+    assert_eq!(ask("p10"), rip);
+    assert_eq!(ask("qfThreadInfo"), "+$mp01.01,p01.02#5a");
+    assert_eq!(ask("QStartNoAckMode"), "+$OK#9a");
+    assert_eq!(ask("mzz"), "$E16#ac");
+    assert_eq!(ask("p10"), rip[1..]);
+}
+
+#[test]
+fn damage_is_mended_by_sending_again() {
+    let (mut target, _) = Scripted::new(&[0]);
+    let mut session = Session::new(&mut target);
+    let (mut client, mut gdb) = connected(&mut session);
+    let mut say = |bytes: &[u8]| answer(&mut client, &mut gdb, &mut session, bytes);
+    assert_eq!(say(b"$qAttached#00"), "-");
+    let answered = say(b"$qAttached#8f");
+    assert_eq!(answered, "+$1#31");
+    assert_eq!(say(b"-"), answered[1..]);
+}
+
+#[test]
+fn packets_of_older_clients_move_the_guest() {
+    let (mut target, hand) = Scripted::new(&[0x1000, 0x2000]);
+    let mut session = Session::new(&mut target);
+    let (mut client, mut gdb) = connected(&mut session);
+    for resume in ["s", "c", "vCont;s", "S05"] {
+        gdb.write_all(&packet(resume.as_bytes())).unwrap();
+        client.check(&mut session).unwrap();
+        assert!(session.is_running(), "{resume}");
+        gdb.write_all(b"\x03").unwrap();
+        client.check(&mut session).unwrap();
+        assert!(!session.is_running(), "{resume}");
+    }
+    drop(hand);
 }

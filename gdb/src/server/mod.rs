@@ -6,6 +6,8 @@
 
 mod address;
 mod client;
+mod dialect;
+mod inlet;
 mod listener;
 mod poller;
 mod refused;

@@ -13,6 +13,8 @@ const LIMIT: usize = 8 << 20;
 pub(super) struct Wire {
     bytes: Vec<u8>,
     overflow: bool,
+    /// The last packet, for a client that got it damaged.
+    last: Vec<u8>,
 }
 
 impl Wire {
@@ -39,7 +41,25 @@ impl Wire {
     /// Queues a packet whose body needs no escapes.
     pub fn packet(&mut self, body: &str) {
         let sum = body.bytes().fold(0u8, u8::wrapping_add);
-        self.push(format!("${body}#{sum:02x}").as_bytes());
+        self.last = format!("${body}#{sum:02x}").into_bytes();
+        self.repeat();
+    }
+
+    /// Confirms that a packet has come.
+    pub fn acknowledge(&mut self) {
+        self.push(b"+");
+    }
+
+    /// Asks for a packet again that has come damaged.
+    pub fn reject(&mut self) {
+        self.push(b"-");
+    }
+
+    /// Queues the last packet again.
+    pub fn repeat(&mut self) {
+        let last = std::mem::take(&mut self.last);
+        self.push(&last);
+        self.last = last;
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -70,8 +90,13 @@ impl Connection for Wire {
         Ok(())
     }
 
-    /// The server sends when it has fed all input.
+    /// A packet is whole. The server sends when it has fed all input.
     fn flush(&mut self) -> Result<(), Infallible> {
+        // No packet has a `$` within.
+        if let Some(start) = memchr::memrchr(b'$', &self.bytes) {
+            self.last.clear();
+            self.last.extend_from_slice(&self.bytes[start..]);
+        }
         Ok(())
     }
 }
@@ -88,6 +113,19 @@ mod tests {
         assert_eq!(wire.pending(), b"$OK#9a$O610a#47");
         wire.sent(6);
         assert_eq!(wire.pending(), b"$O610a#47");
+    }
+
+    #[test]
+    fn the_last_packet_can_be_had_again() {
+        let mut wire = Wire::default();
+        wire.packet("one");
+        wire.write_all(b"+$tw").unwrap();
+        wire.write_all(b"o#56").unwrap();
+        wire.flush().unwrap();
+        wire.sent(100);
+        wire.repeat();
+        wire.repeat();
+        assert_eq!(wire.pending(), b"$two#56$two#56");
     }
 
     #[test]
