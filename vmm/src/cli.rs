@@ -46,6 +46,14 @@ pub struct CtlArgs {
 pub enum CtlCommand {
     /// Print vCPUs, devices, backends and counters as JSON.
     Status,
+    /// Stop all vCPUs and the guest's clock. Devices finish what they have.
+    Pause,
+    /// Let the vCPUs go on.
+    Resume,
+    /// Power-on again, also under --on-reboot exit.
+    Reset,
+    /// End the machine at once, as SIGTERM does. The guest is not asked.
+    Shutdown,
     /// Start the backend of a device anew (exec="COMMAND"); the guest's requests wait.
     Restart {
         /// The device's name.

@@ -185,6 +185,8 @@ impl Target for DebugTarget {
     }
 
     fn attachment(&mut self, attachment: Attachment) {
+        let attached = attachment == Attachment::Attached;
+        self.vcpus.group().set_debugged(attached);
         self.attachments.send(attachment);
     }
 

@@ -263,7 +263,7 @@ impl EventLoop<'_> {
                 Ok(Some(Ended::Rebooted))
             }
             Some(PowerRequest::Reset) => self.reset().map(|()| None),
-            Some(PowerRequest::DebugReset) => {
+            Some(PowerRequest::UserReset) => {
                 self.reset()?;
                 if let Some(debug) = &self.debug {
                     debug.resets.send(());

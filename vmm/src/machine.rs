@@ -140,6 +140,10 @@ impl Machine {
         &self.vcpus
     }
 
+    pub fn power(&self) -> &Arc<PowerSwitch> {
+        &self.power
+    }
+
     pub fn memory(&self) -> &Arc<GuestMemory> {
         self.vm.memory()
     }

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::events::Notifier;
 
-/// What a guest, or a debugger, can ask for.
+/// What a guest or its user can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerRequest {
     Off,
     Reset,
-    /// By gdb's user, who means a reset whatever the guest's own leads to.
-    DebugReset,
+    /// By the user, who means a reset whatever the guest's own leads to.
+    UserReset,
 }
 
 /// Set by a power device on a vCPU thread; read by every vCPU thread after

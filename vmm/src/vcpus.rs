@@ -30,6 +30,8 @@ struct State {
     stopped: Option<kvm_clock_data>,
     /// Which vCPU goes on first at the next resume.
     first: usize,
+    /// A debugger is attached: it alone stops vCPUs and lets them go on.
+    debugged: bool,
 }
 
 /// The right to stop vCPUs and to let them go on.
@@ -44,6 +46,7 @@ impl Vcpus {
         let state = Mutex::new(State {
             stopped: Some(vm.clock()?),
             first: 0,
+            debugged: false,
         });
         Ok(Self { vm, handles, state })
     }
@@ -73,6 +76,21 @@ impl Vcpus {
 }
 
 impl Group<'_> {
+    /// Whether all vCPUs are stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.state.stopped.is_some()
+    }
+
+    /// Whether a debugger is attached.
+    pub fn is_debugged(&self) -> bool {
+        self.state.debugged
+    }
+
+    /// A debugger comes, or has left.
+    pub fn set_debugged(&mut self, debugged: bool) {
+        self.state.debugged = debugged;
+    }
+
     /// Stops every vCPU and the guest's clock; returns once all have stopped.
     pub fn pause(&mut self) -> Result<(), Error> {
         vcpu::pause_all(&self.vcpus.handles)?;

@@ -19,7 +19,7 @@ use crate::supervise::{backend_of, outboard_blk};
 const MIB: u64 = 8;
 const QUEUES: &str = "--queues 4";
 
-fn socket(dir: &Path) -> PathBuf {
+pub fn socket(dir: &Path) -> PathBuf {
     dir.join("api.sock")
 }
 
@@ -29,7 +29,7 @@ fn start(dir: &Path, spec: &str) -> Running {
 }
 
 /// What `outboard ctl` prints, which ends with `status`.
-fn ctl(dir: &Path, words: &[&str], status: i32) -> String {
+pub fn ctl(dir: &Path, words: &[&str], status: i32) -> String {
     let mut command = Command::new(program::own("outboard"));
     command.arg("ctl").arg("--api").arg(socket(dir)).args(words);
     let mut ctl = Process::start("ctl", &mut command);
@@ -41,7 +41,7 @@ fn ctl(dir: &Path, words: &[&str], status: i32) -> String {
     })
 }
 
-fn status(dir: &Path) -> Value {
+pub fn status(dir: &Path) -> Value {
     serde_json::from_str(&ctl(dir, &["status"], 0)).unwrap()
 }
 

@@ -10,6 +10,7 @@ mod gdb;
 mod host;
 mod killstorm;
 mod net;
+mod pausing;
 mod peers;
 mod power;
 mod small;

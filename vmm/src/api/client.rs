@@ -39,6 +39,10 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
             let answer = ask(&args.api, "GET", "/v1/status")?;
             Ok(format!("{answer:#}"))
         }
+        CtlCommand::Pause => change(&args.api, "pause"),
+        CtlCommand::Resume => change(&args.api, "resume"),
+        CtlCommand::Reset => change(&args.api, "reset"),
+        CtlCommand::Shutdown => change(&args.api, "shutdown"),
         CtlCommand::Restart { id } => {
             let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
             let answer = ask(&args.api, "POST", &format!("/v1/devices/{name}/restart"))?;
@@ -49,6 +53,12 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
             ))
         }
     }
+}
+
+/// A command that has no more to say than that it was done.
+fn change(path: &Path, command: &str) -> Result<String, Error> {
+    ask(path, "POST", &format!("/v1/{command}"))?;
+    Ok(format!("{command}: done"))
 }
 
 fn ask(path: &Path, method: &str, target: &str) -> Result<Value, Error> {

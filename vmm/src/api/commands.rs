@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 use super::http::Status;
 use super::{Control, problem};
 use crate::machine::{SharedTransport, lock};
+use crate::power::PowerRequest;
 use crate::vcpu::exit::Reason;
+use crate::vcpus::{self, Group};
 
 /// How long a new process may take to serve its device.
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,9 +34,61 @@ pub fn status(control: &Control) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
+        "state": state(&control.vcpus.group()),
         "vcpus": vcpus,
         "devices": devices,
     })
+}
+
+/// Whether the guest runs, and if not, whose doing that is.
+fn state(group: &Group<'_>) -> &'static str {
+    match (group.is_stopped(), group.is_debugged()) {
+        (false, _) => "running",
+        (true, false) => "paused",
+        (true, true) => "stopped in the debugger",
+    }
+}
+
+/// Stops every vCPU and the guest's clock.
+pub fn pause(control: &Control) -> (Status, Value) {
+    undebugged(control, |group| group.pause())
+}
+
+/// Lets the guest go on from [`pause`], or begin under `--gdb-wait`.
+pub fn resume(control: &Control) -> (Status, Value) {
+    undebugged(control, |group| match group.is_stopped() {
+        true => group.resume_all(),
+        false => Ok(()),
+    })
+}
+
+/// Changes whether vCPUs run, which a debugger must not miss.
+fn undebugged(
+    control: &Control,
+    change: impl FnOnce(&mut Group<'_>) -> Result<(), vcpus::Error>,
+) -> (Status, Value) {
+    let mut group = control.vcpus.group();
+    if group.is_debugged() {
+        let text = "a debugger is attached: stop the guest, or let it go on, there";
+        return (Status::Conflict, problem(text));
+    }
+    match change(&mut group) {
+        Ok(()) => (Status::Ok, json!({ "state": state(&group) })),
+        Err(error) => (Status::Failed, problem(chain(&error))),
+    }
+}
+
+/// Power-on again, whatever the guest's own reboot leads to. The guest runs then,
+/// unless a debugger has it stopped.
+pub fn reset(control: &Control) -> (Status, Value) {
+    control.power.request(PowerRequest::UserReset);
+    (Status::Ok, json!({ "reset": true }))
+}
+
+/// Ends the machine. The guest is not asked.
+pub fn shutdown(control: &Control) -> (Status, Value) {
+    control.power.request(PowerRequest::Off);
+    (Status::Ok, json!({ "shutdown": true }))
 }
 
 fn device(info: &TransportInfo) -> Value {

@@ -29,6 +29,7 @@ pub enum Status {
     Late,
     Conflict,
     TooLong,
+    Failed,
     NoBackend,
     Busy,
 }
@@ -43,6 +44,7 @@ impl Status {
             Self::Late => "408 Request Timeout",
             Self::Conflict => "409 Conflict",
             Self::TooLong => "431 Request Header Fields Too Large",
+            Self::Failed => "500 Internal Server Error",
             Self::NoBackend => "502 Bad Gateway",
             Self::Busy => "503 Service Unavailable",
         }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `GET /v1/status` | vCPUs, devices, their backends, counters |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
+//! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may go on |
+//! | `POST /v1/reset`, `/v1/shutdown` | when the main thread has been told |
 //!
 //! An error is an object with one member, `error`. One request a connection;
 //! each client has a thread and a deadline, so that a silent one holds up nobody.
@@ -23,6 +25,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, SharedTransport};
+use crate::power::PowerSwitch;
 use crate::unix_socket;
 use crate::vcpus::Vcpus;
 use http::{Request, Status};
@@ -47,6 +50,7 @@ pub enum Error {
 /// What commands act on.
 struct Control {
     vcpus: Arc<Vcpus>,
+    power: Arc<PowerSwitch>,
     transports: Vec<SharedTransport>,
     clients: AtomicUsize,
 }
@@ -67,6 +71,7 @@ impl Server {
         let path = path.to_owned();
         let control = Arc::new(Control {
             vcpus: machine.vcpus().clone(),
+            power: machine.power().clone(),
             transports: machine.transports().to_vec(),
             clients: AtomicUsize::new(0),
         });
@@ -148,10 +153,16 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
             let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
             commands::restart(control, &id)
         }
+        ("POST", ["v1", "pause"]) => commands::pause(control),
+        ("POST", ["v1", "resume"]) => commands::resume(control),
+        ("POST", ["v1", "reset"]) => commands::reset(control),
+        ("POST", ["v1", "shutdown"]) => commands::shutdown(control),
         (_, ["v1", "status"]) => wrong_method(request, "GET"),
-        (_, ["v1", "devices", _, "restart"]) => wrong_method(request, "POST"),
+        (_, ["v1", "devices", _, "restart"])
+        | (_, ["v1", "pause" | "resume" | "reset" | "shutdown"]) => wrong_method(request, "POST"),
         _ => {
-            let known = "GET /v1/status, POST /v1/devices/ID/restart";
+            let known = "GET /v1/status, POST /v1/devices/ID/restart, \
+                         POST /v1/pause, /v1/resume, /v1/reset, /v1/shutdown";
             let text = format!("there is no {}; there are {known}", request.path);
             (Status::NotFound, problem(text))
         }

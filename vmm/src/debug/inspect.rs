@@ -84,7 +84,7 @@ impl Inspect for DebugTarget {
     fn reset(&mut self) -> Result<()> {
         // One that came too late for an earlier request is not this one's.
         while self.resets.take().is_some() {}
-        self.parts.power.request(PowerRequest::DebugReset);
+        self.parts.power.request(PowerRequest::UserReset);
         let deadline = Instant::now() + RESET_DEADLINE;
         let late = || TargetError::Host {
             what: "the main thread has not reset the guest yet",

@@ -1,0 +1,82 @@
+//! The machine as a whole through the control API: paused, reset, ended.
+
+use tests::vmm::Running;
+use tests::{DEADLINE, backend, gdb, guest, scratch};
+
+use crate::control::{ctl, socket, status};
+use crate::killstorm;
+
+/// Interrupts that the guest's disk has raised.
+fn interrupts(dir: &std::path::Path) -> u64 {
+    let counters = &status(dir)["devices"][0]["counters"];
+    counters["interrupts"].as_u64().unwrap()
+}
+
+/// A guest that works on its disk, with a gdb socket.
+fn working(dir: &std::path::Path, disk: &backend::Backend) -> Running {
+    let spec = format!("blk,socket={}", disk.socket.display());
+    let vmm = killstorm::storming(&spec, "event_idx");
+    killstorm::start(vmm.arg("--api", socket(dir)).gdb(dir))
+}
+
+#[test]
+fn a_paused_guest_stands_still_and_goes_on_unharmed() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    let vmm = working(dir.path(), &disk);
+    assert_eq!(status(dir.path())["state"], "running");
+    for _ in 0..10 {
+        ctl(dir.path(), &["pause"], 0);
+        assert_eq!(status(dir.path())["state"], "paused");
+        let before = interrupts(dir.path());
+        // Twice is once.
+        ctl(dir.path(), &["pause"], 0);
+        assert_eq!(interrupts(dir.path()), before);
+        ctl(dir.path(), &["resume"], 0);
+        assert_eq!(status(dir.path())["state"], "running");
+        tests::process::wait_until("the guest goes on", DEADLINE, || {
+            interrupts(dir.path()) > before
+        });
+    }
+    killstorm::finish(vmm);
+}
+
+#[test]
+fn gdb_attaches_to_a_paused_guest_and_then_decides_alone() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    let vmm = working(dir.path(), &disk);
+    ctl(dir.path(), &["pause"], 0);
+    let ask = |command: &str| {
+        let outboard = tests::program::own("outboard");
+        let api = socket(dir.path());
+        let (outboard, api) = (outboard.display(), api.display());
+        format!("shell {outboard} ctl --api {api} {command} 2>&1 | cat")
+    };
+    let (state, resume) = (ask("status"), ask("resume"));
+    let session = gdb::run(
+        vmm.gdb_socket(),
+        &guest::bare("virtio"),
+        &["info threads", &state, &resume, "detach"],
+    );
+    assert!(session.contains("Thread 1.1"), "{session}");
+    assert!(session.contains("stopped in the debugger"), "{session}");
+    assert!(session.contains("a debugger is attached"), "{session}");
+    assert_eq!(status(dir.path())["state"], "running");
+    killstorm::finish(vmm);
+}
+
+#[test]
+fn a_reset_boots_again_and_a_shutdown_is_the_end() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    let mut vmm = working(dir.path(), &disk);
+    let (line, _) = vmm.process.wait_for_after(0, "storm: start", DEADLINE);
+    ctl(dir.path(), &["reset"], 0);
+    vmm.process.wait_for_after(line, "storm: start", DEADLINE);
+    ctl(dir.path(), &["shutdown"], 0);
+    vmm.process.expect_exit(0, DEADLINE);
+}
