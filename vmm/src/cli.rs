@@ -82,13 +82,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// A virtio device and its vhost-user backend:
-    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS]
-    /// [,features=-NAME,-NAME...], with TYPE blk, net, fs, vsock, console, rng, ... or a virtio
+    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,deadline=SECONDS]
+    /// [,reconnect=off|SECONDS][,features=-NAME,-NAME...], with TYPE blk, net, fs, vsock, console, rng, ... or a virtio
     /// device number, and listen=PATH in place of socket=PATH where the backend is to connect.
     /// exec="COMMAND" starts the backend, starts it again when it ends, and stops it at the end:
     /// {fd} in COMMAND stands for a descriptor that is a connected socket (--fd {fd} is added by
     /// default), {listen-fd} for one that listens, {socket} for a path to listen on.
-    /// A backend that goes away is waited for, for ever if reconnect is not given; the features
+    /// A backend that does not answer within the deadline (5 seconds) loses its device, which
+    /// then needs a reset; one that goes away is waited for, for ever if reconnect is not given; the features
     /// named (event_idx, indirect, ...) are not offered. May be given several times.
     #[arg(long, value_name = "SPEC")]
     pub device: Vec<String>,

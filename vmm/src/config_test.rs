@@ -94,6 +94,36 @@ fn backends_are_waited_for_unless_told_otherwise() {
 }
 
 #[test]
+fn backends_may_be_given_more_time() {
+    let specs = [
+        "blk,socket=/a",
+        "blk,deadline=60,socket=/b",
+        "blk,exec=a",
+        "blk,deadline=7,exec=a",
+    ];
+    let devices = with_devices(&specs).unwrap().devices;
+    let deadlines = devices.iter().map(|device| {
+        let options = &device.options;
+        (
+            options.deadline.as_secs(),
+            options.connect_deadline.as_secs(),
+        )
+    });
+    let deadlines: Vec<_> = deadlines.collect();
+    assert_eq!(deadlines, [(5, 2), (60, 60), (5, 5), (7, 7)]);
+    let problem = with_devices(&["blk,socket=/a,deadline=0"]).unwrap_err();
+    assert!(problem.to_string().contains("from 1 to 65535"));
+}
+
+#[test]
+fn types_have_names_and_numbers() {
+    let config = with_devices(&["type=26,socket=/a", "26,socket=/b", "fs,socket=/c"]);
+    let names: Vec<_> = config.unwrap().devices.into_iter().collect();
+    let names: Vec<_> = names.iter().map(|device| &*device.options.id).collect();
+    assert_eq!(names, ["fs0", "fs1", "fs2"]);
+}
+
+#[test]
 fn backends_may_connect_to_the_machine() {
     let config = with_devices(&["blk,listen=/a", "blk,socket=/b"]).unwrap();
     let listens: Vec<_> = config

@@ -320,6 +320,8 @@ fn spawn_vcpus(
 ) -> Result<Vec<Handle>, Error> {
     let supported = cpuid::supported(kvm)?;
     let cpus = config.cpus;
+    let deadlines = config.devices.iter().map(|device| device.options.deadline);
+    let access = deadlines.max().unwrap_or_default();
     let mut handles = Vec::with_capacity(cpus.into());
     for index in 0..cpus {
         let cpuid = cpuid::for_vcpu(&supported, index, cpus)?;
@@ -331,7 +333,8 @@ fn spawn_vcpus(
         if index == 0 {
             boot::set_registers(&vcpu, entry)?;
         }
-        handles.push(Handle::spawn(index.into(), vcpu, wires.clone())?);
+        let handle = Handle::spawn(index.into(), vcpu, wires.clone(), access)?;
+        handles.push(handle);
     }
     Ok(handles)
 }

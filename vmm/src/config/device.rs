@@ -1,5 +1,5 @@
 //! A device's SPEC:
-//! `TYPE,socket=PATH|listen=PATH|exec="COMMAND"[,queues=N][,queue-size=N][,id=NAME][,reconnect=off|SECONDS][,features=-NAME,-NAME…]`.
+//! `TYPE,socket=PATH|listen=PATH|exec="COMMAND"[,queues=N][,queue-size=N][,id=NAME][,deadline=SECONDS][,reconnect=off|SECONDS][,features=-NAME,-NAME…]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,9 +41,10 @@ pub fn parse_all(specs: &[String]) -> Result<Vec<Device>, Error> {
 
 fn parse(spec: &str, earlier: &[Device]) -> Result<Device, String> {
     let mut parts = split(spec)?.into_iter();
-    let device_type: DeviceType = parts
-        .next()
-        .unwrap_or_default()
+    let first = parts.next().unwrap_or_default();
+    let device_type: DeviceType = first
+        .strip_prefix("type=")
+        .unwrap_or(&first)
         .parse()
         .map_err(|error| format!("{error}"))?;
     let same_type = |other: &&Device| other.options.device_type == device_type;
@@ -56,6 +57,7 @@ fn parse(spec: &str, earlier: &[Device]) -> Result<Device, String> {
         ),
         address: None,
         command: None,
+        deadline: None,
         in_features: false,
     };
     for part in parts {
@@ -65,6 +67,13 @@ fn parse(spec: &str, earlier: &[Device]) -> Result<Device, String> {
         return Err("it has no backend; add socket=PATH or exec=\"COMMAND\"".into());
     };
     draft.options.address = address;
+    if let Some(deadline) = draft.deadline {
+        draft.options.deadline = deadline;
+    }
+    // Programs may take longer to start than to say that they have.
+    if draft.deadline.is_some() || draft.command.is_some() {
+        draft.options.connect_deadline = draft.options.deadline;
+    }
     Ok(Device {
         options: draft.options,
         command: draft.command,
@@ -76,6 +85,7 @@ struct Draft {
     options: Options,
     address: Option<Address>,
     command: Option<CommandLine>,
+    deadline: Option<Duration>,
     /// A list of its own, in a list: each goes on with a minus sign.
     in_features: bool,
 }
@@ -98,8 +108,6 @@ impl Draft {
             "listen" => self.set_address(Address::Listen(value.into())),
             "exec" => {
                 self.command = Some(CommandLine::parse(value)?);
-                // Programs may take longer to start than to say that they have.
-                self.options.connect_deadline = self.options.deadline;
                 self.set_address(Address::Command(value.into()))
             }
             "id" => {
@@ -114,12 +122,17 @@ impl Draft {
                 self.options.queue_size = Some(number(key, value)?);
                 Ok(())
             }
+            "deadline" => {
+                self.deadline = Some(deadline(value)?);
+                Ok(())
+            }
             "reconnect" => {
                 self.options.reconnect = reconnect(value)?;
                 Ok(())
             }
             _ => {
-                let known = "socket, listen, exec, id, queues, queue-size, reconnect and features";
+                let known = "socket, listen, exec, id, queues, queue-size, deadline, reconnect \
+                             and features";
                 Err(format!("{key:?} is not known; the keys are {known}"))
             }
         }
@@ -164,6 +177,14 @@ fn number(key: &str, value: &str) -> Result<u16, String> {
     value
         .parse()
         .map_err(|_| format!("{key} takes a number up to 65535, not {value:?}"))
+}
+
+fn deadline(value: &str) -> Result<Duration, String> {
+    let seconds: Option<u16> = value.parse().ok().filter(|seconds| *seconds > 0);
+    let seconds = seconds.ok_or_else(|| {
+        format!("deadline takes a number of seconds from 1 to 65535, not {value:?}")
+    })?;
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 fn reconnect(value: &str) -> Result<Reconnect, String> {

@@ -21,9 +21,9 @@ pub use x86_64::{DebugControl, Vcpu};
 use kick::ImmediateExit;
 use thread::{Message, Thread};
 
-/// How long a vCPU thread may take to answer. It can be in a device access that
-/// waits for a backend, whose own deadline is shorter.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(15);
+/// How long a vCPU thread may take to answer, beyond what a backend may take for
+/// which it waits in a device access.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a vCPU thread may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -51,6 +51,8 @@ pub struct Handle {
     thread: Option<JoinHandle<()>>,
     /// Disconnected when the thread has ended.
     ended: Mutex<mpsc::Receiver<()>>,
+    /// How long it may take to answer.
+    patience: Duration,
     counters: Arc<Counters>,
 }
 
@@ -60,8 +62,9 @@ pub fn init() -> std::io::Result<()> {
 }
 
 impl Handle {
-    /// Starts the thread of vCPU `index`, paused.
-    pub fn spawn(index: usize, vcpu: Vcpu, wires: Wires) -> Result<Self, Error> {
+    /// Starts the thread of vCPU `index`, paused. It may have to wait `access` for
+    /// one access to a device.
+    pub fn spawn(index: usize, vcpu: Vcpu, wires: Wires, access: Duration) -> Result<Self, Error> {
         let failed = |source| Error::Spawn {
             vcpu: index,
             source,
@@ -92,6 +95,7 @@ impl Handle {
             immediate_exit,
             thread: Some(thread),
             ended: Mutex::new(ended),
+            patience: access + ANSWER_DEADLINE,
             counters,
         })
     }
@@ -112,7 +116,7 @@ impl Handle {
             let _ = reply.send(f(vcpu));
         };
         self.send(Message::Request(Box::new(run)))?;
-        self.wait(&answer, Instant::now() + ANSWER_DEADLINE)
+        self.wait(&answer, Instant::now() + self.patience)
     }
 
     /// Lets the vCPU run with `control` armed.
@@ -136,7 +140,7 @@ impl Handle {
         answer.recv_timeout(left).map_err(|error| match error {
             RecvTimeoutError::Timeout => Error::NoAnswer {
                 vcpu: self.index,
-                deadline: ANSWER_DEADLINE,
+                deadline: self.patience,
             },
             RecvTimeoutError::Disconnected => Error::Ended(self.index),
         })
@@ -160,7 +164,7 @@ impl Drop for Handle {
 
 /// Stops all of `handles`: all are kicked first, then all are waited for.
 pub fn pause_all(handles: &[Handle]) -> Result<(), Error> {
-    let deadline = Instant::now() + ANSWER_DEADLINE;
+    let begun = Instant::now();
     let mut answers = Vec::with_capacity(handles.len());
     for handle in handles {
         let (done, answer) = mpsc::channel();
@@ -169,5 +173,5 @@ pub fn pause_all(handles: &[Handle]) -> Result<(), Error> {
     }
     answers
         .iter()
-        .try_for_each(|(handle, answer)| handle.wait(answer, deadline))
+        .try_for_each(|(handle, answer)| handle.wait(answer, begun + handle.patience))
 }
