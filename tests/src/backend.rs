@@ -100,7 +100,7 @@ fn own(dir: &Path, device_type: &str, options: &[&OsStr]) -> Backend {
 fn start_own(dir: &Path, name: &str, options: &[&OsStr]) -> Backend {
     let socket = dir.join(name).with_extension("sock");
     let mut command = Command::new(program::own(name));
-    command.env("RUST_LOG", "info").env("NO_COLOR", "1");
+    command.env("RUST_LOG", "debug").env("NO_COLOR", "1");
     command.arg("--socket").arg(&socket).args(options);
     Backend::start(name, &mut command, socket)
 }

@@ -60,7 +60,12 @@ pub struct WebServer {
 impl WebServer {
     /// Serves `body` on the host's address until the process ends.
     pub fn start(body: Vec<u8>) -> io::Result<Self> {
-        let listener = TcpListener::bind((HOST, 0))?;
+        Self::start_at(HOST, body)
+    }
+
+    /// The same on another address.
+    pub fn start_at(address: Ipv4Addr, body: Vec<u8>) -> io::Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -69,6 +74,10 @@ impl WebServer {
             }
         });
         Ok(Self { address })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     pub fn url(&self) -> String {
@@ -93,6 +102,51 @@ fn answer(mut stream: TcpStream, body: &[u8]) -> io::Result<()> {
         body.len()
     )?;
     stream.write_all(body)
+}
+
+/// passt, which gives a guest the user's network. The guest is 10.0.2.15, and the
+/// gateway, 10.0.2.2, is this machine's loopback interface.
+pub struct Passt {
+    _process: Backend,
+    socket: String,
+}
+
+impl Passt {
+    /// # Panics
+    /// It does not start.
+    pub fn start(dir: &Path) -> Self {
+        let socket = dir.join("passt.sock");
+        let mut command = Command::new(program::system("passt"));
+        // Only as root is there another user to become, who could not make the socket.
+        command.args(["--foreground", "--stderr", "--ipv4-only", "--runas", "0"]);
+        // Else it takes what it is not told from the default route, and a machine may have none.
+        command.args(["--interface", "lo", "--mac-addr", "02:00:00:00:77:fe"]);
+        command.args(["--address", "10.0.2.15", "--netmask", "24"]);
+        command.args(["--gateway", "10.0.2.2"]);
+        command.arg("--socket").arg(&socket);
+        Self {
+            _process: Backend::start("passt", &mut command, socket.clone()),
+            socket: socket.display().to_string(),
+        }
+    }
+
+    /// Where outboard-net finds it.
+    pub fn socket(&self) -> &str {
+        &self.socket
+    }
+}
+
+/// As the guest's `md5sum` prints it.
+///
+/// # Panics
+/// There is no `md5sum`.
+pub fn md5(bytes: &[u8]) -> String {
+    let dir = crate::scratch();
+    let path = dir.path().join("body");
+    std::fs::write(&path, bytes).unwrap_or_else(|error| panic!("cannot write: {error}"));
+    let output = Command::new(program::system("md5sum")).arg(path).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run md5sum: {error}"));
+    String::from_utf8_lossy(&output.stdout)[..32].to_owned()
 }
 
 /// Takes one connection on the host's address and all that comes through it.

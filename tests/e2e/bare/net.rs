@@ -1,12 +1,12 @@
 //! Networks without privileges: two guests linked directly, and passt.
 
 use std::net::UdpSocket;
-use std::process::Command;
 
 use tests::backend::{self, Backend};
+use tests::network::{self, Passt};
 use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
-use tests::{DEADLINE, guest, network, program, scratch};
+use tests::{DEADLINE, guest, scratch};
 
 fn start(net: &Backend, what: &str) -> Running {
     Vmm::new(guest::bare("virtio"))
@@ -58,17 +58,8 @@ fn two_guests_are_linked_whichever_comes_first() {
 #[test]
 fn passt_gives_the_user_s_network() {
     let dir = scratch();
-    let socket = dir.path().join("passt.sock");
-    let mut command = Command::new(program::system("passt"));
-    // Only as root is there another user to become, who could not make the socket.
-    command.args(["--foreground", "--stderr", "--ipv4-only", "--runas", "0"]);
-    // Else it takes what it is not told from the default route, and a machine may have none.
-    command.args(["--interface", "lo", "--mac-addr", "02:00:00:00:77:fe"]);
-    command.args(["--address", "10.0.2.15", "--netmask", "24"]);
-    command.args(["--gateway", "10.0.2.2"]);
-    command.arg("--socket").arg(&socket);
-    let _passt = Backend::start("passt", &mut command, socket.clone());
-    let net = backend::outboard_net(dir.path(), &["--passt", socket.to_str().unwrap()]);
+    let passt = Passt::start(dir.path());
+    let net = backend::outboard_net(dir.path(), &["--passt", passt.socket()]);
     net.process.wait_for("the network peer is here", DEADLINE);
     let host = UdpSocket::bind("127.0.0.1:0").unwrap();
     host.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -7,7 +7,7 @@ use tests::network::{self, WebServer, guest_address};
 use tests::process::Stream;
 use tests::{backend, guest, scratch};
 
-use crate::machine::{BOOT, linux, md5, run};
+use crate::machine::{BOOT, linux, run};
 
 #[test]
 fn disk_data_survives_on_1_2_and_4_vcpus() {
@@ -74,7 +74,7 @@ fn file_arrives_over_http() {
     assert_eq!(vmm.guest_value("net"), "ok");
     assert_eq!(vmm.guest_value("net-mac"), "02:00:00:00:77:01");
     assert_eq!(vmm.guest_value("net-bytes"), body.len().to_string());
-    assert_eq!(vmm.guest_value("net-sum"), md5(&body));
+    assert_eq!(vmm.guest_value("net-sum"), network::md5(&body));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn tap_with_offloads_and_two_queues() {
     network::ip(&["link", "set", "otap1", "up"]);
     vmm.process.expect_exit(0, BOOT);
     assert_eq!(vmm.guest_value("link"), "up");
-    assert_eq!(vmm.guest_value("net-sum"), md5(&body));
+    assert_eq!(vmm.guest_value("net-sum"), network::md5(&body));
     assert!(
         uploaded.join().unwrap().unwrap() == body,
         "the upload arrived as it was"

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use tests::guest::Linux;
-use tests::scratch;
 use tests::vmm::{Running, Vmm};
 
 /// How long a guest may take from start to power off. Stock kernels take tens
@@ -31,16 +30,4 @@ pub fn run(vmm: Vmm) -> Running {
     running.process.close_stdin();
     running.process.expect_exit(0, BOOT);
     running
-}
-
-/// As the guest's `md5sum` prints it.
-pub fn md5(bytes: &[u8]) -> String {
-    let dir = scratch();
-    let path = dir.path().join("body");
-    std::fs::write(&path, bytes).unwrap();
-    let output = std::process::Command::new("md5sum")
-        .arg(path)
-        .output()
-        .unwrap();
-    String::from_utf8(output.stdout).unwrap()[..32].to_owned()
 }

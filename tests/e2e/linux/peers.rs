@@ -2,7 +2,7 @@
 
 use tests::{backend, guest, network, scratch};
 
-use crate::machine::{linux, md5, run};
+use crate::machine::{linux, run};
 
 #[test]
 fn storage_daemon_of_qemu_serves_a_linux_disk() {
@@ -36,7 +36,7 @@ fn virtiofsd_shares_a_directory_with_linux() {
     let vmm = run(vmm);
     assert_eq!(vmm.guest_value("fs"), "ok");
     assert_eq!(vmm.guest_value("fs-list"), "./below ./from-host");
-    assert_eq!(vmm.guest_value("fs-sum"), md5(&bytes));
+    assert_eq!(vmm.guest_value("fs-sum"), network::md5(&bytes));
     let written = std::fs::read(shared.join("below/from-guest")).unwrap();
     assert!(written == bytes, "the guest's copy is not the file");
 }

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     step("starting outboard-net on a tap device, and a web server");
     let net = network::outboard_net(dir.path(), "otap0", &[]);
     let file = network::noise(FILE_SIZE);
-    let file_sum = md5(dir.path(), &file)?;
+    let file_sum = network::md5(&file);
     let server = WebServer::start(file).context("cannot start the web server")?;
 
     step("booting Linux on 2 vCPUs");
@@ -86,21 +86,6 @@ fn main() -> Result<()> {
 
 fn step(what: &str) {
     eprintln!("demo: {what}");
-}
-
-fn md5(dir: &Path, bytes: &[u8]) -> Result<String> {
-    let path = dir.join("file");
-    std::fs::write(&path, bytes)?;
-    let output = std::process::Command::new("md5sum")
-        .arg(path)
-        .output()
-        .context("md5sum")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
 }
 
 /// How many kicks woke the backend, which says so when its rings stop.

@@ -1,4 +1,4 @@
-//! This project's backends under somebody else's frontend: QEMU's. Its emulator
+//! outboard-blk under the frontend of QEMU. Its emulator
 //! will do, because the frontend is the same with KVM, so that Linux guests need
 //! no KVM here either.
 
