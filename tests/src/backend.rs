@@ -127,6 +127,30 @@ pub fn qemu_storage_daemon(dir: &Path, image: &Path) -> Backend {
     Backend::start("qemu-storage-daemon", &mut command, socket)
 }
 
+/// `vhost-device-TYPE`, as an independent backend, told of its `socket` by
+/// `option`, with these further options.
+///
+/// # Panics
+/// `make setup` has not built it.
+pub fn vhost_device(device_type: &str, option: &str, socket: &Path, options: &[&str]) -> Backend {
+    let name = format!("vhost-device-{device_type}");
+    let program = program::cached(&format!("vhost-device/bin/{name}"));
+    let mut command = Command::new(program);
+    command.arg(option).arg(socket).args(options);
+    // Those that can serve several guests number their sockets.
+    let numbered = socket.with_file_name(format!("{}0", file_name(socket)));
+    let listens = match option {
+        "--socket-path" => numbered,
+        _ => socket.to_owned(),
+    };
+    Backend::start(&name, &mut command, listens)
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
 /// virtiofsd, which gives `shared` to a guest.
 ///
 /// # Panics

@@ -1,8 +1,21 @@
 //! Other people's backends under Linux guests of this VMM.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+
+use tests::vmm::Running;
 use tests::{backend, guest, network, scratch};
 
-use crate::machine::{linux, run};
+use crate::machine::{BOOT, linux, run};
+
+/// What `vmm` and the backend of device `id` have agreed on, as the log has it.
+fn agreed(vmm: &Running, id: &str) -> String {
+    let text = format!("connected to the backend device=\"{id}\"");
+    let line = vmm.process.wait_for(&text, BOOT).text;
+    println!("{line}");
+    line
+}
 
 #[test]
 fn storage_daemon_of_qemu_serves_a_linux_disk() {
@@ -39,4 +52,66 @@ fn virtiofsd_shares_a_directory_with_linux() {
     assert_eq!(vmm.guest_value("fs-sum"), network::md5(&bytes));
     let written = std::fs::read(shared.join("below/from-guest")).unwrap();
     assert!(written == bytes, "the guest's copy is not the file");
+}
+
+/// One boot for three backends of the vhost-device project.
+#[test]
+fn vhost_devices_rng_console_and_vsock_serve_linux() {
+    const PORT: u32 = 1234;
+    let guest = guest::linux();
+    let dir = scratch();
+    let path = |name: &str| dir.path().join(name);
+    let rng = backend::vhost_device("rng", "--socket-path", &path("rng.sock"), &[]);
+    let terminal_port = free_port();
+    let options = ["--backend", "network", "--tcp-port", &terminal_port];
+    let console = backend::vhost_device("console", "--socket-path", &path("hvc.sock"), &options);
+    let streams = path("streams");
+    let options = ["--uds-path", streams.to_str().unwrap(), "--guest-cid", "42"];
+    let vsock = backend::vhost_device("vsock", "--socket", &path("vsock.sock"), &options);
+    // Where the backend connects to when the guest does.
+    let host = UnixListener::bind(path(&format!("streams_{PORT}"))).unwrap();
+    let what = format!("outboard.run=rng,terminal,vsock outboard.port={PORT}");
+    let mut vmm = linux(&guest.bzimage, &guest, &what)
+        .device("rng", &rng.socket)
+        .device("console", &console.socket)
+        .device("vsock", &vsock.socket)
+        .start();
+    vmm.process.close_stdin();
+
+    let mut terminal = TcpStream::connect(format!("127.0.0.1:{terminal_port}")).unwrap();
+    terminal.set_read_timeout(Some(BOOT)).unwrap();
+    let mut line = String::new();
+    let mut reader = BufReader::new(terminal.try_clone().unwrap());
+    while !line.contains("hello from the guest") {
+        line.clear();
+        assert_ne!(
+            reader.read_line(&mut line).unwrap(),
+            0,
+            "the terminal is gone"
+        );
+    }
+    // One key: vhost-device-console 0.1.0 completes a buffer once for each byte in it.
+    terminal.write_all(b"k").unwrap();
+
+    let (mut stream, _) = host.accept().unwrap();
+    stream.set_read_timeout(Some(BOOT)).unwrap();
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).unwrap();
+    assert_eq!(line, "hello from the guest\n");
+    stream.write_all(b"and from the host").unwrap();
+    drop(stream);
+
+    vmm.process.expect_exit(0, BOOT);
+    assert_eq!(vmm.guest_value("rng"), "ok");
+    assert_eq!(vmm.guest_value("terminal-key"), "k");
+    assert_eq!(vmm.guest_value("vsock-answer"), "and from the host");
+    for id in ["rng0", "console0", "vsock0"] {
+        assert!(agreed(&vmm, id).contains("VERSION_1"));
+    }
+}
+
+/// A TCP port of the loopback interface that nobody listens on.
+fn free_port() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port().to_string()
 }
