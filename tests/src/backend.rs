@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,10 +122,47 @@ pub fn qemu_storage_daemon(dir: &Path, image: &Path) -> Backend {
             "--export",
         ])
         .arg(format!(
-            "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={},writable=on",
+            "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={},\
+             writable=on,num-queues=4",
             socket.display()
-        ));
+        ))
+        .arg("--chardev")
+        .arg(format!(
+            "socket,id=monitor,path={},server=on,wait=off",
+            qmp_socket(dir).display()
+        ))
+        .args(["--monitor", "chardev=monitor"]);
     Backend::start("qemu-storage-daemon", &mut command, socket)
+}
+
+fn qmp_socket(dir: &Path) -> PathBuf {
+    dir.join("qmp.sock")
+}
+
+/// Has the storage daemon that was started in `dir` make its disk of another size, in
+/// bytes.
+///
+/// # Panics
+/// It refuses.
+pub fn qemu_storage_daemon_resize(dir: &Path, size: u64) {
+    let resize = serde_json::json!({
+        "execute": "block_resize",
+        "arguments": { "node-name": "disk", "size": size },
+    });
+    let talk = || {
+        let mut stream = UnixStream::connect(qmp_socket(dir))?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        let mut last = lines.next().transpose()?;
+        for request in [serde_json::json!({ "execute": "qmp_capabilities" }), resize] {
+            writeln!(stream, "{request}")?;
+            last = lines.next().transpose()?;
+        }
+        std::io::Result::Ok(last)
+    };
+    let answer = talk().unwrap_or_else(|error| panic!("no QMP: {error}"));
+    let answer = answer.unwrap_or_default();
+    assert!(answer.contains("return"), "block_resize: {answer}");
 }
 
 /// `vhost-device-TYPE`, as an independent backend, told of its `socket` by

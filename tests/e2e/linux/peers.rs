@@ -17,16 +17,34 @@ fn agreed(vmm: &Running, id: &str) -> String {
     line
 }
 
+/// Reads, writes and flushes; then the daemon's user gives the disk another size, and
+/// the guest hears of it by a configuration interrupt.
 #[test]
-fn storage_daemon_of_qemu_serves_a_linux_disk() {
+fn storage_daemon_of_qemu_serves_a_linux_disk_and_resizes_it() {
     let guest = guest::linux();
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
     let disk = backend::qemu_storage_daemon(dir.path(), &image);
-    let vmm = linux(&guest.bzimage, &guest, "outboard.run=disk outboard.mib=16")
+    let what = "outboard.run=disk,resize outboard.mib=16";
+    let mut vmm = linux(&guest.bzimage, &guest, what)
         .cpus(2)
-        .device("blk", &disk.socket);
-    assert_eq!(run(vmm).guest_value("disk"), "ok");
+        .device("blk", &disk.socket)
+        .start();
+    vmm.process.close_stdin();
+    let sectors = |mib: u64| (mib << 20) / 512;
+    let from = format!("resize-from={}", sectors(64));
+    vmm.process.wait_for(&from, BOOT);
+    backend::qemu_storage_daemon_resize(dir.path(), 80 << 20);
+    vmm.process.expect_exit(0, BOOT);
+    assert_eq!(vmm.guest_value("disk"), "ok");
+    assert_eq!(vmm.guest_value("disk-queues"), "2");
+    assert_eq!(vmm.guest_value("resize-to"), sectors(80).to_string());
+    assert_eq!(vmm.guest_value("resize"), "ok");
+    assert_eq!(vmm.device_counter("blk0", "config-interrupts"), 1);
+    let agreed = agreed(&vmm, "blk0");
+    for feature in ["BLK_FLUSH", "BLK_MQ", "EVENT_IDX", "CONFIG"] {
+        assert!(agreed.contains(feature), "no {feature}: {agreed}");
+    }
 }
 
 #[test]
@@ -47,9 +65,15 @@ fn virtiofsd_shares_a_directory_with_linux() {
     .cpus(2)
     .device("fs", &fs.socket);
     let vmm = run(vmm);
-    assert_eq!(vmm.guest_value("fs"), "ok");
+    assert_eq!(vmm.guest_value("fs"), "ok", "{}", vmm.console());
     assert_eq!(vmm.guest_value("fs-list"), "./below ./from-host");
     assert_eq!(vmm.guest_value("fs-sum"), network::md5(&bytes));
+    // The highest of the numbers that are the contents of files; how many entries.
+    assert_eq!(vmm.guest_value("fs-many"), "200 201");
+    // Renamed; links; read through a symbolic link; mode; size; written near the end.
+    assert_eq!(vmm.guest_value("fs-files"), "1 2 2 640 1000000 end");
+    assert_eq!(vmm.guest_value("fs-mapped").trim(), "run 5 echo from-guest");
+    println!("{}", agreed(&vmm, "fs0"));
     let written = std::fs::read(shared.join("below/from-guest")).unwrap();
     assert!(written == bytes, "the guest's copy is not the file");
 }
