@@ -90,7 +90,7 @@ pub struct RunArgs {
     /// default), {listen-fd} for one that listens, {socket} for a path to listen on.
     /// A backend that does not answer within the deadline (5 seconds) loses its device, which
     /// then needs a reset; one that goes away is waited for, for ever if reconnect is not given; the features
-    /// named (event_idx, indirect, ...) are not offered. May be given several times.
+    /// named (event_idx, indirect, ... and vhost-user's reply_ack, config, ...) are left out. May be given several times.
     #[arg(long, value_name = "SPEC")]
     pub device: Vec<String>,
     /// Serial console: stdio, none, pty, file=PATH or unix=PATH. On a terminal, Ctrl-A x

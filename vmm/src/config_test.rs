@@ -148,6 +148,11 @@ fn features_can_be_left_out() {
         .map(|device| device.options.masked_features)
         .collect();
     assert_eq!(masked, [1 << 29 | 1 << 28, 1 << 9]);
+    let device = with_devices(&["blk,socket=/a,features=-mq,-reply_ack,-protocol_mq"]).unwrap();
+    let options = &device.devices[0].options;
+    assert_eq!(options.masked_features, 1 << 12);
+    let protocol: Vec<_> = options.masked_protocol.iter_names().collect();
+    assert_eq!(protocol.len(), 2);
     assert_eq!(devices[0].options.queues, Some(2));
     let problem = |spec| with_devices(&[spec]).unwrap_err().to_string();
     assert!(problem("blk,socket=/a,features=event_idx").contains("takes -NAME"));

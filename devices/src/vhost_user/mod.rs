@@ -29,12 +29,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+
 use crate::virtio::DeviceType;
 
 pub use channel::ChannelError;
 pub use connector::Connector;
 pub use error::{Error, Problem};
 pub use frontend::Frontend;
+pub use negotiate::parse_protocol;
 pub use reconnect::Reconnect;
 
 /// Where a backend is found.
@@ -79,6 +82,8 @@ pub struct Options {
     /// Device features that the driver is not offered even if the backend has
     /// them, one bit a feature.
     pub masked_features: u64,
+    /// Protocol features that are not used even if the backend has them.
+    pub masked_protocol: VhostUserProtocolFeatures,
 }
 
 impl Options {
@@ -99,6 +104,7 @@ impl Options {
             connect_deadline: Self::CONNECT_DEADLINE,
             reconnect: Reconnect::default(),
             masked_features: 0,
+            masked_protocol: VhostUserProtocolFeatures::empty(),
         }
     }
 }

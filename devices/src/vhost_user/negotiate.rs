@@ -105,7 +105,7 @@ pub fn negotiate(
     let asked = options.queues;
     let backend_features = channel.complete::<GetFeatures>(deadline)?;
     let protocol = if backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
-        negotiate_protocol(channel, deadline)?
+        negotiate_protocol(channel, options, deadline)?
     } else {
         Protocol::empty()
     };
@@ -143,11 +143,12 @@ pub fn negotiate(
 
 fn negotiate_protocol(
     channel: &mut Channel,
+    options: &Options,
     deadline: &Deadline,
 ) -> Result<Protocol, ChannelError> {
     let offered = Protocol::from_bits_retain(channel.ask(&GetProtocolFeatures, deadline)?);
     let wanted: Protocol = WANTED.iter().copied().collect();
-    let protocol = offered & wanted;
+    let protocol = offered & (wanted - options.masked_protocol);
     channel.tell(&SetProtocolFeatures(protocol.bits()), deadline)?;
     if protocol.contains(Protocol::REPLY_ACK) {
         channel.expect_acks();
@@ -224,6 +225,16 @@ fn net_features(features: u64, protocol: Protocol, has_control_queue: bool) -> u
     } else {
         without(features, NET_CONTROL_FEATURES)
     }
+}
+
+/// The protocol feature that a user calls `name`, of those that are ever used. One that
+/// is called as a device's feature is has `protocol_` before it.
+pub fn parse_protocol(name: &str) -> Option<Protocol> {
+    let name = name.to_ascii_uppercase();
+    let name = name.strip_prefix("PROTOCOL_").unwrap_or(&name);
+    let wanted: Protocol = WANTED.iter().copied().collect();
+    let mut known = wanted.iter_names();
+    known.find_map(|(known, bit)| (known == name).then_some(bit))
 }
 
 /// Names for the log: `MQ, CONFIG`.

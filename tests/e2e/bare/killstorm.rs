@@ -16,7 +16,7 @@ const KILLS_VARIABLE: &str = "OUTBOARD_KILLS";
 /// Longest time from a backend's start to its end, in microseconds.
 const LIFE: u64 = 60_000;
 const MIB: u64 = 8;
-const QUEUES: &str = "4";
+const QUEUES: usize = 4;
 
 fn kills() -> u64 {
     let asked = std::env::var(KILLS_VARIABLE).ok();
@@ -46,13 +46,18 @@ impl Moments {
 }
 
 fn start_backend(dir: &Path, image: &Path) -> Backend {
-    backend::outboard_blk(dir, image, &["--queues", QUEUES])
+    backend::outboard_blk(dir, image, &["--queues", &QUEUES.to_string()])
 }
 
 /// A guest that keeps 64 requests in flight on four queues, compares what it
 /// reads, and is never told of an error.
 pub fn storming(spec: &str, options: &str) -> Vmm {
-    let cmdline = format!("mode=storm queues={QUEUES} timeout=3600 {options}");
+    storming_on(QUEUES, spec, options)
+}
+
+/// The same on another number of queues.
+pub fn storming_on(queues: usize, spec: &str, options: &str) -> Vmm {
+    let cmdline = format!("mode=storm queues={queues} timeout=3600 {options}");
     Vmm::new(guest::bare("virtio"))
         .cmdline(&cmdline)
         .arg("--device", spec)
@@ -71,7 +76,12 @@ fn start_guest(spec: &str, options: &str) -> Running {
 
 /// Tells the guest to finish: it waits for all requests, reads every block back
 /// and audits its rings. Returns how many requests it has made.
-pub fn finish(mut vmm: Running) -> u64 {
+pub fn finish(vmm: Running) -> u64 {
+    finish_on(QUEUES, vmm)
+}
+
+/// The same on another number of queues.
+pub fn finish_on(queues: usize, mut vmm: Running) -> u64 {
     vmm.process.send(b"x");
     vmm.process.wait_for("storm: ok", DEADLINE);
     vmm.process.close_stdin();
@@ -87,7 +97,7 @@ pub fn finish(mut vmm: Running) -> u64 {
         number.parse::<u64>().ok()
     });
     let requests: Vec<_> = requests.collect();
-    assert_eq!(requests.len(), 4, "{console}");
+    assert_eq!(requests.len(), queues, "{console}");
     requests.iter().sum()
 }
 

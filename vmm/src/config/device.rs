@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use devices::vhost_user::{Address, Options, Reconnect};
+use devices::vhost_user::{self, Address, Options, Reconnect};
 use devices::virtio::{DeviceType, features};
 
 use super::Error;
@@ -95,9 +95,7 @@ impl Draft {
         let listed = part.strip_prefix("features=");
         self.in_features = listed.is_some() || self.in_features && part.starts_with('-');
         if self.in_features {
-            let device_type = self.options.device_type;
-            self.options.masked_features |= masked_feature(device_type, listed.unwrap_or(part))?;
-            return Ok(());
+            return self.mask(listed.unwrap_or(part));
         }
         let (key, value) = part
             .split_once('=')
@@ -143,6 +141,25 @@ impl Draft {
             None => Ok(()),
             Some(_) => Err("it has two backends; give one of socket=, listen= and exec=".into()),
         }
+    }
+
+    /// Leaves out the feature of `-NAME`: of the device, or of the protocol.
+    fn mask(&mut self, text: &str) -> Result<(), String> {
+        let name = text
+            .strip_prefix('-')
+            .ok_or_else(|| format!("features takes -NAME, to go without it, not {text:?}"))?;
+        let device_type = self.options.device_type;
+        if let Some(bit) = features::parse(device_type, name) {
+            self.options.masked_features |= 1 << bit;
+        } else if let Some(feature) = vhost_user::parse_protocol(name) {
+            self.options.masked_protocol |= feature;
+        } else {
+            return Err(format!(
+                "{name:?} is not a feature of {device_type} devices, nor one of vhost-user's \
+                 that is used here"
+            ));
+        }
+        Ok(())
     }
 
     fn no_pair(&self, part: &str) -> String {
@@ -195,14 +212,4 @@ fn reconnect(value: &str) -> Result<Reconnect, String> {
         .parse()
         .map_err(|_| format!("reconnect takes off or seconds up to 65535, not {value:?}"))?;
     Ok(Reconnect::For(Duration::from_secs(seconds.into())))
-}
-
-/// The bit of `-NAME`.
-fn masked_feature(device_type: DeviceType, text: &str) -> Result<u64, String> {
-    let name = text
-        .strip_prefix('-')
-        .ok_or_else(|| format!("features takes -NAME, to go without it, not {text:?}"))?;
-    features::parse(device_type, name)
-        .map(|bit| 1 << bit)
-        .ok_or_else(|| format!("{name:?} is not a feature of {device_type} devices"))
 }

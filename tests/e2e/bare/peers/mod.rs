@@ -3,6 +3,7 @@
 
 mod dpdk;
 mod qemu;
+mod sweep;
 mod user_mode_linux;
 
 use tests::DEADLINE;

@@ -175,11 +175,14 @@ static void set_up(struct virtio_device *device)
 		wanted |= FEATURE_EVENT_IDX;
 	virtio_start(device, wanted);
 	capacity = virtio_config64(device, CONFIG_CAPACITY);
-	offered = virtio_config8(device, CONFIG_QUEUES) |
-		  virtio_config8(device, CONFIG_QUEUES + 1) << 8;
+	/* Without the feature there is one, and the field means nothing (5.2.4). */
+	offered = 1;
+	if (device->features & BLK_FEATURE_MQ)
+		offered = virtio_config8(device, CONFIG_QUEUES) |
+			  virtio_config8(device, CONFIG_QUEUES + 1) << 8;
 	lane_count = cmdline_number("queues", 4);
 	depth = cmdline_number("depth", DEPTH_MAX);
-	if (!(device->features & BLK_FEATURE_MQ) || offered < lane_count)
+	if (offered < lane_count)
 		panic("storm: the device has %u queues, not %u", offered, lane_count);
 	if (!lane_count || lane_count > QUEUES_MAX || !depth || depth > DEPTH_MAX ||
 	    capacity < (u64)lane_count * depth * BLOCKS * SECTORS_A_BLOCK)
