@@ -15,9 +15,10 @@ use kvm_bindings::{
     kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
-use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Address, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::guest_mapping::GuestMapping;
 use crate::layout;
 
 /// A call into KVM that the host refused.
@@ -46,8 +47,9 @@ pub fn open() -> Result<Kvm, Error> {
 pub struct Vm {
     fd: VmFd,
     next_slot: AtomicU32,
-    /// Mappings behind memory slots; alive as long as the VM can access them.
     memory: Arc<GuestMemory>,
+    /// Mappings behind memory slots; alive as long as the VM can access them.
+    mapping: GuestMapping,
     pages: Mutex<Vec<Arc<RegisterPage>>>,
 }
 
@@ -66,10 +68,12 @@ impl Vm {
             ..Default::default()
         };
         fd.create_pit2(pit).map_err(failed("KVM_CREATE_PIT2"))?;
+        let mapping = GuestMapping::new(&memory).map_err(failed("mapping RAM for the guest"))?;
         let vm = Self {
             fd,
             next_slot: AtomicU32::new(0),
             memory,
+            mapping,
             pages: Mutex::default(),
         };
         vm.add_ram()?;
@@ -77,14 +81,10 @@ impl Vm {
     }
 
     fn add_ram(&self) -> Result<(), Error> {
-        for region in self.memory.iter() {
-            let host = region
-                .get_host_address(vm_memory::MemoryRegionAddress(0))
-                .map_err(|_| io::Error::other("region without a mapping"))
-                .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
-            // SAFETY: `host` maps `region.len()` bytes, and `self.memory` keeps
-            // the mapping alive until the VM is gone.
-            unsafe { self.add_slot(region.start_addr(), region.len(), host, 0) }
+        for piece in self.mapping.pieces() {
+            // SAFETY: `host` maps `len` bytes, and `self.mapping` keeps them until
+            // the VM is gone.
+            unsafe { self.add_slot(piece.start, piece.len, piece.host.as_ptr(), 0) }
                 .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(())
@@ -113,6 +113,11 @@ impl Vm {
     /// Guest RAM.
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.memory
+    }
+
+    /// RAM as the guest accesses it.
+    pub fn mapping(&self) -> &GuestMapping {
+        &self.mapping
     }
 
     pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, Error> {

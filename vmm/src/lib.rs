@@ -13,6 +13,7 @@ pub mod crash;
 pub mod debug;
 pub mod event_loop;
 pub mod events;
+pub mod guest_mapping;
 pub mod host;
 pub mod kvm;
 pub mod layout;

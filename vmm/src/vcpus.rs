@@ -20,8 +20,10 @@ pub enum Error {
 /// The vCPU threads. Used by the event loop and the debugger: whoever changes
 /// which of them run holds the [`Group`] for as long as that must not be undone.
 pub struct Vcpus {
-    vm: Arc<Vm>,
+    /// Before `vm`: dropping them ends the threads, which must not outlive the
+    /// mappings of guest memory.
     handles: Vec<Handle>,
+    vm: Arc<Vm>,
     state: Mutex<State>,
 }
 

@@ -11,6 +11,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::judge;
 use crate::kvm::{self, Error, Vm, failed};
+use crate::memory;
 use crate::vcpu::kick::{self, ImmediateExit};
 use crate::vcpu::{DebugControl, Vcpu, cpuid};
 
@@ -70,8 +71,7 @@ impl Probe {
     /// Builds the VM; with `int3` the third instruction is one.
     pub fn new(ring: Ring, int3: bool) -> Result<Self, Error> {
         let kvm = kvm::open()?;
-        let memory = memory(ring, int3)?;
-        let vm = Vm::new(&kvm, memory)?;
+        let vm = Vm::new(&kvm, ram(ring, int3)?)?;
         let supported = cpuid::supported(&kvm)?;
         let vcpu = Vcpu::new(
             &kvm,
@@ -114,11 +114,11 @@ impl Probe {
     }
 }
 
-fn memory(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
+fn ram(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
     const WRITABLE_PRESENT: u64 = 0x3;
     const USER: u64 = 0x4;
     const LARGE: u64 = 0x80;
-    let allocation = GuestMemory::from_ranges(&[(GuestAddress(0), RAM as usize)])
+    let allocation = memory::allocate(RAM)
         .map_err(std::io::Error::other)
         .map_err(failed("allocating probe RAM"))?;
     let user = if ring == Ring::User { USER } else { 0 };
@@ -152,7 +152,7 @@ fn memory(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
     written
         .map_err(std::io::Error::other)
         .map_err(failed("writing probe RAM"))?;
-    Ok(Arc::new(allocation))
+    Ok(allocation)
 }
 
 fn set_registers(vcpu: &Vcpu, ring: Ring) -> Result<(), Error> {
