@@ -1,6 +1,7 @@
 //! The target with what the debugger remembers of it while it is stopped.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::arch::Registers;
@@ -22,6 +23,8 @@ pub(crate) struct Machine<'t> {
     cache: RefCell<Vec<Option<Registers>>>,
     /// What the target was last told to arm; `None` when that is not known.
     armed: Option<(HwSlots, bool)>,
+    /// What it was last told to watch; `None` likewise.
+    watched: Option<Vec<Range<PhysAddr>>>,
     traps: Option<HostTraps>,
 }
 
@@ -32,6 +35,7 @@ impl<'t> Machine<'t> {
             target: RefCell::new(target),
             cache: RefCell::new(vec![None; count]),
             armed: None,
+            watched: Some(Vec::new()),
             traps: None,
         }
     }
@@ -73,6 +77,17 @@ impl<'t> Machine<'t> {
         self.armed = None;
         self.target.get_mut().arm(&slots, int3)?;
         self.armed = Some((slots, int3));
+        Ok(())
+    }
+
+    /// Watches exactly these; costs nothing when it does already.
+    pub fn watch(&mut self, ranges: Vec<Range<PhysAddr>>) -> Result<()> {
+        if self.watched.as_ref() == Some(&ranges) {
+            return Ok(());
+        }
+        self.watched = None;
+        self.target.get_mut().watch(&ranges)?;
+        self.watched = Some(ranges);
         Ok(())
     }
 

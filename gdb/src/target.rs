@@ -5,6 +5,7 @@
 //! registers requires that vCPU to be stopped.
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -126,11 +127,27 @@ pub enum StopReason {
     Int3,
     /// Hardware slots in `hit` (bit n = slot n) fired.
     Hardware { hit: u8 },
+    /// The instruction at RIP is about to write to a page that [`Target::watch`]
+    /// protects, or does what cannot be done while it is protected. Nothing of the
+    /// instruction has run.
+    Protected,
+    /// An instruction that the hypervisor emulated has changed RAM that
+    /// [`Target::watch`] watches. It is done.
+    Changed(Change),
     /// An access that [`Inspect::set_traps`] asked for is done. The text is for the
     /// user.
     Trap(String),
     /// The guest cannot go on: triple fault, KVM error. The text is for the user.
     Crashed(String),
+}
+
+/// Bytes of RAM that the guest has changed; the first of them differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub addr: PhysAddr,
+    pub old: Vec<u8>,
+    /// As many as `old`.
+    pub new: Vec<u8>,
 }
 
 /// What happened while the guest ran.
@@ -204,6 +221,16 @@ pub trait Target: Inspect + Send {
     /// the hardware slots, and whether planted int3s are to be intercepted.
     /// All empty and false means no guest-debug flag is left set.
     fn arm(&mut self, slots: &HwSlots, int3: bool) -> Result<()>;
+
+    /// Watches exactly these ranges of RAM for changes by the guest, by
+    /// write-protecting their pages: a vCPU that is to write to one stops, with
+    /// [`StopReason::Protected`] or [`StopReason::Changed`]. Every vCPU is stopped.
+    fn watch(&mut self, ranges: &[Range<PhysAddr>]) -> Result<()> {
+        match ranges {
+            [] => Ok(()),
+            _ => Err(TargetError::Unsupported("write-protected pages")),
+        }
+    }
 
     /// Delivers the breakpoint exception (#BP) of the guest's own int3 at RIP
     /// to the guest, with RIP moved behind it, at the next `resume`.

@@ -172,6 +172,14 @@ impl Target for DebugTarget {
         Ok(())
     }
 
+    fn watch(&mut self, ranges: &[std::ops::Range<PhysAddr>]) -> Result<()> {
+        let ranges: Vec<_> = ranges
+            .iter()
+            .map(|range| range.start.0..range.end.0)
+            .collect();
+        self.parts.watched.set(&ranges).map_err(host_error)
+    }
+
     fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()> {
         self.on_vcpu(vcpu, |vcpu| vcpu.inject_int3())
     }

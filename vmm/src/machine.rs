@@ -27,6 +27,7 @@ use crate::power::{PowerRequest, PowerSwitch};
 use crate::supervisor::Supervisor;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::traps::Traps;
+use crate::vcpu::watched::WatchedRam;
 use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
 use crate::vcpus::{self, Group, Vcpus};
 
@@ -69,6 +70,7 @@ pub struct Machine {
     power: Arc<PowerSwitch>,
     buses: Arc<Buses>,
     traps: Arc<Traps>,
+    watched: Arc<WatchedRam>,
     transports: Vec<SharedTransport>,
     serial: Arc<Mutex<SerialPort>>,
     /// Readable when the guest has read all serial input.
@@ -116,8 +118,9 @@ impl Machine {
             power: power.clone(),
             buses: Arc::new(buses),
             traps: Arc::default(),
+            watched: Arc::new(WatchedRam::new(vm.clone())),
         };
-        let traps = wires.traps.clone();
+        let (traps, watched) = (wires.traps.clone(), wires.watched.clone());
         let buses = wires.buses.clone();
         let chips = vm.chips()?;
         let handles = spawn_vcpus(&kvm, &vm, config, entry, &wires)?;
@@ -129,6 +132,7 @@ impl Machine {
             power,
             buses,
             traps,
+            watched,
             transports,
             serial,
             serial_room,
@@ -154,6 +158,7 @@ impl Machine {
             vm: self.vm.clone(),
             buses: self.buses.clone(),
             traps: self.traps.clone(),
+            watched: self.watched.clone(),
             transports: self.transports.clone(),
             power: self.power.clone(),
         }

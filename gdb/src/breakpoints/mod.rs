@@ -1,4 +1,4 @@
-//! What gdb has planted in the guest: int3 bytes and hardware slots.
+//! What gdb has planted in the guest: int3 bytes, hardware slots, protected pages.
 //!
 //! This is bookkeeping only. Which of the two a breakpoint gets, and what the
 //! host can trap at all, is decided by the session.
@@ -7,6 +7,7 @@ mod conditions;
 mod planted;
 mod rings;
 mod slots;
+mod watched;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ pub(crate) use conditions::{Condition, Conditions};
 pub(crate) use planted::{PhysicalMemory, Planted};
 pub(crate) use rings::Rings;
 pub(crate) use slots::{Holder, SlotError, Slots, WatchKind};
+pub(crate) use watched::{MOST_PAGES, Piece, Snapshot, TooManyPages, Watched};
 
 use crate::target::{PhysAddr, Result, VirtAddr};
 
@@ -31,6 +33,7 @@ pub(crate) enum Placement {
 pub(crate) struct Breakpoints {
     pub planted: Planted,
     pub slots: Slots,
+    pub watched: Watched,
     pub conditions: Conditions,
     software: BTreeMap<VirtAddr, Placement>,
 }
@@ -133,11 +136,14 @@ impl Breakpoints {
     pub fn clear(&mut self, memory: &mut impl PhysicalMemory) -> Result<()> {
         self.software.clear();
         self.slots = Slots::default();
+        self.watched = Watched::default();
         self.planted.clear(memory)
     }
 
-    /// Forgets planted bytes without touching memory: a reset has replaced it.
+    /// Forgets what lies at physical addresses, without touching memory: a reset
+    /// has replaced it.
     pub fn forget_planted(&mut self) {
+        self.watched = Watched::default();
         self.planted = Planted::default();
         self.software
             .retain(|_, placement| *placement == Placement::Slot);

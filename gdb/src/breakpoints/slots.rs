@@ -79,6 +79,15 @@ impl Slots {
         self.held.iter().any(|(held, _)| *held == holder)
     }
 
+    /// Whether a watchpoint covers the byte at `addr`.
+    pub fn watches(&self, addr: VirtAddr) -> bool {
+        let covers = |slot: &HwBreakpoint| {
+            let offset = addr.0.checked_sub(slot.addr.0);
+            slot.kind != HwKind::Execute && offset.is_some_and(|n| n < slot.len.into())
+        };
+        self.distinct().iter().any(covers)
+    }
+
     pub fn executes_at(&self, addr: VirtAddr) -> bool {
         self.distinct().iter().any(|slot| executes_at(slot, addr))
     }

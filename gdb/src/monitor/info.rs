@@ -66,6 +66,13 @@ pub(super) fn breakpoints(
             slot.addr.0, slot.len
         )?;
     }
+    for (addr, len) in session.breakpoints.watched.list() {
+        let addr = addr.0;
+        writeln!(
+            out,
+            "write-protected pages for watch {addr:#x} ({len} bytes)"
+        )?;
+    }
     Ok(())
 }
 

@@ -76,7 +76,8 @@ fn a_lost_socket_in_any_state_leaves_nothing_behind() {
         println!("{name}");
         let mut rsp = guest.attach();
         // 0x1fff is never executed: the guest goes on running.
-        for point in ["Z0,1fff,1", "Z1,1ffe,1", "Z2,9000,8"] {
+        // The last one's page is written to all the time.
+        for point in ["Z0,1fff,1", "Z1,1ffe,1", "Z2,9000,8", "Z2,8010,40"] {
             assert_eq!(rsp.ask(point), "OK");
         }
         state(&mut rsp);
@@ -509,6 +510,69 @@ fn watchpoints_fire_behind_the_access() {
 }
 
 #[test]
+fn what_no_slot_can_watch_is_watched_by_its_pages() {
+    // inc %rax; mov %al,(%rbx); jmp 1000
+    let code = &[0x48, 0xff, 0xc0, 0x88, 0x03, 0xeb, 0xf9];
+    let guest = Guest::start(code, &[0x1000]);
+    let mut rsp = guest.attach();
+    let value = |rsp: &mut Rsp| u8::from_str_radix(&rsp.ask("m8000,1"), 16).unwrap();
+    assert_eq!(rsp.ask("Z2,7fe0,40"), "OK");
+    for _ in 0..20 {
+        let before = value(&mut rsp);
+        rsp.send("vCont;c");
+        let (text, stopped) = rsp.told();
+        assert!(stopped.contains("watch:8000;"), "{stopped}");
+        let after = value(&mut rsp);
+        let change = format!("0x{before:02x} became 0x{after:02x} in the byte at 0x8000\n");
+        assert!(before != after && text.ends_with(&change), "{text}");
+    }
+    assert!(
+        rsp.monitor("info breakpoints")
+            .ends_with("  3: free\nwrite-protected pages for watch 0x7fe0 (64 bytes)\n")
+    );
+    assert_eq!(rsp.ask("z2,7fe0,40"), "OK");
+    assert_eq!(rsp.ask("Z2,8010,40"), "OK", "beside what is written");
+    rsp.send("vCont;c");
+    let executed = guest.watcher.state().executed;
+    guest
+        .watcher
+        .until("it runs on", |state| state.executed > executed + 100);
+    rsp.send_raw(b"\x03");
+    assert!(rsp.told().1.starts_with("T02"));
+    drop(rsp);
+    guest.until_undisturbed();
+}
+
+#[test]
+fn refused_watch_of_pages_says_why() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let mut rsp = guest.attach();
+    for (point, why) in [
+        (
+            "Z4,8000,40",
+            "only writes can be watched by write-protected pages",
+        ),
+        (
+            "Z2,8000,100000",
+            "1048576 bytes are more than 64 write-protected pages",
+        ),
+        ("Z2,400000,40", "0x400000 is not mapped: "),
+    ] {
+        assert_eq!(rsp.ask(point), "E16");
+        let text = rsp.monitor("info breakpoints");
+        assert!(
+            text.contains(&format!("hardware slots can watch, and {why}")),
+            "{text}"
+        );
+    }
+    assert_eq!(rsp.ask("Z2,0,40000"), "OK");
+    assert_eq!(rsp.ask("Z2,40000,40"), "E16");
+    let text = rsp.monitor("info breakpoints");
+    let why = "it would be 65 write-protected pages, more than 64";
+    assert!(text.contains(why), "{text}");
+}
+
+#[test]
 fn no_watch_hit_is_lost_when_two_vcpus_stop_at_once() {
     let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
     let mut rsp = guest.attach();
@@ -580,12 +644,13 @@ fn without_int3_a_software_breakpoint_takes_a_slot() {
     let guest = Guest::on_host(LOOP, &[0x1000], host(ring0));
     let mut rsp = guest.attach();
     assert_eq!(rsp.ask("Z0,1003,1"), "OK");
-    assert_eq!(rsp.ask("Z2,8000,1"), "E16");
+    assert_eq!(rsp.ask("Z4,8000,1"), "E16");
     rsp.send("vCont;c");
     let (text, stopped) = rsp.told();
     assert_eq!(
         text,
-        "watchpoint at 0x8000 refused: this host traps no data access in ring 0 or 3\n"
+        "watchpoint at 0x8000 refused: this host traps no data access in ring 0 or 3, \
+         and only writes can be watched by write-protected pages\n"
     );
     assert_eq!(without_registers(&stopped), "T05thread:01;swbreak:;");
     for n in 0..3 {

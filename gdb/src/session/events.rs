@@ -14,6 +14,8 @@ enum Verdict {
     Report(Reason),
     /// It goes on as before.
     GoOn,
+    /// It goes on, past an instruction that needs the protected pages open.
+    Open,
     /// It goes on past an int3 that is not for gdb.
     Pass(Unserved),
     /// It goes on past a breakpoint of gdb's whose condition is not met.
@@ -49,6 +51,8 @@ impl Session<'_> {
                 StopReason::Step
                     | StopReason::Int3
                     | StopReason::Hardware { .. }
+                    | StopReason::Protected
+                    | StopReason::Changed(_)
                     | StopReason::Trap(_)
             )
         );
@@ -156,6 +160,12 @@ impl Session<'_> {
     fn judge_all(&mut self, events: Vec<Event>, interrupted: Option<VcpuId>) {
         let mut alone = self.end_alone();
         let mut found = Vec::new();
+        let changed = alone
+            .as_ref()
+            .and_then(|alone| self.changed_since(&alone.before, alone.vcpu));
+        if let (Some(alone), Some(reason)) = (&alone, changed) {
+            found.push((alone.vcpu, reason));
+        }
         let mut reset = false;
         for event in events {
             let (vcpu, reason) = match event {
@@ -171,14 +181,17 @@ impl Session<'_> {
             };
             let verdict = self.judge(vcpu, reason, alone.as_ref());
             let verdict = self.consider_condition(vcpu, verdict);
-            if alone.is_some_and(|alone| alone.vcpu == vcpu) {
+            if alone.as_ref().is_some_and(|alone| alone.vcpu == vcpu) {
                 // It has left its breakpoint, whatever else it met.
                 alone = None;
                 self.reported[vcpu.0] = None;
                 self.unserved[vcpu.0] = None;
             }
             match verdict {
+                // The end of the step that has changed something.
+                Verdict::Report(Reason::Step) if found.iter().any(|(other, _)| *other == vcpu) => {}
                 Verdict::Report(reason) => found.push((vcpu, reason)),
+                Verdict::Open => self.open_for(vcpu),
                 Verdict::Pass(int3) => self.unserved[vcpu.0] = Some(int3),
                 Verdict::Skip => self.skip(vcpu),
                 Verdict::GoOn => {}
@@ -186,6 +199,9 @@ impl Session<'_> {
         }
         if let (Some(alone), Some(run)) = (alone, &mut self.run) {
             run.leaving.insert(alone.vcpu);
+            if alone.opened {
+                run.opening.insert(alone.vcpu);
+            }
         }
         if let Some(vcpu) = interrupted {
             self.finish_one(found, (vcpu, Reason::Interrupt));
@@ -219,6 +235,14 @@ impl Session<'_> {
             run.leaving.insert(vcpu);
         }
         self.mark_reported(vcpu);
+    }
+
+    /// Has `vcpu` step alone, with the protected pages open.
+    fn open_for(&mut self, vcpu: VcpuId) {
+        if let Some(run) = &mut self.run {
+            run.leaving.insert(vcpu);
+            run.opening.insert(vcpu);
+        }
     }
 
     /// The vCPU that has waited longest to be reported; the first of equals.
@@ -255,6 +279,11 @@ impl Session<'_> {
                 let reason = self.fired(hit).map(Verdict::Report);
                 reason.unwrap_or_else(|| self.judge_step(vcpu))
             }
+            StopReason::Protected => Verdict::Open,
+            StopReason::Changed(change) => match self.judge_change(vcpu, &change) {
+                Some(reason) => Verdict::Report(reason),
+                None => Verdict::GoOn,
+            },
             StopReason::Trap(text) => {
                 self.notice(format!("{vcpu}: {text}"));
                 Verdict::Report(Reason::Trap)
@@ -298,7 +327,10 @@ impl Session<'_> {
         let mut reason = None;
         for slot in fired {
             match self.breakpoints.slots.holders(slot).next() {
-                Some(Holder::Watch { kind, .. }) => return Some(Reason::Watch { slot, kind }),
+                Some(Holder::Watch { kind, .. }) => {
+                    let addr = slot.addr;
+                    return Some(Reason::Watch { addr, kind });
+                }
                 Some(Holder::Software(_)) => reason = Some(Reason::Software),
                 Some(Holder::Hardware(_)) => reason = Some(Reason::Hardware),
                 None => {}

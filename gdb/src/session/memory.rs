@@ -6,7 +6,7 @@ use crate::machine::{AddressError, Machine};
 use crate::target::{PhysAddr, Result, TargetError, VcpuId, VirtAddr};
 
 /// Pages are never smaller, and RAM regions begin and end at such borders.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 impl PhysicalMemory for Machine<'_> {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
@@ -130,7 +130,7 @@ impl Session<'_> {
 }
 
 /// `len` bytes at `addr`, cut at page borders; the address space does not wrap.
-fn pieces(addr: VirtAddr, len: usize) -> impl Iterator<Item = (VirtAddr, usize)> {
+pub(super) fn pieces(addr: VirtAddr, len: usize) -> impl Iterator<Item = (VirtAddr, usize)> {
     let mut at = Some(addr.0);
     let mut left = len as u64;
     std::iter::from_fn(move || {

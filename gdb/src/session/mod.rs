@@ -22,6 +22,14 @@
 //! - A watchpoint or a trapped access: it is done and will not come again, so that it is kept
 //!   and reported at the vCPU's next resume, if gdb still watches.
 //! - A crash: kept likewise.
+//! - A vCPU that is to write to a protected page: nothing is remembered, as for a
+//!   breakpoint.
+//!
+//! # Writing to a protected page
+//!
+//! The vCPU steps alone, with all pages open, as one does that leaves a breakpoint.
+//! Each lone step has the pages open, for it may write too, and is compared with
+//! what was there before.
 //!
 //! # Leaving a breakpoint
 //!
@@ -43,6 +51,7 @@ mod memory;
 mod points;
 mod resume;
 mod run;
+mod watch;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -56,7 +65,7 @@ use crate::breakpoints::{Breakpoints, WatchKind};
 use crate::inspect::Trap;
 use crate::linux::Linux;
 use crate::machine::Machine;
-use crate::target::{Attachment, HwBreakpoint, Resume, Target, VcpuId, VirtAddr};
+use crate::target::{Attachment, Resume, Target, VcpuId, VirtAddr};
 
 use self::int3::Unserved;
 use self::resume::Request;
@@ -117,7 +126,7 @@ pub(crate) enum Reason {
     Software,
     Hardware,
     Watch {
-        slot: HwBreakpoint,
+        addr: VirtAddr,
         kind: WatchKind,
     },
     Step,
@@ -216,6 +225,7 @@ impl<'t> Session<'t> {
             "disarm the vCPUs",
             self.machine.arm(Default::default(), false),
         );
+        log_failure("open the watched pages", self.machine.watch(Vec::new()));
         let action = |crash: &Option<String>| match crash {
             None => Resume::Continue,
             Some(_) => Resume::Hold,
@@ -339,10 +349,10 @@ impl Stop {
                 match reason {
                     Reason::Software => Gdb::SwBreak(tid),
                     Reason::Hardware => Gdb::HwBreak(tid),
-                    Reason::Watch { slot, kind } => Gdb::Watch {
+                    Reason::Watch { addr, kind } => Gdb::Watch {
                         tid,
                         kind: kind.into(),
-                        addr: slot.addr.0,
+                        addr: addr.0,
                     },
                     Reason::Step | Reason::Trap | Reason::Reset => signal(Signal::SIGTRAP),
                     Reason::Interrupt => signal(Signal::SIGINT),

@@ -1,19 +1,19 @@
-//! Breakpoints and watchpoints, as gdbstub asks for them.
+//! Breakpoints, as gdbstub asks for them.
 //!
 //! gdb 13 shows no reason for a refusal, whatever the answer says. The reason goes
 //! to the log, to `monitor info breakpoints`, and to gdb's console as soon as the
 //! protocol allows.
 
 use gdbstub::target::ext::breakpoints::{
-    Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
-    SwBreakpointOps, WatchKind as GdbWatchKind,
+    Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpointOps, SwBreakpoint, SwBreakpointOps,
 };
 use gdbstub::target::{TargetError, TargetResult};
 
 use super::Session;
 use super::base::errno;
+use super::watch::PageError;
 use crate::arch::cr4;
-use crate::breakpoints::{Holder, Rings, SlotError, WatchKind};
+use crate::breakpoints::{Holder, Rings, SlotError};
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
 use crate::target::{self, Traps, VcpuId, VirtAddr};
@@ -23,7 +23,7 @@ const MAX_WARNED: usize = 1024;
 
 /// The breakpoint cannot be had.
 #[derive(Debug, thiserror::Error)]
-enum InsertError {
+pub(super) enum InsertError {
     #[error("{0}")]
     Address(#[source] AddressError),
     #[error("this host traps no {what} in {}", .rings.name())]
@@ -34,26 +34,11 @@ enum InsertError {
     Unmapped(SlotError),
     #[error(transparent)]
     Slots(SlotError),
-}
-
-impl From<GdbWatchKind> for WatchKind {
-    fn from(kind: GdbWatchKind) -> Self {
-        match kind {
-            GdbWatchKind::Write => WatchKind::Write,
-            GdbWatchKind::Read => WatchKind::Read,
-            GdbWatchKind::ReadWrite => WatchKind::Access,
-        }
-    }
-}
-
-impl From<WatchKind> for GdbWatchKind {
-    fn from(kind: WatchKind) -> Self {
-        match kind {
-            WatchKind::Write => GdbWatchKind::Write,
-            WatchKind::Read => GdbWatchKind::Read,
-            WatchKind::Access => GdbWatchKind::ReadWrite,
-        }
-    }
+    #[error("{slots}, and {pages}")]
+    Watch {
+        slots: Box<InsertError>,
+        pages: PageError,
+    },
 }
 
 impl Session<'_> {
@@ -123,30 +108,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// gdb's `Z2`, `Z3` and `Z4`.
-    fn insert_watch(
-        &mut self,
-        addr: VirtAddr,
-        len: u64,
-        kind: WatchKind,
-    ) -> Result<(), InsertError> {
-        let rings = Rings::accessing(addr);
-        if !rings.any_traps(&self.machine.host_traps(), |ring| ring.watchpoint) {
-            let what = "data access";
-            return Err(InsertError::HostCannot { what, rings });
-        }
-        let holder = Holder::Watch { addr, len, kind };
-        self.breakpoints
-            .slots
-            .add(holder)
-            .map_err(InsertError::Slots)?;
-        self.warn_of_one_ring("watchpoint", addr, rings, |ring| ring.watchpoint);
-        Ok(())
-    }
-
-    /// Tells the user, once for an address, that a slot does not fire in both of
-    /// the rings that may use what is there.
-    fn warn_of_one_ring(
+    /// Tells the user, once for an address, that the host has the facility for one
+    /// of the rings only that may use what is there.
+    pub(super) fn warn_of_one_ring(
         &mut self,
         what: &str,
         addr: VirtAddr,
@@ -195,7 +159,7 @@ impl Session<'_> {
     }
 
     /// gdb's answer to an insertion, with the reason for the user.
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         what: &str,
         addr: u64,
@@ -210,7 +174,7 @@ impl Session<'_> {
         }
     }
 
-    fn while_stopped(&self) -> TargetResult<(), Self> {
+    pub(super) fn while_stopped(&self) -> TargetResult<(), Self> {
         if self.is_running() {
             return Err(TargetError::Errno(errno::EBUSY));
         }
@@ -262,34 +226,6 @@ impl HwBreakpoint for Session<'_> {
         self.breakpoints
             .slots
             .remove(Holder::Hardware(VirtAddr(addr)));
-        Ok(true)
-    }
-}
-
-impl HwWatchpoint for Session<'_> {
-    fn add_hw_watchpoint(
-        &mut self,
-        addr: u64,
-        len: u64,
-        kind: GdbWatchKind,
-    ) -> TargetResult<bool, Self> {
-        self.while_stopped()?;
-        let result = self.insert_watch(VirtAddr(addr), len, kind.into());
-        self.answer("watchpoint", addr, result)
-    }
-
-    fn remove_hw_watchpoint(
-        &mut self,
-        addr: u64,
-        len: u64,
-        kind: GdbWatchKind,
-    ) -> TargetResult<bool, Self> {
-        self.while_stopped()?;
-        self.breakpoints.slots.remove(Holder::Watch {
-            addr: VirtAddr(addr),
-            len,
-            kind: kind.into(),
-        });
         Ok(true)
     }
 }

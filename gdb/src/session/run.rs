@@ -1,7 +1,8 @@
 //! From a resume to a stop.
 //!
-//! A run has two phases. First each vCPU that has to leave a breakpoint steps
-//! alone, one after the other, with that breakpoint lifted. Then everything is
+//! A run has two phases. First each vCPU that has to leave a breakpoint, or to write
+//! to a protected page, steps alone, one after the other, with that breakpoint lifted
+//! and all pages open. Then everything is
 //! armed and all go on as gdb asked. Every event ends the phase: the guest is
 //! paused, the events are judged (see `events`), and either gdb is told of a stop
 //! or the run goes on from the first phase.
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 
 use super::resume::Action;
 use super::{Reason, Session, Stop};
-use crate::breakpoints::Lifted;
+use crate::breakpoints::{Lifted, Snapshot};
 use crate::target::{Resume, TargetError, VcpuId};
 
 /// The guest is running, in gdb's eyes.
@@ -18,17 +19,25 @@ pub(super) struct Run {
     pub actions: Vec<Action>,
     /// vCPUs that leave a breakpoint before all go on.
     pub leaving: BTreeSet<VcpuId>,
-    /// The one that does right now.
+    /// Those of them that need the protected pages open.
+    pub opening: BTreeSet<VcpuId>,
+    /// The pages stay open: there is code that cannot step over its writes.
+    unwatched: bool,
+    /// The one that steps right now.
     pub alone: Option<Alone>,
 }
 
-/// A vCPU that steps alone, off a breakpoint.
-#[derive(Clone, Copy, Debug)]
+/// A vCPU that steps alone.
+#[derive(Debug)]
 pub(super) struct Alone {
     pub vcpu: VcpuId,
     /// Where it was.
     pub rip: u64,
     lifted: Lifted,
+    /// Whether it needs the protected pages open.
+    pub opened: bool,
+    /// The watched bytes.
+    pub before: Snapshot,
 }
 
 /// The guest cannot go on as gdb asked.
@@ -63,6 +72,8 @@ impl Session<'_> {
         self.run = Some(Run {
             actions,
             leaving,
+            opening: BTreeSet::new(),
+            unwatched: false,
             alone: None,
         });
         self.go_on();
@@ -94,8 +105,10 @@ impl Session<'_> {
     fn advance(&mut self) -> Result<()> {
         self.leave_aliases();
         while let Some(vcpu) = self.next_leaving() {
-            if let Some(lifted) = self.lift_at(vcpu)? {
-                return self.step_alone(vcpu, lifted);
+            let lifted = self.lift_at(vcpu)?;
+            let opened = self.opens(vcpu)?;
+            if opened || lifted.is_some() {
+                return self.step_alone(vcpu, lifted.unwrap_or_default(), opened);
             }
         }
         self.release()
@@ -105,15 +118,44 @@ impl Session<'_> {
         self.run.as_mut()?.leaving.pop_first()
     }
 
-    fn step_alone(&mut self, vcpu: VcpuId, lifted: Lifted) -> Result<()> {
+    /// Whether `vcpu` is to step with the pages open. One that cannot step goes on
+    /// like all others, and nothing is watched until the next stop.
+    fn opens(&mut self, vcpu: VcpuId) -> Result<bool> {
+        let opening = |run: &mut Run| run.opening.remove(&vcpu);
+        if !self.run.as_mut().is_some_and(opening) {
+            return Ok(false);
+        }
+        match self.check_step(vcpu) {
+            Err(error @ RunError::CannotStep { .. }) => {
+                self.notice(format!(
+                    "{error}, and it writes to a watched page: nothing is watched until the next stop"
+                ));
+                if let Some(run) = &mut self.run {
+                    run.unwatched = true;
+                }
+                Ok(false)
+            }
+            result => result.map(|()| true),
+        }
+    }
+
+    fn step_alone(&mut self, vcpu: VcpuId, lifted: Lifted, opened: bool) -> Result<()> {
         let rip = self.machine.registers(vcpu)?.rip;
+        let before = self.snapshot()?;
         if let Some(run) = &mut self.run {
-            run.alone = Some(Alone { vcpu, rip, lifted });
+            run.alone = Some(Alone {
+                vcpu,
+                rip,
+                lifted,
+                opened,
+                before,
+            });
         }
         self.check_step(vcpu)?;
         let mut actions = vec![Resume::Hold; self.machine.vcpu_count()];
         actions[vcpu.0] = Resume::Step;
         self.arm(lifted)?;
+        self.machine.watch(Vec::new())?;
         Ok(self.machine.resume(&actions)?)
     }
 
@@ -132,6 +174,12 @@ impl Session<'_> {
             self.check_step(vcpu)?;
         }
         self.arm(Lifted::default())?;
+        let unwatched = self.run.as_ref().is_some_and(|run| run.unwatched);
+        let watched = match unwatched {
+            true => Vec::new(),
+            false => self.breakpoints.watched.ranges(),
+        };
+        self.machine.watch(watched)?;
         self.machine.resume(&actions)?;
         for (vcpu, action) in actions.iter().enumerate() {
             if *action != Resume::Hold {
@@ -184,8 +232,7 @@ impl Session<'_> {
                 continue;
             }
             match self.pending[vcpu.0].take() {
-                Some(Reason::Watch { slot, .. })
-                    if self.breakpoints.slots.holders(slot).next().is_none() => {}
+                Some(Reason::Watch { addr, .. }) if !self.is_watched(addr) => {}
                 Some(reason) => return Some(Stop::At(vcpu, reason)),
                 None => {}
             }

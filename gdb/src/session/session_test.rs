@@ -9,7 +9,7 @@ use super::resume::Action::{Continue, Hold, Range, Step};
 use super::*;
 use crate::arch::BREAKPOINT;
 use crate::breakpoints::Condition;
-use crate::target::StopReason::{Crashed, Hardware, Int3, Step as Stepped};
+use crate::target::StopReason::{Crashed, Hardware, Int3, Protected, Step as Stepped};
 use crate::target::{Attachment, Event, HwKind, HwSlots, VirtAddr};
 use crate::testing::{Hand, Scripted};
 
@@ -25,6 +25,7 @@ fn with_session(rips: &[u64], test: impl FnOnce(&mut Session<'_>, &Hand)) {
     session.detach();
     assert!(!hand.script().int3);
     assert_eq!(hand.script().slots, HwSlots::default());
+    assert_eq!(hand.script().watched, []);
     assert!(!hand.script().ram.contains(&BREAKPOINT));
     assert_eq!(hand.resumed(), vec![Resume::Continue; rips.len()]);
 }
@@ -341,9 +342,9 @@ fn an_access_is_reported_later_unless_no_longer_watched() {
             session.take_stop();
             session.start(vec![Continue, Continue]);
             match session.take_stop() {
-                Some(Stop::At(VcpuId(1), Reason::Watch { slot, .. })) => {
+                Some(Stop::At(VcpuId(1), Reason::Watch { addr, .. })) => {
                     assert!(still_watched);
-                    assert_eq!(slot.addr, VirtAddr(Y));
+                    assert_eq!(addr, VirtAddr(Y));
                     assert_eq!(hand.script().resumed.len(), resumes + 1, "nobody ran");
                 }
                 None => assert!(!still_watched),
@@ -351,6 +352,53 @@ fn an_access_is_reported_later_unless_no_longer_watched() {
             }
         });
     }
+}
+
+#[test]
+fn a_write_to_a_protected_page_steps_alone() {
+    with_session(&[X, Y], |session, hand| {
+        let wide = session.add_hw_watchpoint(0x3000, 64, Gdb::Write);
+        assert!(matches!(wide, Ok(true)));
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.script().watched.len(), 1);
+        for changes in [false, true] {
+            hand.stops(1, Y, Protected);
+            assert_eq!(events(session), None);
+            assert_eq!(hand.resumed(), [Resume::Hold, Resume::Step]);
+            assert_eq!(hand.script().watched, [], "open");
+            if changes {
+                hand.script().ram[0x3010] = 1;
+            }
+            hand.stops(1, Y + 2, Stepped);
+            let (addr, kind) = (VirtAddr(0x3010), WatchKind::Write);
+            let stop = changes.then_some(Stop::At(VcpuId(1), Reason::Watch { addr, kind }));
+            assert_eq!(events(session), stop);
+            if !changes {
+                assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+                assert_eq!(hand.script().watched.len(), 1, "protected again");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_change_by_an_interrupted_lone_step_is_reported_later() {
+    with_session(&[X, Y], |session, hand| {
+        let wide = session.add_hw_watchpoint(0x3000, 64, Gdb::Write);
+        assert!(matches!(wide, Ok(true)));
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, Y, Protected);
+        assert_eq!(events(session), None);
+        hand.script().ram[0x303f] = 1;
+        session.interrupt();
+        assert!(matches!(
+            session.take_stop(),
+            Some(Stop::At(VcpuId(0), Reason::Interrupt))
+        ));
+        session.start(vec![Continue, Continue]);
+        let (addr, kind) = (VirtAddr(0x303f), WatchKind::Write);
+        assert_eq!(session.take_stop(), at(1, Reason::Watch { addr, kind }));
+    });
 }
 
 #[test]

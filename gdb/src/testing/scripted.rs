@@ -27,6 +27,7 @@ pub struct Script {
     pub attachments: Vec<Attachment>,
     pub slots: HwSlots,
     pub int3: bool,
+    pub watched: Vec<std::ops::Range<PhysAddr>>,
     pub fail_resume: bool,
     pub fail_pause: bool,
 }
@@ -144,6 +145,11 @@ impl Target for Scripted {
     fn arm(&mut self, slots: &HwSlots, int3: bool) -> Result<()> {
         let mut script = self.script();
         (script.slots, script.int3) = (*slots, int3);
+        Ok(())
+    }
+
+    fn watch(&mut self, ranges: &[std::ops::Range<PhysAddr>]) -> Result<()> {
+        self.script().watched = ranges.to_vec();
         Ok(())
     }
 

@@ -65,6 +65,8 @@ pub struct State {
     pub cpus: Vec<Cpu>,
     pub slots: HwSlots,
     pub int3: bool,
+    /// Writes to the pages of these do not happen.
+    pub watched: Vec<std::ops::Range<PhysAddr>>,
     pub traps: Vec<Trap>,
     pub attached: bool,
     /// Instructions executed.
@@ -127,7 +129,10 @@ impl State {
     /// Nobody attached, nothing armed, and no vCPU stopped that could run.
     pub fn is_let_go(&self) -> bool {
         let runs = |cpu: &Cpu| cpu.mode == Mode::Running || cpu.crashed;
-        let armed = self.slots != HwSlots::default() || self.int3 || !self.traps.is_empty();
+        let armed = self.slots != HwSlots::default()
+            || self.int3
+            || !self.traps.is_empty()
+            || !self.watched.is_empty();
         self.cpus.iter().all(runs) && !armed && !self.attached
     }
 
@@ -243,6 +248,9 @@ impl State {
             let text = format!("page fault at {addr:#x}");
             return self.stop(cpu, StopReason::Crashed(text));
         };
+        if write && self.is_protected(phys) {
+            return self.stop(cpu, StopReason::Protected);
+        }
         let registers = &mut self.cpus[cpu].registers;
         registers.rip += 2;
         let kinds: &[_] = if write {
@@ -256,6 +264,14 @@ impl State {
             0 => self.end_step(cpu),
             hit => self.stop(cpu, StopReason::Hardware { hit }),
         }
+    }
+
+    fn is_protected(&self, phys: usize) -> bool {
+        let page = phys as u64 / 0x1000;
+        let touches = |range: &std::ops::Range<PhysAddr>| {
+            (range.start.0 / 0x1000..=(range.end.0 - 1) / 0x1000).contains(&page)
+        };
+        self.watched.iter().any(touches)
     }
 
     fn emit_exit(&mut self, cpu: usize) {
@@ -319,6 +335,7 @@ impl Toy {
             cpus,
             slots: HwSlots::default(),
             int3: false,
+            watched: Vec::new(),
             traps: Vec::new(),
             attached: false,
             executed: 0,
@@ -571,6 +588,11 @@ impl Target for Toy {
     fn arm(&mut self, slots: &HwSlots, int3: bool) -> Result<()> {
         let mut state = self.state();
         (state.slots, state.int3) = (*slots, int3);
+        Ok(())
+    }
+
+    fn watch(&mut self, ranges: &[std::ops::Range<PhysAddr>]) -> Result<()> {
+        self.state().watched = ranges.to_vec();
         Ok(())
     }
 

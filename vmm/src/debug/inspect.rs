@@ -22,6 +22,7 @@ use crate::power::{PowerRequest, PowerSwitch};
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::exit::Reason;
 use crate::vcpu::traps::{Range, Traps};
+use crate::vcpu::watched::WatchedRam;
 
 /// How long a reset may take. The main thread may wait for a backend.
 const RESET_DEADLINE: Duration = Duration::from_secs(15);
@@ -31,6 +32,7 @@ pub struct Parts {
     pub vm: Arc<Vm>,
     pub buses: Arc<Buses>,
     pub traps: Arc<Traps>,
+    pub watched: Arc<WatchedRam>,
     pub transports: Vec<SharedTransport>,
     pub power: Arc<PowerSwitch>,
 }

@@ -1,6 +1,7 @@
 //! Exit in, entry out: routing and nothing else.
 
 use devices::bus::{AccessError, Bus};
+use gdb::target::Change;
 
 use super::exit::{self, Exit, InternalError};
 
@@ -14,6 +15,9 @@ pub enum Entry {
     /// Stop for gdb, when the access is done. Made by the vCPU thread, which knows
     /// what is trapped.
     Trapped(String),
+    /// Stop for gdb, when the access is done: it has changed watched RAM. Made by
+    /// the vCPU thread, as above.
+    Changed(Change),
     /// A debug facility fired.
     Debug(exit::Debug),
     /// The guest cannot go on.

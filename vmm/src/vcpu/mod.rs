@@ -7,6 +7,7 @@ pub(crate) mod kick;
 mod recent;
 mod thread;
 pub mod traps;
+pub mod watched;
 pub mod x86_64;
 mod xsave;
 

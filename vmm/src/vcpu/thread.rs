@@ -12,6 +12,7 @@ use super::exit::{self, Exit, Reason};
 use super::kick::ImmediateExit;
 use super::recent::{Note, Recent};
 use super::traps::Traps;
+use super::watched::{WatchedRam, Written};
 use super::x86_64::{DebugControl, Vcpu};
 use crate::events::Notifier;
 use crate::power::PowerSwitch;
@@ -37,6 +38,7 @@ pub struct Wires {
     pub power: Arc<PowerSwitch>,
     pub buses: Arc<Buses>,
     pub traps: Arc<Traps>,
+    pub watched: Arc<WatchedRam>,
 }
 
 /// Work for a vCPU thread.
@@ -128,9 +130,13 @@ impl Thread {
                     self.finish_exit();
                     return self.debug_stop(StopReason::Trap(access));
                 }
+                Ok(Entry::Changed(change)) => {
+                    self.finish_exit();
+                    return self.debug_stop(StopReason::Changed(change));
+                }
                 Ok(Entry::Debug(debug)) => return self.debug_stop(reason(&debug)),
                 Ok(Entry::Crash(crash)) => return self.crash(crash),
-                Err(error) => return self.fail(Failure::Host(error)),
+                Err(error) => return self.failed_run(error),
             }
         }
     }
@@ -140,7 +146,7 @@ impl Thread {
         let exit = self.vcpu.run()?;
         let note = Note::of(&exit);
         let trap = self.wires.traps.met(&exit);
-        let entry = dispatch(exit, &self.wires.buses);
+        let entry = answer(exit, &self.wires);
         self.counters.count(note.reason);
         self.counters.recent.record(note, self.vcpu.rip_at_exit());
         Ok(match trap {
@@ -159,11 +165,21 @@ impl Thread {
             self.immediate_exit.set(true);
             match self.vcpu.run() {
                 Ok(Exit::Interrupted) | Err(_) => break,
-                Ok(exit) => dispatch(exit, &self.wires.buses),
+                Ok(exit) => answer(exit, &self.wires),
             };
         }
         self.immediate_exit.set(false);
         State::Paused
+    }
+
+    /// A write to a protected page is what fails so (see `guest_mapping`).
+    fn failed_run(&mut self, error: std::io::Error) -> State {
+        match error.raw_os_error() {
+            Some(libc::EFAULT) if self.wires.watched.any() => {
+                self.debug_stop(StopReason::Protected)
+            }
+            _ => self.fail(Failure::Host(error)),
+        }
     }
 
     /// A host that cannot intercept int3 fails to emulate a planted one: that is
@@ -176,6 +192,11 @@ impl Thread {
                     && error.instruction.first() == Some(&INT3) =>
             {
                 self.debug_stop(StopReason::Int3)
+            }
+            // Not every access to a protected page can be emulated. If that was
+            // not it, it comes again when the page is not.
+            Crash::Internal(_) if self.wires.watched.any() => {
+                self.debug_stop(StopReason::Protected)
             }
             _ => self.fail(Failure::Guest(crash)),
         }
@@ -239,6 +260,19 @@ impl Thread {
             Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
         }
     }
+}
+
+/// Answers an exit: a write to a protected page is one to RAM, any other exit is
+/// for the devices.
+fn answer(exit: Exit<'_>, wires: &Wires) -> Entry {
+    if let Exit::MmioWrite { addr, data } = exit {
+        match wires.watched.write(addr, data) {
+            Written::NotHere => {}
+            Written::Done => return Entry::Enter,
+            Written::Changed(change) => return Entry::Changed(change),
+        }
+    }
+    dispatch(exit, &wires.buses)
 }
 
 /// What a debug exception means. A step that ends on a breakpoint is a hit.
