@@ -9,7 +9,7 @@ use crate::target::{Event, HW_SLOTS, StopReason, VcpuId};
 
 /// What becomes of a vCPU that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(super) enum Verdict {
     /// gdb is told.
     Report(Reason),
     /// It goes on as before.
@@ -115,6 +115,7 @@ impl Session<'_> {
     pub(super) fn halt_and_note(&mut self) {
         let events = self.halt(None);
         self.end_alone();
+        self.give_up_steps();
         for event in events {
             self.note(event);
         }
@@ -295,7 +296,10 @@ impl Session<'_> {
         }
     }
 
-    fn judge_step(&self, vcpu: VcpuId) -> Verdict {
+    fn judge_step(&mut self, vcpu: VcpuId) -> Verdict {
+        if let Some(verdict) = self.judge_exception(vcpu) {
+            return verdict;
+        }
         let action = self.run.as_ref().and_then(|run| run.actions.get(vcpu.0));
         match action {
             Some(Action::Step) => Verdict::Report(Reason::Step),

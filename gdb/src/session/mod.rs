@@ -45,6 +45,7 @@
 
 mod base;
 mod events;
+mod exceptions;
 mod files;
 mod int3;
 mod memory;

@@ -7,8 +7,9 @@
 //! paused, the events are judged (see `events`), and either gdb is told of a stop
 //! or the run goes on from the first phase.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::exceptions::Origin;
 use super::resume::Action;
 use super::{Reason, Session, Stop};
 use crate::breakpoints::{Lifted, Snapshot};
@@ -23,7 +24,11 @@ pub(super) struct Run {
     pub opening: BTreeSet<VcpuId>,
     /// The pages stay open: there is code that cannot step over its writes.
     unwatched: bool,
-    /// The one that steps right now.
+    /// vCPUs that single-step right now.
+    pub origins: BTreeMap<VcpuId, Origin>,
+    /// Those that step through the handler of an exception, and where it came.
+    pub handling: BTreeMap<VcpuId, Origin>,
+    /// The one that steps right now while the others are held.
     pub alone: Option<Alone>,
 }
 
@@ -74,6 +79,8 @@ impl Session<'_> {
             leaving,
             opening: BTreeSet::new(),
             unwatched: false,
+            origins: BTreeMap::new(),
+            handling: BTreeMap::new(),
             alone: None,
         });
         self.go_on();
@@ -156,6 +163,7 @@ impl Session<'_> {
         actions[vcpu.0] = Resume::Step;
         self.arm(lifted)?;
         self.machine.watch(Vec::new())?;
+        self.begin_step(vcpu);
         Ok(self.machine.resume(&actions)?)
     }
 
@@ -164,7 +172,10 @@ impl Session<'_> {
         let Some(run) = &self.run else {
             return Ok(());
         };
-        let actions: Vec<_> = run.actions.iter().map(Action::resume).collect();
+        let mut actions: Vec<_> = run.actions.iter().map(Action::resume).collect();
+        for vcpu in run.handling.keys() {
+            actions[vcpu.0] = Resume::Step;
+        }
         self.inject_int3s()?;
         for vcpu in self
             .machine
@@ -172,6 +183,7 @@ impl Session<'_> {
             .filter(|vcpu| actions[vcpu.0] == Resume::Step)
         {
             self.check_step(vcpu)?;
+            self.begin_step(vcpu);
         }
         self.arm(Lifted::default())?;
         let unwatched = self.run.as_ref().is_some_and(|run| run.unwatched);
@@ -211,6 +223,7 @@ impl Session<'_> {
 
     /// Ends the run with a stop for gdb.
     pub(super) fn finish(&mut self, stop: Stop) {
+        self.give_up_steps();
         self.run = None;
         if let Stop::At(vcpu, _) = stop {
             self.focus = vcpu;

@@ -401,6 +401,121 @@ fn a_change_by_an_interrupted_lone_step_is_reported_later() {
     });
 }
 
+/// Stacks in the script's RAM.
+const STACK: u64 = 0x3000;
+const HANDLER: u64 = 0x2800;
+
+/// Brings vCPU 0, which was at [`X`], into a handler whose frame lies at `frame`.
+fn takes_exception(hand: &Hand, frame: u64, rsp: u64) {
+    let mut script = hand.script();
+    let words = [X, 8, 0x102, STACK, 0];
+    for (n, word) in words.into_iter().enumerate() {
+        let at = frame as usize + 8 * n;
+        script.ram[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+    script.registers[0].gpr[7] = rsp;
+    drop(script);
+    hand.stops(0, HANDLER, Stepped);
+}
+
+/// Puts vCPU 0 into 64-bit mode, with a stack.
+fn in_long_mode(session: &mut Session<'_>) {
+    let mut registers = session.machine.registers(VcpuId(0)).unwrap();
+    registers.efer = crate::arch::efer::LMA;
+    registers.cs.selector = 8;
+    registers.gpr[7] = STACK;
+    session
+        .machine
+        .set_registers(VcpuId(0), &registers)
+        .unwrap();
+}
+
+fn saved_flags(hand: &Hand, frame: u64) -> u8 {
+    hand.script().ram[frame as usize + 17]
+}
+
+#[test]
+fn a_step_goes_through_the_handler_of_an_exception() {
+    // On the same stack, and on another one behind two pushes of the handler.
+    for (frame, rsp) in [(STACK - 40, STACK - 56), (0x3810, 0x3800)] {
+        with_session(&[X], |session, hand| {
+            in_long_mode(session);
+            session.start(vec![Step]);
+            takes_exception(hand, frame, rsp);
+            for rip in [HANDLER + 2, HANDLER + 4] {
+                assert_eq!(events(session), None);
+                assert_eq!(saved_flags(hand, frame), 0, "the trap flag is gone");
+                assert_eq!(hand.resumed(), [Resume::Step]);
+                hand.stops(0, rip, Stepped);
+            }
+            hand.script().registers[0].gpr[7] = STACK;
+            hand.script().registers[0].rip = X;
+            assert_eq!(events(session), None);
+            hand.stops(0, X + 3, Stepped);
+            assert_eq!(events(session), at(0, Reason::Step));
+        });
+    }
+}
+
+#[test]
+fn a_step_ends_where_the_handler_returns_to() {
+    with_session(&[X], |session, hand| {
+        in_long_mode(session);
+        session.start(vec![Step]);
+        takes_exception(hand, STACK - 40, STACK - 40);
+        assert_eq!(events(session), None);
+        hand.script().registers[0].gpr[7] = STACK;
+        hand.stops(0, Y, Stepped);
+        assert_eq!(events(session), at(0, Reason::Step), "not where it came");
+    });
+}
+
+#[test]
+fn a_breakpoint_is_left_through_the_handler_of_an_exception() {
+    with_session(&[X], |session, hand| {
+        in_long_mode(session);
+        plant(session, X);
+        session.start(vec![Continue]);
+        takes_exception(hand, STACK - 40, STACK - 40);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Step], "not at full speed");
+        assert_eq!(hand.script().ram[X as usize], BREAKPOINT);
+        hand.script().registers[0].gpr[7] = STACK;
+        hand.stops(0, X, Stepped);
+        assert_eq!(events(session), None, "no second hit");
+        assert_eq!(hand.script().ram[X as usize], 0x90, "lifted");
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Continue]);
+    });
+}
+
+#[test]
+fn a_step_given_up_in_a_handler_leaves_no_trap_flag() {
+    let frame = STACK - 40;
+    with_session(&[X], |session, hand| {
+        in_long_mode(session);
+        session.start(vec![Step]);
+        takes_exception(hand, frame, frame);
+        // The handler runs without the trap flag, as on hardware.
+        hand.script().events.clear();
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(0, Reason::Interrupt));
+        assert_eq!(saved_flags(hand, frame), 0);
+    });
+}
+
+#[test]
+fn a_frame_below_the_stack_is_no_exception() {
+    with_session(&[X], |session, hand| {
+        in_long_mode(session);
+        session.start(vec![Step]);
+        takes_exception(hand, STACK - 40, STACK);
+        assert_eq!(events(session), at(0, Reason::Step));
+        assert_eq!(saved_flags(hand, STACK - 40), 1);
+    });
+}
+
 #[test]
 fn a_breakpoint_met_when_interrupted_is_reported_afterwards() {
     with_session(&[X], |session, hand| {

@@ -106,6 +106,8 @@ pub mod efer {
 
 /// Bits of RFLAGS (SDM volume 1, 3.4.3).
 pub mod rflags {
+    /// An exception follows each instruction.
+    pub const TF: u64 = 1 << 8;
     /// Interrupts are enabled.
     pub const IF: u64 = 1 << 9;
     pub const VM: u64 = 1 << 17;
@@ -115,6 +117,12 @@ impl Registers {
     /// Whether the vCPU executes 64-bit code.
     pub fn is_64_bit(&self) -> bool {
         self.efer & efer::LMA != 0 && self.cs.long
+    }
+
+    /// The stack pointer.
+    pub fn rsp(&self) -> u64 {
+        const RSP: usize = 7;
+        self.gpr[RSP]
     }
 
     /// The linear address of the next instruction: RIP is an offset into the

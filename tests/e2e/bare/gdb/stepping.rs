@@ -173,3 +173,40 @@ fn interrupts_do_not_derail_steps_and_breakpoints() {
     guest.vmm.process.expect_exit(0, tests::DEADLINE);
     assert!(guest.vmm.console().contains("timer: ok"));
 }
+
+/// The guest's handler maps the page and comes back.
+#[test]
+fn steps_run_through_a_page_fault() {
+    let mut guest = Guest::start("watch", "", 1);
+    guest.vmm.process.wait_for("watch: ready", tests::DEADLINE);
+    let fault = [
+        "tbreak touch",
+        "continue",
+        "next",
+        "next",
+        "set $before = faults",
+    ];
+    for step in ["next", "step", "stepi"] {
+        let commands = [&fault[..], &[step, "print faults - $before"]].concat();
+        let lines = guest.gdb(&commands);
+        let end = &lines[lines.len() - 2..];
+        assert_eq!(end, ["61\t\tfound = *far_page;", "$1 = 1"], "{lines:#?}");
+    }
+    let commands = [
+        &fault[..],
+        &[
+            "break *$pc",
+            "tbreak 62",
+            "continue",
+            "print faults - $before",
+        ],
+        &["continue", "info breakpoints"],
+    ]
+    .concat();
+    let lines = guest.gdb(&commands);
+    assert!(lines.contains(&"$1 = 1".to_owned()), "{lines:#?}");
+    let hits = "\tbreakpoint already hit 1 time";
+    assert_eq!(lines.last().map(String::as_str), Some(hits), "{lines:#?}");
+    guest.gdb(&["set var stop_requested = 1"]);
+    guest.vmm.process.expect_exit(0, tests::DEADLINE);
+}

@@ -193,6 +193,7 @@ page_pdpt:
 	.set	gib, gib + 1
 	.endr
 	.fill	508, 8, 0
+	.globl	page_directories
 page_directories:
 	.set	address, 0
 	.rept	4 * 512
