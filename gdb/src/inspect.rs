@@ -60,6 +60,8 @@ pub enum Trap {
     Mmio { first: u64, last: u64 },
     /// An access to these ports.
     Ports { first: u64, last: u64 },
+    /// An access of the guest to a model-specific register.
+    Msr { index: u32 },
     /// The driver's notification of a queue, of a device by its number.
     Kick { device: usize, queue: usize },
 }

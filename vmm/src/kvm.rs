@@ -10,11 +10,15 @@ use devices::hypervisor::Hypervisor;
 use devices::virtio::GuestMemory;
 use devices::virtio::page::{PAGE_SIZE, RegisterPage};
 use kvm_bindings::{
-    KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_clock_data, kvm_irqchip,
-    kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
+    KVM_CAP_X86_USER_SPACE_MSR, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY,
+    kvm_clock_data, kvm_enable_cap, kvm_irqchip, kvm_pit_config, kvm_pit_state2,
+    kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{
+    Cap, IoEventAddress, Kvm, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange,
+    MsrFilterRangeFlags, VcpuFd, VmFd,
+};
 use vm_memory::{Address, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -136,6 +140,33 @@ impl Vm {
     pub fn set_clock(&self, mut clock: kvm_clock_data) -> Result<(), Error> {
         clock.flags &= !(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME);
         self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))
+    }
+
+    /// Has accesses of the guest to exactly these model-specific registers exit
+    /// (KVM_X86_SET_MSR_FILTER). No vCPU may run meanwhile.
+    pub fn trap_msrs(&self, msrs: &[u32]) -> io::Result<()> {
+        let has = |cap| self.fd.check_extension(cap);
+        if !has(Cap::X86UserSpaceMsr) || !has(Cap::X86MsrFilter) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut exits = kvm_enable_cap {
+            cap: KVM_CAP_X86_USER_SPACE_MSR,
+            ..Default::default()
+        };
+        exits.args[0] = MsrExitReason::Filter.bits().into();
+        self.fd.enable_cap(&exits)?;
+        let ranges = msrs.iter().map(|msr| MsrFilterRange {
+            flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
+            base: *msr,
+            msr_count: 1,
+            // A bit that is clear denies, which is what exits.
+            bitmap: &[0],
+        });
+        let ranges: Vec<_> = ranges.collect();
+        let filtered = self
+            .fd
+            .set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges);
+        filtered.map_err(io::Error::from)
     }
 
     /// State of the chips that all vCPUs share.

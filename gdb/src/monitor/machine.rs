@@ -125,7 +125,7 @@ pub(super) fn msr(
     Ok(())
 }
 
-fn msr_number(name: &str) -> Result<u32, MonitorError> {
+pub(super) fn msr_number(name: &str) -> Result<u32, MonitorError> {
     let wrong = || MonitorError::NoMsr(name.to_owned());
     match msr::number(name) {
         Some(index) => Ok(index),

@@ -215,6 +215,7 @@ fn a_trapped_access_stops_the_guest_with_the_reason() {
         "ports 0x20-0x20\nports 0x10-0x1f\nkicks of toy0 queue 1\n"
     );
     assert_eq!(rsp.monitor("trap off"), "nothing is trapped\n");
+    assert_eq!(rsp.monitor("trap msr lstar"), "MSR 0xc0000082\n");
     rsp.monitor("trap pio 0x10");
     drop(rsp);
     guest.until_undisturbed();
@@ -223,7 +224,8 @@ fn a_trapped_access_stops_the_guest_with_the_reason() {
 #[test]
 fn traps_that_would_never_be_met_are_refused() {
     let (_guest, mut rsp) = guest();
-    let usage = "usage: monitor trap [off | mmio|pio FIRST [LAST] | kick DEVICE [QUEUE]]\n";
+    let usage =
+        "usage: monitor trap [off | mmio|pio FIRST [LAST] | kick DEVICE [QUEUE] | msr MSR]\n";
     for (words, error) in [
         (
             "trap mmio 0xff000 0x100000",
@@ -237,8 +239,8 @@ fn traps_that_would_never_be_met_are_refused() {
         ("trap pio 5 4", "0x5 to 0x4 is no range up to 0xffff\n"),
         ("trap kick toy0 2", "toy0 has no queue 2, but 2 from 0 on\n"),
         (
-            "trap msr 0x10",
-            "\"msr\" cannot be trapped; mmio, pio and kick can\n",
+            "trap irq 4",
+            "\"irq\" cannot be trapped; mmio, pio, kick and msr can\n",
         ),
     ] {
         assert_eq!(rsp.monitor(words), format!("{error}{usage}"));

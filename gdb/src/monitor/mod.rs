@@ -82,7 +82,7 @@ enum MonitorError {
         number: u64,
         count: usize,
     },
-    #[error("{0:?} cannot be trapped; mmio, pio and kick can")]
+    #[error("{0:?} cannot be trapped; mmio, pio, kick and msr can")]
     NoTrap(String),
     #[error("there are {most} traps already; \"monitor trap off\" takes all away")]
     TooManyTraps { most: usize },
@@ -246,7 +246,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "trap",
-        arguments: "[off | mmio|pio FIRST [LAST] | kick DEVICE [QUEUE]]",
+        arguments: "[off | mmio|pio FIRST [LAST] | kick DEVICE [QUEUE] | msr MSR]",
         help: "stop when the guest touches a device",
         run: trap::trap,
     },

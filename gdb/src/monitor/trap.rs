@@ -2,6 +2,7 @@
 
 use super::args::{Words, plain_number};
 use super::devices::find;
+use super::machine::msr_number;
 use super::{MonitorError, Output};
 use crate::inspect::Trap;
 use crate::session::Session;
@@ -32,6 +33,9 @@ pub(super) fn trap(
             let (first, last) = range(&mut words, u16::MAX.into())?;
             Trap::Ports { first, last }
         }
+        Some("msr") => Trap::Msr {
+            index: msr_number(words.need("an MSR, by name or number,")?)?,
+        },
         Some("kick") => kick(session, &mut words)?,
         Some(word) => return Err(MonitorError::NoTrap(word.to_owned())),
     };
@@ -109,6 +113,7 @@ fn list(session: &mut Session<'_>, out: Output<'_>) -> Result<(), MonitorError> 
                 }
             }
             Trap::Ports { first, last } => writeln!(out, "ports {first:#x}-{last:#x}")?,
+            Trap::Msr { index } => writeln!(out, "MSR {index:#x}")?,
             Trap::Kick { device, queue } => {
                 let id = devices.get(device).map_or("?", |device| &device.id);
                 writeln!(out, "kicks of {id} queue {queue}")?;

@@ -21,7 +21,7 @@ use crate::machine::{SharedTransport, lock};
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::exit::Reason;
-use crate::vcpu::traps::{Range, Traps};
+use crate::vcpu::traps::{Range, Space, Traps};
 use crate::vcpu::watched::WatchedRam;
 
 /// How long a reset may take. The main thread may wait for a backend.
@@ -141,7 +141,7 @@ impl Inspect for DebugTarget {
                     let first = base + Register::QueueNotify.offset() as u64;
                     let what = format!("kick of {} queue {queue}", info.id);
                     ranges.push(Range {
-                        ports: false,
+                        space: Space::Physical,
                         first,
                         last: first + 3,
                         write: Some((value.into(), what)),
@@ -150,6 +150,7 @@ impl Inspect for DebugTarget {
             }
         }
         ranges.extend(traps.iter().filter_map(accesses));
+        self.trap_msrs(traps)?;
         self.parts.traps.set(ranges);
         Ok(())
     }
@@ -164,14 +165,31 @@ impl Inspect for DebugTarget {
     }
 }
 
+impl DebugTarget {
+    fn trap_msrs(&self, traps: &[Trap]) -> Result<()> {
+        let msrs = traps.iter().filter_map(|trap| match trap {
+            Trap::Msr { index } => Some(*index),
+            _ => None,
+        });
+        let msrs: Vec<_> = msrs.collect();
+        if msrs == self.parts.traps.msrs() {
+            return Ok(());
+        }
+        let what = "accesses to MSRs cannot be trapped";
+        let failed = |source| TargetError::Host { what, source };
+        self.parts.vm.trap_msrs(&msrs).map_err(failed)
+    }
+}
+
 fn accesses(trap: &Trap) -> Option<Range> {
-    let (ports, first, last) = match *trap {
-        Trap::Mmio { first, last } => (false, first, last),
-        Trap::Ports { first, last } => (true, first, last),
+    let (space, first, last) = match *trap {
+        Trap::Mmio { first, last } => (Space::Physical, first, last),
+        Trap::Ports { first, last } => (Space::Ports, first, last),
+        Trap::Msr { index } => (Space::Msrs, index.into(), index.into()),
         Trap::Kick { .. } => return None,
     };
     Some(Range {
-        ports,
+        space,
         first,
         last,
         write: None,

@@ -3,13 +3,15 @@
 use devices::bus::{AccessError, Bus};
 use gdb::target::Change;
 
-use super::exit::{self, Exit, InternalError};
+use super::exit::{self, Exit, InternalError, MsrAccess};
 
 /// What the vCPU thread does after an exit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Enter the guest again.
     Enter,
+    /// Access the register for the guest, then enter it again.
+    Msr(MsrAccess),
     /// KVM_RUN ended early: look for requests.
     CheckRequests,
     /// Stop for gdb, when the access is done. Made by the vCPU thread, which knows
@@ -97,6 +99,7 @@ pub fn dispatch(exit: Exit<'_>, buses: &Buses) -> Entry {
         Exit::MmioWrite { addr, data } => {
             answer_write(buses.mmio.write(addr, data), "address", addr, data);
         }
+        Exit::Msr(access) => return Entry::Msr(access),
         Exit::IrqWindowOpen | Exit::Again => {}
         Exit::Interrupted => return Entry::CheckRequests,
         Exit::Debug(debug) => return Entry::Debug(debug),

@@ -156,9 +156,19 @@ fn every_fatal_exit_is_named() {
         text(Exit::SystemEvent { kind: 2 }),
         "system event 2 (reset)"
     );
-    let unexpected = text(Exit::Unexpected { reason: 29 });
-    assert_eq!(unexpected, "unexpected exit, reason 29 (X86_RDMSR)");
+    let unexpected = text(Exit::Unexpected { reason: 34 });
+    assert_eq!(unexpected, "unexpected exit, reason 34 (XEN)");
     assert!(text(Exit::Unexpected { reason: 99 }).contains("99"));
+}
+
+#[test]
+fn a_register_is_accessed_by_the_vcpu_itself() {
+    let (buses, _) = buses();
+    let access = MsrAccess {
+        index: 0x10,
+        written: Some(7),
+    };
+    assert_eq!(dispatch(Exit::Msr(access), &buses), Entry::Msr(access));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::io;
 use kvm_bindings::{
     KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR,
     KVM_EXIT_IO, KVM_EXIT_IO_OUT, KVM_EXIT_IRQ_WINDOW_OPEN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN,
-    KVM_EXIT_SYSTEM_EVENT, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_run,
 };
 use kvm_ioctls::VcpuFd;
@@ -37,6 +37,9 @@ pub enum Exit<'a> {
         addr: u64,
         data: &'a [u8],
     },
+    /// RDMSR or WRMSR of a register that is trapped; to be answered with
+    /// [`answer_msr`].
+    Msr(MsrAccess),
     /// Only without the in-kernel interrupt chip, which halts in the kernel.
     Hlt,
     /// Triple fault.
@@ -60,6 +63,14 @@ pub enum Exit<'a> {
     Unexpected {
         reason: u32,
     },
+}
+
+/// What a guest asks of a model-specific register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrAccess {
+    pub index: u32,
+    /// What it writes; `None` when it reads.
+    pub written: Option<u64>,
 }
 
 /// KVM could not go on with the guest.
@@ -101,6 +112,16 @@ pub fn run(fd: &mut VcpuFd) -> io::Result<Exit<'_>> {
     Ok(decode(fd.get_kvm_run()))
 }
 
+/// Answers an [`Exit::Msr`]: what is read, or anything for a write that is done. `None`
+/// is a #GP in the guest.
+pub fn answer_msr(fd: &mut VcpuFd, answer: Option<u64>) {
+    let run = fd.get_kvm_run();
+    // SAFETY: the exit that is answered has written this union member.
+    let msr = unsafe { &mut run.__bindgen_anon_1.msr };
+    msr.error = answer.is_none().into();
+    msr.data = answer.unwrap_or_default();
+}
+
 fn decode(run: &mut kvm_run) -> Exit<'_> {
     match run.exit_reason {
         KVM_EXIT_IO => decode_pio(run),
@@ -126,6 +147,15 @@ fn decode(run: &mut kvm_run) -> Exit<'_> {
                 pc: arch.pc,
                 dr6: arch.dr6,
                 dr7: arch.dr7,
+            })
+        }
+        KVM_EXIT_X86_RDMSR | KVM_EXIT_X86_WRMSR => {
+            // SAFETY: the exit reason says that this union member was written.
+            let msr = unsafe { run.__bindgen_anon_1.msr };
+            let is_write = run.exit_reason == KVM_EXIT_X86_WRMSR;
+            Exit::Msr(MsrAccess {
+                index: msr.index,
+                written: is_write.then_some(msr.data),
             })
         }
         KVM_EXIT_SYSTEM_EVENT => {
@@ -206,7 +236,7 @@ fn decode_internal_error(run: &kvm_run) -> InternalError {
 /// The name of an exit reason that this VMM has no use for: none of these comes
 /// without a capability that it would have to enable, or on another architecture.
 pub fn unexpected_name(reason: u32) -> &'static str {
-    const NAMES: [(u32, &str); 16] = [
+    const NAMES: [(u32, &str); 14] = [
         (kvm_bindings::KVM_EXIT_UNKNOWN, "UNKNOWN"),
         (kvm_bindings::KVM_EXIT_EXCEPTION, "EXCEPTION"),
         (kvm_bindings::KVM_EXIT_HYPERCALL, "HYPERCALL"),
@@ -216,8 +246,6 @@ pub fn unexpected_name(reason: u32) -> &'static str {
         (kvm_bindings::KVM_EXIT_WATCHDOG, "WATCHDOG"),
         (kvm_bindings::KVM_EXIT_IOAPIC_EOI, "IOAPIC_EOI"),
         (kvm_bindings::KVM_EXIT_HYPERV, "HYPERV"),
-        (kvm_bindings::KVM_EXIT_X86_RDMSR, "X86_RDMSR"),
-        (kvm_bindings::KVM_EXIT_X86_WRMSR, "X86_WRMSR"),
         (kvm_bindings::KVM_EXIT_DIRTY_RING_FULL, "DIRTY_RING_FULL"),
         (kvm_bindings::KVM_EXIT_X86_BUS_LOCK, "X86_BUS_LOCK"),
         (kvm_bindings::KVM_EXIT_XEN, "XEN"),
@@ -236,6 +264,8 @@ pub enum Reason {
     PioOut,
     MmioRead,
     MmioWrite,
+    Rdmsr,
+    Wrmsr,
     Hlt,
     Shutdown,
     IrqWindowOpen,
@@ -249,11 +279,13 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 16] = [
         "IO_IN",
         "IO_OUT",
         "MMIO_READ",
         "MMIO_WRITE",
+        "X86_RDMSR",
+        "X86_WRMSR",
         "HLT",
         "SHUTDOWN",
         "IRQ_WINDOW_OPEN",
@@ -274,6 +306,8 @@ impl Exit<'_> {
             Exit::PioOut { .. } => Reason::PioOut,
             Exit::MmioRead { .. } => Reason::MmioRead,
             Exit::MmioWrite { .. } => Reason::MmioWrite,
+            Exit::Msr(MsrAccess { written: None, .. }) => Reason::Rdmsr,
+            Exit::Msr(MsrAccess { .. }) => Reason::Wrmsr,
             Exit::Hlt => Reason::Hlt,
             Exit::Shutdown => Reason::Shutdown,
             Exit::IrqWindowOpen => Reason::IrqWindowOpen,

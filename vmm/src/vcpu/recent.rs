@@ -55,6 +55,7 @@ impl Note {
         let addr = match exit {
             Exit::PioIn { port, .. } | Exit::PioOut { port, .. } => (*port).into(),
             Exit::MmioRead { addr, .. } | Exit::MmioWrite { addr, .. } => *addr,
+            Exit::Msr(access) => access.index.into(),
             _ => NONE,
         };
         Self {

@@ -117,8 +117,9 @@ impl Thread {
         self.counters.first_entry.get_or_init(Instant::now);
         loop {
             match self.step() {
-                Ok(Entry::Enter) if !self.wires.power.is_off() => {}
-                Ok(Entry::Enter) => return self.finish_exit(),
+                // A register's access has been answered with the exit.
+                Ok(Entry::Enter | Entry::Msr(_)) if !self.wires.power.is_off() => {}
+                Ok(Entry::Enter | Entry::Msr(_)) => return self.finish_exit(),
                 Ok(Entry::CheckRequests) => {
                     self.immediate_exit.set(false);
                     let state = self.drain();
@@ -149,9 +150,12 @@ impl Thread {
         let entry = answer(exit, &self.wires);
         self.counters.count(note.reason);
         self.counters.recent.record(note, self.vcpu.rip_at_exit());
-        Ok(match trap {
-            Some(access) if entry == Entry::Enter => Entry::Trapped(access),
-            _ => entry,
+        if let Entry::Msr(access) = entry {
+            self.vcpu.access_msr(access);
+        }
+        Ok(match (trap, entry) {
+            (Some(access), Entry::Enter | Entry::Msr(_)) => Entry::Trapped(access),
+            (_, entry) => entry,
         })
     }
 

@@ -3,12 +3,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::exit::Exit;
+use super::exit::{Exit, MsrAccess};
 
-/// Accesses to one range of ports or of physical addresses.
+/// What an address is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    Physical,
+    Ports,
+    /// Model-specific registers. One that is trapped exits.
+    Msrs,
+}
+
+/// Accesses to one range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    pub ports: bool,
+    pub space: Space,
     pub first: u64,
     pub last: u64,
     /// Only 4-byte writes of this value, and what they mean.
@@ -39,24 +48,27 @@ impl Traps {
     }
 
     fn look(&self, exit: &Exit<'_>) -> Option<String> {
-        let (ports, addr, len, written) = match exit {
-            Exit::PioIn { port, data, .. } => (true, (*port).into(), data.len(), None),
-            Exit::PioOut { port, data, .. } => (true, (*port).into(), data.len(), Some(*data)),
-            Exit::MmioRead { addr, data } => (false, *addr, data.len(), None),
-            Exit::MmioWrite { addr, data } => (false, *addr, data.len(), Some(*data)),
+        let (space, addr, len, written) = match exit {
+            Exit::PioIn { port, data, .. } => (Space::Ports, (*port).into(), data.len(), None),
+            Exit::PioOut { port, data, .. } => {
+                (Space::Ports, (*port).into(), data.len(), Some(*data))
+            }
+            Exit::MmioRead { addr, data } => (Space::Physical, *addr, data.len(), None),
+            Exit::MmioWrite { addr, data } => (Space::Physical, *addr, data.len(), Some(*data)),
+            Exit::Msr(access) => return self.look_at_msr(access),
             _ => return None,
         };
         let last = addr.saturating_add(len.saturating_sub(1) as u64);
         let meets = |range: &&Range| {
             let value = range.write.as_ref().map(|(value, _)| value.to_le_bytes());
-            range.ports == ports
+            range.space == space
                 && range.first <= last
                 && addr <= range.last
                 && value.is_none_or(|value| written == Some(&value))
         };
         let ranges = self.lock();
         let range = ranges.iter().find(meets)?;
-        let place = if ports { "port " } else { "" };
+        let place = if space == Space::Ports { "port " } else { "" };
         let access = match written {
             None => format!("read of {len} bytes at {place}{addr:#x}"),
             Some(data) => format!("write of {} at {place}{addr:#x}", hexadecimal(data)),
@@ -65,6 +77,24 @@ impl Traps {
             None => access,
             Some((_, meaning)) => format!("{meaning}: {access}"),
         })
+    }
+
+    fn look_at_msr(&self, access: &MsrAccess) -> Option<String> {
+        let index = u64::from(access.index);
+        let meets = |range: &Range| range.space == Space::Msrs && range.first == index;
+        let is_met = self.lock().iter().any(meets);
+        is_met.then(|| match access.written {
+            None => format!("read of MSR {index:#x}"),
+            Some(data) => format!("write of {data:#x} to MSR {index:#x}"),
+        })
+    }
+
+    /// The registers that are trapped.
+    pub fn msrs(&self) -> Vec<u32> {
+        let ranges = self.lock();
+        let msrs = ranges.iter().filter(|range| range.space == Space::Msrs);
+        msrs.filter_map(|range| range.first.try_into().ok())
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Range>> {
@@ -92,9 +122,9 @@ fn hexadecimal(data: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn range(ports: bool, first: u64, last: u64) -> Range {
+    fn range(space: Space, first: u64, last: u64) -> Range {
         Range {
-            ports,
+            space,
             first,
             last,
             write: None,
@@ -109,7 +139,10 @@ mod tests {
     fn accesses_that_touch_a_range_are_met() {
         let traps = Traps::default();
         assert_eq!(write(&traps, 0x1000, &[1]), None);
-        traps.set(vec![range(false, 0x1004, 0x1007), range(true, 0x10, 0x10)]);
+        traps.set(vec![
+            range(Space::Physical, 0x1004, 0x1007),
+            range(Space::Ports, 0x10, 0x10),
+        ]);
         for (addr, met) in [
             (0x1000, false),
             (0x1001, true),
@@ -140,11 +173,27 @@ mod tests {
     }
 
     #[test]
+    fn a_register_is_no_address() {
+        let traps = Traps::default();
+        traps.set(vec![range(Space::Msrs, 0x10, 0x10)]);
+        let met = |written| {
+            traps.met(&Exit::Msr(MsrAccess {
+                index: 0x10,
+                written,
+            }))
+        };
+        assert_eq!(met(None).unwrap(), "read of MSR 0x10");
+        assert_eq!(met(Some(0xfe)).unwrap(), "write of 0xfe to MSR 0x10");
+        assert_eq!(write(&traps, 0x10, &[1]), None);
+        assert_eq!(traps.msrs(), [0x10]);
+    }
+
+    #[test]
     fn a_value_can_be_asked_for() {
         let traps = Traps::default();
         traps.set(vec![Range {
             write: Some((2, "kick of d queue 2".into())),
-            ..range(false, 0x50, 0x53)
+            ..range(Space::Physical, 0x50, 0x53)
         }]);
         assert_eq!(write(&traps, 0x50, &[1, 0, 0, 0]), None);
         assert_eq!(write(&traps, 0x50, &[2, 0]), None);

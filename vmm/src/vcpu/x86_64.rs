@@ -13,7 +13,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd};
 
-use super::exit::{self, Exit};
+use super::exit::{self, Exit, MsrAccess};
 use super::xsave;
 use crate::kvm::{Error, failed};
 
@@ -195,6 +195,15 @@ impl Vcpu {
     /// Where the vCPU was at its last exit, if that is noted.
     pub fn rip_at_exit(&mut self) -> Option<u64> {
         self.tells_rip.then(|| self.fd.sync_regs_mut().regs.rip)
+    }
+
+    /// Does for the guest what it asks of a trapped register.
+    pub fn access_msr(&mut self, access: MsrAccess) {
+        let answer = match access.written {
+            None => self.msr(access.index).ok(),
+            Some(data) => self.set_msr(access.index, data).ok().map(|()| data),
+        };
+        exit::answer_msr(&mut self.fd, answer);
     }
 
     /// Reads one model-specific register.

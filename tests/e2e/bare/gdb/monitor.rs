@@ -275,3 +275,47 @@ fn an_access_to_a_device_stops_the_guest() {
     // The kicks that stopped the guest have reached the backend; no other exited.
     assert_eq!(guest.vmm.device_counter("blk0", "notify-exits"), 2);
 }
+
+#[test]
+fn an_access_to_an_msr_stops_the_guest_and_is_done() {
+    let mut guest = Guest::start("msr", "", 1);
+    guest.vmm.process.wait_for("msr: ready", DEADLINE);
+    let lines = guest.gdb(&[
+        "tbreak write_register",
+        "continue",
+        "set $value = value",
+        "printf \"value is %#lx\\n\", $value",
+        "monitor trap msr kernel_gs_base",
+        "continue",
+        "printf \"written: %d\\n\", $k_gs_base == $value",
+        "continue",
+        "printf \"read: %d\\n\", $rax == $value",
+        "monitor trap off",
+        "set var stop_requested = 1",
+    ]);
+    let text = lines.join("\n");
+    let (_, value) = text.split_once("value is ").unwrap();
+    let value = value.lines().next().unwrap();
+    let mut rest = text.as_str();
+    for part in [
+        "MSR 0xc0000102",
+        &format!("vCPU 0: write of {value} to MSR 0xc0000102"),
+        "received signal SIGTRAP",
+        "in write_register (",
+        "written: 1",
+        "vCPU 0: read of MSR 0xc0000102",
+        "received signal SIGTRAP",
+        "read_register () at guests/msr/main.c:23",
+        "read: 1",
+        "nothing is trapped",
+    ] {
+        let (_, after) = rest
+            .split_once(part)
+            .unwrap_or_else(|| panic!("no {part:?} in its place in:\n{text}"));
+        rest = after;
+    }
+    // It compares what it reads with what it has written.
+    guest.vmm.process.expect_exit(0, DEADLINE);
+    let console = guest.vmm.console();
+    assert!(console.contains("stop_requested=1"), "{console}");
+}
