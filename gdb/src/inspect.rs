@@ -136,6 +136,12 @@ pub trait Inspect {
         }
     }
 
+    /// Has the virtio devices stand still, or go on. A device that does not is lost, as
+    /// its driver then learns.
+    fn pause_devices(&mut self, _pause: bool) -> Result<()> {
+        Err(TargetError::Unsupported("devices that stand still"))
+    }
+
     /// How often a vCPU has left the guest, by reason.
     fn exits(&self, _vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
         Err(TargetError::Unsupported("counters of exits"))

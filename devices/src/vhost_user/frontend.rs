@@ -451,6 +451,14 @@ impl Device for Frontend {
         Ok(self.replace()?)
     }
 
+    fn pause(&mut self) -> DeviceEvent {
+        self.stand_still()
+    }
+
+    fn unpause(&mut self) -> DeviceEvent {
+        self.go_on()
+    }
+
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.events.as_fd())
     }

@@ -99,8 +99,52 @@ impl Frontend {
         }))
     }
 
+    /// Stops all rings in order. The same backend goes on with [`Frontend::go_on`].
+    pub(super) fn stand_still(&mut self) -> DeviceEvent {
+        let stopped = self.stop_rings();
+        self.unless(stopped)
+    }
+
+    /// Has the backend go on with the rings that [`Frontend::stand_still`] stopped. One
+    /// that has come back since is at work already.
+    pub(super) fn go_on(&mut self) -> DeviceEvent {
+        let started = self.restart_rings();
+        self.unless(started)
+    }
+
+    fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
+        match done.err().and_then(|problem| self.lose(problem)) {
+            Some(error) => DeviceEvent::Broken(Box::new(error)),
+            None => DeviceEvent::Nothing,
+        }
+    }
+
+    fn restart_rings(&mut self) -> Result<(), Problem> {
+        let mut rings = self.driver.rings.iter().flatten();
+        if rings.any(Ring::is_running) || self.driver.features.is_none() {
+            return Ok(());
+        }
+        let places = self.places()?;
+        let deadline = Deadline::after(self.options.deadline);
+        match &mut self.link {
+            Link::Up(session) => start_rings(session, &mut self.driver.rings, places, &deadline),
+            _ => Ok(()),
+        }
+    }
+
     /// Stops all rings in order, and has the backend save its own state.
     fn drain(&mut self) -> Result<(), Problem> {
+        self.stop_rings()?;
+        let deadline = Deadline::after(self.options.deadline);
+        if let Link::Up(session) = &mut self.link
+            && self.driver.features.is_some()
+        {
+            self.driver.state = session.save_state(&deadline)?;
+        }
+        Ok(())
+    }
+
+    fn stop_rings(&mut self) -> Result<(), Problem> {
         let Link::Up(session) = &mut self.link else {
             return Ok(());
         };
@@ -127,9 +171,6 @@ impl Frontend {
             }
             // A split ring's index has 16 bits.
             ring.mark_stopped(base.num as u16, memory);
-        }
-        if self.driver.features.is_some() {
-            self.driver.state = session.save_state(&deadline)?;
         }
         Ok(())
     }
@@ -353,21 +394,7 @@ impl Frontend {
         if let Some(state) = &self.driver.state {
             session.load_state(state, deadline)?;
         }
-        for (ring, place) in self.driver.rings.iter_mut().zip(places) {
-            let (Some(ring), Some((addresses, base))) = (ring, place) else {
-                continue;
-            };
-            ring.mark_running();
-            let setup = RingSetup {
-                addresses,
-                size: ring.queue.size,
-                base,
-                kick: &ring.kick,
-                call: &ring.call,
-            };
-            session.start_ring(&setup, deadline)?;
-            ring.signal();
-        }
+        start_rings(session, &mut self.driver.rings, places, deadline)?;
         self.driver.state = None;
         Ok(())
     }
@@ -388,7 +415,7 @@ impl Frontend {
     }
 
     /// Where each started ring is and where it goes on.
-    fn places(&self) -> Result<Vec<Option<(VhostUserVringAddr, u16)>>, Problem> {
+    fn places(&self) -> Result<Vec<Place>, Problem> {
         let device_type = self.options.device_type;
         let place = |(queue, ring): (u16, &Option<Ring>)| {
             let Some(ring) = ring else {
@@ -411,6 +438,33 @@ impl Frontend {
             tracing::warn!(device, suppressed, error, "{what}");
         }
     }
+}
+
+/// Where a ring is and where it goes on, if the driver has started it.
+type Place = Option<(VhostUserVringAddr, u16)>;
+
+fn start_rings(
+    session: &mut Session,
+    rings: &mut [Option<Ring>],
+    places: Vec<Place>,
+    deadline: &Deadline,
+) -> Result<(), Problem> {
+    for (ring, place) in rings.iter_mut().zip(places) {
+        let (Some(ring), Some((addresses, base))) = (ring, place) else {
+            continue;
+        };
+        ring.mark_running();
+        let setup = RingSetup {
+            addresses,
+            size: ring.queue.size,
+            base,
+            kick: &ring.kick,
+            call: &ring.call,
+        };
+        session.start_ring(&setup, deadline)?;
+        ring.signal();
+    }
+    Ok(())
 }
 
 /// Has the backend finish what it has taken from the rings, as far as it does

@@ -262,11 +262,28 @@ impl MmioTransport {
 
     /// See [`Device::replace_backend`].
     pub fn replace_backend(&mut self) -> Result<(), DeviceError> {
-        if let DeviceEvent::Broken(reason) = self.device.replace_backend()? {
+        let event = self.device.replace_backend()?;
+        self.unless_broken(event);
+        Ok(())
+    }
+
+    /// See [`Device::pause`].
+    pub fn pause(&mut self) {
+        let event = self.device.pause();
+        self.unless_broken(event);
+    }
+
+    /// See [`Device::unpause`].
+    pub fn unpause(&mut self) {
+        let event = self.device.unpause();
+        self.unless_broken(event);
+    }
+
+    fn unless_broken(&mut self, event: DeviceEvent) {
+        if let DeviceEvent::Broken(reason) = event {
             self.broken(reason.as_ref());
             self.publish();
         }
-        Ok(())
     }
 
     /// The machine resets: as if the driver had reset the device.

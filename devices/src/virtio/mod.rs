@@ -113,6 +113,17 @@ pub trait Device: Send {
         Err("the device has no backend".into())
     }
 
+    /// Stops all queues that run, until [`unpause`](Self::unpause): meanwhile the device
+    /// touches neither them nor their buffers. The guest stands still.
+    fn pause(&mut self) -> DeviceEvent {
+        DeviceEvent::Nothing
+    }
+
+    /// Goes on where [`pause`](Self::pause) stopped.
+    fn unpause(&mut self) -> DeviceEvent {
+        DeviceEvent::Nothing
+    }
+
     /// A descriptor that is readable when [`handle_event`](Self::handle_event)
     /// has something to do. It stays the same for the device's lifetime.
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {

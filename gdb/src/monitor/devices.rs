@@ -11,6 +11,32 @@ use crate::virtqueue::{Link, Rings, flag};
 const MOST_CHAINS: usize = 64;
 const RECENT: u16 = 16;
 
+/// Has the devices stand still with the guest, or work on as they do else.
+pub(super) fn pause(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    let mut words = Words::new(arguments);
+    let wanted = match words.optional() {
+        Some("on") => Some(true),
+        Some("off") => Some(false),
+        None => None,
+        Some(word) => return Err(MonitorError::OnOff(word.to_owned())),
+    };
+    words.end()?;
+    if let Some(wanted) = wanted {
+        session.pause_devices(wanted)?;
+        session.devices.wanted = wanted;
+    }
+    let what = match session.devices.wanted {
+        true => "devices stand still while the guest is stopped",
+        false => "devices go on while the guest is stopped",
+    };
+    writeln!(out, "{what}")?;
+    Ok(())
+}
+
 /// The virtio devices with their backends.
 pub(super) fn devices(
     session: &mut Session<'_>,

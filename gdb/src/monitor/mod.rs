@@ -227,6 +227,12 @@ const COMMANDS: &[Command] = &[
         run: paging::pagewalk,
     },
     Command {
+        name: "pause-devices",
+        arguments: "[on|off]",
+        help: "let the devices stand still while the guest is stopped",
+        run: devices::pause,
+    },
+    Command {
         name: "phys",
         arguments: "[on|off]",
         help: "let gdb's own memory commands take physical addresses",

@@ -89,6 +89,8 @@ pub(crate) struct Session<'t> {
     /// gdb's memory accesses are by physical address, until the guest goes on:
     /// gdb itself would take what it then reads for the stack.
     pub(crate) physical: bool,
+    /// Whether devices stand still while the guest is stopped.
+    pub(crate) devices: Devices,
     /// Accesses to devices that stop the guest.
     pub(crate) traps: Vec<Trap>,
     /// `None` while the guest is stopped.
@@ -112,6 +114,15 @@ pub(crate) struct Session<'t> {
     warned: BTreeSet<VirtAddr>,
     /// Text for the user, shown as soon as the protocol allows.
     notices: Vec<String>,
+}
+
+/// What the virtio devices do while the guest is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Devices {
+    /// The user wants them to stand still.
+    pub wanted: bool,
+    /// They do.
+    paused: bool,
 }
 
 /// What gdb is told when the guest stops.
@@ -153,6 +164,7 @@ impl<'t> Session<'t> {
             focus: VcpuId(0),
             asked_for: Cell::new(None),
             physical: false,
+            devices: Devices::default(),
             traps: Vec::new(),
             run: None,
             request: Request::default(),
@@ -220,6 +232,8 @@ impl<'t> Session<'t> {
             "restore the guest's code",
             self.breakpoints.clear(&mut self.machine),
         );
+        self.devices.wanted = false;
+        log_failure("let the devices go on", self.pause_devices(false));
         self.traps.clear();
         log_failure("take the traps away", self.machine.inspect().set_traps(&[]));
         log_failure(
@@ -250,6 +264,15 @@ impl<'t> Session<'t> {
         self.unserved.fill(None);
         self.crashes.fill(None);
         self.breakpoints.conditions.clear();
+    }
+
+    /// Has the devices do what the user wants of them while the guest is stopped.
+    pub(crate) fn pause_devices(&mut self, pause: bool) -> crate::target::Result<()> {
+        if pause != self.devices.paused {
+            self.machine.inspect().pause_devices(pause)?;
+            self.devices.paused = pause;
+        }
+        Ok(())
     }
 
     /// The stop that gdb is to be told of, once.

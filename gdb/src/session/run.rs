@@ -70,6 +70,12 @@ impl Session<'_> {
             self.finish(Stop::At(vcpu, Reason::Crash));
             return;
         }
+        if let Err(error) = self.pause_devices(false) {
+            return self.refuse(format!(
+                "the devices cannot go on: {}",
+                super::chain(&error)
+            ));
+        }
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
         let leaving = self.machine.vcpus().filter(leaves).collect();
         self.asked_for.set(None);
@@ -228,6 +234,14 @@ impl Session<'_> {
         if let Stop::At(vcpu, _) = stop {
             self.focus = vcpu;
             self.mark_reported(vcpu);
+            if self.devices.wanted
+                && let Err(error) = self.pause_devices(true)
+            {
+                self.notice(format!(
+                    "the devices do not stand still: {}",
+                    super::chain(&error)
+                ));
+            }
         }
         self.stop = Some(stop);
     }

@@ -1,5 +1,6 @@
 //! The machine as a whole through the control API: paused, reset, ended.
 
+use tests::process::Stream;
 use tests::vmm::Running;
 use tests::{DEADLINE, backend, gdb, guest, scratch};
 
@@ -66,6 +67,52 @@ fn gdb_attaches_to_a_paused_guest_and_then_decides_alone() {
     assert!(session.contains("a debugger is attached"), "{session}");
     assert_eq!(status(dir.path())["state"], "running");
     killstorm::finish(vmm);
+}
+
+/// The backend finishes what it has, touches no ring while gdb has the guest, and goes
+/// on with it; not only one that keeps a record of its requests.
+#[test]
+fn devices_stand_still_with_the_guest_if_gdb_wants_it() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    let other = scratch();
+    let image = backend::disk_image(other.path(), 8);
+    let foreign = backend::qemu_storage_daemon(other.path(), &image);
+    for (dir, disk) in [(dir.path(), &disk), (other.path(), &foreign)] {
+        let vmm = working(dir, disk);
+        let mut gdb = gdb::start_merged(
+            vmm.gdb_socket(),
+            &guest::bare("virtio"),
+            &[
+                "monitor pause-devices on",
+                "monitor vq blk0",
+                // Longer than a request takes.
+                "shell sleep 0.2",
+                "monitor vq blk0",
+                "stepi",
+                "stepi",
+                "monitor pause-devices",
+                "monitor pause-devices off",
+                "monitor pause-devices on",
+                "detach",
+            ],
+        );
+        gdb.expect_exit(0, DEADLINE);
+        let session = gdb.printed(Stream::Out);
+        let used: Vec<_> = session
+            .lines()
+            .filter(|line| line.starts_with("used: "))
+            .collect();
+        assert_eq!(used.len(), 2, "{session}");
+        assert_eq!(used[0], used[1], "{session}");
+        let still = "devices stand still while the guest is stopped";
+        assert_eq!(session.matches(still).count(), 3, "{session}");
+        killstorm::finish(vmm);
+    }
+    // At each queue: the first pause, two steps, off and on, and the end.
+    let log = disk.process.transcript();
+    assert_eq!(log.matches("DEBUG ring stopped").count(), 4 * 5, "{log}");
 }
 
 #[test]

@@ -155,6 +155,17 @@ impl Inspect for DebugTarget {
         Ok(())
     }
 
+    fn pause_devices(&mut self, pause: bool) -> Result<()> {
+        for transport in &self.parts.transports {
+            let mut transport = lock(transport);
+            match pause {
+                true => transport.pause(),
+                false => transport.unpause(),
+            }
+        }
+        Ok(())
+    }
+
     fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
         let counts = self.handle(vcpu)?.counters().exits();
         Ok(Reason::NAMES.into_iter().zip(counts).collect())
