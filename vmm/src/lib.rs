@@ -21,6 +21,7 @@ pub mod machine;
 pub mod memory;
 pub mod power;
 pub mod run;
+pub mod scheduling;
 pub mod status;
 pub mod supervisor;
 pub mod unix_socket;

@@ -17,6 +17,7 @@ use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop, Signals};
 use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Reports};
+use crate::scheduling;
 use crate::supervisor::Supervisor;
 use crate::vcpu;
 
@@ -148,6 +149,9 @@ impl Debugger {
         let thread = thread::Builder::new()
             .name("gdb".into())
             .spawn(move || {
+                if let Err(error) = scheduling::prefer_latency() {
+                    tracing::debug!("the gdb thread keeps its scheduling: {error}");
+                }
                 let options = Options {
                     wait,
                     kill,
