@@ -1,5 +1,8 @@
 //! Coming and going: nothing that a gdb does on its way out harms the guest.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+
 use tests::gdb::{self, Sysroot};
 use tests::process::{Process, Stream, wait_until};
 use tests::vmm::Vmm;
@@ -220,4 +223,44 @@ fn interrupt_stops_a_halted_guest() {
         "1",
     ];
     assert_lines(&answer(&gdb.printed(Stream::Out)), &expected);
+}
+
+#[test]
+fn client_that_dies_within_a_packet_leaves_the_guest_running() {
+    let guest = Guest::debuggee();
+    for half in [
+        "m100000,1000#",
+        "X100000,1000:\x7f",
+        "vCont;c",
+        "z0,10004b,1#c",
+    ] {
+        let mut client = UnixStream::connect(guest.vmm.gdb_socket()).unwrap();
+        for packet in ["$?#3f", "+$Z0,10004b,1#6a", "+$Z1,10004b,1#6b"] {
+            client.write_all(packet.as_bytes()).unwrap();
+            let mut answer = BufReader::new(&mut client);
+            answer.read_until(b'#', &mut Vec::new()).unwrap();
+            answer.read_exact(&mut [0; 2]).unwrap();
+        }
+        client.write_all(format!("+${half}").as_bytes()).unwrap();
+        drop(client);
+        guest.expect_undisturbed();
+    }
+    guest.finish();
+}
+
+#[test]
+fn gdb_killed_while_it_dumps_memory_leaves_the_guest_running() {
+    let guest = Guest::debuggee();
+    let file = guest.dir.path().join("dump");
+    let dump = format!("dump binary memory {} 0 0x1000000", file.display());
+    for packets in [1, 10, 100] {
+        let commands = ["break inner", "continue", SHOW_PACKETS, &dump];
+        let gdb = gdb::start_merged(guest.vmm.gdb_socket(), &guest.symbols, &commands);
+        wait_until("gdb dumps", DEADLINE, || {
+            gdb.printed(Stream::Out).matches("packet: $m").count() >= packets
+        });
+        kill(gdb);
+        guest.expect_undisturbed();
+    }
+    guest.finish();
 }
