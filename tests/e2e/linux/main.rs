@@ -4,6 +4,7 @@
 mod boot;
 mod debugger;
 mod debugger_linux;
+mod debugger_stops;
 mod devices;
 mod machine;
 mod peers;

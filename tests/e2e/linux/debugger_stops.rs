@@ -1,0 +1,146 @@
+//! What stopping, watching and stepping mean to a running Linux kernel.
+
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tests::process::Stream;
+use tests::vmm::Running;
+use tests::{gdb, guest, scratch};
+
+use crate::machine::{BOOT, linux};
+
+/// How long the guest is stopped where that must not be noticed: longer than the
+/// guest's watchdog allows a CPU to be busy.
+const STOPPED: Duration = Duration::from_secs(6);
+
+/// A guest that carries out `action` until told to stop, with its gdb socket.
+fn started(dir: &Path, action: &str) -> (Running, PathBuf) {
+    let guest = guest::linux();
+    let vmlinux = guest.vmlinux.clone().unwrap();
+    let running = linux(&vmlinux, &guest, &format!("outboard.run={action}"))
+        .cpus(2)
+        .gdb(dir)
+        .start();
+    running.process.wait_for(&format!("{action}=started"), BOOT);
+    (running, vmlinux)
+}
+
+fn finish(vmm: &mut Running) {
+    vmm.process.send(b"\n");
+    vmm.process.expect_exit(0, BOOT);
+    let console = vmm.console();
+    assert!(!console.contains("lockup"), "{console}");
+    assert!(!console.contains("WARNING"), "{console}");
+}
+
+/// What gdb prints, notices included.
+fn merged(vmm: &Running, symbols: &Path, commands: &[&str]) -> String {
+    let mut gdb = gdb::start_merged(vmm.gdb_socket(), symbols, commands);
+    gdb.expect_exit(0, BOOT);
+    gdb.printed(Stream::Out)
+}
+
+#[test]
+fn no_time_passes_for_a_stopped_kernel() {
+    let dir = scratch();
+    let (mut vmm, vmlinux) = started(dir.path(), "clock");
+    let stopped = gdb::open(
+        vmm.gdb_socket(),
+        &vmlinux,
+        &["break uptime_proc_show", "continue", "echo stopped\\n"],
+    );
+    stopped.wait_for("stopped", BOOT);
+    // Not a wait for anything: the time is what is tested.
+    sleep(STOPPED);
+    stopped.signal(libc::SIGKILL);
+    let commands = ["tbreak uptime_proc_show", "continue", "detach"];
+    gdb::run(vmm.gdb_socket(), &vmlinux, &commands);
+    finish(&mut vmm);
+    let longest: u64 = vmm.guest_value("longest").parse().unwrap();
+    eprintln!("the longest step of the guest's clock was {longest}0 ms");
+    assert!(
+        longest < STOPPED.as_millis() as u64 / 10 * 2 / 3,
+        "{longest}"
+    );
+}
+
+#[test]
+fn kernel_variables_are_watched_by_slots_and_by_pages() {
+    let dir = scratch();
+    let (mut vmm, vmlinux) = started(dir.path(), "rename");
+    for (what, more) in [
+        // One byte, the digit.
+        ("init_uts_ns.name.nodename[5]", None),
+        // 390 bytes.
+        ("init_uts_ns.name", Some(" became 0x3")),
+    ] {
+        let watch = format!("watch {what}");
+        let commands = [
+            &watch,
+            "continue",
+            "backtrace",
+            "continue",
+            "delete",
+            "detach",
+        ];
+        let output = merged(&vmm, &vmlinux, &commands);
+        let hits = output
+            .matches("hit Hardware watchpoint 1: init_uts_ns.name")
+            .count();
+        assert_eq!(hits, 2, "{output}");
+        for part in [
+            "Old value = ",
+            "New value = ",
+            "proc_do_uts_string",
+            "detached",
+        ] {
+            assert!(output.contains(part), "no {part:?}:\n{output}");
+        }
+        if let Some(notice) = more {
+            assert_eq!(output.matches(notice).count(), 2, "{output}");
+        }
+    }
+    finish(&mut vmm);
+    assert_eq!(vmm.guest_value("rename"), "ok");
+}
+
+#[test]
+fn next_steps_over_a_function_that_sleeps() {
+    let dir = scratch();
+    let (mut vmm, vmlinux) = started(dir.path(), "rename");
+    let commands = [
+        "tbreak schedule_hrtimeout_range_clock",
+        "continue",
+        "set $jiffies = jiffies_64",
+        "print expires",
+        "next",
+        "next",
+        "next",
+        "next",
+        "next",
+        "next",
+        "next",
+        "print jiffies_64 - $jiffies >= 20",
+        "info symbol $pc",
+        "print expires",
+        "detach",
+    ];
+    let output = merged(&vmm, &vmlinux, &commands);
+    // The call of schedule() comes back after a tenth of a second, for the same
+    // task: other tasks that come back from theirs meanwhile do not count.
+    for part in [
+        "$2 = 1\n",
+        "\nschedule_hrtimeout_range_clock + ",
+        "detached",
+    ] {
+        assert!(output.contains(part), "no {part:?}:\n{output}");
+    }
+    let expires = |name: &str| {
+        let (_, value) = output.split_once(name).unwrap();
+        value.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(expires("$1 = "), expires("$3 = "), "{output}");
+    finish(&mut vmm);
+    assert_eq!(vmm.guest_value("rename"), "ok");
+}
