@@ -19,6 +19,10 @@ pub(crate) use watched::{MOST_PAGES, Piece, Snapshot, TooManyPages, Watched};
 
 use crate::target::{PhysAddr, Result, VirtAddr};
 
+/// Software breakpoints that may wait for their pages. Each is looked for at every
+/// resume.
+const MOST_PENDING: usize = 256;
+
 /// Where a software breakpoint of gdb's went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Placement {
@@ -26,6 +30,8 @@ pub(crate) enum Placement {
     Byte(PhysAddr),
     /// A hardware slot: the page is not there yet, or the host cannot trap int3.
     Slot,
+    /// Nowhere yet: the page is not there, and no slot is left.
+    Pending,
 }
 
 /// Everything planted.
@@ -76,6 +82,23 @@ impl Breakpoints {
         Ok(())
     }
 
+    /// Lets the software breakpoint at `addr` wait for its page; whether it may.
+    pub fn wait(&mut self, addr: VirtAddr) -> bool {
+        let room = self.pending().len() < MOST_PENDING;
+        if room {
+            self.software.insert(addr, Placement::Pending);
+        }
+        room
+    }
+
+    /// The software breakpoints that wait for their page.
+    pub fn pending(&self) -> Vec<VirtAddr> {
+        self.list()
+            .filter(|(_, placement)| *placement == Placement::Pending)
+            .map(|(addr, _)| addr)
+            .collect()
+    }
+
     /// Removes a software breakpoint; one that is not there counts as removed.
     ///
     /// # Errors
@@ -92,7 +115,7 @@ impl Breakpoints {
                 self.slots.remove(Holder::Software(addr));
                 Ok(())
             }
-            None => Ok(()),
+            Some(Placement::Pending) | None => Ok(()),
         }
     }
 
@@ -146,7 +169,7 @@ impl Breakpoints {
         self.watched = Watched::default();
         self.planted = Planted::default();
         self.software
-            .retain(|_, placement| *placement == Placement::Slot);
+            .retain(|_, placement| !matches!(placement, Placement::Byte(_)));
     }
 
     /// The software breakpoints in the order of their addresses.

@@ -41,6 +41,13 @@ pub(super) fn breakpoints(
                 writeln!(out, "  break {:#x}: int3 at physical {:#x}", addr.0, phys.0)?;
             }
             Placement::Slot => writeln!(out, "  break {:#x}: hardware slot", addr.0)?,
+            Placement::Pending => {
+                writeln!(
+                    out,
+                    "  break {:#x}: pending, its page is not mapped",
+                    addr.0
+                )?;
+            }
         }
     }
     writeln!(out, "hardware slots:")?;

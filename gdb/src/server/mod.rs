@@ -16,7 +16,7 @@ mod wire;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use address::{Address, AddressError};
 pub use listener::{ListenError, Listener};
@@ -36,6 +36,10 @@ pub(crate) const PACKET_SIZE: usize = 128 * 1024 + 64;
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// Tokens of what is polled. Refused clients count from the last.
+/// How often a running guest is looked at whose pages are waited for. A look stops
+/// it for less than a millisecond.
+const LOOK_FOR_PAGES: Duration = Duration::from_millis(50);
+
 const STOP: u64 = 0;
 const LISTENER: u64 = 1;
 const TARGET: u64 = 2;
@@ -130,8 +134,12 @@ impl<'a, 't> Server<'a, 't> {
 
     fn run(&mut self) -> Result<Ended, ServeError> {
         loop {
-            let timeout = self.refused.timeout(Instant::now());
-            for ready in self.poller.wait(timeout).map_err(ServeError::Wait)? {
+            let timeout = self.timeout();
+            let ready = self.poller.wait(timeout).map_err(ServeError::Wait)?;
+            if ready.is_empty() {
+                self.look_for_pages()?;
+            }
+            for ready in ready {
                 let stop = ready.token == STOP;
                 if stop {
                     // The VMM may have told of the guest's end just before.
@@ -148,6 +156,22 @@ impl<'a, 't> Server<'a, 't> {
             }
             self.refused.expire(Instant::now());
         }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let refused = self.refused.timeout(Instant::now());
+        let pages = self.session.waits_for_page().then_some(LOOK_FOR_PAGES);
+        refused.into_iter().chain(pages).min()
+    }
+
+    fn look_for_pages(&mut self) -> Result<(), ServeError> {
+        if !self.session.waits_for_page() {
+            return Ok(());
+        }
+        self.with_client(|client, session| {
+            session.look_for_pages();
+            client.on_stop(session)
+        })
     }
 
     fn dispatch(&mut self, ready: Ready) -> Result<(), ServeError> {

@@ -613,14 +613,53 @@ fn exhausted_slots_say_what_holds_them() {
         "{text}"
     );
 
-    assert_eq!(rsp.ask("Z0,400001,1"), "E16");
-    rsp.send("vCont;s:1");
-    let (text, _) = rsp.told();
+    assert_eq!(rsp.ask("Z0,1003,1"), "OK", "an int3 needs none");
+}
+
+#[test]
+fn a_breakpoint_without_page_and_slot_waits_for_the_page() {
+    /// The last level of the toy's page tables: the entry of page 2.
+    const ENTRY: usize = 0xf_4010;
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let set_entry = |byte: u8| guest.watcher.state().ram[ENTRY] = byte;
+    set_entry(0);
+    let mut rsp = guest.attach();
+    for n in 0..4 {
+        assert_eq!(rsp.ask(&format!("Z1,{:x},1", 0x1ff0 + n)), "OK");
+    }
+    assert_eq!(rsp.ask("Z0,2000,1"), "OK");
+    let text = rsp.monitor("info breakpoints");
+    let waits = "breakpoint at 0x2000 waits for its page to be mapped, and all 4 hardware";
+    assert!(text.starts_with(waits), "{text}");
+    assert!(text.contains("  break 0x2000: pending, its page is not mapped\n"));
+    rsp.send("vCont;c");
+    set_entry(3);
+    guest
+        .watcher
+        .until("it is planted", |state| state.ram[0x2000] == 0xcc);
+    rsp.send_raw(b"\x03");
+    assert!(rsp.told().1.starts_with("T02"));
+    let text = rsp.monitor("info breakpoints");
     assert!(
-        text.contains("its page is not mapped yet, and all 4 hardware slots"),
+        text.contains("  break 0x2000: int3 at physical 0x2000\n"),
         "{text}"
     );
-    assert_eq!(rsp.ask("Z0,1003,1"), "OK", "an int3 needs none");
+    assert_eq!(rsp.ask("z0,2000,1"), "OK");
+    set_entry(0);
+    assert_eq!(rsp.ask("Z0,2000,1"), "OK");
+    assert_eq!(rsp.ask("z0,2000,1"), "OK", "not there any more");
+    drop(rsp);
+    guest.until_undisturbed();
+}
+
+#[test]
+fn breakpoints_that_wait_are_limited() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let mut rsp = guest.attach();
+    for n in 0..4 + 256 {
+        assert_eq!(rsp.ask(&format!("Z0,{:x},1", 0x40_0000 + n)), "OK");
+    }
+    assert_eq!(rsp.ask("Z0,500000,1"), "E16");
 }
 
 /// A host that traps `ring0` in the kernel and nothing in ring 3.

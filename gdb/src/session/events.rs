@@ -39,6 +39,13 @@ impl Session<'_> {
         }
     }
 
+    /// Stops the guest for a moment, so that breakpoints whose pages have come are
+    /// planted. There may be a stop to report afterwards.
+    pub fn look_for_pages(&mut self) {
+        let events = self.halt(None);
+        self.judge_all(events, None);
+    }
+
     /// Takes the guest's events while nobody is attached.
     pub fn on_unattended_event(&mut self) {
         let Some(event) = self.machine.next_event() else {

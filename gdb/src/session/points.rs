@@ -68,15 +68,51 @@ impl Session<'_> {
             let what = "breakpoint";
             return Err(InsertError::HostCannot { what, rings });
         }
-        self.breakpoints
-            .take_slot(addr)
-            .map_err(|slots| match translation {
-                None => InsertError::Unmapped(slots),
-                Some(_) if rings.all_trap_int3(&traps) => InsertError::Slots(slots),
-                Some(_) => InsertError::NeedsSlot { rings, slots },
-            })?;
+        if let Err(slots) = self.breakpoints.take_slot(addr) {
+            return match translation {
+                None if rings.all_trap_int3(&traps) && self.breakpoints.wait(addr) => {
+                    self.warn_of_pending(addr, &slots);
+                    Ok(())
+                }
+                None => Err(InsertError::Unmapped(slots)),
+                Some(_) if rings.all_trap_int3(&traps) => Err(InsertError::Slots(slots)),
+                Some(_) => Err(InsertError::NeedsSlot { rings, slots }),
+            };
+        }
         self.warn_of_one_ring("breakpoint", addr, rings, |ring| ring.hw_breakpoint);
         Ok(())
+    }
+
+    /// Tells the user, once for an address, that it waits.
+    fn warn_of_pending(&mut self, addr: VirtAddr, slots: &SlotError) {
+        if self.warned.len() < MAX_WARNED && self.warned.insert(addr) {
+            self.notice(format!(
+                "breakpoint at {:#x} waits for its page to be mapped, and {slots}",
+                addr.0
+            ));
+        }
+    }
+
+    /// Whether a breakpoint waits for its page in a running guest. Nothing tells
+    /// when the guest maps it.
+    pub(crate) fn waits_for_page(&self) -> bool {
+        self.is_running() && !self.breakpoints.pending().is_empty()
+    }
+
+    /// Plants the breakpoints whose pages have come since.
+    pub(super) fn plant_pending(&mut self) {
+        for addr in self.breakpoints.pending() {
+            if !matches!(self.translate_code(addr), Ok(Some(_))) {
+                continue;
+            }
+            if let Err(error) = self.insert_software(addr) {
+                self.notice(format!(
+                    "breakpoint at {:#x} is lost now that its page is mapped: {}",
+                    addr.0,
+                    describe(&error)
+                ));
+            }
+        }
     }
 
     fn remove_software(&mut self, addr: VirtAddr) {

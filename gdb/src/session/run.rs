@@ -182,6 +182,7 @@ impl Session<'_> {
         for vcpu in run.handling.keys() {
             actions[vcpu.0] = Resume::Step;
         }
+        self.plant_pending();
         self.inject_int3s()?;
         for vcpu in self
             .machine
