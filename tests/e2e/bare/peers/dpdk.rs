@@ -4,12 +4,13 @@
 use std::path::Path;
 use std::process::Command;
 
+use devices::virtio::DeviceType;
 use tests::backend::{self, Backend};
 use tests::process::{Process, Stream};
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, program, scratch};
 
-use super::agreed;
+use super::assert_agreed;
 
 /// Frames that the guest sends, one after the echo of the other.
 const FRAMES: u32 = 200;
@@ -98,8 +99,6 @@ fn dpdk_uses_outboard_net_with_net_virtio_user() {
     testpmd.wait_for("nb forwarding ports=1", DEADLINE);
     guest_that_sends(&under_guest.socket);
     assert_forwarded(testpmd);
-    let (features, protocol) = agreed(&under_dpdk);
-    // VERSION_1 and MRG_RXBUF (virtio 1.3, sections 6 and 5.1.3).
-    assert_eq!(features & (1 << 32 | 1 << 15), 1 << 32 | 1 << 15);
-    assert!(protocol.contains("MQ | REPLY_ACK"), "{protocol}");
+    let needed = ["VERSION_1", "NET_MRG_RXBUF", "MQ", "REPLY_ACK"];
+    assert_agreed(under_dpdk, DeviceType::NET, &needed);
 }

@@ -1,67 +1,100 @@
-//! outboard-blk under the frontend of QEMU. Its emulator
-//! will do, because the frontend is the same with KVM, so that Linux guests need
-//! no KVM here either.
+//! This project's backends under QEMU's frontend. Its emulator will do, because the
+//! frontend is the same with KVM, so that Linux guests need no KVM here either.
 
-use std::path::Path;
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::Duration;
 
+use devices::virtio::DeviceType;
 use tests::backend::{self, Backend};
-use tests::process::Process;
+use tests::network::{self, Passt, WebServer};
+use tests::process::{Process, Stream};
 use tests::{DEADLINE, guest, program, scratch};
+
+use super::assert_agreed;
 
 /// A Linux guest under QEMU's emulator.
 const BOOT: Duration = Duration::from_secs(180);
 
-/// QEMU with `disk` as its vhost-user block device. Not on its microvm: under
-/// emulation Linux hangs there now and then when it calibrates its clock.
-fn qemu(disk: &Backend, kernel: &Path, initramfs: &Path, cmdline: &str) -> Command {
+/// QEMU with the Linux guest, which does `what`. Not on its microvm: under emulation
+/// Linux hangs there now and then when it calibrates its clock.
+fn qemu(what: &str) -> Command {
+    let guest = guest::linux();
     let mut command = Command::new(program::system("qemu-system-x86_64"));
     command
-        .args([
-            "-accel",
-            "tcg",
-            "-m",
-            "256M",
-            "-M",
-            "q35,memory-backend=ram",
-        ])
+        .args(["-accel", "tcg", "-m", "256M", "-smp", "2"])
+        .args(["-M", "q35,memory-backend=ram"])
         .args(["-object", "memory-backend-memfd,id=ram,size=256M,share=on"])
-        .args([
-            "-nodefaults",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-serial",
-            "stdio",
-        ])
-        .arg("-chardev")
-        .arg(format!("socket,id=disk,path={}", disk.socket.display()))
-        .args(["-device", "vhost-user-blk-pci,chardev=disk"])
+        .args(["-nodefaults", "-no-reboot", "-display", "none"])
+        .args(["-serial", "stdio"])
         .arg("-kernel")
-        .arg(kernel)
+        .arg(guest.bzimage)
         .arg("-initrd")
-        .arg(initramfs)
-        .args(["-append", cmdline]);
+        .arg(guest.initramfs)
+        .arg("-append")
+        .arg(format!("console=ttyS0 quiet panic=-1 tsc=reliable {what}"));
     command
 }
 
+/// Gives the machine a device whose backend `options` call `name`.
+fn attach(command: &mut Command, name: &str, backend: &Backend, options: &[&str]) {
+    let path = backend.socket.display();
+    command
+        .arg("-chardev")
+        .arg(format!("socket,id={name},path={path}"))
+        .args(options);
+}
+
+/// One boot for all; QEMU has no vhost-user frontend for consoles.
 #[test]
-fn outboard_blk_serves_linux_under_qemu_and_removes_its_socket() {
-    let guest = guest::linux();
+fn disk_network_and_entropy_of_linux_under_qemu() {
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
-    let mut disk = backend::outboard_blk(dir.path(), &image, &[]);
-    let cmdline = "console=ttyS0 quiet panic=-1 tsc=reliable outboard.run=disk outboard.mib=16";
-    let mut command = qemu(&disk, &guest.bzimage, &guest.initramfs, cmdline);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "2"]);
+    let passt = Passt::start(dir.path());
+    let net = backend::outboard_net(dir.path(), &["--passt", passt.socket()]);
+    let source = dir.path().join("source");
+    let bytes = network::noise(1 << 16);
+    std::fs::write(&source, &bytes).unwrap();
+    let rng = backend::outboard_rng(dir.path(), &source);
+    net.process.wait_for("the network peer is here", DEADLINE);
+    let body = network::noise(1 << 20);
+    let sum = network::md5(&body);
+    let server = WebServer::start_at(Ipv4Addr::LOCALHOST, body).unwrap();
+
+    let mut command = qemu(&format!(
+        "outboard.run=disk,net,rng outboard.mib=16 outboard.ip=10.0.2.15/24 \
+         outboard.gateway=10.0.2.2 outboard.url=http://10.0.2.2:{}/file",
+        server.port()
+    ));
+    let device = ["-device", "vhost-user-blk-pci,chardev=disk"];
+    attach(&mut command, "disk", &disk, &device);
+    // Without a ROM that would look for a system to boot on the network first.
+    let netdev = ["-netdev", "vhost-user,id=link,chardev=net"];
+    let device = ["-device", "virtio-net-pci,netdev=link,romfile="];
+    attach(&mut command, "net", &net, &[netdev, device].concat());
+    let device = ["-device", "vhost-user-rng-pci,chardev=rng"];
+    attach(&mut command, "rng", &rng, &device);
     let mut qemu = Process::start("qemu", &mut command);
     qemu.expect_exit(0, BOOT);
-    assert!(
-        qemu.transcript().contains("outboard-guest: disk=ok"),
-        "{}",
-        qemu.transcript()
-    );
-    disk.process.signal(libc::SIGTERM);
-    disk.process.expect_exit(0, DEADLINE);
-    assert!(!disk.socket.exists());
+
+    let said = qemu.printed(Stream::Out);
+    let sum = format!("net-sum={sum}");
+    for line in ["disk-queues=2", "disk=ok", &sum, "net=ok", "rng=ok"] {
+        let line = format!("outboard-guest: {line}");
+        assert!(said.contains(&line), "no {line}: {said}");
+    }
+    let random = said
+        .lines()
+        .find_map(|line| line.strip_prefix("outboard-guest: rng-bytes="));
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(hex.contains(random.unwrap()), "not the source's bytes");
+
+    let rings = ["VERSION_1", "INDIRECT_DESC", "EVENT_IDX"];
+    let of_disk = ["BLK_FLUSH", "BLK_MQ", "MQ", "CONFIG", "INFLIGHT_SHMFD"];
+    assert_agreed(disk, DeviceType::BLK, &[&rings[..], &of_disk].concat());
+    // The rest of a network device QEMU does itself, its control queue too.
+    let of_net = ["NET_MRG_RXBUF", "MQ", "REPLY_ACK"];
+    assert_agreed(net, DeviceType::NET, &[&rings[..], &of_net].concat());
+    assert_agreed(rng, DeviceType::RNG, &rings);
 }

@@ -6,21 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use devices::virtio::DeviceType;
 use tests::backend;
 use tests::network::{self, Passt, WebServer};
 use tests::process::{Process, Stream};
 use tests::{DEADLINE, program, scratch};
 
-use super::agreed;
+use super::assert_agreed;
 
 const BOOT: Duration = Duration::from_secs(60);
 const MODULES: &str = "/usr/lib/uml/modules";
-
-/// virtio 1.3, sections 5.2.3, 6.
-const FLUSH: u64 = 1 << 9;
-const INDIRECT: u64 = 1 << 28;
-const EVENT_IDX: u64 = 1 << 29;
-const VERSION_1: u64 = 1 << 32;
 
 /// What the guest's first process does. Its root is this machine's, read-only, and
 /// its device nodes are therefore in a file system of its own.
@@ -70,7 +65,7 @@ fn modules() -> PathBuf {
 fn a_disk_and_a_network_of_user_mode_linux() {
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
-    let mut disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
     let passt = Passt::start(dir.path());
     let net = backend::outboard_net(dir.path(), &["--passt", passt.socket()]);
     net.process.wait_for("the network peer is here", DEADLINE);
@@ -106,12 +101,11 @@ fn a_disk_and_a_network_of_user_mode_linux() {
     };
     assert_eq!(sum_of("/mnt/disk/noise"), sum_of("/mnt/disk/copy"));
     assert!(said.contains(&format!("fetched {sum}")), "{said}");
-    for (backend, needed) in [(&disk, FLUSH), (&net, 0)] {
-        let (features, protocol) = agreed(backend);
-        let needed = needed | VERSION_1 | INDIRECT | EVENT_IDX;
-        assert_eq!(features & needed, needed, "{features:#x}");
-        assert!(protocol.contains("REPLY_ACK"), "{protocol}");
-    }
-    disk.process.signal(libc::SIGTERM);
-    disk.process.expect_exit(0, DEADLINE);
+    let needed = ["VERSION_1", "INDIRECT_DESC", "EVENT_IDX", "REPLY_ACK"];
+    assert_agreed(net, DeviceType::NET, &needed);
+    assert_agreed(
+        disk,
+        DeviceType::BLK,
+        &[&needed[..], &["BLK_FLUSH"]].concat(),
+    );
 }
