@@ -16,8 +16,8 @@ use super::assert_agreed;
 const FRAMES: u32 = 200;
 
 /// DPDK's test program with one port, of `device`: it sends back what it gets, with
-/// the addresses exchanged.
-fn testpmd(name: &str, device: &str) -> Command {
+/// the addresses exchanged. `dir` is for its own files.
+fn testpmd(dir: &Path, device: &str) -> Command {
     // Its output would come in blocks, and late.
     let mut command = Command::new(program::system("stdbuf"));
     command
@@ -25,7 +25,9 @@ fn testpmd(name: &str, device: &str) -> Command {
         .arg(program::system("dpdk-testpmd"))
         // `--in-memory` would be simpler, but does not go without huge pages.
         .args(["-l", "0,1", "--no-huge", "-m", "256", "--no-pci"])
-        .args(["--no-telemetry", "--file-prefix", name])
+        .arg("--no-telemetry")
+        // Where DPDK has the files that its processes share.
+        .env("RUNTIME_DIRECTORY", dir)
         .arg(format!("--vdev={device}"))
         .args(["--", "--forward-mode=macswap", "--port-topology=loop"])
         // It runs until its input ends.
@@ -33,9 +35,41 @@ fn testpmd(name: &str, device: &str) -> Command {
     command
 }
 
-/// A name for the files that DPDK shares between processes.
-fn unique(name: &str) -> String {
-    format!("outboard-{name}-{}", std::process::id())
+/// testpmd as a backend that sends back what a guest sends.
+pub fn net_vhost(dir: &Path) -> Backend {
+    let socket = dir.join("vhost.sock");
+    let device = format!("net_vhost0,iface={},queues=1", socket.display());
+    Backend::start("testpmd", &mut testpmd(dir, &device), socket)
+}
+
+/// An outboard-net for a guest, whose other end is an outboard-net under testpmd,
+/// which sends back what the guest sends.
+pub struct Link {
+    pub under_guest: Backend,
+    pub under_dpdk: Backend,
+    pub testpmd: Process,
+}
+
+impl Link {
+    /// With a directory for each outboard-net.
+    pub fn start(here: &Path, there: &Path) -> Self {
+        let link = here.join("link");
+        let link = link.to_str().unwrap();
+        let under_dpdk = backend::outboard_net(here, &["--peer-listen", link]);
+        let under_guest = backend::outboard_net(there, &["--peer-connect", link]);
+        let met = "the network peer is here";
+        under_guest.process.wait_for(met, DEADLINE);
+        let socket = under_dpdk.socket.display();
+        let device = format!("net_virtio_user0,path={socket},queues=1");
+        let testpmd = Process::start("testpmd", &mut testpmd(here, &device));
+        // Its queues are where it takes frames from once it forwards.
+        testpmd.wait_for("nb forwarding ports=1", DEADLINE);
+        Self {
+            under_guest,
+            under_dpdk,
+            testpmd,
+        }
+    }
 }
 
 fn guest_that_sends(net: &Path) -> Running {
@@ -62,10 +96,7 @@ fn assert_forwarded(mut testpmd: Process) {
 #[test]
 fn dpdk_serves_a_guest_with_net_vhost() {
     let dir = scratch();
-    let socket = dir.path().join("vhost.sock");
-    let device = format!("net_vhost0,iface={},queues=1", socket.display());
-    let mut command = testpmd(&unique("vhost"), &device);
-    let backend = Backend::start("testpmd", &mut command, socket);
+    let backend = net_vhost(dir.path());
     let vmm = guest_that_sends(&backend.socket);
     let agreed = vmm
         .messages()
@@ -83,22 +114,9 @@ fn dpdk_serves_a_guest_with_net_vhost() {
 #[test]
 fn dpdk_uses_outboard_net_with_net_virtio_user() {
     let (here, there) = (scratch(), scratch());
-    let link = here.path().join("link");
-    let link = link.to_str().unwrap();
-    let under_dpdk = backend::outboard_net(here.path(), &["--peer-listen", link]);
-    let under_guest = backend::outboard_net(there.path(), &["--peer-connect", link]);
-    under_guest
-        .process
-        .wait_for("the network peer is here", DEADLINE);
-    let device = format!(
-        "net_virtio_user0,path={},queues=1",
-        under_dpdk.socket.display()
-    );
-    let testpmd = Process::start("testpmd", &mut testpmd(&unique("user"), &device));
-    // Its queues are where it takes frames from once it forwards.
-    testpmd.wait_for("nb forwarding ports=1", DEADLINE);
-    guest_that_sends(&under_guest.socket);
-    assert_forwarded(testpmd);
+    let link = Link::start(here.path(), there.path());
+    guest_that_sends(&link.under_guest.socket);
+    assert_forwarded(link.testpmd);
     let needed = ["VERSION_1", "NET_MRG_RXBUF", "MQ", "REPLY_ACK"];
-    assert_agreed(under_dpdk, DeviceType::NET, &needed);
+    assert_agreed(link.under_dpdk, DeviceType::NET, &needed);
 }

@@ -2,6 +2,7 @@
 //! under bare-metal guests. Each test says which features the two have agreed on.
 
 mod dpdk;
+mod offer;
 mod qemu;
 mod sweep;
 mod user_mode_linux;

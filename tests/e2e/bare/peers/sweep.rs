@@ -1,157 +1,217 @@
 //! Every combination of the features that change how rings and messages work, with
-//! this project's block backend and with QEMU's, as a matrix.
+//! this project's backends and with others', as a matrix.
 //!
-//! A combination passes when the log has exactly the features agreed on that were not
-//! left out and that the backend has, and the guest finishes a run on all its queues
-//! with its audit.
+//! A combination passes when the driver and the frontend have taken exactly those of
+//! its features that the backend has by its own word, and the guest finishes its work
+//! with its audit. What the backend does not have is "not offered" in the matrix, what
+//! Outboard does without is "withheld".
 
 use std::io::Write;
 use std::path::Path;
 
-use tests::backend::{self, Backend};
-use tests::vmm::Running;
-use tests::{DEADLINE, scratch};
+use devices::vhost_user::parse_protocol;
+use devices::virtio::{DeviceType, features};
+use tests::vmm::Vmm;
+use tests::{DEADLINE, backend, guest, scratch};
 
+use super::dpdk;
+use super::offer::Offer;
 use crate::killstorm;
 
-/// As `features=-NAME` takes it, in the log, and whether the guest has to ask for it.
-struct Feature {
-    name: &'static str,
-    logged: &'static str,
-    guest_option: Option<&'static str>,
-}
+/// As `features=-NAME` takes it, and the guest's command line a ring's.
+type Name = &'static str;
 
-const FEATURES: [Feature; 5] = [
-    Feature {
-        name: "event_idx",
-        logged: "EVENT_IDX",
-        guest_option: Some("event_idx"),
-    },
-    Feature {
-        name: "indirect",
-        logged: "INDIRECT_DESC",
-        guest_option: Some("indirect"),
-    },
-    Feature {
-        name: "packed",
-        logged: "RING_PACKED",
-        guest_option: Some("packed"),
-    },
-    Feature {
-        name: "mq",
-        logged: "BLK_MQ",
-        guest_option: None,
-    },
-    Feature {
-        name: "reply_ack",
-        logged: "REPLY_ACK",
-        guest_option: None,
-    },
-];
-
+const BLK: [Name; 5] = ["event_idx", "indirect", "packed", "mq", "reply_ack"];
+/// The guest drives one pair of queues.
+const NET: [Name; 4] = ["event_idx", "indirect", "packed", "reply_ack"];
 const QUEUES: usize = 4;
 
-/// Which of [`FEATURES`] are on.
-type Combination = [bool; FEATURES.len()];
-
-fn combinations() -> impl Iterator<Item = Combination> {
-    (0..1u32 << FEATURES.len()).map(|bits| std::array::from_fn(|feature| bits & 1 << feature != 0))
+/// What is swept: a backend, and how a guest uses its device.
+struct Subject<'a> {
+    backend: &'a str,
+    device_type: DeviceType,
+    socket: &'a Path,
+    names: &'a [Name],
+    /// Runs a guest to its end, given the device's SPEC and the features that its
+    /// driver is to ask for.
+    run: fn(&str, &[Name]) -> Ran,
 }
 
-/// The names that the backend and the VMM have agreed on.
-fn agreed(vmm: &Running) -> Vec<String> {
-    let line = vmm
-        .process
-        .wait_for("connected to the backend", DEADLINE)
-        .text;
-    let quoted = line.split('"').filter(|part| part.contains(", "));
-    let names = quoted.flat_map(|part| part.split(", "));
-    names.map(str::to_owned).collect()
+/// What a run has shown.
+struct Ran {
+    /// The features that the driver took.
+    chosen: u64,
+    /// What the VMM has printed.
+    messages: String,
 }
 
-/// Runs a guest on `disk` with these features only; returns what was agreed on.
-fn run(disk: &Backend, combination: Combination) -> Vec<String> {
-    let pick = |on: bool| {
-        let all = FEATURES.iter().zip(combination);
-        all.filter(move |(_, is_on)| *is_on == on)
-            .map(|(feature, _)| feature)
-    };
-    let masked: Vec<_> = pick(false)
-        .map(|feature| format!("-{}", feature.name))
-        .collect();
-    let multi = pick(true).any(|feature| feature.name == "mq");
-    let queues = if multi { QUEUES } else { 1 };
-    let mut spec = format!("blk,socket={},queues={queues}", disk.socket.display());
-    if !masked.is_empty() {
-        spec.push_str(&format!(",features={}", masked.join(",")));
+impl Ran {
+    /// Whether feature `name` was in use.
+    fn used(&self, device_type: DeviceType, name: Name) -> bool {
+        match features::parse(device_type, name) {
+            Some(bit) => self.chosen & 1 << bit != 0,
+            None => self.protocol().any(|used| used == name.to_uppercase()),
+        }
     }
-    let options: Vec<_> = pick(true)
-        .filter_map(|feature| feature.guest_option)
-        .collect();
-    let vmm = killstorm::storming_on(queues, &spec, &options.join(" ")).start();
-    vmm.process
-        .wait_for(&format!("storm: start queues={queues}"), DEADLINE);
-    let agreed = agreed(&vmm);
-    killstorm::finish_on(queues, vmm);
-    agreed
+
+    fn protocol(&self) -> impl Iterator<Item = &str> {
+        let (_, names) = self.messages.split_once("protocol=\"").unwrap();
+        names.split('"').next().unwrap_or_default().split(", ")
+    }
 }
 
-/// Adds a row to the matrix; whether all of it was as it should be.
-fn row(
-    matrix: &mut String,
-    name: &str,
-    disk: &Backend,
-    offered: &[String],
-    combination: Combination,
-) -> bool {
-    let agreed = run(disk, combination);
-    let mut cells = String::new();
-    let mut passed = true;
-    for (feature, on) in FEATURES.iter().zip(combination) {
-        let is_offered = offered.iter().any(|name| name == feature.logged);
-        let is_agreed = agreed.iter().any(|name| name == feature.logged);
-        passed &= is_agreed == (on && is_offered);
-        let cell = match (on, is_offered) {
-            (false, _) => "-",
-            (true, true) => "on",
-            (true, false) => "not offered",
+impl Subject<'_> {
+    /// Why feature `name` cannot be had of this backend, if so.
+    fn obstacle(&self, offer: &Offer, name: Name) -> Option<&'static str> {
+        let (offered, usable) = match features::parse(self.device_type, name) {
+            Some(bit) => (offer.features & 1 << bit, features::offerable(1 << bit)),
+            None => (offer.protocol & protocol_bit(name), u64::MAX),
         };
-        cells.push_str(&format!("{cell:<14}"));
+        match (offered, usable) {
+            (0, _) => Some("not offered"),
+            (_, 0) => {
+                assert_eq!(name, "packed", "Outboard does without it");
+                Some("withheld")
+            }
+            _ => None,
+        }
     }
-    let verdict = if passed { "PASS" } else { "FAIL" };
-    matrix.push_str(&format!("{name:<20}{cells}{verdict}\n"));
-    passed
+
+    /// Runs a guest that asks for all features but `left_out`, and adds a row to the
+    /// matrix; whether all was as it should be.
+    fn row(&self, matrix: &mut String, offer: &Offer, left_out: &[Name]) -> bool {
+        let masks: Vec<_> = left_out.iter().map(|name| format!("-{name}")).collect();
+        let mut spec = format!("{},socket={}", self.device_type, self.socket.display());
+        if !masks.is_empty() {
+            spec.push_str(&format!(",features={}", masks.join(",")));
+        }
+        let asked = self.names.iter().filter(|name| !left_out.contains(name));
+        let ran = (self.run)(&spec, &asked.copied().collect::<Vec<_>>());
+        matrix.push_str(&format!("{:<20}", self.backend));
+        let mut passed = true;
+        for name in self.names {
+            let cell = match left_out.contains(name) {
+                true => "-",
+                false => self.obstacle(offer, name).unwrap_or("on"),
+            };
+            passed &= ran.used(self.device_type, name) == (cell == "on");
+            matrix.push_str(&format!("{cell:<12}"));
+        }
+        matrix.push_str(if passed { "PASS\n" } else { "FAIL\n" });
+        passed
+    }
 }
 
-fn sweep(name: &str, start: impl Fn(&Path) -> Backend) {
-    let dir = scratch();
-    let disk = start(dir.path());
-    let all = [true; FEATURES.len()];
-    let offered = run(&disk, all);
-    let heads = FEATURES
-        .iter()
-        .map(|feature| format!("{:<14}", feature.logged));
+fn protocol_bit(name: Name) -> u64 {
+    parse_protocol(name).map_or(0, |feature| feature.bits())
+}
+
+fn sweep(subject: &Subject<'_>) {
+    let offer = Offer::of(subject.socket);
+    let heads = subject.names.iter().map(|name| format!("{name:<12}"));
     let mut matrix = format!("\n{:<20}{}\n", "", heads.collect::<String>());
-    let failed = combinations()
-        .filter(|combination| !row(&mut matrix, name, &disk, &offered, *combination))
-        .count();
+    // What cannot be had is always asked for.
+    let names = subject.names.iter().copied();
+    let swept: Vec<Name> = names
+        .filter(|name| subject.obstacle(&offer, name).is_none())
+        .collect();
+    let mut failed = 0;
+    for bits in 0..1u32 << swept.len() {
+        let left_out = (0..).zip(&swept).filter(|(n, _)| bits & 1 << n != 0);
+        let left_out: Vec<Name> = left_out.map(|(_, name)| *name).collect();
+        failed += u32::from(!subject.row(&mut matrix, &offer, &left_out));
+    }
     // Past the test harness, which keeps what a test prints that passes.
     std::io::stderr().write_all(matrix.as_bytes()).unwrap();
     assert_eq!(failed, 0, "combinations did not agree on what they should");
 }
 
-#[test]
-fn every_combination_of_features_with_outboard_blk() {
-    sweep("outboard-blk", |dir| {
-        let image = backend::disk_image(dir, 8);
-        backend::outboard_blk(dir, &image, &["--queues", "4"])
+/// Reads, writes and flushes on as many queues as there may be.
+fn storm(spec: &str, on: &[Name]) -> Ran {
+    let queues = if on.contains(&"mq") { QUEUES } else { 1 };
+    let spec = format!("{spec},queues={queues}");
+    let vmm = killstorm::storming_on(queues, &spec, &on.join(" ")).start();
+    let started = format!("storm: start queues={queues}");
+    vmm.process.wait_for(&started, DEADLINE);
+    vmm.report_status();
+    let messages = vmm.messages();
+    let (_, names) = messages.rsplit_once(" features=").unwrap();
+    let names = names.split_whitespace().next().unwrap_or_default();
+    let bits = names
+        .split(',')
+        .filter_map(|name| features::parse(DeviceType::BLK, name));
+    let chosen = bits.fold(0, |all, bit| all | 1 << bit);
+    killstorm::finish_on(queues, vmm);
+    Ran { chosen, messages }
+}
+
+/// Sends frames and compares what comes back.
+fn echo(spec: &str, on: &[Name]) -> Ran {
+    let cmdline = format!("net=send count=20 size=1000 {}", on.join(" "));
+    let vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline(&cmdline)
+        .arg("--device", spec)
+        .run(0);
+    let console = vmm.console();
+    assert!(
+        console.contains("net: ok sent=20 received=20"),
+        "{}",
+        vmm.process.transcript()
+    );
+    let (_, chosen) = console.split_once(" features=").unwrap();
+    let chosen = chosen.split_whitespace().next().unwrap_or_default();
+    Ran {
+        chosen: u64::from_str_radix(chosen, 16).unwrap(),
+        messages: vmm.messages(),
+    }
+}
+
+fn sweep_blk(backend: &str, socket: &Path) {
+    sweep(&Subject {
+        backend,
+        device_type: DeviceType::BLK,
+        socket,
+        names: &BLK,
+        run: storm,
+    });
+}
+
+fn sweep_net(backend: &str, socket: &Path) {
+    sweep(&Subject {
+        backend,
+        device_type: DeviceType::NET,
+        socket,
+        names: &NET,
+        run: echo,
     });
 }
 
 #[test]
+fn every_combination_of_features_with_outboard_blk() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    sweep_blk("outboard-blk", &disk.socket);
+}
+
+#[test]
 fn every_combination_of_features_with_qemu_storage_daemon() {
-    sweep("qemu-storage-daemon", |dir| {
-        let image = backend::disk_image(dir, 8);
-        backend::qemu_storage_daemon(dir, &image)
-    });
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::qemu_storage_daemon(dir.path(), &image);
+    sweep_blk("qemu-storage-daemon", &disk.socket);
+}
+
+#[test]
+fn every_combination_of_features_with_outboard_net() {
+    let (here, there) = (scratch(), scratch());
+    let link = dpdk::Link::start(here.path(), there.path());
+    sweep_net("outboard-net", &link.under_guest.socket);
+}
+
+#[test]
+fn every_combination_of_features_with_net_vhost_of_dpdk() {
+    let dir = scratch();
+    let backend = dpdk::net_vhost(dir.path());
+    sweep_net("DPDK's net_vhost", &backend.socket);
 }
