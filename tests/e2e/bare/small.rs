@@ -4,7 +4,7 @@ use tests::vmm::Vmm;
 use tests::{backend, guest, network, scratch};
 
 /// FNV-1a, 64 bits, as the guest computes it.
-fn fnv(bytes: &[u8]) -> u64 {
+pub fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     })

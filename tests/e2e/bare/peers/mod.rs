@@ -6,6 +6,7 @@ mod offer;
 mod qemu;
 mod sweep;
 mod user_mode_linux;
+mod vhost_device;
 
 use devices::virtio::{DeviceType, features};
 use tests::DEADLINE;
