@@ -18,13 +18,15 @@ const FRAMES: u32 = 200;
 /// DPDK's test program with one port, of `device`: it sends back what it gets, with
 /// the addresses exchanged. `dir` is for its own files.
 fn testpmd(dir: &Path, device: &str) -> Command {
+    let cpus = allowed_cpus();
     // Its output would come in blocks, and late.
     let mut command = Command::new(program::system("stdbuf"));
     command
         .arg("--output=L")
         .arg(program::system("dpdk-testpmd"))
         // `--in-memory` would be simpler, but does not go without huge pages.
-        .args(["-l", "0,1", "--no-huge", "-m", "256", "--no-pci"])
+        .arg(format!("--lcores=0@({cpus}),1@({cpus})"))
+        .args(["--no-huge", "-m", "256", "--no-pci"])
         .arg("--no-telemetry")
         // Where DPDK has the files that its processes share.
         .env("RUNTIME_DIRECTORY", dir)
@@ -33,6 +35,14 @@ fn testpmd(dir: &Path, device: &str) -> Command {
         // It runs until its input ends.
         .args(["--total-num-mbufs=4096", "--auto-start", "--interactive"]);
     command
+}
+
+/// All that this process may run on, such as `0-3,8`: DPDK would pin each of its
+/// threads to one, which may not be there.
+fn allowed_cpus() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let (_, list) = status.split_once("Cpus_allowed_list:").unwrap();
+    list.split_whitespace().next().unwrap().to_owned()
 }
 
 /// testpmd as a backend that sends back what a guest sends.
