@@ -27,10 +27,13 @@ use vmm_sys_util::event::{
 use crate::listeners::Listeners;
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
-use crate::warn_limited;
+use crate::{log_limited, warn_limited};
 
 /// How long a worker may take to come back from `handle_event` and answer.
 pub const JOB_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A driver may reset its device as often as it likes.
+static STOPS: RateLimit = RateLimit::for_logs();
 
 /// Jobs are waiting.
 const WAKE: u64 = u64::MAX;
@@ -112,7 +115,9 @@ impl<T: VhostUserBackend> Core<T> {
                 kick.as_raw_fd(),
                 EpollEvent::default(),
             );
-            tracing::info!(
+            log_limited!(
+                info,
+                STOPS,
                 worker = self.id,
                 ring,
                 kicks = self.woken[ring],
