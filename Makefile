@@ -10,7 +10,7 @@ help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
-	@echo 'make soak    a thousand backends killed under a guest, ten million gdb packets'
+	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what tests and demo need: packages, guests, the bed'
@@ -44,6 +44,7 @@ soak: setup
 	cargo build --locked --workspace
 	OUTBOARD_FUZZ_PACKETS=10000000 cargo test --locked --package gdb neither_stops
 	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
+	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare resets -- --nocapture
 
 clean:
 	cargo clean

@@ -18,6 +18,16 @@ use std::time::Duration;
 /// Generous, because these tests also run under two layers of emulation.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How often a test does something: `default` times, or as often as this
+/// environment variable says (`make soak` sets some).
+pub fn repetitions(variable: &str, default: u64) -> u64 {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(default, |asked| {
+        let number = asked.parse();
+        number.unwrap_or_else(|_| panic!("{variable}={asked} is no number"))
+    })
+}
+
 /// A directory for one test, removed with it.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::Builder::new()

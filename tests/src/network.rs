@@ -5,7 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -161,6 +162,32 @@ pub fn take_upload() -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<Ve
         Ok(bytes)
     });
     Ok((address, upload))
+}
+
+/// Sends back what comes on `stream`, until it is closed.
+pub fn echo(stream: UnixStream) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        // The other end may be killed at any moment.
+        let _ = io::copy(&mut &stream, &mut &stream);
+    })
+}
+
+/// A network peer on a socket in `dir` that sends every frame back, to one
+/// backend after the other, until the process ends.
+///
+/// # Panics
+/// There cannot be such a socket.
+pub fn echo_peer(dir: &Path) -> PathBuf {
+    let socket = dir.join("echo.sock");
+    let listener = UnixListener::bind(&socket)
+        .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", socket.display()));
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A frame and its length go back as they came.
+            let _ = echo(stream).join();
+        }
+    });
+    socket
 }
 
 /// The frames of a capture file of `outboard-net`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
-use tests::{DEADLINE, guest, scratch};
+use tests::{DEADLINE, guest, network, program, repetitions, scratch};
 
 use crate::supervise::outboard_blk;
 
@@ -19,11 +19,7 @@ const MIB: u64 = 8;
 const QUEUES: usize = 4;
 
 fn kills() -> u64 {
-    let asked = std::env::var(KILLS_VARIABLE).ok();
-    asked.map_or(KILLS, |asked| {
-        let number = asked.parse();
-        number.unwrap_or_else(|_| panic!("{KILLS_VARIABLE}={asked} is no number"))
-    })
+    repetitions(KILLS_VARIABLE, KILLS)
 }
 
 /// Random moments. The seed is printed, for who wants the same again.
@@ -123,6 +119,18 @@ fn kill(pid: libc::pid_t) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
+/// Kills the machine's backend, and the next one, at any moment of their lives.
+fn kill_again_and_again(vmm: &Running, moments: &mut Moments) {
+    let mut line = 0;
+    for _ in 0..kills() {
+        let (next, pid) = started(vmm, line);
+        // Not a synchronisation: any moment will do.
+        std::thread::sleep(moments.next());
+        kill(pid);
+        line = next;
+    }
+}
+
 /// Killed at any moment of its life, also while it starts and is negotiated with.
 #[test]
 fn a_guest_on_four_queues_sees_nothing_of_two_hundred_killed_block_backends() {
@@ -131,14 +139,7 @@ fn a_guest_on_four_queues_sees_nothing_of_two_hundred_killed_block_backends() {
     let command = outboard_blk(&image, &format!("--queues {QUEUES}"));
     let vmm = start_guest(&format!("blk,exec=\"{command}\""), "event_idx indirect");
     let (mut moments, begun) = (Moments::new(), Instant::now());
-    let mut line = 0;
-    for _ in 0..kills() {
-        let (next, pid) = started(&vmm, line);
-        // Not a synchronisation: any moment will do.
-        std::thread::sleep(moments.next());
-        kill(pid);
-        line = next;
-    }
+    kill_again_and_again(&vmm, &mut moments);
     let elapsed = begun.elapsed();
     let requests = finish(vmm);
     println!("{} kills in {elapsed:.1?}, {requests} requests", kills());
@@ -174,4 +175,47 @@ fn a_guest_without_kills_passes_its_own_audit() {
         let vmm = start_guest(&spec, options);
         assert!(finish(vmm) >= 64, "{options}");
     }
+}
+
+/// The number behind `key=` on the guest's last line.
+fn counted(vmm: &Running, key: &str) -> u64 {
+    let console = vmm.console();
+    let (_, after) = console.rsplit_once(&format!(" {key}=")).unwrap();
+    after.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Frames may be lost with a backend, or sent by two of them. But none is
+/// damaged, each buffer comes back once, and in the end frames still pass.
+#[test]
+fn no_buffer_is_lost_with_two_hundred_killed_network_backends() {
+    let dir = scratch();
+    let peer = network::echo_peer(dir.path());
+    let command = format!(
+        "{} --peer-connect {}",
+        program::own("outboard-net").display(),
+        peer.display()
+    );
+    let mut vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline("net=storm timeout=3600 event_idx indirect")
+        .arg("--device", format!("net,exec=\"{command}\""))
+        .start();
+    vmm.process.wait_for("net storm: start depth=16", DEADLINE);
+    let (mut moments, begun) = (Moments::new(), Instant::now());
+    kill_again_and_again(&vmm, &mut moments);
+    let elapsed = begun.elapsed();
+    vmm.process.send(b"x");
+    vmm.process.wait_for("net storm: ok", DEADLINE);
+    vmm.process.close_stdin();
+    vmm.process.expect_exit(0, DEADLINE);
+    let messages = vmm.messages();
+    assert!(!messages.contains("needs a reset"), "{messages}");
+    let [sent, received, again] = ["sent", "received", "again"].map(|key| counted(&vmm, key));
+    println!(
+        "{} kills in {elapsed:.1?}, {sent} frames sent, {received} came back",
+        kills()
+    );
+    assert!(
+        received - again > 10 * kills(),
+        "there was hardly anything to lose"
+    );
 }

@@ -13,6 +13,7 @@ mod net;
 mod pausing;
 mod peers;
 mod power;
+mod resets;
 mod small;
 mod supervise;
 mod virtio;

@@ -8,6 +8,7 @@
 #define SERIAL_FCR	0x3fa
 #define FCR_ENABLE	0x01
 #define FIFO_SIZE	16
+#define LSR_DATA_READY	0x01
 #define LSR_THR_EMPTY	0x20
 #define MAX_SPINS	100000
 
@@ -111,6 +112,14 @@ void vprintf(const char *format, __builtin_va_list arguments)
 	}
 	spin_unlock(&lock);
 	__builtin_va_end(copy);
+}
+
+bool console_take(void)
+{
+	if (!(inb(SERIAL_LSR) & LSR_DATA_READY))
+		return false;
+	inb(SERIAL_DATA);
+	return true;
 }
 
 void console_break_lock(void)

@@ -14,5 +14,8 @@ void printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 void vprintf(const char *format, __builtin_va_list arguments);
 
+/* Takes a byte of input and drops it; false when there is none. Costs an exit. */
+bool console_take(void);
+
 /* For panic(): the CPU that holds the lock may be the one that failed. */
 void console_break_lock(void);

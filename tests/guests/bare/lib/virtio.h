@@ -42,6 +42,7 @@ enum virtio_register {
 
 #define DEVICE_NET	1
 #define DEVICE_BLK	2
+#define DEVICE_CONSOLE	3
 #define DEVICE_RNG	4
 
 struct virtio_device {

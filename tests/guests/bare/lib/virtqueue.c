@@ -186,17 +186,17 @@ struct virtq_used_element virtqueue_wait(struct virtqueue *queue)
 	}
 }
 
-static bool any_pending(const struct virtqueue *queues, u32 count)
+static bool any_pending(struct virtqueue *const *queues, u32 count)
 {
 	for (u32 i = 0; i < count; i++)
-		if (virtqueue_pending(&queues[i]))
+		if (virtqueue_pending(queues[i]))
 			return true;
 	return false;
 }
 
-void virtqueue_wait_any(struct virtqueue *queues, u32 count)
+void virtqueue_wait_any(struct virtqueue *const *queues, u32 count)
 {
-	struct virtio_device *device = queues[0].device;
+	struct virtio_device *device = queues[0]->device;
 
 	for (;;) {
 		u32 seen = device->interrupts;
@@ -204,7 +204,7 @@ void virtqueue_wait_any(struct virtqueue *queues, u32 count)
 		if (any_pending(queues, count))
 			return;
 		for (u32 i = 0; i < count; i++)
-			want_interrupt(&queues[i], !device->polling);
+			want_interrupt(queues[i], !device->polling);
 		if (device->polling)
 			pause();
 		else if (!any_pending(queues, count))

@@ -93,4 +93,4 @@ struct virtq_used_element virtqueue_wait(struct virtqueue *queue);
  * Waits until one of `count` queues of a device has something pending: by
  * interrupts, or polling.
  */
-void virtqueue_wait_any(struct virtqueue *queues, u32 count);
+void virtqueue_wait_any(struct virtqueue *const *queues, u32 count);

@@ -64,9 +64,21 @@ static u64 wanted_features(void)
 	return wanted;
 }
 
+void blk_start(struct blk *blk, struct virtio_device *device)
+{
+	blk->device = device;
+	blk->queue = &queue;
+	virtio_start(device, wanted_features());
+	blk->capacity = virtio_config64(device, CONFIG_CAPACITY);
+	blk->read_only = device->features & BLK_FEATURE_RO;
+	if (!virtqueue_setup(&queue, device, 0, cmdline_number("queue_size", QUEUE_MAX)))
+		panic("blk: no queue 0");
+	virtio_driver_ok(device);
+}
+
 void run_blk(struct virtio_device *device)
 {
-	struct blk blk = { .device = device, .queue = &queue };
+	struct blk blk;
 	char mode[8];
 
 	cmdline_string("mode", "test", mode, sizeof(mode));
@@ -74,12 +86,7 @@ void run_blk(struct virtio_device *device)
 		blk_storm(device);
 		return;
 	}
-	virtio_start(device, wanted_features());
-	blk.capacity = virtio_config64(device, CONFIG_CAPACITY);
-	blk.read_only = device->features & BLK_FEATURE_RO;
-	if (!virtqueue_setup(&queue, device, 0, cmdline_number("queue_size", QUEUE_MAX)))
-		panic("blk: no queue 0");
-	virtio_driver_ok(device);
+	blk_start(&blk, device);
 	printf("blk: slot=%u capacity=%lu features=%lx queue_size=%u\n", device->slot,
 	       blk.capacity, device->features, queue.size);
 

@@ -6,15 +6,6 @@
 
 #define SECTORS_A_READ	(BLK_DATA / SECTOR_SIZE)
 
-/* Knuth's MMIX generator; its high bits are good enough to pick a block. */
-static u64 next_random(void)
-{
-	static u64 state = 1;
-
-	state = state * 6364136223846793005ul + 1442695040888963407ul;
-	return state >> 33;
-}
-
 static void submit_read(struct blk *blk, u32 slot)
 {
 	u64 blocks = blk->capacity / SECTORS_A_READ;

@@ -18,9 +18,6 @@
 #define CONFIG_CAPACITY	0
 #define CONFIG_QUEUES	34
 
-#define COM1_DATA	0x3f8
-#define COM1_STATUS	0x3fd
-#define COM1_HAS_BYTE	1
 /* Looking at the console costs an exit. */
 #define REQUESTS_A_LOOK	64
 
@@ -44,20 +41,12 @@ struct lane {
 	u64 submitted, completed;
 };
 
-static NOINIT struct virtqueue queues[QUEUES_MAX];
+static NOINIT struct virtqueue rings[QUEUES_MAX];
+static struct virtqueue *queues[QUEUES_MAX];
 static NOINIT u8 data[QUEUES_MAX][DEPTH_MAX][BLK_DATA];
 static struct lane lanes[QUEUES_MAX];
 static u32 lane_count, depth;
 static u64 writes, reads, flushes;
-
-/* Knuth's MMIX generator. */
-static u32 next_random(void)
-{
-	static u64 state = 1;
-
-	state = state * 6364136223846793005ul + 1442695040888963407ul;
-	return state >> 33;
-}
 
 static u64 pattern(u64 block, u32 generation, u32 word)
 {
@@ -156,14 +145,6 @@ static struct place *complete(struct lane *lane)
 	return place;
 }
 
-static bool is_told_to_stop(void)
-{
-	if (!(inb(COM1_STATUS) & COM1_HAS_BYTE))
-		return false;
-	inb(COM1_DATA);
-	return true;
-}
-
 static void set_up(struct virtio_device *device)
 {
 	u64 wanted = BLK_FEATURE_FLUSH | BLK_FEATURE_MQ, capacity;
@@ -190,7 +171,7 @@ static void set_up(struct virtio_device *device)
 	for (u32 i = 0; i < lane_count; i++) {
 		struct lane *lane = &lanes[i];
 
-		lane->queue = &queues[i];
+		lane->queue = queues[i] = &rings[i];
 		if (!virtqueue_setup(lane->queue, device, i, QUEUE_MAX))
 			panic("storm: no queue %u", i);
 		for (u32 j = 0; j < depth; j++) {
@@ -228,7 +209,7 @@ static void storm(void)
 		}
 		if (!stop && completed - looked >= REQUESTS_A_LOOK) {
 			looked = completed;
-			stop = is_told_to_stop();
+			stop = console_take();
 		}
 	}
 }
@@ -245,7 +226,7 @@ static void read_back(struct lane *lane)
 		reads++;
 		submit(lane, place, BLK_READ);
 		virtqueue_kick(lane->queue);
-		virtqueue_wait_any(lane->queue, 1);
+		virtqueue_wait_any(&lane->queue, 1);
 		if (complete(lane) != place)
 			panic("storm: queue %u: another's answer", lane->queue->number);
 	}

@@ -94,7 +94,13 @@ void run_net(struct virtio_device *device)
 {
 	struct net net = { .device = device };
 	u64 wanted = FEATURE_MAC | FEATURE_MTU;
+	char test[8];
 
+	cmdline_string("net", "arp", test, sizeof(test));
+	if (string_equal(test, "storm")) {
+		net_storm(device);
+		return;
+	}
 	if (cmdline_flag("indirect"))
 		wanted |= FEATURE_INDIRECT;
 	if (cmdline_flag("event_idx"))

@@ -22,5 +22,8 @@ u32 net_receive(struct net *net, u8 *frame);
 /* Runs what `net=` names. */
 void net_test(struct net *net);
 
+/* Sets the device up for itself. */
+void net_storm(struct virtio_device *device);
+
 /* Prints `what` and the address. */
 void print_mac(const char *what, const u8 *mac);

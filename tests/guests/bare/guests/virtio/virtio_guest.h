@@ -10,7 +10,7 @@ void run_blk(struct virtio_device *device);
 void run_net(struct virtio_device *device);
 void run_rng(struct virtio_device *device);
 
-/* The blk driver, for the test and the benchmark. */
+/* The blk driver, for the test, the benchmark and the sessions. */
 
 #define SECTOR_SIZE	512
 #define BLK_SLOTS	64	/* requests in flight */
@@ -41,6 +41,9 @@ struct blk {
 	bool read_only;
 };
 
+/* Up to DRIVER_OK, with queue 0. */
+void blk_start(struct blk *blk, struct virtio_device *device);
+
 /* The data buffer of request slot `slot`. */
 u8 *blk_data(u32 slot);
 
@@ -53,6 +56,10 @@ u32 blk_complete(struct blk *blk, enum blk_status *status);
 void blk_test(struct blk *blk);
 void blk_bench(struct blk *blk);
 void blk_storm(struct virtio_device *device);
+
+/* The same numbers in every run, until random_stir() makes them others. */
+u32 next_random(void);
+void random_stir(void);
 
 /* FNV-1a, 64 bits. Start with FNV_START. */
 #define FNV_START 0xcbf29ce484222325ul
