@@ -149,6 +149,10 @@ fn own_names(device_type: DeviceType) -> &'static [(u32, &'static str)] {
     match device_type {
         DeviceType::BLK => BLK_NAMES,
         DeviceType::NET => NET_NAMES,
+        DeviceType::CONSOLE => CONSOLE_NAMES,
+        DeviceType::SCSI => SCSI_NAMES,
+        DeviceType::VSOCK => VSOCK_NAMES,
+        DeviceType::FS => FS_NAMES,
         _ => &[],
     }
 }
@@ -210,6 +214,7 @@ const NET_NAMES: &[(u32, &str)] = &[
     (VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "NET_CTRL_GUEST_OFFLOADS"),
     (VIRTIO_NET_F_MTU, "NET_MTU"),
     (VIRTIO_NET_F_MAC, "NET_MAC"),
+    (VIRTIO_NET_F_GSO, "NET_GSO"),
     (VIRTIO_NET_F_GUEST_TSO4, "NET_GUEST_TSO4"),
     (VIRTIO_NET_F_GUEST_TSO6, "NET_GUEST_TSO6"),
     (VIRTIO_NET_F_GUEST_ECN, "NET_GUEST_ECN"),
@@ -240,6 +245,31 @@ const NET_NAMES: &[(u32, &str)] = &[
     (VIRTIO_NET_F_STANDBY, "NET_STANDBY"),
     (VIRTIO_NET_F_SPEED_DUPLEX, "NET_SPEED_DUPLEX"),
 ];
+
+/// Section 5.3.3.
+const CONSOLE_NAMES: &[(u32, &str)] = &[
+    (0, "CONSOLE_SIZE"),
+    (1, "CONSOLE_MULTIPORT"),
+    (2, "CONSOLE_EMERG_WRITE"),
+];
+
+/// Section 5.6.3.
+const SCSI_NAMES: &[(u32, &str)] = &[
+    (0, "SCSI_INOUT"),
+    (1, "SCSI_HOTPLUG"),
+    (2, "SCSI_CHANGE"),
+    (3, "SCSI_T10_PI"),
+];
+
+/// Section 5.10.3.
+const VSOCK_NAMES: &[(u32, &str)] = &[
+    (0, "VSOCK_STREAM"),
+    (1, "VSOCK_SEQPACKET"),
+    (2, "VSOCK_NO_IMPLIED_STREAM"),
+];
+
+/// Section 5.11.3.
+const FS_NAMES: &[(u32, &str)] = &[(0, "FS_NOTIFICATION")];
 
 #[cfg(test)]
 mod tests {
@@ -313,5 +343,7 @@ mod tests {
             ["NET_CSUM", "VERSION_1"]
         );
         assert_eq!(names(DeviceType::RNG, 1 | 1 << 29), ["bit 0", "EVENT_IDX"]);
+        assert_eq!(names(DeviceType::CONSOLE, 1 << 1), ["CONSOLE_MULTIPORT"]);
+        assert_eq!(parse(DeviceType::VSOCK, "seqpacket"), Some(1));
     }
 }
