@@ -202,14 +202,12 @@ impl<T: VhostUserBackend> Device<T> {
     /// to go on from.
     pub fn stop(&self, index: usize) -> Result<io::Result<u16>, WorkerError> {
         self.pool.stop(index)?;
-        let vring = self.vring(index);
-        vring.set_enabled(false);
-        vring.set_queue_ready(false);
         // A backend that works asynchronously finishes what it has taken from the ring.
         let drained = self.backend.stop_vring(index as u32);
         // What was left by another backend and not come to yet is not done.
         let tracker = self.records[index].lock().take();
         let left = tracker.map_or(0, |tracker| tracker.left_count());
-        Ok(drained.map(|()| vring.queue_next_avail().wrapping_sub(left)))
+        let next = self.vring(index).queue_next_avail();
+        Ok(drained.map(|()| next.wrapping_sub(left)))
     }
 }

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use thiserror::Error;
-use vhost_user_backend::VhostUserBackend;
+use vhost_user_backend::{VhostUserBackend, VringT};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
@@ -93,7 +93,7 @@ impl<T: VhostUserBackend> Core<T> {
     /// Begins to watch a ring's kick descriptor and processes the ring once: the driver may have
     /// kicked before anybody listened.
     fn start(&mut self, ring: usize, kick: File) -> io::Result<()> {
-        self.stop(ring);
+        self.forget_kick(ring);
         self.epoll.ctl(
             ControlOperation::Add,
             kick.as_raw_fd(),
@@ -105,8 +105,16 @@ impl<T: VhostUserBackend> Core<T> {
         Ok(())
     }
 
-    /// Forgets a ring's kick descriptor. Events already taken from epoll are ignored after this.
+    /// Stops a ring. On this thread, because other events than kicks have the device look at
+    /// it: none may find it running and then, on the way, not running any more.
     fn stop(&mut self, ring: usize) {
+        self.forget_kick(ring);
+        self.vrings[ring].set_enabled(false);
+        self.vrings[ring].set_queue_ready(false);
+    }
+
+    /// Events of it that were already taken from epoll are ignored after this.
+    fn forget_kick(&mut self, ring: usize) {
         self.pending.retain(|&r| r != ring);
         if let Some(kick) = self.kicks[ring].take() {
             // Closing the descriptor would not do: the frontend holds the same open file.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use vhost_user_backend::{VringRwLock, VringT};
+use virtio_queue::QueueT;
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
 use super::*;
@@ -105,6 +106,30 @@ fn stopping_waits_for_the_event_in_progress_and_none_comes_after() {
     bench.pool.set_err(0, None).unwrap();
     bench.pool.set_err(0, None).unwrap();
     assert!(bench.events.none());
+}
+
+/// Else an event of the device's own finds the ring running at first and not running then, which
+/// it fails over, and it is not heard of again.
+#[test]
+fn a_ring_runs_as_long_as_an_event_of_it_is_handled() {
+    let (recorder, events) = Recorder::new(1);
+    let shutdown = Shutdown::new().unwrap();
+    let rings = vrings(1);
+    rings[0].set_queue_ready(true);
+    rings[0].set_enabled(true);
+    let pool = Pool::new(&recorder, &rings, &shutdown.handle()).unwrap();
+    let gate = recorder.gate.lock().unwrap();
+    pool.start(0, eventfd()).unwrap().unwrap();
+    assert_eq!(events.next(), (0, 0));
+    let runs = || rings[0].get_ref().is_enabled() && rings[0].get_ref().get_queue().ready();
+    thread::scope(|scope| {
+        let stopping = scope.spawn(|| pool.stop(0).unwrap());
+        assert!(readable(pool.workers[0].wake.as_raw_fd()));
+        assert!(runs());
+        drop(gate);
+        stopping.join().unwrap();
+    });
+    assert!(!runs());
 }
 
 #[test]

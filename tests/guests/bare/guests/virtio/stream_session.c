@@ -80,23 +80,34 @@ static void wait(struct stream *stream)
 	virtqueue_wait_any(queues, stream->has_outgoing ? 2 : 1);
 }
 
-/* Waits until something came back, and gives that to the device again. */
+/*
+ * Waits until something came back, and gives that to the device again. A device
+ * that is faster than this never lets a queue run empty: each has its turn.
+ */
 static void turn(struct stream *stream)
 {
-	u32 length;
+	u32 length, n;
 	s32 index;
 
 	wait(stream);
-	while ((index = pool_take(&stream->incoming, &length)) >= 0) {
+	for (n = 0; n < POOL_BUFFERS; n++) {
+		index = pool_take(&stream->incoming, &length);
+		if (index < 0)
+			break;
 		if (length == 0)
 			panic("session: a buffer came back empty");
 		pool_give(&stream->incoming, index, POOL_BYTES);
 	}
 	virtqueue_kick(&stream->incoming.queue);
-	while (stream->has_outgoing && (index = pool_take(&stream->outgoing, &length)) >= 0)
+	if (!stream->has_outgoing)
+		return;
+	for (n = 0; n < POOL_BUFFERS; n++) {
+		index = pool_take(&stream->outgoing, &length);
+		if (index < 0)
+			break;
 		send(stream, index);
-	if (stream->has_outgoing)
-		virtqueue_kick(&stream->outgoing.queue);
+	}
+	virtqueue_kick(&stream->outgoing.queue);
 }
 
 static void expect_scribble(const struct pool *pool)
