@@ -120,15 +120,20 @@ impl Handle {
         self.wait(&answer, Instant::now() + self.patience)
     }
 
-    /// Lets the vCPU run with `control` armed.
+    /// Lets the vCPU run with `control` armed. It waits for that, or is about to: no
+    /// kick is needed.
     pub fn resume(&self, control: DebugControl) -> Result<(), Error> {
-        self.send(Message::Resume(control))
+        self.post(Message::Resume(control))
+    }
+
+    fn post(&self, message: Message) -> Result<(), Error> {
+        self.messages
+            .send(message)
+            .map_err(|_| Error::Ended(self.index))
     }
 
     fn send(&self, message: Message) -> Result<(), Error> {
-        self.messages
-            .send(message)
-            .map_err(|_| Error::Ended(self.index))?;
+        self.post(message)?;
         self.immediate_exit.set(true);
         if let Some(thread) = &self.thread {
             kick::signal(thread);
