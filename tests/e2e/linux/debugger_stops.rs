@@ -144,3 +144,33 @@ fn next_steps_over_a_function_that_sleeps() {
     finish(&mut vmm);
     assert_eq!(vmm.guest_value("rename"), "ok");
 }
+
+/// Both vCPUs take their timer interrupts meanwhile.
+#[test]
+fn a_whole_kernel_function_is_stepped_through_line_by_line() {
+    let dir = scratch();
+    let (mut vmm, vmlinux) = started(dir.path(), "rename");
+    let commands = [
+        "tbreak proc_do_uts_string",
+        "continue",
+        "python name, lines = gdb.selected_frame().name(), 0",
+        "python frame = gdb.selected_frame().older().pc()",
+        "python while gdb.selected_frame().name() == name and lines < 100: \
+         gdb.execute('next'); lines += 1",
+        "python print('lines', 5 < lines < 100)",
+        "python print('returned', gdb.selected_frame().pc() >= frame)",
+        "backtrace 1",
+        "detach",
+    ];
+    let output = merged(&vmm, &vmlinux, &commands);
+    for part in [
+        "lines True",
+        "returned True",
+        "#0  proc_sys_call_handler",
+        "detached",
+    ] {
+        assert!(output.contains(part), "no {part:?}:\n{output}");
+    }
+    finish(&mut vmm);
+    assert_eq!(vmm.guest_value("rename"), "ok");
+}

@@ -153,6 +153,18 @@ fn a_table_is_watched_through_every_kind_of_write() {
 }
 
 #[test]
+fn a_table_is_watched_in_ring_3() {
+    if !shown(host().ring3.step, "wide watchpoints in ring 3") {
+        return;
+    }
+    let guest = writer("ring=3", 1);
+    wait_until("the loop", DEADLINE, || guest.value("pass") > 0);
+    let lines = guest.gdb(&["watch pages.table", "continue", "continue"]);
+    assert_eq!(functions(&lines).len(), 2, "{lines:#?}");
+    finish(guest);
+}
+
+#[test]
 fn a_write_across_the_border_of_two_pages_is_seen() {
     if !shown(host().ring0.step, "wide watchpoints in ring 0") {
         return;
