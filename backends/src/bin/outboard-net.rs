@@ -32,7 +32,7 @@ struct Cli {
           value_parser = clap::value_parser!(u16).range(1..=31))]
     queues: u16,
 
-    /// Ethernet address of the guest [default: a random one]
+    /// Ethernet address of the guest [default: one that follows from the link]
     #[arg(long, value_name = "ADDRESS")]
     mac: Option<MacAddress>,
 
@@ -77,7 +77,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let config = NetConfig {
         mac: match cli.mac {
             Some(mac) => mac,
-            None => MacAddress::random().context("cannot make up an Ethernet address")?,
+            None => {
+                let mac = MacAddress::of_link(&format!("{:?}", cli.link));
+                mac.context("cannot make up an Ethernet address")?
+            }
         },
         mtu: cli.mtu,
     };

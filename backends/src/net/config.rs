@@ -1,8 +1,7 @@
 //! Features and configuration space of the network device (virtio 1.3, sections 5.1.3, 5.1.4).
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::str::FromStr;
 
 use virtio_bindings::virtio_net::{
@@ -22,12 +21,18 @@ pub const MIN_MTU: u16 = 68;
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// A random, locally administered unicast address.
-    pub fn random() -> io::Result<Self> {
-        let mut bytes = [0; 6];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        bytes[0] = bytes[0] & 0xfc | 0x02;
-        Ok(MacAddress(bytes))
+    /// A locally administered unicast address for the interface at this link: another on every
+    /// host, and the same for a backend that is started again. Its driver still uses the first.
+    pub fn of_link(link: &str) -> io::Result<Self> {
+        let host = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        // FNV-1a, 64 bits.
+        let hash = host.bytes().chain(link.bytes());
+        let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        let [mut first, b, c, d, e, f, ..] = hash.to_le_bytes();
+        first = first & 0xfc | 0x02;
+        Ok(MacAddress([first, b, c, d, e, f]))
     }
 }
 
@@ -129,11 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn random_addresses_are_local_and_unicast() {
-        for _ in 0..100 {
-            let mac = MacAddress::random().unwrap();
-            assert_eq!(mac.0[0] & 3, 2, "{mac}");
+    fn a_backend_that_is_started_again_has_the_address_that_its_driver_knows() {
+        let mut all = std::collections::HashSet::new();
+        for n in 0..100 {
+            let link = format!("tap{n}");
+            let mac = MacAddress::of_link(&link).unwrap();
+            assert_eq!(mac, MacAddress::of_link(&link).unwrap());
+            assert_eq!(mac.0[0] & 3, 2, "{mac} is local and unicast");
+            all.insert(mac.0);
         }
+        assert_eq!(all.len(), 100);
     }
 
     #[test]
