@@ -38,7 +38,8 @@ impl Memory {
 
     fn read(&self, at: PhysAddr, buf: &mut [u8]) -> Result<()> {
         let start = at.0 as usize;
-        let bytes = self.0.get(start..start + buf.len());
+        let end = start.checked_add(buf.len());
+        let bytes = end.and_then(|end| self.0.get(start..end));
         buf.copy_from_slice(bytes.ok_or(TargetError::NoRam(at))?);
         Ok(())
     }
@@ -185,4 +186,52 @@ fn broken_chains_end_with_what_is_wrong() {
     memory.describe(0x100, 0, (0x400, 16, flag::INDIRECT, 0));
     memory.describe(0x400, 0, (0x400, 16, flag::INDIRECT, 0));
     assert_eq!(memory.chain(0), (vec![0, 0], Some(Broken::Nested(0))));
+}
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Where the parts of a queue may be: in RAM, at its end, or nowhere.
+    fn places() -> impl Strategy<Value = PhysAddr> {
+        let places = prop_oneof![8 => 0u64..0x1100, 1 => any::<u64>()];
+        places.prop_map(PhysAddr)
+    }
+
+    /// RAM in which numbers are small more often than not, so that much is nearly right.
+    fn contents() -> impl Strategy<Value = Vec<u8>> {
+        let words = prop_oneof![6 => Just(0u16), 6 => 0u16..32, 1 => any::<u16>()];
+        let words = prop::collection::vec(words, 0x800);
+        words.prop_map(|words| words.into_iter().flat_map(u16::to_le_bytes).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        /// Whatever the guest has written, looking at it ends, in a bounded
+        /// amount of text.
+        #[test]
+        fn any_memory_can_be_looked_at(
+            ram in contents(),
+            size in prop_oneof![0u16..40, any::<u16>()],
+            descriptors in places(),
+            available in places(),
+            used in places(),
+        ) {
+            let memory = Memory(ram);
+            let read = |at, buf: &mut [u8]| memory.read(at, buf);
+            let queue = Virtqueue { size, descriptors, available, used };
+            let Ok(rings) = Rings::read(&queue, &read) else {
+                return Ok(());
+            };
+            let in_flight = rings.in_flight();
+            prop_assert!(in_flight.heads.len() + in_flight.perhaps.len() <= usize::from(size));
+            for head in in_flight.heads.into_iter().chain(0..40) {
+                let (links, _) = rings.chain(head, &read);
+                let most = usize::from(size) + MOST_INDIRECT as usize;
+                prop_assert!(links.len() <= most);
+            }
+        }
+    }
 }
