@@ -15,7 +15,7 @@ use devices::hypervisor::Hypervisor;
 use devices::virtio::page::RegisterPage;
 use devices::virtio::spec::{CONFIG_OFFSET, Register};
 use devices::virtio::status::Status;
-use devices::virtio::{Device, DeviceEvent, GuestMemory, MmioTransport};
+use devices::virtio::{Device, DeviceEvent, GuestMemory, MmioTransport, mmio};
 use vm_memory::{Bytes, FileOffset, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -77,14 +77,19 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(device: Box<dyn Device>, memory: Arc<GuestMemory>) -> Self {
+        Self::try_new(device, memory).unwrap()
+    }
+
+    /// For a device that may not be fit for a driver.
+    pub fn try_new(device: Box<dyn Device>, memory: Arc<GuestMemory>) -> Result<Self, mmio::Error> {
         let wiring = Wiring::default();
         let transport =
-            MmioTransport::new("test".into(), device, memory.clone(), BASE, GSI, &wiring).unwrap();
-        Self {
+            MmioTransport::new("test".into(), device, memory.clone(), BASE, GSI, &wiring)?;
+        Ok(Self {
             memory,
             wiring,
             transport,
-        }
+        })
     }
 
     pub fn read(&mut self, register: Register) -> u32 {
@@ -161,10 +166,17 @@ impl Machine {
 
     /// Empties a queue and makes it ready.
     pub fn set_up(&mut self, ring: &mut Ring) {
-        ring.clear(&self.memory);
         self.write(Register::QueueSel, ring.index);
         assert_eq!(self.read(Register::QueueReady), 0);
         assert!(self.read(Register::QueueSizeMax) >= Ring::SIZE.into());
+        self.try_set_up(ring);
+        assert_eq!(self.read(Register::QueueReady), 1);
+    }
+
+    /// The same, where the device may not want it.
+    pub fn try_set_up(&mut self, ring: &mut Ring) {
+        ring.clear(&self.memory);
+        self.write(Register::QueueSel, ring.index);
         self.write(Register::QueueSize, Ring::SIZE.into());
         for (low, high, address) in [
             (Register::QueueDescLow, Register::QueueDescHigh, ring.base),
@@ -183,7 +195,6 @@ impl Machine {
             self.write(high, (address >> 32) as u32);
         }
         self.write(Register::QueueReady, 1);
-        assert_eq!(self.read(Register::QueueReady), 1);
     }
 
     /// Adds a request, kicks, and waits for the interrupt of its completion.
