@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unsafe_code)]
 
+pub mod program;
+
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::net::UnixStream;
