@@ -45,6 +45,9 @@ soak: setup
 	OUTBOARD_FUZZ_PACKETS=10000000 cargo test --locked --package gdb neither_stops
 	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
 	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare resets -- --nocapture
+	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
+	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
+	OUTBOARD_LINUX_KILLS=100 cargo test --locked --package tests --test linux storms
 
 clean:
 	cargo clean

@@ -78,6 +78,8 @@ pub fn outboard_console(dir: &Path) -> (Backend, PathBuf) {
     let console = dir.join("console");
     let target = format!("unix={}", console.display());
     let backend = own(dir, "console", &["--terminal".as_ref(), target.as_ref()]);
+    // It is made behind the other socket.
+    wait_until("the console listens", DEADLINE, || is_listening(&console));
     (backend, console)
 }
 
@@ -208,9 +210,22 @@ pub fn virtiofsd(dir: &Path, shared: &Path, options: &[&str]) -> Backend {
 /// # Panics
 /// mkfs fails.
 pub fn ext4_image(dir: &Path, mib: u64) -> PathBuf {
+    ext4_image_with(dir, mib, &[])
+}
+
+/// The same, with the files of `contents` in it.
+///
+/// # Panics
+/// mkfs fails.
+pub fn ext4_image_of(dir: &Path, mib: u64, contents: &Path) -> PathBuf {
+    ext4_image_with(dir, mib, &["-d".as_ref(), contents.as_os_str()])
+}
+
+fn ext4_image_with(dir: &Path, mib: u64, options: &[&OsStr]) -> PathBuf {
     let path = disk_image(dir, mib);
     let output = Command::new(program::system("mkfs.ext4"))
         .args(["-q", "-F"])
+        .args(options)
         .arg(&path)
         .output()
         .unwrap_or_else(|error| panic!("cannot run mkfs.ext4: {error}"));

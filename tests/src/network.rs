@@ -31,9 +31,36 @@ pub fn guest_address() -> String {
 pub fn outboard_net(dir: &Path, name: &str, options: &[&str]) -> Backend {
     let options = [&["--tap", name], options].concat();
     let backend = backend::outboard_net(dir, &options);
+    address(name);
+    backend
+}
+
+/// A tap device that has the host's address and is there also while no backend
+/// is. Removed when dropped.
+pub struct LastingTap {
+    pub name: &'static str,
+}
+
+impl LastingTap {
+    /// # Panics
+    /// It cannot be made or configured.
+    pub fn new(name: &'static str) -> Self {
+        ip(&["tuntap", "add", name, "mode", "tap", "vnet_hdr"]);
+        let tap = Self { name };
+        address(name);
+        tap
+    }
+}
+
+impl Drop for LastingTap {
+    fn drop(&mut self) {
+        ip(&["link", "delete", self.name]);
+    }
+}
+
+fn address(name: &str) {
     ip(&["address", "add", &format!("{HOST}/{PREFIX}"), "dev", name]);
     ip(&["link", "set", name, "up"]);
-    backend
 }
 
 /// Runs `ip` with these arguments.
@@ -66,12 +93,28 @@ impl WebServer {
 
     /// The same on another address.
     pub fn start_at(address: Ipv4Addr, body: Vec<u8>) -> io::Result<Self> {
+        Self::listen(address, vec![body], |_| {})
+    }
+
+    /// Serves `parts`, one behind the other, and says before each which it is.
+    pub fn start_in_parts(
+        parts: Vec<Vec<u8>>,
+        before: impl FnMut(usize) + Send + 'static,
+    ) -> io::Result<Self> {
+        Self::listen(HOST, parts, before)
+    }
+
+    fn listen(
+        address: Ipv4Addr,
+        parts: Vec<Vec<u8>>,
+        mut before: impl FnMut(usize) + Send + 'static,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr()?;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 // A client that goes away is that client's business.
-                let _ = answer(stream, &body);
+                let _ = answer(stream, &parts, &mut before);
             }
         });
         Ok(Self { address })
@@ -86,7 +129,11 @@ impl WebServer {
     }
 }
 
-fn answer(mut stream: TcpStream, body: &[u8]) -> io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    parts: &[Vec<u8>],
+    before: &mut impl FnMut(usize),
+) -> io::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
     let mut request: Vec<u8> = Vec::new();
     let mut bytes = [0; 1024];
@@ -100,9 +147,13 @@ fn answer(mut stream: TcpStream, body: &[u8]) -> io::Result<()> {
     write!(
         stream,
         "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n",
-        body.len()
+        parts.iter().map(Vec::len).sum::<usize>()
     )?;
-    stream.write_all(body)
+    for (number, part) in parts.iter().enumerate() {
+        before(number);
+        stream.write_all(part)?;
+    }
+    Ok(())
 }
 
 /// passt, which gives a guest the user's network. The guest is 10.0.2.15, and the

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{Process, Stream};
+use crate::process::{Line, Process, Stream};
 use crate::{DEADLINE, program};
 
 /// The arguments of `outboard run`, put together.
@@ -154,6 +154,20 @@ impl Running {
         value
             .unwrap_or_else(|| panic!("no {key}\n{}", self.process.transcript()))
             .to_owned()
+    }
+
+    /// Kills the supervised backend whose start `line` of the log tells.
+    ///
+    /// # Panics
+    /// It tells none.
+    #[allow(unsafe_code)]
+    pub fn kill_backend(&self, line: &Line) {
+        let pid = line.text.split_once("pid=");
+        let pid = pid.and_then(|(_, pid)| pid.parse::<libc::pid_t>().ok());
+        let pid = pid.unwrap_or_else(|| panic!("no pid in {}", line.text));
+        // SAFETY: a system call on integers. The machine has no reason to end the
+        // process, and waits for it only when this has killed it.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     }
 
     /// Asks for a status report and waits for it.

@@ -97,36 +97,15 @@ pub fn finish_on(queues: usize, mut vmm: Running) -> u64 {
     requests.iter().sum()
 }
 
-/// The process that has started behind log line `from`, and the number of the
-/// line behind that one.
-fn started(vmm: &Running, from: usize) -> (usize, libc::pid_t) {
-    let text = "the backend's process has started";
-    let (next, line) = vmm.process.wait_for_after(from, text, DEADLINE);
-    let pid = line
-        .text
-        .split_once("pid=")
-        .and_then(|(_, pid)| pid.parse().ok());
-    (
-        next,
-        pid.unwrap_or_else(|| panic!("no pid in {}", line.text)),
-    )
-}
-
-#[allow(unsafe_code)]
-fn kill(pid: libc::pid_t) {
-    // SAFETY: a system call on integers. The machine has no reason to end the
-    // process, and waits for it only when this has killed it.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
-}
-
 /// Kills the machine's backend, and the next one, at any moment of their lives.
 fn kill_again_and_again(vmm: &Running, moments: &mut Moments) {
     let mut line = 0;
     for _ in 0..kills() {
-        let (next, pid) = started(vmm, line);
+        let text = "the backend's process has started";
+        let (next, started) = vmm.process.wait_for_after(line, text, DEADLINE);
         // Not a synchronisation: any moment will do.
         std::thread::sleep(moments.next());
-        kill(pid);
+        vmm.kill_backend(&started);
         line = next;
     }
 }

@@ -8,3 +8,4 @@ mod debugger_stops;
 mod devices;
 mod machine;
 mod peers;
+mod storms;

@@ -1,0 +1,82 @@
+//! Linux while its backends are killed and its kernel is replaced by another, in the middle of its work.
+
+use std::sync::mpsc;
+use std::time::Instant;
+
+use tests::network::{self, WebServer, guest_address};
+use tests::{backend, guest, program, repetitions, scratch};
+
+use crate::machine::{BOOT, linux, run};
+
+/// `make soak` asks for more. Each is a second or two in the bed.
+fn kills() -> u64 {
+    repetitions("OUTBOARD_LINUX_KILLS", 10)
+}
+
+/// TCP sees lost packets and nothing else: the file arrives as it was.
+#[test]
+fn a_tcp_stream_survives_killed_network_backends() {
+    const PART: usize = 128 << 10;
+    let guest = guest::linux();
+    let tap = network::LastingTap::new("otap2");
+    let body = network::noise(PART * (kills() as usize + 1));
+    let parts = body.chunks(PART).map(<[u8]>::to_vec).collect();
+    let (begun, begins) = mpsc::channel();
+    let server = WebServer::start_in_parts(parts, move |part| begun.send(part).unwrap()).unwrap();
+    let what = format!(
+        "outboard.run=net outboard.ip={} outboard.url={} outboard.patience={}",
+        guest_address(),
+        server.url(),
+        60 + 10 * kills(),
+    );
+    let command = format!(
+        "{} --tap {}",
+        program::own("outboard-net").display(),
+        tap.name
+    );
+    let mut vmm = linux(&guest.bzimage, &guest, &what)
+        .arg("--device", format!("net,exec=\"{command}\""))
+        .start();
+    vmm.process.close_stdin();
+    let first = "the backend's process has started";
+    let mut line = 0;
+    let mut start = Instant::now();
+    for kill in 0..=kills() {
+        let (next, started) = vmm.process.wait_for_after(line, first, BOOT);
+        // Into a part of the stream, while the one before may still be on its way.
+        let part = begins.recv_timeout(BOOT);
+        let part = part.unwrap_or_else(|_| panic!("no progress\n{}", vmm.process.transcript()));
+        assert_eq!(part as u64, kill);
+        if kill == 0 {
+            start = Instant::now();
+        }
+        if kill < kills() {
+            vmm.kill_backend(&started);
+            line = next;
+        }
+    }
+    vmm.process.expect_exit(0, BOOT + BOOT);
+    println!("{} kills in {:.1?}", kills(), start.elapsed());
+    assert_eq!(vmm.guest_value("net"), "ok");
+    assert_eq!(vmm.guest_value("net-sum"), network::md5(&body));
+    assert!(
+        !vmm.messages().contains("needs a reset"),
+        "{}",
+        vmm.messages()
+    );
+}
+
+#[test]
+fn stock_debian_kernel_starts_another_in_the_middle_of_io() {
+    let guest = guest::stock_linux();
+    let dir = scratch();
+    let files = scratch();
+    std::fs::copy(&guest.bzimage, files.path().join("vmlinuz")).unwrap();
+    std::fs::copy(&guest.initramfs, files.path().join("initramfs.gz")).unwrap();
+    let image = backend::ext4_image_of(dir.path(), 128, files.path());
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let what = "outboard.run=kexec outboard.then=disk outboard.mib=4";
+    let vmm = run(linux(&guest.bzimage, &guest, what).device("blk", &disk.socket));
+    assert_eq!(vmm.console().matches("init: reached").count(), 2);
+    assert_eq!(vmm.guest_value("disk"), "ok");
+}
