@@ -104,3 +104,67 @@ fn nonsense_and_the_end_are_told_apart() {
     let error = requests.serve().unwrap_err();
     assert!(matches!(error, RequestsError::Closed), "{error}");
 }
+
+mod hostile {
+    use std::os::unix::fs::MetadataExt;
+
+    use proptest::prelude::*;
+    use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+    use super::*;
+
+    /// Something like a request, and how many descriptors come with it.
+    fn pieces() -> impl Strategy<Value = (Vec<u8>, usize)> {
+        let payloads = || prop::collection::vec(any::<u8>(), 0..100);
+        let flags = prop_oneof![8 => Just(0u32), 8 => Just(NEED_REPLY), 1 => any::<u32>()];
+        let whole = (0u32..12, flags, payloads())
+            .prop_map(|(code, flags, payload)| request(code, flags, &payload));
+        let cut = (0u32..12, payloads(), 0usize..100).prop_map(|(code, payload, len)| {
+            let mut bytes = request(code, 0, &payload);
+            bytes.truncate(len.max(1));
+            bytes
+        });
+        let any = prop::collection::vec(any::<u8>(), 1..100);
+        (
+            prop_oneof![8 => whole, 1 => cut, 1 => any],
+            prop_oneof![4 => Just(0usize), 1 => 1usize..8],
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Whatever a backend asks, it is answered or not listened to any more,
+        /// and what it sends along is closed.
+        #[test]
+        fn nothing_that_a_backend_asks_is_kept(pieces in prop::collection::vec(pieces(), 0..40)) {
+            let (mut requests, mut backend) = BackendRequests::new().unwrap();
+            let file = tempfile::tempfile().unwrap();
+            let inode = file.metadata().unwrap().ino();
+            backend.set_nonblocking(true).unwrap();
+            for (bytes, fds) in pieces {
+                let fds = vec![file.as_raw_fd(); fds];
+                if backend.send_with_fds(&[&bytes[..]], &fds).is_err() || requests.serve().is_err() {
+                    break;
+                }
+                prop_assert!(requests.received.len() <= HEADER_SIZE + MAX_PAYLOAD);
+                let mut answers = [0; 4096];
+                while matches!(backend.read(&mut answers), Ok(1..)) {}
+            }
+            // Other tests open and close files of their own meanwhile.
+            prop_assert_eq!(copies(inode), 1);
+        }
+    }
+
+    /// How many descriptors of this process are for the file with this inode.
+    fn copies(inode: u64) -> usize {
+        let is_it = |entry: std::io::Result<std::fs::DirEntry>| {
+            let metadata = std::fs::metadata(entry.ok()?.path()).ok()?;
+            (metadata.ino() == inode).then_some(())
+        };
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(is_it)
+            .count()
+    }
+}
