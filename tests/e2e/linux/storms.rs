@@ -1,7 +1,9 @@
-//! Linux while its backends are killed and its kernel is replaced by another, in the middle of its work.
+//! Linux while its backends are killed, its drivers taken away, and its kernel
+//! replaced by another, in the middle of its work.
 
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tests::network::{self, WebServer, guest_address};
 use tests::{backend, guest, program, repetitions, scratch};
@@ -11,6 +13,11 @@ use crate::machine::{BOOT, linux, run};
 /// `make soak` asks for more. Each is a second or two in the bed.
 fn kills() -> u64 {
     repetitions("OUTBOARD_LINUX_KILLS", 10)
+}
+
+/// How often each driver is taken away; `make soak` asks for more.
+fn cycles() -> u64 {
+    repetitions("OUTBOARD_CYCLES", 5)
 }
 
 /// TCP sees lost packets and nothing else: the file arrives as it was.
@@ -63,6 +70,40 @@ fn a_tcp_stream_survives_killed_network_backends() {
         !vmm.messages().contains("needs a reset"),
         "{}",
         vmm.messages()
+    );
+}
+
+#[test]
+fn drivers_are_taken_away_and_given_back_in_the_middle_of_io() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let net = network::outboard_net(dir.path(), "otap3", &[]);
+    let rng = backend::outboard_rng(dir.path(), "/dev/urandom".as_ref());
+    let (console, terminal) = backend::outboard_console(dir.path());
+    network::echo(UnixStream::connect(terminal).unwrap());
+    let what = format!(
+        "outboard.run=rebind outboard.cycles={} outboard.ip={} outboard.peer={}",
+        cycles(),
+        guest_address(),
+        network::HOST,
+    );
+    let vmm = linux(&guest.bzimage, &guest, &what)
+        .cpus(2)
+        .device("blk", &disk.socket)
+        .device("net", &net.socket)
+        .device("rng", &rng.socket)
+        .device("console", &console.socket);
+    let mut vmm = vmm.start();
+    vmm.process.close_stdin();
+    let patience = BOOT + Duration::from_secs(20) * cycles() as u32;
+    vmm.process.expect_exit(0, patience);
+    assert_eq!(
+        vmm.guest_value("rebind"),
+        "ok",
+        "{}",
+        vmm.process.transcript()
     );
 }
 
