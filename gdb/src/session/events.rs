@@ -121,7 +121,7 @@ impl Session<'_> {
     /// Pauses the guest where nobody waits for a stop.
     pub(super) fn halt_and_note(&mut self) {
         let events = self.halt(None);
-        self.end_alone();
+        self.end_alone(events.contains(&Event::Reset));
         self.give_up_steps();
         for event in events {
             self.note(event);
@@ -166,7 +166,7 @@ impl Session<'_> {
     /// Judges the events of one pause: gdb gets a stop of the `interrupted` vCPU,
     /// or of one that an event makes, or the run goes on.
     fn judge_all(&mut self, events: Vec<Event>, interrupted: Option<VcpuId>) {
-        let mut alone = self.end_alone();
+        let mut alone = self.end_alone(events.contains(&Event::Reset));
         let mut found = Vec::new();
         let changed = alone
             .as_ref()

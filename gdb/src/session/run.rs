@@ -101,7 +101,7 @@ impl Session<'_> {
                 super::chain(&error)
             ));
         }
-        self.end_alone();
+        self.end_alone(false);
         self.finish(Stop::At(self.focus, Reason::Refused));
     }
 
@@ -215,9 +215,13 @@ impl Session<'_> {
     }
 
     /// Puts back what was lifted for the vCPU that stepped alone, and says which
-    /// it was. The guest is paused.
-    pub(super) fn end_alone(&mut self) -> Option<Alone> {
+    /// it was. The guest is paused. After a reset there is nothing to put back:
+    /// memory is new.
+    pub(super) fn end_alone(&mut self, reset: bool) -> Option<Alone> {
         let alone = self.run.as_mut()?.alone.take()?;
+        if reset {
+            return None;
+        }
         if let Err(error) = self.breakpoints.replant(&mut self.machine, alone.lifted) {
             let error = super::chain(&error);
             self.notice(format!(
