@@ -24,8 +24,8 @@ const MAX_WARNED: usize = 1024;
 /// The breakpoint cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InsertError {
-    #[error("{0}")]
-    Address(#[source] AddressError),
+    #[error(transparent)]
+    Address(AddressError),
     #[error("this host traps no {what} in {}", .rings.name())]
     HostCannot { what: &'static str, rings: Rings },
     #[error("this host does not trap int3 in {}, and {slots}", .rings.name())]
