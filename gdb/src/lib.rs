@@ -13,6 +13,7 @@
 //! | `session` | gdbstub's target: registers, memory, breakpoints, run control |
 //! | `monitor` | the `monitor` commands, over the session |
 //! | `breakpoints` | what is planted: int3 bytes and hardware slots |
+//! | `trace` | tracepoints and what they have collected |
 //! | `machine` | the target with a register cache and virtual addresses |
 //! | [`paging`] | the page walk |
 //! | `linux` | what the debugger knows of a Linux guest |
@@ -33,6 +34,7 @@ pub mod symbol_file;
 pub mod target;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod virtqueue;
 pub mod x86_64;
 

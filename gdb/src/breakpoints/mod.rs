@@ -34,6 +34,22 @@ pub(crate) enum Placement {
     Pending,
 }
 
+/// Who wants a software breakpoint: gdb, or a tracepoint of its, which stays while
+/// the guest is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Gdb,
+    Trace,
+}
+
+/// A software breakpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Software {
+    pub placement: Placement,
+    pub gdb: bool,
+    pub trace: bool,
+}
+
 /// Everything planted.
 #[derive(Debug, Default)]
 pub(crate) struct Breakpoints {
@@ -41,7 +57,7 @@ pub(crate) struct Breakpoints {
     pub slots: Slots,
     pub watched: Watched,
     pub conditions: Conditions,
-    software: BTreeMap<VirtAddr, Placement>,
+    software: BTreeMap<VirtAddr, Software>,
 }
 
 /// What one vCPU must not trip over while it leaves the breakpoint at its RIP.
@@ -53,8 +69,27 @@ pub(crate) struct Lifted {
 }
 
 impl Breakpoints {
-    pub fn software(&self, addr: VirtAddr) -> Option<Placement> {
+    pub fn software(&self, addr: VirtAddr) -> Option<Software> {
         self.software.get(&addr).copied()
+    }
+
+    /// Whether only tracepoints are to be hit at `addr`.
+    pub fn only_traced(&self, addr: VirtAddr) -> bool {
+        let software = self.software.get(&addr);
+        let trace = software.is_some_and(|software| software.trace && !software.gdb);
+        trace && !self.slots.holds(Holder::Hardware(addr))
+    }
+
+    /// Adds an owner to a breakpoint that was just placed, or had one.
+    fn place(&mut self, addr: VirtAddr, owner: Owner, placement: Placement) {
+        let entry = self.software.entry(addr).or_insert(Software {
+            placement,
+            gdb: false,
+            trace: false,
+        });
+        entry.placement = placement;
+        entry.gdb |= owner == Owner::Gdb;
+        entry.trace |= owner == Owner::Trace;
     }
 
     /// Plants an int3 for the software breakpoint at `addr`.
@@ -66,9 +101,10 @@ impl Breakpoints {
         memory: &mut impl PhysicalMemory,
         addr: VirtAddr,
         byte: PhysAddr,
+        owner: Owner,
     ) -> Result<()> {
         self.planted.insert(memory, byte, addr)?;
-        self.software.insert(addr, Placement::Byte(byte));
+        self.place(addr, owner, Placement::Byte(byte));
         Ok(())
     }
 
@@ -76,17 +112,21 @@ impl Breakpoints {
     ///
     /// # Errors
     /// None is left.
-    pub fn take_slot(&mut self, addr: VirtAddr) -> std::result::Result<(), SlotError> {
+    pub fn take_slot(
+        &mut self,
+        addr: VirtAddr,
+        owner: Owner,
+    ) -> std::result::Result<(), SlotError> {
         self.slots.add(Holder::Software(addr))?;
-        self.software.insert(addr, Placement::Slot);
+        self.place(addr, owner, Placement::Slot);
         Ok(())
     }
 
     /// Lets the software breakpoint at `addr` wait for its page; whether it may.
-    pub fn wait(&mut self, addr: VirtAddr) -> bool {
+    pub fn wait(&mut self, addr: VirtAddr, owner: Owner) -> bool {
         let room = self.pending().len() < MOST_PENDING;
         if room {
-            self.software.insert(addr, Placement::Pending);
+            self.place(addr, owner, Placement::Pending);
         }
         room
     }
@@ -94,12 +134,13 @@ impl Breakpoints {
     /// The software breakpoints that wait for their page.
     pub fn pending(&self) -> Vec<VirtAddr> {
         self.list()
-            .filter(|(_, placement)| *placement == Placement::Pending)
+            .filter(|(_, software)| software.placement == Placement::Pending)
             .map(|(addr, _)| addr)
             .collect()
     }
 
-    /// Removes a software breakpoint; one that is not there counts as removed.
+    /// Removes an owner's software breakpoint; one that is not there counts as
+    /// removed.
     ///
     /// # Errors
     /// The original byte cannot be written back. The breakpoint is forgotten all
@@ -108,14 +149,41 @@ impl Breakpoints {
         &mut self,
         memory: &mut impl PhysicalMemory,
         addr: VirtAddr,
+        owner: Owner,
     ) -> Result<()> {
-        match self.software.remove(&addr) {
-            Some(Placement::Byte(byte)) => self.planted.remove(memory, byte, addr),
-            Some(Placement::Slot) => {
+        let Some(entry) = self.software.get_mut(&addr) else {
+            return Ok(());
+        };
+        match owner {
+            Owner::Gdb => entry.gdb = false,
+            Owner::Trace => entry.trace = false,
+        }
+        if entry.gdb || entry.trace {
+            return Ok(());
+        }
+        let placement = entry.placement;
+        self.software.remove(&addr);
+        self.take_out(memory, addr, placement)
+    }
+
+    /// Takes what stands for the breakpoint at `addr` out of the guest; the owners
+    /// stay, for it to be placed afresh.
+    ///
+    /// # Errors
+    /// The original byte cannot be written back.
+    pub fn take_out(
+        &mut self,
+        memory: &mut impl PhysicalMemory,
+        addr: VirtAddr,
+        placement: Placement,
+    ) -> Result<()> {
+        match placement {
+            Placement::Byte(byte) => self.planted.remove(memory, byte, addr),
+            Placement::Slot => {
                 self.slots.remove(Holder::Software(addr));
                 Ok(())
             }
-            Some(Placement::Pending) | None => Ok(()),
+            Placement::Pending => Ok(()),
         }
     }
 
@@ -169,13 +237,13 @@ impl Breakpoints {
         self.watched = Watched::default();
         self.planted = Planted::default();
         self.software
-            .retain(|_, placement| !matches!(placement, Placement::Byte(_)));
+            .retain(|_, software| !matches!(software.placement, Placement::Byte(_)));
     }
 
     /// The software breakpoints in the order of their addresses.
-    pub fn list(&self) -> impl Iterator<Item = (VirtAddr, Placement)> {
+    pub fn list(&self) -> impl Iterator<Item = (VirtAddr, Software)> {
         self.software
             .iter()
-            .map(|(&addr, &placement)| (addr, placement))
+            .map(|(&addr, &software)| (addr, software))
     }
 }

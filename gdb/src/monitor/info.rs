@@ -35,17 +35,23 @@ pub(super) fn breakpoints(
     no_argument("info breakpoints", arguments)?;
     // gdb takes its breakpoints out while the guest is stopped.
     writeln!(out, "planted now (gdb plants when it resumes the guest):")?;
-    for (addr, placement) in session.breakpoints.list() {
-        match placement {
+    for (addr, software) in session.breakpoints.list() {
+        let command = match (software.gdb, software.trace) {
+            (true, true) => "break and trace",
+            (false, true) => "trace",
+            (_, false) => "break",
+        };
+        let addr = addr.0;
+        match software.placement {
             Placement::Byte(phys) => {
-                writeln!(out, "  break {:#x}: int3 at physical {:#x}", addr.0, phys.0)?;
+                let phys = phys.0;
+                writeln!(out, "  {command} {addr:#x}: int3 at physical {phys:#x}")?;
             }
-            Placement::Slot => writeln!(out, "  break {:#x}: hardware slot", addr.0)?,
+            Placement::Slot => writeln!(out, "  {command} {addr:#x}: hardware slot")?,
             Placement::Pending => {
                 writeln!(
                     out,
-                    "  break {:#x}: pending, its page is not mapped",
-                    addr.0
+                    "  {command} {addr:#x}: pending, its page is not mapped"
                 )?;
             }
         }

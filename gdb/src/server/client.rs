@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
 
+use super::ahead::{self, Ahead};
 use super::dialect::{Dialect, Said};
 use super::inlet::{Arrival, Inlet, framed};
 use super::stream::Stream;
@@ -156,9 +157,31 @@ impl<'t> Client<'t> {
         }
     }
 
+    /// Answers a packet, what must not reach gdbstub as it is by a detour.
+    fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
+        match Ahead::of(body) {
+            Ahead::Pass => self.answer(session, body),
+            Ahead::Define(definition) => {
+                session.define_tracepoint(&definition);
+                self.tell(session);
+                self.answer(session, ahead::NO_ACTIONS)
+            }
+            Ahead::Start => {
+                session.plant_tracepoints();
+                self.tell(session);
+                self.answer(session, body)
+            }
+            Ahead::Supported => {
+                self.answer(session, body)?;
+                self.with_wire(|wire| wire.extend_packet(ahead::FEATURES));
+                Ok(())
+            }
+        }
+    }
+
     /// Has gdbstub answer. To a packet that it makes nothing of, the answer is an
     /// error, and the session goes on.
-    fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
+    fn answer(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         let threads = session.machine.vcpu_count();
         let stopped = session.focus().0 + 1;
         let said = self.dialect.translate(body, threads, stopped);
@@ -304,7 +327,8 @@ impl<'t> Client<'t> {
         })
     }
 
-    /// Shows what the user should know, while gdb waits for a stop.
+    /// Shows what the user should know, while gdb waits for a stop or for the answer
+    /// to a packet about tracepoints.
     fn tell(&mut self, session: &mut Session<'t>) {
         self.with_wire(|wire| {
             for notice in session.take_notices() {

@@ -23,7 +23,7 @@ fn gdb(guest: &Guest) -> Command {
 
 /// What gdb prints for these commands, on both streams, without its warning that
 /// there is no executable.
-fn output(guest: &Guest, commands: &[&str]) -> String {
+pub(super) fn output(guest: &Guest, commands: &[&str]) -> String {
     let mut gdb = gdb(guest);
     gdb.arg("-batch").stdin(Stdio::null());
     for command in commands {
@@ -37,7 +37,7 @@ fn output(guest: &Guest, commands: &[&str]) -> String {
 }
 
 /// Fails unless the lines occur in this order.
-fn assert_lines(text: &str, expected: &[&str]) {
+pub(super) fn assert_lines(text: &str, expected: &[&str]) {
     let mut lines = text.lines();
     for line in expected {
         assert!(

@@ -5,6 +5,7 @@
 //! touches nothing of the guest.
 
 mod address;
+mod ahead;
 mod client;
 mod dialect;
 mod inlet;
@@ -304,3 +305,5 @@ mod gdb_test;
 #[cfg(test)]
 #[path = "serve_test.rs"]
 mod tests;
+#[cfg(test)]
+mod trace_test;

@@ -62,6 +62,19 @@ impl Wire {
         self.last = last;
     }
 
+    /// Appends to the body of the last packet queued.
+    pub fn extend_packet(&mut self, text: &str) {
+        const TRAILER: usize = "#00".len();
+        let Some(start) = self.bytes.iter().rposition(|byte| *byte == b'$') else {
+            return;
+        };
+        let packet = self.bytes.split_off(start);
+        if let Some((packet, _)) = packet.split_at_checked(packet.len().saturating_sub(TRAILER)) {
+            let body = String::from_utf8_lossy(&packet[1..]);
+            self.packet(&format!("{body}{text}"));
+        }
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         if self.bytes.len() + bytes.len() > LIMIT {
             self.overflow = true;
@@ -126,6 +139,17 @@ mod tests {
         wire.repeat();
         wire.repeat();
         assert_eq!(wire.pending(), b"$two#56$two#56");
+    }
+
+    #[test]
+    fn a_packet_can_be_extended_while_it_waits() {
+        let mut wire = Wire::default();
+        wire.extend_packet("K");
+        assert_eq!(wire.pending(), b"");
+        wire.write_all(b"+").unwrap();
+        wire.packet("O");
+        wire.extend_packet("K");
+        assert_eq!(wire.pending(), b"+$OK#9a");
     }
 
     #[test]

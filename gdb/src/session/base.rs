@@ -12,7 +12,7 @@ use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOp
 use gdbstub::target::{TargetError, TargetResult};
 
 use super::{Session, tid};
-use crate::arch::{Register, Registers, rflags, target_xml};
+use crate::arch::{Register, Registers, Served, rflags, target_xml};
 use crate::server::PACKET_SIZE;
 use crate::target::{Activity, PhysAddr, VcpuId, VirtAddr};
 
@@ -40,13 +40,33 @@ impl Session<'_> {
         Ok(vcpu)
     }
 
+    /// The same, to be changed: what a trace frame holds is the past.
+    fn writable(&self, tid: Tid) -> TargetResult<VcpuId, Self> {
+        match self.trace.frame() {
+            Some(_) => Err(TargetError::Errno(errno::EBUSY)),
+            None => self.stopped(tid),
+        }
+    }
+
     fn get_registers(&self, tid: Tid) -> TargetResult<Registers, Self> {
         let vcpu = self.stopped(tid)?;
         self.machine.registers(vcpu).map_err(refused)
     }
 
+    /// What gdb sees: the guest's, or those of the trace frame that it has selected.
+    fn served_registers(&self, tid: Tid) -> TargetResult<Served, Self> {
+        match self.trace.frame() {
+            Some(frame) => {
+                let (registers, known) = frame.registers();
+                let known = Some(known);
+                Ok(Served { registers, known })
+            }
+            None => self.get_registers(tid).map(Served::from),
+        }
+    }
+
     fn put_registers(&mut self, tid: Tid, registers: &Registers) -> TargetResult<(), Self> {
-        let vcpu = self.stopped(tid)?;
+        let vcpu = self.writable(tid)?;
         self.machine
             .set_registers(vcpu, registers)
             .map_err(refused)?;
@@ -63,12 +83,13 @@ fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
 }
 
 impl MultiThreadBase for Session<'_> {
-    fn read_registers(&mut self, registers: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
-        *registers = self.get_registers(tid)?;
+    fn read_registers(&mut self, registers: &mut Served, tid: Tid) -> TargetResult<(), Self> {
+        *registers = self.served_registers(tid)?;
         Ok(())
     }
 
-    fn write_registers(&mut self, registers: &Registers, tid: Tid) -> TargetResult<(), Self> {
+    fn write_registers(&mut self, registers: &Served, tid: Tid) -> TargetResult<(), Self> {
+        let registers = &registers.registers;
         // What gdb does not know of (limits, bases) stays as it is.
         let mut merged = self.get_registers(tid)?;
         for register in Register::all(registers.vectors.set) {
@@ -89,9 +110,10 @@ impl MultiThreadBase for Session<'_> {
         if data.len() > MAX_READ {
             return Err(TargetError::Errno(errno::EINVAL));
         }
-        let count = match self.physical {
-            true => self.read_physical_hidden(PhysAddr(start), data),
-            false => self.read_virtual(vcpu, VirtAddr(start), data),
+        let count = match self.trace.frame() {
+            Some(frame) => frame.read(VirtAddr(start), data),
+            None if self.physical => self.read_physical_hidden(PhysAddr(start), data),
+            None => self.read_virtual(vcpu, VirtAddr(start), data),
         };
         match count {
             0 if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
@@ -100,7 +122,7 @@ impl MultiThreadBase for Session<'_> {
     }
 
     fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
-        let vcpu = self.stopped(tid)?;
+        let vcpu = self.writable(tid)?;
         let written = match self.physical {
             true => self.write_physical_around(PhysAddr(start), data),
             false => self.write_virtual(vcpu, VirtAddr(start), data),
@@ -140,8 +162,9 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
         register: Register,
         buf: &mut [u8],
     ) -> TargetResult<usize, Self> {
-        let registers = self.get_registers(tid)?;
-        if !register.is_in(registers.vectors.set) {
+        let Served { registers, known } = self.served_registers(tid)?;
+        let known = known.is_none_or(|known| known.contains(&register));
+        if !known || !register.is_in(registers.vectors.set) {
             return Err(TargetError::NonFatal);
         }
         let value = register.bytes(&registers);

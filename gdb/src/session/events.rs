@@ -6,6 +6,7 @@ use super::run::Alone;
 use super::{Reason, Session, Stop};
 use crate::breakpoints::Holder;
 use crate::target::{Event, HW_SLOTS, StopReason, VcpuId};
+use crate::trace::Status;
 
 /// What becomes of a vCPU that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +19,8 @@ pub(super) enum Verdict {
     Open,
     /// It goes on past an int3 that is not for gdb.
     Pass(Unserved),
-    /// It goes on past a breakpoint of gdb's whose condition is not met.
+    /// It goes on past a breakpoint of gdb's whose condition is not met, or past a
+    /// tracepoint.
     Skip,
 }
 
@@ -148,6 +150,7 @@ impl Session<'_> {
         self.machine.reset();
         self.linux.reset(self.machine.symbols());
         self.breakpoints.forget_planted();
+        self.end_trace(Status::Error("the guest was reset".to_owned(), 0));
         self.reported.fill(None);
         self.pending.fill(None);
         self.crashes.fill(None);
@@ -193,6 +196,7 @@ impl Session<'_> {
                 // It has left its breakpoint, whatever else it met.
                 alone = None;
                 self.reported[vcpu.0] = None;
+                self.collected[vcpu.0] = None;
                 self.unserved[vcpu.0] = None;
             }
             match verdict {
@@ -222,7 +226,8 @@ impl Session<'_> {
         }
     }
 
-    /// Drops the hit of a breakpoint whose condition is not met.
+    /// Drops the hit of a breakpoint whose condition is not met, or which is a
+    /// tracepoint: the vCPU collects when it leaves it.
     fn consider_condition(&mut self, vcpu: VcpuId, verdict: Verdict) -> Verdict {
         let Verdict::Report(Reason::Software | Reason::Hardware) = verdict else {
             return verdict;
@@ -230,7 +235,8 @@ impl Session<'_> {
         let Ok(registers) = self.machine.registers(vcpu) else {
             return verdict;
         };
-        if self.breakpoints.conditions.stops(vcpu, &registers) {
+        let only_traced = self.breakpoints.only_traced(registers.linear_rip());
+        if !only_traced && self.breakpoints.conditions.stops(vcpu, &registers) {
             verdict
         } else {
             Verdict::Skip

@@ -52,6 +52,7 @@ mod memory;
 mod points;
 mod resume;
 mod run;
+mod tracepoints;
 mod watch;
 
 use std::cell::Cell;
@@ -67,10 +68,12 @@ use crate::inspect::Trap;
 use crate::linux::Linux;
 use crate::machine::Machine;
 use crate::target::{Attachment, Resume, Target, VcpuId, VirtAddr};
+use crate::trace::Trace;
 
 use self::int3::Unserved;
 use self::resume::Request;
 use self::run::Run;
+use self::tracepoints::TraceError;
 
 /// Notices kept for the user until they can be shown.
 const MAX_NOTICES: usize = 32;
@@ -98,6 +101,12 @@ pub(crate) struct Session<'t> {
     request: Request,
     /// For each vCPU the RIP of the stop that gdb was told of, until it runs.
     reported: Vec<Option<u64>>,
+    /// For each vCPU the RIP of a tracepoint that it has collected for and not
+    /// executed yet.
+    collected: Vec<Option<u64>>,
+    trace: Trace,
+    /// What becomes of the packet that gdbstub is given next.
+    trace_answer: Result<(), TraceError>,
     /// Stops that gdb was not told of and that will not come again.
     pending: Vec<Option<Reason>>,
     /// How many times in a row the hit of a vCPU was passed over for another's.
@@ -169,6 +178,9 @@ impl<'t> Session<'t> {
             run: None,
             request: Request::default(),
             reported: vec![None; count],
+            collected: vec![None; count],
+            trace: Trace::default(),
+            trace_answer: Ok(()),
             pending: vec![None; count],
             missed: vec![0; count],
             unserved: vec![None; count],
@@ -259,6 +271,8 @@ impl<'t> Session<'t> {
         self.notices.clear();
         self.request = Request::default();
         self.reported.fill(None);
+        self.collected.fill(None);
+        self.trace = Trace::default();
         self.pending.fill(None);
         self.missed.fill(0);
         self.unserved.fill(None);
@@ -401,6 +415,12 @@ impl gdbstub::target::Target for Session<'_> {
     fn support_breakpoints(
         &mut self,
     ) -> Option<gdbstub::target::ext::breakpoints::BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_tracepoints(
+        &mut self,
+    ) -> Option<gdbstub::target::ext::tracepoints::TracepointsOps<'_, Self>> {
         Some(self)
     }
 

@@ -13,7 +13,7 @@ use super::Session;
 use super::base::errno;
 use super::watch::PageError;
 use crate::arch::cr4;
-use crate::breakpoints::{Holder, Rings, SlotError};
+use crate::breakpoints::{Holder, Owner, Rings, SlotError};
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
 use crate::target::{self, Traps, VcpuId, VirtAddr};
@@ -42,12 +42,19 @@ pub(super) enum InsertError {
 }
 
 impl Session<'_> {
-    /// gdb's `Z0`: an int3 where the host traps it and the page is there, else a
-    /// hardware slot.
-    fn insert_software(&mut self, addr: VirtAddr) -> Result<(), InsertError> {
-        if self.breakpoints.software(addr).is_some() {
+    /// gdb's `Z0`, or a tracepoint: an int3 where the host traps it and the page is
+    /// there, else a hardware slot.
+    pub(super) fn insert_software(
+        &mut self,
+        addr: VirtAddr,
+        owner: Owner,
+    ) -> Result<(), InsertError> {
+        if let Some(there) = self.breakpoints.software(addr) {
             // The guest may have rewritten the byte, or mapped the page: afresh.
-            self.remove_software(addr);
+            let taken_out = self
+                .breakpoints
+                .take_out(&mut self.machine, addr, there.placement);
+            self.note_removal(addr, taken_out);
         }
         let translation = self.translate_code(addr)?;
         let rings = self.rings_executing(addr, translation);
@@ -57,7 +64,7 @@ impl Session<'_> {
         {
             match self
                 .breakpoints
-                .plant(&mut self.machine, addr, translation.phys)
+                .plant(&mut self.machine, addr, translation.phys, owner)
             {
                 Ok(()) => return Ok(()),
                 // ROM or device memory: a slot traps there too.
@@ -68,9 +75,9 @@ impl Session<'_> {
             let what = "breakpoint";
             return Err(InsertError::HostCannot { what, rings });
         }
-        if let Err(slots) = self.breakpoints.take_slot(addr) {
+        if let Err(slots) = self.breakpoints.take_slot(addr, owner) {
             return match translation {
-                None if rings.all_trap_int3(&traps) && self.breakpoints.wait(addr) => {
+                None if rings.all_trap_int3(&traps) && self.breakpoints.wait(addr, owner) => {
                     self.warn_of_pending(addr, &slots);
                     Ok(())
                 }
@@ -105,18 +112,29 @@ impl Session<'_> {
             if !matches!(self.translate_code(addr), Ok(Some(_))) {
                 continue;
             }
-            if let Err(error) = self.insert_software(addr) {
+            let for_gdb = self.breakpoints.software(addr).is_some_and(|it| it.gdb);
+            let owner = if for_gdb { Owner::Gdb } else { Owner::Trace };
+            if let Err(error) = self.insert_software(addr, owner) {
                 self.notice(format!(
                     "breakpoint at {:#x} is lost now that its page is mapped: {}",
                     addr.0,
                     describe(&error)
                 ));
+                self.remove_software(addr, Owner::Gdb);
+                self.remove_software(addr, Owner::Trace);
             }
         }
     }
 
-    fn remove_software(&mut self, addr: VirtAddr) {
-        if let Err(error) = self.breakpoints.remove_software(&mut self.machine, addr) {
+    pub(super) fn remove_software(&mut self, addr: VirtAddr, owner: Owner) {
+        let removed = self
+            .breakpoints
+            .remove_software(&mut self.machine, addr, owner);
+        self.note_removal(addr, removed);
+    }
+
+    fn note_removal(&mut self, addr: VirtAddr, result: target::Result<()>) {
+        if let Err(error) = result {
             let error = super::chain(&error);
             self.notice(format!(
                 "breakpoint {:#x} could not be taken out: {error}",
@@ -239,13 +257,13 @@ impl Breakpoints for Session<'_> {
 impl SwBreakpoint for Session<'_> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
-        let result = self.insert_software(VirtAddr(addr));
+        let result = self.insert_software(VirtAddr(addr), Owner::Gdb);
         self.answer("breakpoint", addr, result)
     }
 
     fn remove_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
-        self.remove_software(VirtAddr(addr));
+        self.remove_software(VirtAddr(addr), Owner::Gdb);
         Ok(true)
     }
 }

@@ -80,6 +80,7 @@ impl Session<'_> {
         let leaving = self.machine.vcpus().filter(leaves).collect();
         self.asked_for.set(None);
         self.physical = false;
+        self.trace.selected = None;
         self.run = Some(Run {
             actions,
             leaving,
@@ -118,6 +119,7 @@ impl Session<'_> {
     fn advance(&mut self) -> Result<()> {
         self.leave_aliases();
         while let Some(vcpu) = self.next_leaving() {
+            self.collect_at(vcpu);
             let lifted = self.lift_at(vcpu)?;
             let opened = self.opens(vcpu)?;
             if opened || lifted.is_some() {
@@ -203,6 +205,7 @@ impl Session<'_> {
         for (vcpu, action) in actions.iter().enumerate() {
             if *action != Resume::Hold {
                 self.reported[vcpu] = None;
+                self.collected[vcpu] = None;
             }
         }
         Ok(())

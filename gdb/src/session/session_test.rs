@@ -4,6 +4,7 @@ use gdbstub::target::ext::base::multithread::MultiThreadBase;
 use gdbstub::target::ext::breakpoints::{
     HwBreakpoint, HwWatchpoint, SwBreakpoint, WatchKind as Gdb,
 };
+use gdbstub::target::ext::tracepoints::{ExperimentExplanation, Tracepoint, Tracepoints};
 
 use super::resume::Action::{Continue, Hold, Range, Step};
 use super::*;
@@ -164,7 +165,7 @@ fn a_crashed_vcpu_goes_on_only_with_other_registers() {
         assert_eq!(session.take_stop(), at(1, Reason::Interrupt));
         let thread = Tid::new(2).unwrap();
         let registers = session.machine.registers(VcpuId(1)).unwrap();
-        assert!(session.write_registers(&registers, thread).is_ok());
+        assert!(session.write_registers(&registers.into(), thread).is_ok());
         session.start(vec![Continue, Continue]);
         assert_eq!(hand.resumed(), [Resume::Continue; 2]);
     });
@@ -653,5 +654,107 @@ fn a_target_that_fails_leaves_gdb_with_a_stop_and_the_reason() {
             ["not every vCPU stops: pause refused: other error"]
         );
         hand.script().fail_pause = false;
+    });
+}
+
+fn define(session: &mut Session<'_>, packets: &[&str]) {
+    assert!(session.tracepoints_init().is_ok());
+    for packet in packets {
+        session.define_tracepoint(packet);
+        assert!(session.tracepoint_create_complete(Tracepoint(0)).is_ok());
+    }
+    session.plant_tracepoints();
+    assert!(session.trace_experiment_start().is_ok());
+}
+
+fn frames(session: &mut Session<'_>) -> usize {
+    let mut frames = 0;
+    let count = &mut |info: ExperimentExplanation<'_>| {
+        if let ExperimentExplanation::Frames(n) = info {
+            frames = n;
+        }
+    };
+    assert!(session.trace_experiment_info(count).is_ok());
+    frames
+}
+
+#[test]
+fn a_tracepoint_collects_once_an_execution_and_stops_nobody() {
+    with_session(&[X, Y], |session, hand| {
+        define(session, &["1:1000:E:0:0", "2:2000:E:0:0"]);
+        assert_eq!(hand.script().ram[X as usize], BREAKPOINT, "at once");
+        session.start(vec![Continue, Continue]);
+        // vCPU 0 was reported at X; it leaves, and that is an execution.
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+        assert_eq!(frames(session), 1);
+        // A stop before it has executed is no second one.
+        session.interrupt();
+        assert_eq!(session.take_stop(), at(0, Reason::Interrupt));
+        session.start(vec![Continue, Continue]);
+        assert_eq!(frames(session), 1);
+        hand.stops(0, X, Stepped);
+        assert_eq!(events(session), None, "a jump to itself");
+        hand.stops(0, X, Int3);
+        hand.stops(1, Y, Int3);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Hold, Resume::Step]);
+        hand.stops(1, Y + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(frames(session), 3);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+    });
+}
+
+#[test]
+fn a_breakpoint_where_a_tracepoint_is_stops_and_both_count() {
+    with_session(&[Y, Y], |session, hand| {
+        define(session, &["1:1000:E:0:0"]);
+        plant(session, X);
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, X, Int3);
+        assert_eq!(events(session), at(1, Reason::Software));
+        assert_eq!(frames(session), 0, "nothing is executed yet");
+        assert!(session.remove_sw_breakpoint(X, 1).is_ok());
+        assert_eq!(
+            hand.script().ram[X as usize],
+            BREAKPOINT,
+            "the tracepoint's"
+        );
+        session.start(vec![Hold, Step]);
+        assert_eq!(frames(session), 1);
+        hand.stops(1, X + 1, Stepped);
+        assert_eq!(events(session), at(1, Reason::Step));
+        assert!(session.trace_experiment_stop().is_ok());
+        assert_eq!(hand.script().ram[X as usize], 0x90);
+    });
+}
+
+#[test]
+fn the_hit_that_ends_a_trace_lets_everybody_go_on_undisturbed() {
+    with_session(&[Y, Y], |session, hand| {
+        define(session, &["1:1000:E:0:1"]);
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, X, Int3);
+        assert_eq!(events(session), None);
+        assert_eq!(frames(session), 1);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2], "no need to step");
+        assert_eq!(hand.script().ram[X as usize], 0x90);
+    });
+}
+
+#[test]
+fn a_reset_ends_a_trace_and_keeps_its_frames() {
+    with_session(&[X, Y], |session, hand| {
+        define(session, &["1:1000:E:0:0"]);
+        session.start(vec![Continue, Continue]);
+        hand.script().ram.fill(0x90);
+        hand.script().events.push_back(Event::Reset);
+        assert_eq!(events(session), at(0, Reason::Reset));
+        assert_eq!(frames(session), 1);
+        assert!(!session.trace.is_running());
+        assert!(!hand.script().ram.contains(&BREAKPOINT));
     });
 }

@@ -1,6 +1,7 @@
 //! What gdbstub wants to know of the architecture.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use gdbstub::arch::{self, RegId};
 
@@ -15,24 +16,43 @@ pub enum X86_64 {}
 
 impl arch::Arch for X86_64 {
     type Usize = u64;
-    type Registers = Registers;
+    type Registers = Served;
     /// The length of the breakpoint instruction, which on x86 says nothing.
     type BreakpointKind = usize;
     type RegId = Register;
 }
 
-impl arch::Registers for Registers {
+/// Registers as gdb is sent them: some may not be known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Served {
+    pub registers: Registers,
+    /// Those that are known; `None` for all.
+    pub known: Option<Arc<[Register]>>,
+}
+
+impl From<Registers> for Served {
+    fn from(registers: Registers) -> Self {
+        Self {
+            registers,
+            known: None,
+        }
+    }
+}
+
+impl arch::Registers for Served {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        self.rip
+        self.registers.rip
     }
 
     fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for register in Register::all(self.vectors.set) {
-            let bytes = register.bytes(self);
+        for register in Register::all(self.registers.vectors.set) {
+            let known = self.known.as_ref();
+            let known = known.is_none_or(|known| known.contains(&register));
+            let bytes = register.bytes(&self.registers);
             for &byte in bytes.iter().take(register.size()) {
-                write_byte(Some(byte));
+                write_byte(known.then_some(byte));
             }
         }
     }
@@ -42,19 +62,15 @@ impl arch::Registers for Registers {
     fn gdb_deserialize(&mut self, mut bytes: &[u8]) -> Result<(), ()> {
         // gdb was told which vector registers there are, and sends as many.
         let size = |set| Register::all(set).map(Register::size).sum::<usize>();
-        self.vectors.set = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512]
+        let registers = &mut self.registers;
+        registers.vectors.set = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512]
             .into_iter()
             .find(|&set| size(set) == bytes.len())
             .ok_or(())?;
-        for register in Register::all(self.vectors.set) {
+        for register in Register::all(registers.vectors.set) {
             let (value, rest) = bytes.split_at_checked(register.size()).ok_or(())?;
             bytes = rest;
-            match register {
-                Register::Selector(n) => {
-                    self.set_selector(n, u16::from_le_bytes([value[0], value[1]]))
-                }
-                _ => register.set_bytes(self, value).map_err(drop)?,
-            }
+            register.load(registers, value);
         }
         Ok(())
     }

@@ -59,6 +59,9 @@ pub enum WriteError {
 }
 
 impl Register {
+    /// The program counter.
+    pub const PC: Self = Self::Rip;
+
     /// gdb's register `number`.
     pub fn from_number(number: usize) -> Option<Self> {
         use Register::*;
@@ -276,6 +279,18 @@ impl Register {
                 let parts = VectorPart::all(VectorSet::Avx512);
                 BASE + parts.iter().position(|&other| other == part).unwrap_or(0)
             }
+        }
+    }
+
+    /// Sets it from as many bytes as it has, selectors included: for registers
+    /// that are to be looked at and not to be loaded into a vCPU.
+    pub fn load(self, registers: &mut Registers, bytes: &[u8]) {
+        match (self, bytes) {
+            (Register::Selector(n), [low, high, ..]) => {
+                registers.set_selector(n, u16::from_le_bytes([*low, *high]))
+            }
+            // The only other error is a wrong number of bytes.
+            _ => drop(self.set_bytes(registers, bytes)),
         }
     }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::x86_64::target_xml;
+use crate::x86_64::{Served, target_xml};
 
 /// The value of `attribute` in the XML element that `line` holds.
 fn attribute<'a>(line: &'a str, attribute: &str) -> &'a str {
@@ -47,10 +47,15 @@ fn all_registers_survive_the_g_packet_of_each_set() {
         }
         registers.gpr[3] = 7;
         let mut bytes = Vec::new();
-        registers.gdb_serialize(|byte| bytes.push(byte.unwrap()));
-        let mut read = Registers::default();
+        let mut served = Served::from(registers);
+        served.gdb_serialize(|byte| bytes.push(byte.unwrap()));
+        let mut read = Served::default();
         read.gdb_deserialize(&bytes).unwrap();
-        assert_eq!(read, registers);
+        assert_eq!(read, served);
+        served.known = Some([Register::Gpr(3)].into());
+        let mut known = 0;
+        served.gdb_serialize(|byte| known += usize::from(byte.is_some()));
+        assert_eq!(known, 8, "the others are sent as unknown");
         bytes.pop();
         assert!(read.gdb_deserialize(&bytes).is_err());
     }

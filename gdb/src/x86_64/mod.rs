@@ -13,7 +13,7 @@ pub mod msr;
 mod registers;
 mod vectors;
 
-pub use arch::X86_64;
+pub use arch::{Served, X86_64};
 pub use description::target_xml;
 pub use layout::{MAX_SIZE, Register, WriteError};
 pub use registers::{Fpu, Registers, Segment, cr0, cr4, efer, rflags};

@@ -1,0 +1,56 @@
+//! Packets that must not reach gdbstub as they are.
+//!
+//! gdbstub 0.7.10 gives up at a `QTDP` packet with a condition, a memory range or
+//! stepping actions, all of which gdb sends for common commands, and it cannot
+//! announce conditions. The session takes what is in these packets, and gdbstub,
+//! which frames and acknowledges, gets a packet that makes it ask the session how
+//! that came out.
+
+/// Stands for any definition: more actions for a tracepoint, and these are none.
+pub(super) const NO_ACTIONS: &[u8] = b"QTDP:-00:0000000000000000:";
+
+/// Announced beside what gdbstub announces: conditions, and `collect/s`.
+pub(super) const FEATURES: &str = ";ConditionalTracepoints+;tracenz+";
+
+/// What a packet is to the tracepoints.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// Nothing: gdbstub alone answers.
+    Pass,
+    /// A tracepoint's definition, from behind `QTDP:`. gdbstub gets [`NO_ACTIONS`].
+    Define(String),
+    /// `tstart`; gdbstub gets it too.
+    Start,
+    /// `qSupported`, likewise; its answer has to name [`FEATURES`] as well.
+    Supported,
+}
+
+impl Ahead {
+    pub fn of(body: &[u8]) -> Self {
+        if let Some(definition) = body.strip_prefix(b"QTDP:") {
+            Ahead::Define(String::from_utf8_lossy(definition).into_owned())
+        } else if body == b"QTStart" {
+            Ahead::Start
+        } else if body.starts_with(b"qSupported") {
+            Ahead::Supported
+        } else {
+            Ahead::Pass
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_tracepoints_is_known_by_its_beginning() {
+        let define = Ahead::Define("1:10:E:0:0-".to_owned());
+        assert_eq!(Ahead::of(b"QTDP:1:10:E:0:0-"), define);
+        assert_eq!(Ahead::of(b"QTStart"), Ahead::Start);
+        assert_eq!(Ahead::of(b"qSupported:a+"), Ahead::Supported);
+        for other in [&b"g"[..], b"QTinit", b"QTDPsrc:1", b"qS", b"qTStatus", b""] {
+            assert_eq!(Ahead::of(other), Ahead::Pass);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The packet that defines a tracepoint, `QTDP` (gdb manual, "Tracepoint
+//! Packets").
+
+use crate::arch::Register;
+use crate::target::VirtAddr;
+
+/// Something to collect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// These registers.
+    Registers(Vec<Register>),
+    /// Memory at an address, or relative to a register by gdb's number.
+    Memory {
+        base: Option<usize>,
+        offset: u64,
+        len: u64,
+    },
+    /// What an agent expression names.
+    Expression(Vec<u8>),
+}
+
+/// One packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Definition {
+    pub number: usize,
+    pub addr: VirtAddr,
+    pub content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    New {
+        enabled: bool,
+        /// The hit that ends the trace; 0 for none.
+        pass_count: u64,
+        condition: Option<Vec<u8>>,
+    },
+    /// More for one that is there.
+    Actions(Vec<Action>),
+}
+
+/// The tracepoint cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DefinitionError {
+    #[error("gdb's packet that defines a tracepoint is malformed")]
+    Malformed,
+    #[error("while-stepping is not supported: a step would hold up every vCPU")]
+    WhileStepping,
+    #[error("fast and static tracepoints are not supported: use trace")]
+    Kind,
+    #[error("there are too many tracepoints, or one collects too much: at most {0}")]
+    TooMuch(usize),
+    #[error("there is no such tracepoint")]
+    Unknown,
+}
+
+type Result<T> = std::result::Result<T, DefinitionError>;
+
+impl Definition {
+    /// Parses what stands behind `QTDP:`.
+    ///
+    /// # Errors
+    /// It is malformed, or asks for what is not supported.
+    pub fn parse(packet: &str) -> Result<Self> {
+        // A `-` at the end announces another packet: these come one by one anyway.
+        let packet = packet.strip_suffix('-').unwrap_or(packet);
+        let (packet, extends) = match packet.strip_prefix('-') {
+            Some(rest) => (rest, true),
+            None => (packet, false),
+        };
+        let mut fields = packet.splitn(3, ':');
+        let number = hex(fields.next())? as usize;
+        let addr = VirtAddr(hex(fields.next())?);
+        let rest = fields.next().ok_or(DefinitionError::Malformed)?;
+        let content = if extends {
+            Content::Actions(actions(rest)?)
+        } else {
+            new(rest)?
+        };
+        Ok(Self {
+            number,
+            addr,
+            content,
+        })
+    }
+}
+
+/// ENABLED `:` STEPS `:` PASSES [`:` OPTION]…
+fn new(text: &str) -> Result<Content> {
+    let mut fields = text.split(':');
+    let enabled = match fields.next() {
+        Some("E") => true,
+        Some("D") => false,
+        _ => return Err(DefinitionError::Malformed),
+    };
+    if hex(fields.next())? != 0 {
+        return Err(DefinitionError::WhileStepping);
+    }
+    let pass_count = hex(fields.next())?;
+    let mut condition = None;
+    for option in fields {
+        let (bytes, rest) = match option.strip_prefix('X') {
+            Some(rest) => expression(rest)?,
+            None => return Err(DefinitionError::Kind),
+        };
+        if !rest.is_empty() {
+            return Err(DefinitionError::Malformed);
+        }
+        condition = Some(bytes);
+    }
+    Ok(Content::New {
+        enabled,
+        pass_count,
+        condition,
+    })
+}
+
+/// Actions, one behind the other; each begins with its letter.
+fn actions(mut text: &str) -> Result<Vec<Action>> {
+    let mut actions = Vec::new();
+    while let Some(kind) = text.chars().next() {
+        let rest = text.get(1..).unwrap_or_default();
+        let (action, after) = match kind {
+            'R' => {
+                let (mask, after) = until_next(rest);
+                (Action::Registers(registers(mask)?), after)
+            }
+            'M' => {
+                let (range, after) = until_next(rest);
+                (memory(range)?, after)
+            }
+            'X' => {
+                let (bytes, after) = expression(rest)?;
+                (Action::Expression(bytes), after)
+            }
+            'S' => return Err(DefinitionError::WhileStepping),
+            _ => return Err(DefinitionError::Malformed),
+        };
+        actions.push(action);
+        text = after;
+    }
+    Ok(actions)
+}
+
+/// Up to the letter of the next action, which is no hexadecimal digit.
+fn until_next(text: &str) -> (&str, &str) {
+    let end = text.find(['R', 'M', 'X', 'S']).unwrap_or(text.len());
+    text.split_at(end)
+}
+
+/// The registers of a mask, whose last bit is register 0.
+fn registers(mask: &str) -> Result<Vec<Register>> {
+    let mut registers = Vec::new();
+    for (n, digit) in mask.bytes().rev().enumerate() {
+        let digit = char::from(digit).to_digit(16);
+        let digit = digit.ok_or(DefinitionError::Malformed)?;
+        let set = (0..4).filter(|bit| digit >> bit & 1 != 0);
+        registers.extend(set.filter_map(|bit| Register::from_number(4 * n + bit)));
+    }
+    Ok(registers)
+}
+
+/// BASE `,` OFFSET `,` LENGTH; a base of -1 is none.
+fn memory(text: &str) -> Result<Action> {
+    let mut fields = text.split(',');
+    let base = match fields.next() {
+        Some("-1" | "FFFFFFFF" | "ffffffff") => None,
+        register => Some(hex(register)? as usize),
+    };
+    Ok(Action::Memory {
+        base,
+        offset: hex(fields.next())?,
+        len: hex(fields.next())?,
+    })
+}
+
+/// LENGTH `,` BYTES, and what is behind.
+fn expression(text: &str) -> Result<(Vec<u8>, &str)> {
+    let (len, rest) = text.split_once(',').ok_or(DefinitionError::Malformed)?;
+    let len = usize::try_from(hex(Some(len))?).ok();
+    let digits = len.and_then(|len| len.checked_mul(2));
+    let digits = digits.filter(|&digits| rest.is_char_boundary(digits));
+    let (bytes, rest) = rest.split_at(digits.ok_or(DefinitionError::Malformed)?);
+    let byte = |at| hex(bytes.get(at..at + 2)).map(|byte| byte as u8);
+    let bytes = (0..bytes.len()).step_by(2).map(byte);
+    Ok((bytes.collect::<Result<_>>()?, rest))
+}
+
+fn hex(text: Option<&str>) -> Result<u64> {
+    let text = text.filter(|text| !text.starts_with('+'));
+    let value = text.and_then(|text| u64::from_str_radix(text, 16).ok());
+    value.ok_or(DefinitionError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(packet: &str) -> Result<Content> {
+        Definition::parse(packet).map(|definition| definition.content)
+    }
+
+    #[test]
+    fn what_gdb_sends_is_understood() {
+        let new = Definition::parse("1:000000000010004b:E:0:3:X3,220127-").unwrap();
+        assert_eq!((new.number, new.addr), (1, VirtAddr(0x10_004b)));
+        let expected = Content::New {
+            enabled: true,
+            pass_count: 3,
+            condition: Some(vec![0x22, 1, 0x27]),
+        };
+        assert_eq!(new.content, expected);
+        let packet =
+            "-1:10004b:R030001M-1,0000000000201000,8M7,FFFFFFFFFFFFFFF8,10X00000003,220527";
+        let actions = vec![
+            Action::Registers(vec![Register::Gpr(0), Register::Rip, Register::Eflags]),
+            Action::Memory {
+                base: None,
+                offset: 0x20_1000,
+                len: 8,
+            },
+            Action::Memory {
+                base: Some(7),
+                offset: (-8i64).cast_unsigned(),
+                len: 16,
+            },
+            Action::Expression(vec![0x22, 5, 0x27]),
+        ];
+        assert_eq!(content(packet), Ok(Content::Actions(actions)));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        assert_eq!(
+            content("1:10:E:5:0"),
+            Err(DefinitionError::WhileStepping),
+            "a step count"
+        );
+        assert_eq!(content("-1:10:SR01"), Err(DefinitionError::WhileStepping));
+        assert_eq!(content("1:10:E:0:0:F5"), Err(DefinitionError::Kind));
+        assert_eq!(content("1:10:E:0:0:S"), Err(DefinitionError::Kind));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for packet in [
+            "",
+            "-",
+            "1",
+            "1:2",
+            "1:2:Q:0:0",
+            "1:2:E:0",
+            "1:2:E:0:+1",
+            "1:2:E:0:0:X9,22",
+            "1:2:E:0:0:X1,22ff",
+            "1:11112222333344445:E:0:0",
+            "-1:2:R0G",
+            "-1:2:M1,2",
+            "-1:2:X2,22é",
+            "-1:2:Xffffffffffffffff,22",
+            "-1:2:é",
+            "-1:2:Q",
+        ] {
+            assert_eq!(content(packet), Err(DefinitionError::Malformed), "{packet}");
+        }
+    }
+}

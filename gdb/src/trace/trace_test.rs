@@ -1,0 +1,126 @@
+//! Hits, without a machine.
+
+use super::*;
+
+const X: VirtAddr = VirtAddr(0x1000);
+
+/// Memory of 4096 zeros from 0.
+struct Model;
+
+impl Vcpu for Model {
+    fn register(&self, number: usize) -> Option<u64> {
+        Some(number as u64)
+    }
+
+    fn read(&self, addr: u64, _: &mut [u8]) -> bool {
+        addr < 4096
+    }
+}
+
+/// A running trace of these definitions.
+fn trace(packets: &[&str]) -> Trace {
+    let mut trace = Trace::default();
+    for packet in packets {
+        trace.define(Definition::parse(packet).unwrap()).unwrap();
+    }
+    trace.start();
+    trace
+}
+
+fn hit(trace: &mut Trace) {
+    trace.hit(X, &Registers::default(), &Model);
+}
+
+#[test]
+fn every_tracepoint_at_an_address_collects() {
+    let mut trace = trace(&[
+        "1:1000:E:0:0",
+        "2:1000:E:0:0",
+        "3:1000:D:0:0",
+        "4:2000:E:0:0",
+    ]);
+    hit(&mut trace);
+    hit(&mut trace);
+    let hits = |n, addr| trace.counts(n, VirtAddr(addr)).map(|(hits, _)| hits);
+    assert_eq!(hits(1, 0x1000), Some(2));
+    assert_eq!(hits(2, 0x1000), Some(2));
+    assert_eq!(hits(3, 0x1000), Some(0), "disabled");
+    assert_eq!(hits(4, 0x2000), Some(0), "elsewhere");
+    assert_eq!(hits(4, 0x1000), None);
+    assert_eq!(trace.frames.len(), 4);
+    assert!(trace.is_traced(X) && !trace.is_traced(VirtAddr(0x1001)));
+}
+
+#[test]
+fn pass_count_and_condition() {
+    let mut counted = trace(&["7:1000:E:0:2:X1,27"]);
+    hit(&mut counted);
+    assert_eq!(counted.status, Status::Running);
+    hit(&mut counted);
+    assert_eq!(counted.status, Status::PassCount(7));
+    hit(&mut counted);
+    assert_eq!(counted.frames.len(), 2, "the trace is over");
+    let mut never = trace(&["7:1000:E:0:1:X3,220027"]);
+    hit(&mut never);
+    assert_eq!((never.frames.len(), never.status), (0, Status::Running));
+    let mut wrong = trace(&["7:1000:E:0:1:X1,ff"]);
+    hit(&mut wrong);
+    let text = "agent instruction 0xff is not supported".to_owned();
+    assert_eq!(wrong.status, Status::Error(text, 7));
+}
+
+#[test]
+fn unreadable_memory_is_left_out_and_the_trace_goes_on() {
+    let mut trace = trace(&["1:1000:E:0:0-", "-1:1000:M-1,2000,8M0,10,8X3,220017"]);
+    // What reads through a bad pointer: const16 0x2000, ref64, end.
+    let bad = "-1:1000:X5,2320001a27";
+    trace.define(Definition::parse(bad).unwrap()).unwrap();
+    trace.points[0]
+        .actions
+        .retain(|action| action.code_len() != 3);
+    hit(&mut trace);
+    assert_eq!(trace.status, Status::Running);
+    let frame = trace.frames.get(0).unwrap();
+    let mut buf = [1; 8];
+    assert_eq!(frame.read(VirtAddr(0x2000), &mut buf), 0);
+    assert_eq!(frame.read(VirtAddr(0x10), &mut buf), 8);
+}
+
+#[test]
+fn a_full_buffer_ends_the_trace() {
+    let mut trace = trace(&["1:1000:E:0:0"]);
+    trace.frames.size = 200;
+    hit(&mut trace);
+    hit(&mut trace);
+    assert_eq!(trace.status, Status::Running);
+    hit(&mut trace);
+    assert_eq!((trace.frames.len(), trace.status), (2, Status::Full));
+}
+
+#[test]
+fn a_range_larger_than_the_buffer_is_not_even_tried() {
+    let mut trace = trace(&["1:1000:E:0:0-", "-1:1000:M-1,0,ffffffffffffffff"]);
+    hit(&mut trace);
+    assert_eq!((trace.frames.len(), trace.status), (0, Status::Full));
+}
+
+#[test]
+fn definitions_are_bounded() {
+    let mut trace = trace(&["1:1000:E:0:0-"]);
+    let define = |trace: &mut Trace, packet: &str| trace.define(Definition::parse(packet).unwrap());
+    let code = format!("-1:1000:X8000,{}", "27".repeat(0x8000));
+    assert_eq!(define(&mut trace, &code), Ok(()));
+    assert_eq!(define(&mut trace, &code), Ok(()));
+    let full = Err(DefinitionError::TooMuch(MAX_CODE));
+    assert_eq!(define(&mut trace, &code), full);
+    let ranges = format!("-1:1000:{}", "M-1,0,1".repeat(MAX_ACTIONS));
+    let full = Err(DefinitionError::TooMuch(MAX_ACTIONS));
+    assert_eq!(define(&mut trace, &ranges), full);
+    let unknown = Err(DefinitionError::Unknown);
+    assert_eq!(define(&mut trace, "-1:1001:R1"), unknown);
+    for n in 1..MAX_POINTS {
+        assert_eq!(define(&mut trace, &format!("{n:x}:9:E:0:0")), Ok(()));
+    }
+    let full = Err(DefinitionError::TooMuch(MAX_POINTS));
+    assert_eq!(define(&mut trace, "ffff:9:E:0:0"), full);
+}
