@@ -14,6 +14,7 @@ mod monitor;
 mod registers;
 mod rings;
 mod stepping;
+mod tracepoints;
 mod vcpus;
 mod watchpoints;
 
