@@ -317,7 +317,7 @@ impl Session<'_> {
         match action {
             Some(Action::Step) => Verdict::Report(Reason::Step),
             Some(Action::Range(range)) => match self.machine.registers(vcpu) {
-                Ok(registers) if range.contains(&registers.rip) => Verdict::GoOn,
+                Ok(registers) if range.contains(&registers.linear_rip().0) => Verdict::GoOn,
                 _ => Verdict::Report(Reason::Step),
             },
             // It stepped alone, off a breakpoint, on our own behalf.

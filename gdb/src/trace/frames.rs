@@ -56,7 +56,7 @@ impl Frame {
 
     /// The registers, where those that were not collected are 0, and which were.
     pub fn registers(&self) -> (Registers, Arc<[Register]>) {
-        let mut registers = Registers::default();
+        let mut registers = Registers::blank();
         registers.vectors.set = self.set;
         let mut rest = &*self.values;
         for register in self.registers.iter() {

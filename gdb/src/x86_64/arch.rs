@@ -62,6 +62,7 @@ impl arch::Registers for Served {
     fn gdb_deserialize(&mut self, mut bytes: &[u8]) -> Result<(), ()> {
         // gdb was told which vector registers there are, and sends as many.
         let size = |set| Register::all(set).map(Register::size).sum::<usize>();
+        self.registers = Registers::blank();
         let registers = &mut self.registers;
         registers.vectors.set = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512]
             .into_iter()

@@ -12,6 +12,8 @@ use super::vectors::{VectorPart, VectorSet};
 pub enum Register {
     /// rax … r15, an index into [`Registers::gpr`].
     Gpr(u8),
+    /// As a linear address ([`Registers::linear_rip`]): gdb knows no segments, and
+    /// compares it with the addresses of breakpoints.
     Rip,
     Eflags,
     /// cs, ss, ds, es, fs, gs.
@@ -164,7 +166,7 @@ impl Register {
         let fpu = &registers.fpu;
         u128::from(match self {
             Gpr(n) => registers.gpr[usize::from(n)],
-            Rip => registers.rip,
+            Rip => registers.linear_rip().0,
             Eflags => registers.rflags & u64::from(u32::MAX),
             Selector(n) => segment(registers, n).selector.into(),
             St(n) => {
@@ -205,7 +207,7 @@ impl Register {
         let low = value as u64;
         match self {
             Gpr(n) => registers.gpr[usize::from(n)] = low,
-            Rip => registers.rip = low,
+            Rip => registers.set_linear_rip(low),
             Eflags => registers.rflags = low & u64::from(u32::MAX),
             Selector(n) if u64::from(segment(registers, n).selector) == low => {}
             Selector(_) => return Err(WriteError::Selector),

@@ -40,7 +40,7 @@ fn the_description_and_the_layout_agree() {
 fn all_registers_survive_the_g_packet_of_each_set() {
     use gdbstub::arch::Registers as _;
     for set in SETS {
-        let mut registers = Registers::default();
+        let mut registers = Registers::blank();
         registers.vectors.set = set;
         for (n, part) in VectorPart::all(set).into_iter().enumerate() {
             part.bytes_mut(&mut registers.vectors).fill(n as u8 + 1);
@@ -112,7 +112,7 @@ proptest! {
             | Register::Foseg => value[2..].fill(0),
             _ => {}
         }
-        let before = Registers::default();
+        let before = Registers::blank();
         let mut after = before;
         register.set_bytes(&mut after, &value[..register.size()]).unwrap();
         prop_assert_eq!(register.bytes(&after), value);

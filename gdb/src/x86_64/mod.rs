@@ -1,10 +1,13 @@
 //! What is specific to x86-64 in debugging.
 //!
-//! gdb is told `i386:x86-64` whatever mode a vCPU is in. For 16- and 32-bit code
-//! that means: registers and memory are right, but gdb disassembles as 64-bit
-//! code unless the user says `set architecture i8086` or `i386`, and RIP is an
-//! offset into the code segment while breakpoint addresses are linear
-//! ([`Registers::linear_rip`]): the two differ when the segment's base is not 0.
+//! gdb is told `i386:x86-64` whatever mode a vCPU is in. It reads the description
+//! once, when it attaches, while every vCPU may change its mode at any time and
+//! all share the one description; and it keeps to the architecture of the symbol
+//! file, which here is always a 64-bit one. With a description for 32 bits beside
+//! such a file gdb 13 takes neither. So 16- and 32-bit code has its registers
+//! under their 64-bit names, RIP as a linear address ([`Registers::linear_rip`]),
+//! which is what breakpoints go by, and memory as it is; only gdb's disassembly is
+//! wrong there (docs/gdb.md says what to do instead).
 
 mod arch;
 mod description;

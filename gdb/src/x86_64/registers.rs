@@ -135,6 +135,26 @@ impl Registers {
         }
     }
 
+    /// Moves RIP to a linear address, within the code segment.
+    pub fn set_linear_rip(&mut self, addr: u64) {
+        self.rip = if self.is_64_bit() {
+            addr
+        } else {
+            addr.wrapping_sub(self.cs.base) & u64::from(u32::MAX)
+        };
+    }
+
+    /// Of no vCPU: what gdb has sent, or a trace frame has kept, is put into these
+    /// one by one. Every linear address is a RIP.
+    pub(crate) fn blank() -> Self {
+        let mut registers = Self {
+            efer: efer::LMA,
+            ..Self::default()
+        };
+        registers.cs.long = true;
+        registers
+    }
+
     /// The privilege level, 0 to 3 (SDM volume 3, 5.5).
     pub fn cpl(&self) -> u8 {
         if self.cr0 & cr0::PE == 0 {
@@ -178,6 +198,10 @@ mod tests {
         );
         registers.rip = 0x2_0000;
         assert_eq!(registers.linear_rip(), VirtAddr(0x1_0000), "wraps at 4 GiB");
+        for addr in [0xffff_fff0, 0x1_0000] {
+            registers.set_linear_rip(addr);
+            assert_eq!(registers.linear_rip(), VirtAddr(addr));
+        }
         registers.efer = efer::LMA;
         registers.cs.long = true;
         assert_eq!(registers.linear_rip(), VirtAddr(0x2_0000));

@@ -10,6 +10,7 @@ mod ends;
 mod int3;
 mod lldb;
 mod memory;
+mod modes;
 mod monitor;
 mod registers;
 mod rings;

@@ -24,7 +24,7 @@ fn held_guest_stands_at_the_pvh_entry() {
         &[
             "  Id   Target Id                              Frame ",
             "* 1    Thread 1.1 (CPU 0, running, CPL 0)     pvh_start () at lib/start.S:67",
-            "  2    Thread 1.2 (CPU 1, not started, CPL 0) 0x000000000000fff0 in ?? ()",
+            "  2    Thread 1.2 (CPU 1, not started, CPL 0) 0x00000000fffffff0 in ?? ()",
             "$1 = 1",
             "$2 = 0x336ec578",
             "eflags         0x2                 [ IOPL=0 ]",

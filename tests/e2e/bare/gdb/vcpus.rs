@@ -57,9 +57,9 @@ fn vcpus_that_have_not_started_are_said_to_be_so() {
         &[
             "  Id   Target Id                              Frame ",
             "* 1    Thread 1.1 (CPU 0, running, CPL 0)     scenario () at guests/debug/main.c:123",
-            "  2    Thread 1.2 (CPU 1, not started, CPL 0) 0x000000000000fff0 in ?? ()",
-            "  3    Thread 1.3 (CPU 2, not started, CPL 0) 0x000000000000fff0 in ?? ()",
-            "  4    Thread 1.4 (CPU 3, not started, CPL 0) 0x000000000000fff0 in ?? ()",
+            "  2    Thread 1.2 (CPU 1, not started, CPL 0) 0x00000000fffffff0 in ?? ()",
+            "  3    Thread 1.3 (CPU 2, not started, CPL 0) 0x00000000fffffff0 in ?? ()",
+            "  4    Thread 1.4 (CPU 3, not started, CPL 0) 0x00000000fffffff0 in ?? ()",
         ],
     );
     guest.finish();
