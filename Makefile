@@ -39,6 +39,7 @@ test: setup lint
 	cargo build --locked --workspace
 	cargo test --locked --workspace --exclude tests
 	cargo test --locked --package tests --test architecture --test bare --test linux
+	cargo test --locked --package tests --test unmet
 
 soak: setup
 	cargo build --locked --workspace

@@ -9,6 +9,7 @@ pub mod guest;
 pub mod network;
 pub mod process;
 pub mod program;
+pub mod unmet;
 pub mod vmm;
 
 use std::path::PathBuf;

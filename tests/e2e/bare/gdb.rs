@@ -2,7 +2,7 @@
 //!
 //! Hosts differ in what they trap. What to expect of this one is taken from
 //! `outboard doctor`; what it cannot do is expected to be refused in words that
-//! gdb's user sees, and what then remains unshown is said on standard error.
+//! gdb's user sees, and what then remains unshown is listed at the end of the run.
 
 mod attach;
 mod breakpoints;

@@ -1,10 +1,9 @@
 //! What this host traps, by `outboard doctor`.
 
-use std::io::Write;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use tests::program;
+use tests::{program, unmet};
 
 /// What one privilege level's code can be debugged with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +85,11 @@ fn parse(report: &str) -> Result<Host, &'static str> {
     })
 }
 
-/// Passes `can` on; where it is false, says that `what` could not be shown.
-///
-/// Written past the test harness, which would keep it to itself when the test
-/// passes.
+/// Passes `can` on; where it is false, notes for the end of the run that `what`
+/// could not be shown.
 pub fn shown(can: bool, what: &str) -> bool {
     if !can {
-        let _ = writeln!(std::io::stderr(), "not shown on this host: {what}");
+        unmet::note(what);
     }
     can
 }
