@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::vcpus::{all_counting, finish};
 use super::{ATTACHED, Guest, MARK, assert_lines};
 
 /// Lines that differ from time to time.
@@ -237,4 +238,57 @@ fn a_trace_ends_with_its_gdb() {
         guest.expect_undisturbed();
     }
     guest.finish();
+}
+
+/// Whether both vCPUs have frames.
+const TALLY: &str = "\
+set $seen = 0
+tfind start
+while $trace_frame != -1
+set $seen |= 1 << index
+tfind
+end
+printf \"@seen=%d\\n\", $seen
+";
+
+/// Both vCPUs at once, with a breakpoint at the same place that counts the same
+/// hits and stops at the last.
+#[test]
+fn hits_of_every_vcpu_are_collected_and_none_twice() {
+    const HITS: u64 = 300;
+    let guest = Guest::start("smp", "forever", 2);
+    let script = guest.dir.path().join("trace.gdb");
+    let collect = "trace main.c:28\nactions\ncollect index, shared_counter\nend\ntstart\n";
+    fs::write(&script, collect).unwrap();
+    let tally = guest.dir.path().join("tally.gdb");
+    fs::write(&tally, TALLY).unwrap();
+    let lines = guest.gdb(&[
+        &all_counting(2),
+        "continue",
+        &format!("source {}", script.display()),
+        "set $before = shared_counter",
+        "break main.c:28",
+        &format!("eval \"monitor break-if %#lx hits={HITS}\", $rip"),
+        "continue",
+        "printf \"@passes=%ld\\n\", shared_counter - $before",
+        "tstop",
+        "tstatus",
+        &format!("source {}", tally.display()),
+    ]);
+    let number = |start: &str| -> u64 {
+        let found = lines.iter().find_map(|line| line.strip_prefix(start));
+        let digits = found.and_then(|rest| rest.split(' ').next());
+        let number = digits.and_then(|digits| digits.parse().ok());
+        number.unwrap_or_else(|| panic!("no {start} in {lines:#?}"))
+    };
+    // Each vCPU may stand between the tracepoint and what it counts, and one that
+    // has yet to leave the breakpoint has not collected.
+    let (passes, frames) = (number("@passes="), number("Collected "));
+    assert!(
+        frames.abs_diff(passes) <= 2,
+        "{frames} frames, {passes} passes"
+    );
+    assert!((HITS - 2..=HITS).contains(&frames), "{frames} frames");
+    assert!(lines.iter().any(|line| line == "@seen=3"), "{lines:#?}");
+    finish(guest, 2);
 }

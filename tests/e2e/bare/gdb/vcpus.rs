@@ -5,7 +5,7 @@ use tests::DEADLINE;
 use super::{Guest, KERNEL_PAGES};
 
 /// Stops in the loop that every vCPU runs, once all of them do.
-fn all_counting(cpus: usize) -> String {
+pub(super) fn all_counting(cpus: usize) -> String {
     let counting: Vec<_> = (0..cpus)
         .map(|cpu| format!("cpus[{cpu}].counter > 0"))
         .collect();
@@ -13,7 +13,7 @@ fn all_counting(cpus: usize) -> String {
 }
 
 /// Lets `smp forever` end, and checks that it has counted right.
-fn finish(mut guest: Guest, cpus: usize) {
+pub(super) fn finish(mut guest: Guest, cpus: usize) {
     guest.gdb(&["set var stop_requested = 1"]);
     guest.vmm.process.expect_exit(0, DEADLINE);
     assert!(
