@@ -32,6 +32,9 @@ pub struct Host {
     /// Page tables outside of RAM are a triple fault. kvm_amd tries the walk
     /// again and again instead, and the guest stands still.
     pub faults_without_page_tables: bool,
+    /// Real-mode code can be debugged. QEMU, as the bed's emulated AMD machine, dies
+    /// of it.
+    pub debugs_real_mode: bool,
 }
 
 impl Host {
@@ -82,6 +85,7 @@ fn parse(report: &str) -> Result<Host, &'static str> {
         ring3: ring(1),
         keeps_registers_of_crash: !amd,
         faults_without_page_tables: !amd,
+        debugs_real_mode: !amd,
     })
 }
 
@@ -118,6 +122,7 @@ What gdb can do
         ring3: ring(false),
         keeps_registers_of_crash: true,
         faults_without_page_tables: true,
+        debugs_real_mode: true,
     };
     assert_eq!(parse(report), Ok(expected));
     assert_eq!(parse("single-step  traps"), Err("single-step"));

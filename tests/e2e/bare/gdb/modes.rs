@@ -1,12 +1,16 @@
 //! 16- and 32-bit code, with the 64-bit symbols that there are.
 
 use super::Guest;
+use crate::host::{host, shown};
 
 /// Where a processor starts up, in 16-bit code (tests/guests/bare/lib/layout.h).
 const TRAMPOLINE: &str = "hbreak *0x8000";
 
 #[test]
 fn a_processor_that_starts_up_stops_in_its_real_mode_code() {
+    if !shown(host().debugs_real_mode, "breakpoints in real mode") {
+        return;
+    }
     let guest = Guest::held("smp", "", 2);
     let code = guest.dir.path().join("code.bin");
     let code = code.display();
