@@ -1,7 +1,6 @@
 //! Linux while its backends are killed, its drivers taken away, and its kernel
 //! replaced by another, in the middle of its work.
 
-use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -81,8 +80,6 @@ fn drivers_are_taken_away_and_given_back_in_the_middle_of_io() {
     let disk = backend::outboard_blk(dir.path(), &image, &[]);
     let net = network::outboard_net(dir.path(), "otap3", &[]);
     let rng = backend::outboard_rng(dir.path(), "/dev/urandom".as_ref());
-    let (console, terminal) = backend::outboard_console(dir.path());
-    network::echo(UnixStream::connect(terminal).unwrap());
     let what = format!(
         "outboard.run=rebind outboard.cycles={} outboard.ip={} outboard.peer={}",
         cycles(),
@@ -93,8 +90,7 @@ fn drivers_are_taken_away_and_given_back_in_the_middle_of_io() {
         .cpus(2)
         .device("blk", &disk.socket)
         .device("net", &net.socket)
-        .device("rng", &rng.socket)
-        .device("console", &console.socket);
+        .device("rng", &rng.socket);
     let mut vmm = vmm.start();
     vmm.process.close_stdin();
     let patience = BOOT + Duration::from_secs(20) * cycles() as u32;
