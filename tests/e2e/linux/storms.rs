@@ -16,7 +16,7 @@ fn kills() -> u64 {
 
 /// How often each driver is taken away; `make soak` asks for more.
 fn cycles() -> u64 {
-    repetitions("OUTBOARD_CYCLES", 5)
+    repetitions("OUTBOARD_CYCLES", 20)
 }
 
 /// TCP sees lost packets and nothing else: the file arrives as it was.
