@@ -115,10 +115,11 @@ fn advice(ring0: &Findings, ring3: &Findings) -> Vec<String> {
         } else {
             "no single-step"
         };
-        let watch = if findings.watchpoint == Finding::Traps {
-            "watchpoints"
-        } else {
-            "no watchpoints"
+        let watch = match (&findings.watchpoint, &findings.step) {
+            (Finding::Traps, _) => "watchpoints",
+            // The page is opened for the write alone.
+            (_, Finding::Traps) => "watchpoints on writes (write-protected pages)",
+            _ => "no watchpoints",
         };
         lines.push(format!("{ring}: {software}; {step}; {watch}"));
     }

@@ -223,6 +223,18 @@ fn requests_in_flight_are_shown_and_not_disturbed() {
     assert!(console.contains("bench: ok reads=50000"), "{console}");
 }
 
+/// `text` has all of `parts`, each behind the one before.
+#[track_caller]
+fn assert_in_order(text: &str, parts: &[&str]) {
+    let mut rest = text;
+    for part in parts {
+        let (_, after) = rest
+            .split_once(part)
+            .unwrap_or_else(|| panic!("no {part:?} in its place in:\n{text}"));
+        rest = after;
+    }
+}
+
 #[test]
 fn an_access_to_a_device_stops_the_guest() {
     let disk_dir = scratch();
@@ -247,28 +259,25 @@ fn an_access_to_a_device_stops_the_guest() {
         "continue",
     ]);
     let text = lines.join("\n");
-    let mut rest = text.as_str();
-    for part in [
-        "of blk0: writes only, and neither kicks (trap kick)",
-        // The driver's reset of the device, then ACKNOWLEDGE.
-        "vCPU 0: write of 0x00000000 in 4 bytes at 0xd0000070",
-        "received signal SIGTRAP",
-        "vCPU 0: write of 0x00000001 in 4 bytes at 0xd0000070",
-        "nothing is trapped",
-        "kicks of blk0 queue 0",
-        "vCPU 0: kick of blk0 queue 0: write of 0x00000000 in 4 bytes at 0xd0000050",
-        "vCPU 0: kick of blk0 queue 0: write of 0x00000000 in 4 bytes at 0xd0000050",
-        "blk0 queue 0: ",
-        "nothing is trapped",
-        "ports 0x3f8-0x3f8",
-        "vCPU 0: write of 0x",
-        " in 1 bytes at port 0x3f8",
-    ] {
-        let (_, after) = rest
-            .split_once(part)
-            .unwrap_or_else(|| panic!("no {part:?} in its place in:\n{text}"));
-        rest = after;
-    }
+    assert_in_order(
+        &text,
+        &[
+            "of blk0: writes only, and neither kicks (trap kick)",
+            // The driver's reset of the device, then ACKNOWLEDGE.
+            "vCPU 0: write of 0x00000000 in 4 bytes at 0xd0000070",
+            "received signal SIGTRAP",
+            "vCPU 0: write of 0x00000001 in 4 bytes at 0xd0000070",
+            "nothing is trapped",
+            "kicks of blk0 queue 0",
+            "vCPU 0: kick of blk0 queue 0: write of 0x00000000 in 4 bytes at 0xd0000050",
+            "vCPU 0: kick of blk0 queue 0: write of 0x00000000 in 4 bytes at 0xd0000050",
+            "blk0 queue 0: ",
+            "nothing is trapped",
+            "ports 0x3f8-0x3f8",
+            "vCPU 0: write of 0x",
+            " in 1 bytes at port 0x3f8",
+        ],
+    );
     guest.vmm.process.expect_exit(0, DEADLINE);
     let console = guest.vmm.console();
     assert!(console.contains("bench: ok reads=2000"), "{console}");
@@ -296,24 +305,21 @@ fn an_access_to_an_msr_stops_the_guest_and_is_done() {
     let text = lines.join("\n");
     let (_, value) = text.split_once("value is ").unwrap();
     let value = value.lines().next().unwrap();
-    let mut rest = text.as_str();
-    for part in [
-        "MSR 0xc0000102",
-        &format!("vCPU 0: write of {value} to MSR 0xc0000102"),
-        "received signal SIGTRAP",
-        "in write_register (",
-        "written: 1",
-        "vCPU 0: read of MSR 0xc0000102",
-        "received signal SIGTRAP",
-        "read_register () at guests/msr/main.c:23",
-        "read: 1",
-        "nothing is trapped",
-    ] {
-        let (_, after) = rest
-            .split_once(part)
-            .unwrap_or_else(|| panic!("no {part:?} in its place in:\n{text}"));
-        rest = after;
-    }
+    assert_in_order(
+        &text,
+        &[
+            "MSR 0xc0000102",
+            &format!("vCPU 0: write of {value} to MSR 0xc0000102"),
+            "received signal SIGTRAP",
+            "in write_register (",
+            "written: 1",
+            "vCPU 0: read of MSR 0xc0000102",
+            "received signal SIGTRAP",
+            "read_register () at guests/msr/main.c:23",
+            "read: 1",
+            "nothing is trapped",
+        ],
+    );
     // It compares what it reads with what it has written.
     guest.vmm.process.expect_exit(0, DEADLINE);
     let console = guest.vmm.console();
