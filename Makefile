@@ -48,7 +48,7 @@ soak: setup
 	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare resets -- --nocapture
 	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
-	OUTBOARD_LINUX_KILLS=100 OUTBOARD_CYCLES=100 cargo test --locked --package tests --test linux storms
+	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=100 OUTBOARD_CYCLES=100 cargo test --locked --package tests --test linux storms
 
 clean:
 	cargo clean

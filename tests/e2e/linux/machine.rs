@@ -8,7 +8,7 @@ use tests::vmm::{Running, Vmm};
 
 /// How long a guest may take from start to power off. Stock kernels take tens
 /// of seconds under emulation.
-pub const BOOT: Duration = Duration::from_secs(240);
+pub const BOOT: Duration = Duration::from_secs(120);
 
 /// Kernel command line: quiet, panics are the end, `what` is for the guest's init.
 pub fn cmdline(what: &str) -> String {

@@ -93,7 +93,7 @@ fn drivers_are_taken_away_and_given_back_in_the_middle_of_io() {
         .device("rng", &rng.socket);
     let mut vmm = vmm.start();
     vmm.process.close_stdin();
-    let patience = BOOT + Duration::from_secs(20) * cycles() as u32;
+    let patience = BOOT + Duration::from_secs(5) * cycles() as u32;
     vmm.process.expect_exit(0, patience);
     assert_eq!(
         vmm.guest_value("rebind"),
