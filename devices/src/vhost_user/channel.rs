@@ -14,6 +14,7 @@ use vhost::vhost_user::message::FrontendReq;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::deadline::Deadline;
+use super::files;
 use super::message::{Message, Reply, Request};
 
 /// Length of a message header: request, flags and payload size.
@@ -162,12 +163,8 @@ impl Channel {
         self.begin(request, deadline)?;
         let mut file = None;
         let reply = self.receive_with(R::CODE, deadline, |stream, buffer| {
-            let (count, new) = stream.recv_with_fd(buffer)?;
-            if let Some(new) = new {
-                // A copy, because the kernel leaves the first one open to
-                // programs that this process may start.
-                file = Some(new.try_clone()?);
-            }
+            let (count, new) = files::receive(stream, buffer)?;
+            file = new.or(file.take());
             Ok(count)
         })?;
         Ok((reply, file))

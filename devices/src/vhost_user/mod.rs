@@ -12,6 +12,7 @@ mod deadline;
 mod device_state;
 mod error;
 mod events;
+mod files;
 mod frontend;
 mod inflight;
 mod listen;
