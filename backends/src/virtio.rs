@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
 use vhost_user_backend::{VhostUserBackend, VringRwLock};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -88,6 +88,17 @@ pub trait VirtioDevice: Send + Sync + 'static {
     fn config_changed(&self) -> bool {
         false
     }
+
+    /// Sizes of the device's shared memory regions (virtio 1.3, section 2.10) by their number,
+    /// in bytes and whole pages of 4096; 0 where there is none.
+    fn shared_memory(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// Another frontend is there, which the device can ask to map files into its shared memory
+    /// (`shmem_map` of `vhost`'s `VhostUserFrontendReqHandler`). Not while a queue is stopped:
+    /// the frontend waits for the queue then.
+    fn connected(&self, _frontend: vhost::vhost_user::Backend) {}
 
     /// Whether a request may be executed once more by a successor that finds it unfinished, in
     /// another order than before. Requests in flight are then recorded (INFLIGHT_SHMFD).
@@ -201,7 +212,21 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG
+        let protocol = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG;
+        if self.device.shared_memory().is_empty() {
+            return protocol;
+        }
+        protocol | VhostUserProtocolFeatures::SHMEM
+    }
+
+    fn set_backend_req_fd(&self, frontend: vhost::vhost_user::Backend) {
+        self.device.connected(frontend);
+    }
+
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        let sizes = self.device.shared_memory();
+        let count = sizes.iter().filter(|size| **size != 0).count();
+        Ok(VhostUserShMemConfig::new(count as u32, &sizes))
     }
 
     fn reset_device(&self) {

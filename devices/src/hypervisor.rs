@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::file_mapping::FileMapping;
 use crate::virtio::page::RegisterPage;
 
 /// Event and memory wiring inside the hypervisor. `vmm` implements it over a
@@ -28,4 +29,11 @@ pub trait Hypervisor: Send + Sync {
     /// # Errors
     /// `Unsupported` where the host has no read-only slots: reads then exit.
     fn map_read_only(&self, addr: GuestAddress, page: &Arc<RegisterPage>) -> io::Result<()>;
+
+    /// Maps `mapping` into the guest at `addr`, where nothing is: accesses that it
+    /// allows do not exit. The hypervisor keeps it alive until [`unmap`](Self::unmap).
+    fn map(&self, addr: GuestAddress, mapping: FileMapping) -> io::Result<()>;
+
+    /// Takes back what `map` did at `addr`: accesses exit.
+    fn unmap(&self, addr: GuestAddress) -> io::Result<()>;
 }

@@ -3,16 +3,18 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::vhost_user::shared_memory::SharedMemory;
 use devices::vhost_user::{Address, ChannelError, Error, Frontend, Options, Problem, Reconnect};
 use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
-use devices::virtio::{Device, DeviceEvent, DeviceType};
+use devices::virtio::{Device, DeviceEvent, DeviceType, SharedRegion};
 use support::scripted::{Answer, CONFIG, FEATURES, MQ, REPLY_ACK, Received, Scripted};
 use support::{Machine, Ring, wait};
 use vhost::vhost_user::message::FrontendReq::{self, *};
-use vm_memory::GuestMemoryBackend;
+use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 const ALL: u64 = MQ | REPLY_ACK | CONFIG;
 const VERSION_1: u64 = 1 << 32;
@@ -518,4 +520,63 @@ fn a_mask_does_not_hide_protocol_features() {
     let received = backend.finish();
     assert_eq!(find(&received, SET_FEATURES)[0].number(), FEATURES);
     assert_eq!(find(&received, SET_VRING_ENABLE).len(), 1);
+}
+
+const BACKEND_REQ: u64 = 1 << 5;
+const SHMEM: u64 = 1 << 22;
+
+/// The payload of the answer to GET_SHMEM_CONFIG: sizes by region number.
+fn shared_memory_config(sizes: &[u64]) -> Answer {
+    let count = sizes.iter().filter(|size| **size != 0).count() as u64;
+    let words = [count].into_iter().chain(sizes.iter().copied());
+    Answer::Payload(words.flat_map(u64::to_ne_bytes).collect())
+}
+
+#[test]
+fn shared_memory_regions_are_told_to_the_driver() {
+    let sizes = shared_memory_config(&[0, 2 << 20, 0, 1 << 32]);
+    let protocol = ALL | BACKEND_REQ | SHMEM;
+    let backend = Scripted::start(FEATURES, protocol, [(GET_SHMEM_CONFIG, sizes)]);
+    let memory = support::shared_memory();
+    let mut frontend =
+        Frontend::connect(options(&backend, DeviceType::FS), memory.clone()).unwrap();
+    assert_eq!(
+        frontend.wanted_shared_memory(),
+        [(1, 2 << 20), (3, 1 << 32)]
+    );
+    let region = |(id, len)| SharedRegion {
+        id,
+        base: GuestAddress(u64::from(id) << 33),
+        len,
+    };
+    let regions = frontend.wanted_shared_memory().into_iter().map(region);
+    let wiring = Arc::new(support::Wiring::default());
+    frontend.give_shared_memory(SharedMemory::new(wiring, regions.collect()));
+    let mut machine = Machine::new(Box::new(frontend), memory);
+    let mut read = |select| {
+        machine.write(Register::ShmSel, select);
+        let mut wide =
+            |low, high| u64::from(machine.read(high)) << 32 | u64::from(machine.read(low));
+        (
+            wide(Register::ShmLenLow, Register::ShmLenHigh),
+            wide(Register::ShmBaseLow, Register::ShmBaseHigh),
+        )
+    };
+    assert_eq!(read(1), (2 << 20, 1 << 33));
+    assert_eq!(read(3), (1 << 32, 3 << 33));
+    for absent in [0, 2, 4, 256 + 1] {
+        assert_eq!(read(absent), (u64::MAX, u64::MAX), "region {absent}");
+    }
+}
+
+#[test]
+fn shared_memory_that_nothing_could_be_mapped_into_is_not_asked_for() {
+    let backend = Scripted::start(FEATURES, ALL | SHMEM, []);
+    let frontend = connect_as(&backend, DeviceType::FS).unwrap();
+    assert_eq!(frontend.wanted_shared_memory(), []);
+    drop(frontend);
+    let received = backend.finish();
+    assert_eq!(find(&received, GET_SHMEM_CONFIG).len(), 0);
+    let taken = find(&received, SET_PROTOCOL_FEATURES)[0].number();
+    assert_eq!(taken & SHMEM, 0);
 }

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_millis(50);
 /// of their own; the rest is for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const REQUESTS: [FrontendReq; 22] = [
+const REQUESTS: [FrontendReq; 23] = [
     FrontendReq::SET_OWNER,
     FrontendReq::GET_FEATURES,
     FrontendReq::SET_FEATURES,
@@ -33,6 +33,7 @@ const REQUESTS: [FrontendReq; 22] = [
     FrontendReq::GET_QUEUE_NUM,
     FrontendReq::GET_CONFIG,
     FrontendReq::SET_BACKEND_REQ_FD,
+    FrontendReq::GET_SHMEM_CONFIG,
     FrontendReq::GET_MAX_MEM_SLOTS,
     FrontendReq::ADD_MEM_REG,
     FrontendReq::REM_MEM_REG,
@@ -99,7 +100,8 @@ fn lives() -> impl Strategy<Value = Life> {
         | Protocol::RESET_DEVICE
         | Protocol::CONFIGURE_MEM_SLOTS
         | Protocol::STATUS
-        | Protocol::DEVICE_STATE;
+        | Protocol::DEVICE_STATE
+        | Protocol::SHMEM;
     let optional = MQ | CONFIG | optional.bits();
     (any::<u64>(), any::<bool>(), script).prop_map(move |(protocol, acks, script)| {
         let acks = if acks { REPLY_ACK } else { 0 };

@@ -94,6 +94,11 @@ pub fn dice(dir: &Path, seed: u64) -> Backend {
     start_own(dir, "dice", &["--seed".as_ref(), seed.to_string().as_ref()])
 }
 
+/// The kit's example of shared memory, on the pages of `file`.
+pub fn board(dir: &Path, file: &Path) -> Backend {
+    start_own(dir, "board", &["--file".as_ref(), file.as_ref()])
+}
+
 /// `outboard-TYPE` with these options.
 fn own(dir: &Path, device_type: &str, options: &[&OsStr]) -> Backend {
     start_own(dir, &format!("outboard-{device_type}"), options)

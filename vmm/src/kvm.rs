@@ -2,10 +2,12 @@
 //! and the event descriptors that join it to backends.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use devices::file_mapping::FileMapping;
 use devices::hypervisor::Hypervisor;
 use devices::virtio::GuestMemory;
 use devices::virtio::page::{PAGE_SIZE, RegisterPage};
@@ -55,6 +57,16 @@ pub struct Vm {
     /// Mappings behind memory slots; alive as long as the VM can access them.
     mapping: GuestMapping,
     pages: Mutex<Vec<Arc<RegisterPage>>>,
+    files: Mutex<Files>,
+}
+
+/// Files in the guest's address space.
+#[derive(Default)]
+struct Files {
+    /// By guest address: the slot and what is in it.
+    mapped: BTreeMap<u64, (u32, FileMapping)>,
+    /// Slots that had a file once.
+    free: Vec<u32>,
 }
 
 impl Vm {
@@ -79,6 +91,7 @@ impl Vm {
             memory,
             mapping,
             pages: Mutex::default(),
+            files: Mutex::default(),
         };
         vm.add_ram()?;
         Ok(vm)
@@ -103,15 +116,36 @@ impl Vm {
         host: *mut u8,
         flags: u32,
     ) -> io::Result<()> {
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the mapping alive; the slot number is fresh.
+        unsafe { self.set_slot(slot, addr, size, host, flags) }
+    }
+
+    /// Fills a slot, or empties it with a size of 0.
+    ///
+    /// # Safety
+    /// `host` must map `size` bytes until the slot is filled anew or the VM is gone.
+    unsafe fn set_slot(
+        &self,
+        slot: u32,
+        addr: GuestAddress,
+        size: u64,
+        host: *mut u8,
+        flags: u32,
+    ) -> io::Result<()> {
         let region = kvm_userspace_memory_region {
-            slot: self.next_slot.fetch_add(1, Ordering::Relaxed),
+            slot,
             flags,
             guest_phys_addr: addr.raw_value(),
             memory_size: size,
             userspace_addr: host as u64,
         };
-        // SAFETY: the caller keeps the mapping alive; the slot number is fresh.
+        // SAFETY: the caller keeps the mapping alive.
         unsafe { self.fd.set_user_memory_region(region) }.map_err(io::Error::from)
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Guest RAM.
@@ -245,6 +279,41 @@ impl Hypervisor for Vm {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(page.clone());
+        Ok(())
+    }
+
+    fn map(&self, addr: GuestAddress, mapping: FileMapping) -> io::Result<()> {
+        let flags = if mapping.is_writable() {
+            0
+        } else if self.fd.check_extension(Cap::ReadonlyMem) {
+            KVM_MEM_READONLY
+        } else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let mut files = self.files();
+        let fresh = || self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = files.free.pop().unwrap_or_else(fresh);
+        let (host, len) = (mapping.host_address(), mapping.len() as u64);
+        // SAFETY: `mapping` maps `len` bytes, and the entry below keeps it until
+        // `unmap` has emptied the slot.
+        if let Err(error) = unsafe { self.set_slot(slot, addr, len, host, flags) } {
+            files.free.push(slot);
+            return Err(error);
+        }
+        files.mapped.insert(addr.raw_value(), (slot, mapping));
+        Ok(())
+    }
+
+    fn unmap(&self, addr: GuestAddress) -> io::Result<()> {
+        let mut files = self.files();
+        let Some((slot, mapping)) = files.mapped.get(&addr.raw_value()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let (slot, host) = (*slot, mapping.host_address());
+        // SAFETY: an empty slot maps nothing.
+        unsafe { self.set_slot(slot, addr, 0, host, 0) }?;
+        files.mapped.remove(&addr.raw_value());
+        files.free.push(slot);
         Ok(())
     }
 }

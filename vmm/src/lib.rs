@@ -27,3 +27,4 @@ pub mod supervisor;
 pub mod unix_socket;
 pub mod vcpu;
 pub mod vcpus;
+pub mod windows;

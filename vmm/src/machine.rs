@@ -8,9 +8,11 @@ use devices::hypervisor::Hypervisor;
 use devices::power::{I8042, SleepControl};
 use devices::rtc::Rtc;
 use devices::serial::SerialPort;
+use devices::vhost_user::shared_memory::SharedMemory;
 use devices::vhost_user::{self, Frontend};
 use devices::virtio::page::PAGE_SIZE;
 use devices::virtio::{GuestMemory, MmioTransport, mmio};
+use kvm_bindings::CpuId;
 use kvm_ioctls::Kvm;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -30,6 +32,7 @@ use crate::vcpu::traps::Traps;
 use crate::vcpu::watched::WatchedRam;
 use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
 use crate::vcpus::{self, Group, Vcpus};
+use crate::windows::{self, Windows};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,6 +52,8 @@ pub enum Error {
     Transport(#[from] mmio::Error),
     #[error(transparent)]
     Overlap(#[from] Overlap),
+    #[error(transparent)]
+    SharedMemory(#[from] windows::Error),
     #[error("cannot make an eventfd")]
     EventFd(#[source] io::Error),
     #[error("{asked} vCPUs were asked for; this host's KVM gives a machine at most {limit}")]
@@ -111,7 +116,16 @@ impl Machine {
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
         add_legacy(&mut buses.pio, &power)?;
-        let transports = add_virtio(&mut buses.mmio, config, &boot.devices, &vm, supervisor)?;
+        let supported = cpuid::supported(&kvm)?;
+        let mut windows = Windows::new(&memory, &supported);
+        let transports = add_virtio(
+            &mut buses.mmio,
+            config,
+            &boot.devices,
+            &vm,
+            supervisor,
+            &mut windows,
+        )?;
         let wires = Wires {
             debug: reports.debug,
             failures: reports.failures,
@@ -123,7 +137,7 @@ impl Machine {
         let (traps, watched) = (wires.traps.clone(), wires.watched.clone());
         let buses = wires.buses.clone();
         let chips = vm.chips()?;
-        let handles = spawn_vcpus(&kvm, &vm, config, entry, &wires)?;
+        let handles = spawn_vcpus(&kvm, &supported, &vm, config, entry, &wires)?;
         let vcpus = Arc::new(Vcpus::new(vm.clone(), handles)?);
         Ok(Self {
             boot,
@@ -286,19 +300,24 @@ fn add_virtio(
     mmio: &mut Bus,
     config: &Config,
     slots: &[VirtioSlot],
-    vm: &Vm,
+    vm: &Arc<Vm>,
     supervisor: &Supervisor,
+    windows: &mut Windows,
 ) -> Result<Vec<SharedTransport>, Error> {
     let mut transports: Vec<SharedTransport> = Vec::with_capacity(slots.len());
     for (device, slot) in config.devices.iter().zip(slots) {
         let (options, memory) = (&device.options, vm.memory());
-        let frontend = match &device.command {
+        let mut frontend = match &device.command {
             Some(command) => {
                 let connector = Box::new(supervisor.connector(&options.id, command));
                 Frontend::with(options.clone(), memory.clone(), connector)?
             }
             None => Frontend::connect(options.clone(), memory.clone())?,
         };
+        let regions = windows.place(&options.id, frontend.wanted_shared_memory())?;
+        if !regions.is_empty() {
+            frontend.give_shared_memory(SharedMemory::new(vm.clone(), regions));
+        }
         let base = GuestAddress(slot.addr);
         let id = options.id.clone();
         let transport = MmioTransport::new(
@@ -307,7 +326,7 @@ fn add_virtio(
             memory.clone(),
             base,
             slot.gsi,
-            vm,
+            vm.as_ref(),
         )?;
         let transport = Arc::new(Mutex::new(transport));
         mmio.insert(id, slot.addr, PAGE_SIZE as u64, transport.clone())?;
@@ -318,18 +337,18 @@ fn add_virtio(
 
 fn spawn_vcpus(
     kvm: &Kvm,
+    supported: &CpuId,
     vm: &Vm,
     config: &Config,
     entry: boot::Entry,
     wires: &Wires,
 ) -> Result<Vec<Handle>, Error> {
-    let supported = cpuid::supported(kvm)?;
     let cpus = config.cpus;
     let deadlines = config.devices.iter().map(|device| device.options.deadline);
     let access = deadlines.max().unwrap_or_default();
     let mut handles = Vec::with_capacity(cpus.into());
     for index in 0..cpus {
-        let cpuid = cpuid::for_vcpu(&supported, index, cpus)?;
+        let cpuid = cpuid::for_vcpu(supported, index, cpus)?;
         let mut vcpu = Vcpu::new(kvm, vm.create_vcpu(index)?, &cpuid)?;
         if config.gdb.is_some() {
             vcpu.note_rip_at_exits(kvm);

@@ -186,6 +186,7 @@ where
             R::GET_INFLIGHT_FD => self.get_inflight_fd(request),
             R::SET_INFLIGHT_FD => self.set_inflight_fd(request),
             R::SET_BACKEND_REQ_FD => self.set_backend_channel(request),
+            R::GET_SHMEM_CONFIG => self.get_shmem_config(),
             R::RESET_DEVICE => self.reset_device(),
             R::GET_STATUS => Ok(Answer::u64(u64::from(self.status))),
             R::SET_STATUS => self.set_status(request.body::<VhostUserU64>()?.value),
@@ -209,7 +210,7 @@ where
             | Protocol::CONFIGURE_MEM_SLOTS
             | Protocol::RESET_DEVICE
             | Protocol::STATUS;
-        let passed_on = Protocol::CONFIG | Protocol::BACKEND_SEND_FD;
+        let passed_on = Protocol::CONFIG | Protocol::BACKEND_SEND_FD | Protocol::SHMEM;
         let tracking = if self.device.tracks() {
             Protocol::INFLIGHT_SHMFD
         } else {
@@ -293,6 +294,16 @@ where
         Ok(Answer::Done)
     }
 
+    /// GET_SHMEM_CONFIG: the sizes of the device's shared memory regions.
+    fn get_shmem_config(&mut self) -> Result<Answer, RequestError> {
+        if !self.offered_protocol().contains(Protocol::SHMEM) {
+            return Err(RequestError::Unsupported);
+        }
+        let config = self.device.backend.get_shmem_config();
+        let config = config.map_err(RequestError::Backend)?;
+        Ok(Answer::Payload(config.as_slice().to_vec()))
+    }
+
     /// SET_BACKEND_REQ_FD: a second socket, for what the device has to tell the frontend.
     fn set_backend_channel(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
         let stream = UnixStream::from(OwnedFd::from(request.take_file()?));
@@ -308,6 +319,7 @@ where
         }
         let channel = BackendChannel::from_stream(stream);
         channel.set_reply_ack_flag(self.protocol.contains(Protocol::REPLY_ACK));
+        channel.set_shmem_flag(self.protocol.contains(Protocol::SHMEM));
         self.device.backend.set_backend_req_fd(channel.clone());
         self.backend_channel = Some(channel);
         Ok(Answer::Done)

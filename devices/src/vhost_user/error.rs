@@ -44,6 +44,12 @@ pub enum Problem {
     StateLost,
     #[error("the backend takes {found} memory regions, and guest RAM has {needed}")]
     TooFewMemorySlots { needed: usize, found: u64 },
+    #[error(
+        "the backend that came back has other shared memory regions than the machine was made with"
+    )]
+    SharedMemoryChanged,
+    #[error("cannot take back what it has mapped into the guest")]
+    SharedMemory(#[source] io::Error),
     #[error("the backend is being replaced")]
     Replaced,
     #[error("cannot listen for the backend; another process may, or the directory be missing")]

@@ -22,10 +22,12 @@ use super::profile::{self, Profile};
 use super::reconnect::Schedule;
 use super::ring::Ring;
 use super::session::{RingSetup, Session};
+use super::shared_memory::SharedMemory;
 use super::{Address, Options};
 use crate::virtio::rate_limit::RateLimit;
 use crate::virtio::{
-    Device, DeviceError, DeviceEvent, DeviceType, GuestMemory, Presence, QueueConfig, features,
+    Device, DeviceError, DeviceEvent, DeviceType, GuestMemory, Presence, QueueConfig, SharedRegion,
+    features,
 };
 
 /// Log lines about backends that come and go: this many in this time.
@@ -43,6 +45,8 @@ pub struct Frontend {
     pub(super) presence: Arc<Presence>,
     pub(super) profile: Profile,
     pub(super) memory: Arc<MemoryTable>,
+    /// Where the backend has files mapped, if it does so at all.
+    pub(super) shared_memory: Option<SharedMemory>,
     /// What the device can do, with the last backend.
     pub(super) features: u64,
     /// How many queues the last backend has.
@@ -187,6 +191,7 @@ impl Frontend {
             presence,
             profile,
             memory,
+            shared_memory: None,
             features: session.agreement().features,
             backend_queues: session.agreement().queues,
             memory_slots: session.agreement().memory_slots,
@@ -198,6 +203,19 @@ impl Frontend {
             events,
             log: LOG,
         })
+    }
+
+    /// The shared memory regions that the backend wants: number and size in bytes.
+    pub fn wanted_shared_memory(&self) -> Vec<(u8, u64)> {
+        match &self.link {
+            Link::Up(session) => session.shared_memory().collect(),
+            Link::Away(_) | Link::GivenUp => Vec::new(),
+        }
+    }
+
+    /// Gives the backend the regions that it wants. Not after the device is in use.
+    pub fn give_shared_memory(&mut self, memory: SharedMemory) {
+        self.shared_memory = Some(memory);
     }
 
     pub(super) fn error(&self, problem: Problem) -> Error {
@@ -249,6 +267,16 @@ impl Frontend {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The regions that the driver has been told of, as long as they are the backend's.
+    pub(super) fn check_shared_memory(&self, session: &Session) -> Result<(), Problem> {
+        let given = self.shared_memory().iter();
+        let given = given.map(|region| (region.id, region.len));
+        if session.shared_memory().eq(given) {
+            return Ok(());
+        }
+        Err(Problem::SharedMemoryChanged)
     }
 
     /// The driver's queues, as long as the backend has them.
@@ -364,6 +392,11 @@ impl Device for Frontend {
         self.features
     }
 
+    fn shared_memory(&self) -> &[SharedRegion] {
+        let memory = self.shared_memory.as_ref();
+        memory.map_or(&[], SharedMemory::regions)
+    }
+
     fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
         self.check_features(features)
             .and_then(|()| self.check_memory_slots())
@@ -441,6 +474,11 @@ impl Device for Frontend {
             }
         }
         self.driver = Driver::new(self.queue_sizes.len());
+        let cleared = self.shared_memory.as_mut().map(SharedMemory::clear);
+        if let Some(Err(error)) = cleared {
+            let error = self.error(Problem::SharedMemory(error));
+            self.warn(&error, "cannot reset the device in order");
+        }
     }
 
     fn presence(&self) -> Option<Arc<Presence>> {

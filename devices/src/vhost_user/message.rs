@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory,
-    VhostUserMemoryRegion, VhostUserSingleMemoryRegion, VhostUserVringAddr, VhostUserVringState,
+    VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSingleMemoryRegion, VhostUserVringAddr,
+    VhostUserVringState,
 };
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
@@ -102,6 +103,8 @@ simple_messages! {
     SetStatus = SET_STATUS, payload u64;
     GetStatus = GET_STATUS, reply u64;
     GetMaxMemSlots = GET_MAX_MEM_SLOTS, reply u64;
+    /// The sizes of the device's shared memory regions.
+    GetShmemConfig = GET_SHMEM_CONFIG, reply SharedMemorySizes;
     /// Forgets a region, which is named as it was added.
     RemoveMemoryRegion = REM_MEM_REG, payload VhostUserSingleMemoryRegion;
     /// 0 when the state was saved or loaded completely.
@@ -343,6 +346,23 @@ impl Reply for ConfigReply {
         let header: VhostUserConfig = decode_value(header)?;
         let size = header.size as usize;
         bytes.get(..size).map(|bytes| Self(bytes.to_vec()))
+    }
+}
+
+/// By region number, in bytes; 0 where there is no such region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedMemorySizes(pub Vec<u64>);
+
+impl Reply for SharedMemorySizes {
+    const MAX_SIZE: usize = size_of::<VhostUserShMemConfig>();
+
+    /// The document's payload has all 256 sizes. Their number comes first, but only
+    /// those that are not 0 count in it, so that it does not say where they end.
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let (_count, sizes) = payload.split_at_checked(size_of::<u64>())?;
+        let (sizes, rest) = sizes.as_chunks();
+        rest.is_empty()
+            .then(|| Self(sizes.iter().map(|size| u64::from_ne_bytes(*size)).collect()))
     }
 }
 

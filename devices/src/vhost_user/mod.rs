@@ -25,6 +25,7 @@ mod recovery;
 mod requests;
 mod ring;
 mod session;
+pub mod shared_memory;
 
 use std::fmt;
 use std::path::PathBuf;

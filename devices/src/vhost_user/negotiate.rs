@@ -30,6 +30,7 @@ const WANTED: &[Protocol] = &[
     Protocol::STATUS,
     Protocol::CONFIGURE_MEM_SLOTS,
     Protocol::DEVICE_STATE,
+    Protocol::SHMEM,
 ];
 
 /// Network features that read a configuration space.
@@ -148,7 +149,11 @@ fn negotiate_protocol(
 ) -> Result<Protocol, ChannelError> {
     let offered = Protocol::from_bits_retain(channel.ask(&GetProtocolFeatures, deadline)?);
     let wanted: Protocol = WANTED.iter().copied().collect();
-    let protocol = offered & (wanted - options.masked_protocol);
+    let mut protocol = offered & (wanted - options.masked_protocol);
+    if !protocol.contains(Protocol::BACKEND_REQ) {
+        // There would be no way to ask for a mapping.
+        protocol.remove(Protocol::SHMEM);
+    }
     channel.tell(&SetProtocolFeatures(protocol.bits()), deadline)?;
     if protocol.contains(Protocol::REPLY_ACK) {
         channel.expect_acks();

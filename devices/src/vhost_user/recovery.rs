@@ -203,7 +203,7 @@ impl Frontend {
         let Some(requests) = session.requests() else {
             return Ok(DeviceEvent::Nothing);
         };
-        let error = match requests.serve() {
+        let error = match requests.serve(self.shared_memory.as_mut()) {
             Ok(asked) if asked.config_changed => return Ok(DeviceEvent::ConfigChanged),
             Ok(_) => return Ok(DeviceEvent::Nothing),
             Err(error) => error,
@@ -305,6 +305,9 @@ impl Frontend {
         self.memory_slots = session.agreement().memory_slots;
         let has_changed = config != self.config;
         self.config = config;
+        if let Some(memory) = &mut self.shared_memory {
+            memory.inherit();
+        }
         let resumed = self.resume(&mut session, &deadline);
         if let Err(problem) = resumed {
             return self.fail_to_resume(session, problem);
@@ -384,6 +387,7 @@ impl Frontend {
         };
         self.check_features(features)?;
         self.check_memory_slots()?;
+        self.check_shared_memory(session)?;
         // What cannot go on is found before the backend is told anything.
         if !session.can_track() {
             self.driver.inflight = None;

@@ -1,13 +1,19 @@
 //! What a backend asks of the frontend, on a socket of its own (vhost-user
 //! document, "Back-end communication").
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
-use vhost::vhost_user::message::BackendReq;
+use vhost::vhost_user::message::{BackendReq, VhostUserMMap};
+use vm_memory::ByteValued;
 
 use super::channel::{HEADER_SIZE, Header, NEED_REPLY, REPLY, VERSION, VERSION_MASK};
+use super::files;
+use super::shared_memory::{MapError, SharedMemory};
+use crate::virtio::rate_limit::RateLimit;
 
 /// The longest payload that a request can have, in bytes. The protocol's own
 /// are much shorter.
@@ -15,6 +21,9 @@ const MAX_PAYLOAD: usize = 4096;
 
 /// As many are served before something else has its turn.
 const BATCH: usize = 32;
+
+/// Log lines about requests that are refused: this many in this time.
+const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
 
 /// Answers to a request (vhost-user document, "REPLY_ACK").
 const DONE: u64 = 0;
@@ -46,6 +55,29 @@ pub struct BackendRequests {
     stream: UnixStream,
     /// What has come of the next request.
     received: Vec<u8>,
+    /// The file that came with it.
+    file: Option<File>,
+    log: RateLimit,
+}
+
+/// A request that has come as a whole.
+struct Request {
+    header: Header,
+    payload: Vec<u8>,
+    file: Option<File>,
+}
+
+/// Why a request is not served.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("it is none that is served here")]
+    Unknown,
+    #[error("its payload has {found} bytes, not {}", size_of::<VhostUserMMap>())]
+    Size { found: usize },
+    #[error("the device has no shared memory")]
+    NoSharedMemory,
+    #[error(transparent)]
+    Map(#[from] MapError),
 }
 
 impl BackendRequests {
@@ -53,40 +85,55 @@ impl BackendRequests {
     pub fn new() -> io::Result<(Self, UnixStream)> {
         let (stream, theirs) = UnixStream::pair()?;
         stream.set_nonblocking(true)?;
-        let received = Vec::new();
-        Ok((Self { stream, received }, theirs))
+        let ours = Self {
+            stream,
+            received: Vec::new(),
+            file: None,
+            log: LOG,
+        };
+        Ok((ours, theirs))
     }
 
     /// Serves the requests that have come, a bounded number at once. Never
     /// blocks. After an error the socket is of no more use; all else is.
-    pub fn serve(&mut self) -> Result<Asked, RequestsError> {
+    pub fn serve(&mut self, memory: Option<&mut SharedMemory>) -> Result<Asked, RequestsError> {
         let mut asked = Asked::default();
+        let mut memory = memory;
         for _ in 0..BATCH {
-            let Some(header) = self.receive()? else {
+            let Some(request) = self.receive()? else {
                 break;
             };
-            // A known request has no payload that matters and no descriptor;
-            // what came along nevertheless is closed by the kernel.
-            let config_changed = u32::from(BackendReq::CONFIG_CHANGE_MSG);
-            let answer = if header.request == config_changed {
-                asked.config_changed = true;
-                DONE
-            } else {
-                tracing::debug!(
-                    request = header.request,
-                    "a backend asked for what is not there"
-                );
-                REFUSED
+            let answer = match carry_out(&request, memory.as_deref_mut(), &mut asked) {
+                Ok(()) => DONE,
+                Err(refusal) => {
+                    self.log_refusal(&request, &refusal);
+                    REFUSED
+                }
             };
-            if header.flags & NEED_REPLY != 0 {
-                self.answer(header.request, answer)?;
+            if request.header.flags & NEED_REPLY != 0 {
+                self.answer(request.header.request, answer)?;
             }
         }
         Ok(asked)
     }
 
-    /// The header of the next request, when all of it has come.
-    fn receive(&mut self) -> Result<Option<Header>, RequestsError> {
+    fn log_refusal(&mut self, request: &Request, refusal: &Refusal) {
+        if let Some(suppressed) = self.log.admit() {
+            let code = request.header.request;
+            let request = BackendReq::try_from(code).ok();
+            let error: &dyn std::error::Error = refusal;
+            tracing::warn!(
+                ?request,
+                code,
+                suppressed,
+                error,
+                "a backend's request is refused"
+            );
+        }
+    }
+
+    /// The next request, when all of it has come.
+    fn receive(&mut self) -> Result<Option<Request>, RequestsError> {
         if !self.fill(HEADER_SIZE)? {
             return Ok(None);
         }
@@ -106,8 +153,13 @@ impl BackendRequests {
         if !self.fill(HEADER_SIZE + size)? {
             return Ok(None);
         }
+        let payload = self.received.split_off(HEADER_SIZE);
         self.received.clear();
-        Ok(Some(header))
+        Ok(Some(Request {
+            header,
+            payload,
+            file: self.file.take(),
+        }))
     }
 
     /// Reads until `len` bytes of the request are there; `false` when they have
@@ -116,7 +168,7 @@ impl BackendRequests {
         while self.received.len() < len {
             let mut buffer = [0; MAX_PAYLOAD];
             let room = buffer.len().min(len - self.received.len());
-            match self.stream.read(&mut buffer[..room]) {
+            match self.read(&mut buffer[..room]) {
                 Ok(0) => return Err(RequestsError::Closed),
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -125,6 +177,13 @@ impl BackendRequests {
             }
         }
         Ok(true)
+    }
+
+    /// Reads, and keeps the first file that comes with a request.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (count, file) = files::receive(&self.stream, buffer)?;
+        self.file = self.file.take().or(file);
+        Ok(count)
     }
 
     /// A backend that does not read its answers does not get more of them: a
@@ -138,6 +197,33 @@ impl BackendRequests {
         let bytes = [&header.to_bytes()[..], &value.to_ne_bytes()].concat();
         self.stream.write_all(&bytes)
     }
+}
+
+fn carry_out(
+    request: &Request,
+    memory: Option<&mut SharedMemory>,
+    asked: &mut Asked,
+) -> Result<(), Refusal> {
+    let memory = memory.ok_or(Refusal::NoSharedMemory);
+    match BackendReq::try_from(request.header.request) {
+        Ok(BackendReq::CONFIG_CHANGE_MSG) => asked.config_changed = true,
+        Ok(BackendReq::SHMEM_MAP) => memory?.map(&range(request)?, request.file.as_ref())?,
+        Ok(BackendReq::SHMEM_UNMAP) => memory?.unmap(&range(request)?)?,
+        _ => return Err(Refusal::Unknown),
+    }
+    Ok(())
+}
+
+/// The payload of SHMEM_MAP and SHMEM_UNMAP.
+fn range(request: &Request) -> Result<VhostUserMMap, Refusal> {
+    let mut range = VhostUserMMap::default();
+    let bytes = range.as_mut_slice();
+    let found = request.payload.len();
+    if found != bytes.len() {
+        return Err(Refusal::Size { found });
+    }
+    bytes.copy_from_slice(&request.payload);
+    Ok(range)
 }
 
 /// Readable when there is something to serve.

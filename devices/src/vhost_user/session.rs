@@ -27,6 +27,8 @@ pub struct Session {
     config_size: u32,
     /// The socket for the backend's own requests, where it has some.
     requests: Option<BackendRequests>,
+    /// Sizes of the shared memory regions by number, in bytes; 0 where there is none.
+    shared_memory: Vec<u64>,
     /// The memory regions that were added one by one, as they are removed again.
     added: Vec<RemoveMemoryRegion>,
 }
@@ -72,11 +74,17 @@ impl Session {
         } else {
             None
         };
+        let shared_memory = if agreement.protocol.contains(Protocol::SHMEM) {
+            channel.ask(&GetShmemConfig, deadline)?.0
+        } else {
+            Vec::new()
+        };
         let session = Self {
             channel,
             agreement,
             config_size,
             requests,
+            shared_memory,
             added: Vec::new(),
         };
         Ok((session, config))
@@ -94,6 +102,12 @@ impl Session {
     /// The backend's own requests, as long as they can be served.
     pub fn requests(&mut self) -> &mut Option<BackendRequests> {
         &mut self.requests
+    }
+
+    /// The shared memory regions that the backend wants: number and size in bytes.
+    pub fn shared_memory(&self) -> impl Iterator<Item = (u8, u64)> {
+        let sizes = (0..=u8::MAX).zip(self.shared_memory.iter().copied());
+        sizes.filter(|(_, size)| *size != 0)
     }
 
     fn has(&self, protocol: Protocol) -> bool {

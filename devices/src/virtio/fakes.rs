@@ -9,6 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::page::RegisterPage;
 use super::{Device, DeviceError, DeviceEvent, DeviceType, QueueConfig};
+use crate::file_mapping::FileMapping;
 use crate::hypervisor::Hypervisor;
 
 /// What the transport asked of the device, in order.
@@ -145,5 +146,13 @@ impl Hypervisor for FakeHypervisor {
         }
         self.mapped.lock().unwrap().push(addr);
         Ok(())
+    }
+
+    fn map(&self, _addr: GuestAddress, _mapping: FileMapping) -> io::Result<()> {
+        unreachable!("transports map no files")
+    }
+
+    fn unmap(&self, _addr: GuestAddress) -> io::Result<()> {
+        unreachable!("transports map no files")
     }
 }

@@ -70,6 +70,7 @@ pub struct MmioTransport {
     pub(super) features: Negotiation,
     pub(super) queues: Vec<Queue>,
     pub(super) queue_select: u32,
+    pub(super) shared_memory_select: u32,
     /// Raises the interrupt for a configuration change.
     pub(super) config_call: EventFd,
     pub(super) config_pending: bool,
@@ -116,6 +117,7 @@ impl MmioTransport {
             status: Status::default(),
             queues,
             queue_select: 0,
+            shared_memory_select: 0,
             config_call: event_fd().map_err(host("cannot make an eventfd"))?,
             config_pending: false,
             acknowledged: event_fd().map_err(host("cannot make an eventfd"))?,
@@ -336,8 +338,7 @@ impl MmioTransport {
             Register::QueueDriverHigh => self.set_address(Part::Available, Half::High, value),
             Register::QueueDeviceLow => self.set_address(Part::Used, Half::Low, value),
             Register::QueueDeviceHigh => self.set_address(Part::Used, Half::High, value),
-            // There is one answer for all regions: that they are absent.
-            Register::ShmSel => {}
+            Register::ShmSel => self.shared_memory_select = value,
             Register::QueueReset => self.write_queue_reset(value),
             Register::MagicValue
             | Register::Version

@@ -17,6 +17,7 @@ pub mod presence;
 mod publish;
 pub mod queue;
 pub(crate) mod rate_limit;
+pub mod shared_memory;
 pub mod spec;
 pub mod status;
 
@@ -30,6 +31,7 @@ pub use device_type::DeviceType;
 pub use mmio::MmioTransport;
 pub use presence::Presence;
 pub use queue::QueueConfig;
+pub use shared_memory::SharedRegion;
 
 /// Guest RAM. Every region that a vhost-user backend is to see is backed by a file.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -95,6 +97,11 @@ pub trait Device: Send {
 
     /// The driver wrote `data` at `offset` of the configuration space.
     fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError>;
+
+    /// The device's shared memory regions. They stay the same for its lifetime.
+    fn shared_memory(&self) -> &[SharedRegion] {
+        &[]
+    }
 
     /// The driver reset the device. All queues are stopped already.
     fn reset(&mut self);

@@ -2,6 +2,7 @@
 
 use super::mmio::MmioTransport;
 use super::page::CONFIG_MAX;
+use super::shared_memory;
 use super::spec::{self, InterruptBits, Register};
 
 impl MmioTransport {
@@ -13,11 +14,6 @@ impl MmioTransport {
             (Register::Version, spec::VERSION),
             (Register::DeviceId, device_id),
             (Register::VendorId, spec::VENDOR),
-            // No shared memory region exists (section 4.2.2, ShmLen).
-            (Register::ShmLenLow, u32::MAX),
-            (Register::ShmLenHigh, u32::MAX),
-            (Register::ShmBaseLow, u32::MAX),
-            (Register::ShmBaseHigh, u32::MAX),
         ] {
             self.page.publish(register, value);
         }
@@ -28,12 +24,18 @@ impl MmioTransport {
         let queue = self.queues.get(self.queue_select as usize);
         let ready = queue.is_some_and(|queue| queue.ready.is_some());
         let size_max = queue.map_or(0, |queue| queue.max_size);
+        let (len, base) =
+            shared_memory::registers(self.device.shared_memory(), self.shared_memory_select);
         for (register, value) in [
             (Register::DeviceFeatures, self.features.device_half()),
             (Register::QueueSizeMax, size_max.into()),
             (Register::QueueReady, ready.into()),
             (Register::InterruptStatus, self.interrupt_status()),
             (Register::Status, self.status.bits()),
+            (Register::ShmLenLow, len as u32),
+            (Register::ShmLenHigh, (len >> u32::BITS) as u32),
+            (Register::ShmBaseLow, base as u32),
+            (Register::ShmBaseHigh, (base >> u32::BITS) as u32),
         ] {
             self.page.publish(register, value);
         }

@@ -5,12 +5,14 @@
 pub mod blk;
 pub mod scripted;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use devices::bus::BusDevice;
+use devices::file_mapping::FileMapping;
 use devices::hypervisor::Hypervisor;
 use devices::virtio::page::RegisterPage;
 use devices::virtio::spec::{CONFIG_OFFSET, Register};
@@ -43,6 +45,8 @@ pub fn shared_memory() -> Arc<GuestMemory> {
 pub struct Wiring {
     pub ioeventfds: Mutex<Vec<(GuestAddress, u32, EventFd)>>,
     pub irqfds: Mutex<Vec<(u32, EventFd)>>,
+    /// Files in the guest's address space, by where they are.
+    pub mapped: Mutex<BTreeMap<u64, FileMapping>>,
 }
 
 impl Hypervisor for Wiring {
@@ -65,6 +69,17 @@ impl Hypervisor for Wiring {
 
     fn map_read_only(&self, _addr: GuestAddress, _page: &Arc<RegisterPage>) -> io::Result<()> {
         Ok(())
+    }
+
+    fn map(&self, addr: GuestAddress, mapping: FileMapping) -> io::Result<()> {
+        let old = self.mapped.lock().unwrap().insert(addr.0, mapping);
+        assert!(old.is_none(), "something is mapped at {:#x}", addr.0);
+        Ok(())
+    }
+
+    fn unmap(&self, addr: GuestAddress) -> io::Result<()> {
+        let old = self.mapped.lock().unwrap().remove(&addr.0);
+        old.map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 }
 

@@ -14,6 +14,7 @@ mod pausing;
 mod peers;
 mod power;
 mod resets;
+mod shared_memory;
 mod small;
 mod supervise;
 mod virtio;

@@ -186,6 +186,7 @@ gdt_pointer:
 page_pml4:
 	.quad	page_pdpt + PTE_TABLE
 	.fill	511, 8, 0
+	.globl	page_pdpt
 page_pdpt:
 	.set	gib, 0
 	.rept	4

@@ -112,6 +112,18 @@ void virtio_driver_ok(struct virtio_device *device)
 					    STATUS_FEATURES_OK | STATUS_DRIVER_OK);
 }
 
+static u64 virtio_read64(const struct virtio_device *device, enum virtio_register low)
+{
+	return read32(device->base + low) | (u64)read32(device->base + low + 4) << 32;
+}
+
+void virtio_shared_memory(const struct virtio_device *device, u32 id, u64 *base, u64 *size)
+{
+	virtio_write(device, VIRTIO_SHM_SEL, id);
+	*base = virtio_read64(device, VIRTIO_SHM_BASE);
+	*size = virtio_read64(device, VIRTIO_SHM_LEN);
+}
+
 u64 virtio_config64(const struct virtio_device *device, u32 offset)
 {
 	u64 field = device->base + VIRTIO_CONFIG + offset;

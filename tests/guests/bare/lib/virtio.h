@@ -23,6 +23,9 @@ enum virtio_register {
 	VIRTIO_QUEUE_DESC = 0x080,	/* low half; the high half is at +4 */
 	VIRTIO_QUEUE_DRIVER = 0x090,
 	VIRTIO_QUEUE_DEVICE = 0x0a0,
+	VIRTIO_SHM_SEL = 0x0ac,
+	VIRTIO_SHM_LEN = 0x0b0,		/* low half; the high half is at +4 */
+	VIRTIO_SHM_BASE = 0x0b8,
 	VIRTIO_CONFIG_GENERATION = 0x0fc,
 	VIRTIO_CONFIG = 0x100,
 };
@@ -86,6 +89,9 @@ void virtio_start(struct virtio_device *device, u64 wanted);
  * plus the slot number, unless `poll` is on the command line.
  */
 void virtio_driver_ok(struct virtio_device *device);
+
+/* Where shared memory region `id` is; ~0 where there is none (section 2.10). */
+void virtio_shared_memory(const struct virtio_device *device, u32 id, u64 *base, u64 *size);
 
 /* A 64-bit field of the configuration space, read consistently (2.5.1). */
 u64 virtio_config64(const struct virtio_device *device, u32 offset);

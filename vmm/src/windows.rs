@@ -1,0 +1,128 @@
+//! Where devices' shared memory regions are: behind all RAM, up to the end of the
+//! guest's physical address space.
+
+use devices::vhost_user::shared_memory::PAGE;
+use devices::virtio::{GuestMemory, SharedRegion};
+use kvm_bindings::CpuId;
+use vm_memory::{GuestAddress, GuestMemoryBackend};
+
+use crate::layout;
+
+/// Linux maps memory of devices in sections of this size, in bytes.
+const ALIGNMENT: u64 = 128 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "device {device}: shared memory region {id} is to have {len:#x} bytes, which is no number of whole pages"
+    )]
+    NotPages { device: String, id: u8, len: u64 },
+    #[error(
+        "device {device}: shared memory region {id} is to have {len:#x} bytes; {left:#x} of the guest's physical addresses are left, which this host gives {bits} bits"
+    )]
+    NoRoom {
+        device: String,
+        id: u8,
+        len: u64,
+        left: u64,
+        bits: u32,
+    },
+}
+
+/// The part of the address space that has yet to be given away.
+pub struct Windows {
+    next: u64,
+    bits: u32,
+}
+
+impl Windows {
+    /// Behind `memory`, for guests that read `cpuid`.
+    pub fn new(memory: &GuestMemory, cpuid: &CpuId) -> Self {
+        let behind_ram = memory.last_addr().0 + 1;
+        Self {
+            next: behind_ram.max(layout::MMIO_HOLE_END),
+            bits: physical_bits(cpuid),
+        }
+    }
+
+    /// Places the regions of `device`, which wants them by number and size in bytes.
+    pub fn place(
+        &mut self,
+        device: &str,
+        wanted: impl IntoIterator<Item = (u8, u64)>,
+    ) -> Result<Vec<SharedRegion>, Error> {
+        let place = |(id, len)| self.place_one(device, id, len);
+        wanted.into_iter().map(place).collect()
+    }
+
+    fn place_one(&mut self, device: &str, id: u8, len: u64) -> Result<SharedRegion, Error> {
+        let device = device.to_owned();
+        if !len.is_multiple_of(PAGE) {
+            return Err(Error::NotPages { device, id, len });
+        }
+        let (base, bits) = (self.next.next_multiple_of(ALIGNMENT), self.bits);
+        let left = (1u64 << bits).saturating_sub(base);
+        if len > left {
+            return Err(Error::NoRoom {
+                device,
+                id,
+                len,
+                left,
+                bits,
+            });
+        }
+        self.next = base + len;
+        let base = GuestAddress(base);
+        Ok(SharedRegion { id, base, len })
+    }
+}
+
+/// Width of physical addresses (SDM volume 2, CPUID, leaf 0x80000008). Processors
+/// without the leaf have 36 bits.
+fn physical_bits(cpuid: &CpuId) -> u32 {
+    const ADDRESS_SIZES: u32 = 0x8000_0008;
+    let mut leaves = cpuid.as_slice().iter();
+    let sizes = leaves.find(|leaf| leaf.function == ADDRESS_SIZES);
+    sizes.map_or(36, |leaf| (leaf.eax & 0xff).clamp(36, 52))
+}
+
+#[cfg(test)]
+mod tests {
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    use super::*;
+
+    fn windows(bits: u32) -> Windows {
+        let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let sizes = kvm_cpuid_entry2 {
+            function: 0x8000_0008,
+            eax: 0x3000 | bits,
+            ..Default::default()
+        };
+        Windows::new(&memory, &CpuId::from_entries(&[sizes]).unwrap())
+    }
+
+    #[test]
+    fn regions_lie_behind_each_other_and_behind_all_else() {
+        let mut windows = windows(40);
+        let first = windows.place("fs0", [(0, 1 << 30), (5, 4096)]).unwrap();
+        let second = windows.place("fs1", [(0, 4096)]).unwrap();
+        let bases: Vec<_> = first.iter().chain(&second).map(|r| r.base.0).collect();
+        assert_eq!(bases, [4 << 30, 5 << 30, (5 << 30) + ALIGNMENT]);
+        assert_eq!(first[1].id, 5);
+        assert_eq!(first[1].len, 4096);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said() {
+        let mut windows = windows(36);
+        let error = windows.place("fs0", [(0, 1 << 36)]).unwrap_err();
+        assert!(
+            matches!(error, Error::NoRoom { bits: 36, left, .. } if left == 60 << 30),
+            "{error}"
+        );
+        let error = windows.place("fs0", [(0, u64::MAX)]).unwrap_err();
+        assert!(matches!(error, Error::NotPages { .. }), "{error}");
+        windows.place("fs0", [(0, 60 << 30)]).unwrap();
+    }
+}
