@@ -20,6 +20,7 @@ use vhost::vhost_user::message::FrontendReq::{self, *};
 
 const ALL: u64 = MQ | REPLY_ACK | CONFIG;
 const NET_MRG_RXBUF: u64 = 1 << 15;
+const PACKED: u64 = 1 << 34;
 const BUFFER: [Buffer; 1] = [Buffer {
     address: 0x2_0000,
     len: 512,
@@ -132,6 +133,47 @@ fn every_queue_is_kicked_and_every_interrupt_raised_once_after_a_return() {
     for sign in signs {
         assert_eq!(sign.read().unwrap(), 1);
     }
+}
+
+/// Both halves: where the driver's entries are taken and where they are returned.
+#[test]
+fn a_packed_queue_starts_with_both_wrap_counters_set() {
+    let life = Life::new(FEATURES | PACKED, ALL).answer(GET_QUEUE_NUM, Answer::Number(2));
+    let backend = Scripted::lives([life]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    let base = rings[1].base;
+    drop(machine);
+    let received = backend.finish();
+    let set = received.iter().find(|m| m.request == SET_FEATURES).unwrap();
+    assert_ne!(set.number() & PACKED, 0);
+    let start = 0x8000_8000;
+    assert_eq!(states(&received, SET_VRING_BASE), [(0, start), (1, start)]);
+    let addresses = received.iter().rfind(|m| m.request == SET_VRING_ADDR);
+    let words = addresses.unwrap().payload.chunks_exact(8);
+    let words: Vec<_> = words
+        .map(|word| u64::from_ne_bytes(word.try_into().unwrap()))
+        .collect();
+    let [_, descriptors, used, available, _] = words[..] else {
+        panic!("five words: {words:x?}");
+    };
+    assert_eq!(used - descriptors, rings[1].used() - base);
+    assert_eq!(available - descriptors, rings[1].available() - base);
+}
+
+/// The packets of a packed queue go on nowhere: not even the device's order tells.
+#[test]
+fn a_packed_queue_whose_backend_is_lost_needs_a_reset() {
+    let life = Life::new(FEATURES | PACKED, ALL).answer(GET_QUEUE_NUM, Answer::Number(2));
+    let backend = Scripted::lives([life.clone(), life]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    let mut rings = rings();
+    machine.bring_up(u64::MAX, &mut rings);
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, &mut rings);
+    assert!(!machine.has_status(Status::NEEDS_RESET), "and works again");
 }
 
 #[test]
@@ -419,6 +461,37 @@ fn tracked_requests_in_flight_go_to_the_next_backend() {
     }
     assert_eq!(count(&lives[1], GET_INFLIGHT_FD), 0);
     assert_eq!(states(&lives[2], SET_VRING_BASE), [(0, 1), (1, 0)]);
+}
+
+/// The base is that of a record which the lost backend may not have begun.
+#[test]
+fn a_packed_queue_goes_on_where_the_record_of_it_says() {
+    let life = |base: u32| {
+        let (life, inode) = tracking();
+        let stopped = [0, base].map(u32::to_ne_bytes).concat();
+        let life = life
+            .answer(GET_FEATURES, Answer::Number(FEATURES | PACKED))
+            .answer(GET_VRING_BASE, Answer::Payload(stopped));
+        (life, inode)
+    };
+    let ((first, inode), (second, _)) = (life(0x8003_8003), life(0));
+    let backend = Scripted::lives([first, second.clone(), second]);
+    let (mut machine, _) = supervised(options(&backend, DeviceType::BLK), &backend);
+    let [ring, _] = &mut rings();
+    machine.bring_up(u64::MAX, std::slice::from_mut(ring));
+    machine.transport.replace_backend().unwrap();
+    regain(&mut machine);
+    lose(&mut machine, &backend);
+    regain(&mut machine);
+    drop(machine);
+    let lives = backend.finish_lives();
+    let bases = lives.iter().map(|life| states(life, SET_VRING_BASE));
+    let bases: Vec<_> = bases.flatten().map(|(_, base)| base).collect();
+    assert_eq!(bases, [0x8000_8000, 0x8003_8003, 0x8003_8003]);
+    for life in &lives {
+        let given = life.iter().find(|m| m.request == SET_INFLIGHT_FD);
+        assert_eq!(given.unwrap().inode, Some(inode), "the first one's");
+    }
 }
 
 /// What the last driver left must not be served to the next.

@@ -74,6 +74,10 @@ pub enum Problem {
         "queue {queue} had requests in flight when the backend was lost: which of them were done cannot be known, because the backend did not track them (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD) and a {device_type} device may finish them in any order"
     )]
     InFlight { queue: u16, device_type: DeviceType },
+    #[error(
+        "how far the lost backend had got in queue {queue} cannot be known, because the queue is packed and the backend did not track its requests (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD); with features=-packed the queues tell"
+    )]
+    PositionLost { queue: u16 },
     #[error("cannot copy the event descriptors of queue {queue}")]
     EventFd { queue: u16, source: io::Error },
     #[error("the backend closed the connection; its own log may say why")]

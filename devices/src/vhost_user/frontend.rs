@@ -321,21 +321,25 @@ impl Frontend {
         self.driver.rings.get_mut(usize::from(index))
     }
 
-    /// Notes a ring that the driver starts, and returns where it is.
-    fn note_ring(&mut self, index: u16, mut ring: Ring) -> Result<VhostUserVringAddr, Problem> {
+    /// Notes a ring that the driver starts, and returns where it is and where its backend
+    /// begins.
+    fn note_ring(
+        &mut self,
+        index: u16,
+        mut ring: Ring,
+    ) -> Result<(VhostUserVringAddr, u32), Problem> {
+        let base = ring.began();
         if matches!(self.link, Link::Up(_)) {
             self.check_queue(index)?;
-            ring.mark_running();
+            ring.mark_running(base);
         }
         let addresses = self.ring_addresses(index, &ring.queue)?;
         if let Some(slot) = self.ring_mut(index) {
             *slot = Some(ring);
         }
-        Ok(addresses)
+        Ok((addresses, base))
     }
 
-    /// The base is 0 whatever the driver has put in the ring already: all of it
-    /// is new to the device.
     fn try_start(
         &mut self,
         index: u16,
@@ -349,11 +353,11 @@ impl Frontend {
                 source,
             })
             .and_then(|ring| self.note_ring(index, ring));
-        let addresses = noted.map_err(|problem| self.error(problem))?;
+        let (addresses, base) = noted.map_err(|problem| self.error(problem))?;
         let setup = RingSetup {
             addresses,
             size: queue.size,
-            base: 0,
+            base,
             kick,
             call,
         };
@@ -361,15 +365,14 @@ impl Frontend {
         Ok(())
     }
 
-    fn try_stop(&mut self, index: u16) -> Result<u16, Error> {
+    fn try_stop(&mut self, index: u16) -> Result<u32, Error> {
         let answer = self.exchange(|session, deadline| session.stop_ring(index, deadline))?;
         let Some(base) = answer else {
             return Ok(0);
         };
         let found = base.index;
         if found == u32::from(index) {
-            // A split ring's index has 16 bits.
-            return Ok(base.num as u16);
+            return Ok(base.num);
         }
         let problem = Problem::WrongQueue {
             asked: index,
@@ -440,7 +443,7 @@ impl Device for Frontend {
         Ok(())
     }
 
-    fn stop_queue(&mut self, index: u16) -> Result<u16, DeviceError> {
+    fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
         match self.ring_mut(index).and_then(Option::take) {
             Some(ring) if ring.is_running() => Ok(self.try_stop(index)?),
             _ => Ok(0),

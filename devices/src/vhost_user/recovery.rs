@@ -20,7 +20,7 @@ use super::events::Source;
 use super::frontend::{Frontend, Link, watch_requests};
 use super::negotiate;
 use super::requests::RequestsError;
-use super::ring::{InFlight, Ring};
+use super::ring::{Knowledge, Ring, Unknown};
 use super::session::{RingSetup, Session};
 use crate::virtio::{DeviceEvent, GuestMemory, features};
 
@@ -159,7 +159,10 @@ impl Frontend {
             running.filter(|(_, ring)| ring.is_running()).collect();
         // What would be known anyway is not waited for.
         let is_known = |index| is_tracked || self.profile.in_order.includes(index);
-        let unknown = running.iter().filter(|(index, _)| !is_known(*index));
+        // Only a split ring shows that it is at rest.
+        let unknown = running
+            .iter()
+            .filter(|(index, ring)| !is_known(*index) && ring.is_split());
         let unknown: Vec<_> = unknown.map(|(index, ring)| (*index, &**ring)).collect();
         quiesce(session, &unknown, memory, &patience, &deadline)?;
         for (asked, ring) in &mut running {
@@ -169,8 +172,7 @@ impl Frontend {
             if found != u32::from(asked) {
                 return Err(Problem::WrongQueue { asked, found });
             }
-            // A split ring's index has 16 bits.
-            ring.mark_stopped(base.num as u16, memory);
+            ring.mark_stopped(base.num, memory);
         }
         Ok(())
     }
@@ -426,13 +428,25 @@ impl Frontend {
                 return Ok(None);
             };
             self.check_queue(queue)?;
-            let is_known = self.driver.inflight.is_some() || self.profile.in_order.includes(queue);
-            let base = ring
-                .base(is_known, self.memory.guest())
-                .map_err(|InFlight| Problem::InFlight { queue, device_type })?;
+            let base = ring.base(self.knowledge(queue), self.memory.guest());
+            let base = base.map_err(|unknown| match unknown {
+                Unknown::InFlight => Problem::InFlight { queue, device_type },
+                Unknown::Position => Problem::PositionLost { queue },
+            })?;
             Ok(Some((self.ring_addresses(queue, &ring.queue)?, base)))
         };
         (0..).zip(&self.driver.rings).map(place).collect()
+    }
+
+    /// What is known of a queue's requests in flight, other than by its rings.
+    fn knowledge(&self, queue: u16) -> Knowledge {
+        if self.driver.inflight.is_some() {
+            Knowledge::Record
+        } else if self.profile.in_order.includes(queue) {
+            Knowledge::Order
+        } else {
+            Knowledge::Nothing
+        }
     }
 
     pub(super) fn warn(&mut self, error: &Error, what: &str) {
@@ -445,7 +459,7 @@ impl Frontend {
 }
 
 /// Where a ring is and where it goes on, if the driver has started it.
-type Place = Option<(VhostUserVringAddr, u16)>;
+type Place = Option<(VhostUserVringAddr, u32)>;
 
 fn start_rings(
     session: &mut Session,
@@ -457,7 +471,7 @@ fn start_rings(
         let (Some(ring), Some((addresses, base))) = (ring, place) else {
             continue;
         };
-        ring.mark_running();
+        ring.mark_running(base);
         let setup = RingSetup {
             addresses,
             size: ring.queue.size,

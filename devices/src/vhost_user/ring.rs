@@ -15,6 +15,10 @@
 //!   have given the descriptors of the used ones to others. Going on from the
 //!   used index would use some twice and some never. Only when both indices are
 //!   the same was nothing in flight.
+//!
+//! All that is of split queues. A packed one (section 2.8) has no index in memory:
+//! where its device stands, the device alone knows. It says so when it stops, and
+//! with a record of what is in flight that it leaves behind.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -22,11 +26,33 @@ use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::virtio::{GuestMemory, QueueConfig};
+use crate::virtio::{Format, GuestMemory, QueueConfig};
 
-/// Requests that a lost backend had may be done, half done or not begun.
+/// Both positions of a packed queue that has not been used: at its first entry, with
+/// both wrap counters 1 (section 2.8.1). The vhost-user document, "Vring descriptor
+/// indices for packed virtqueues", has the driver's position in the lower half, the
+/// device's in the upper, and the wrap counter in each half's highest bit.
+const PACKED_START: u32 = 0x8000_8000;
+
+/// Why a queue cannot go on with another backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InFlight;
+pub enum Unknown {
+    /// Requests that a lost backend had may be done, half done or not begun.
+    InFlight,
+    /// How far a lost backend has got in a packed queue.
+    Position,
+}
+
+/// What tells of requests in flight, other than the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    Nothing,
+    /// The device uses chains in the order it takes them.
+    Order,
+    /// The backends keep a record. The new one takes up itself what it finds there, and
+    /// of a packed queue the position too.
+    Record,
+}
 
 /// A queue and its event descriptors, as long as the driver wants it to run.
 #[derive(Debug)]
@@ -35,6 +61,8 @@ pub struct Ring {
     pub kick: EventFd,
     pub call: EventFd,
     progress: Progress,
+    /// The base that the last backend began with.
+    began: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +74,11 @@ enum Progress {
     Running,
     /// The backend was lost, at these indices.
     Left(Indices),
-    /// The backend has stopped it in order, with nothing in flight, before this
-    /// available-ring entry.
-    Stopped(u16),
+    /// The backend was lost somewhere in a packed queue.
+    LeftPacked,
+    /// The backend has stopped it in order, with nothing in flight, and goes on at this
+    /// base.
+    Stopped(u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +95,23 @@ impl Ring {
             kick: kick.try_clone()?,
             call: call.try_clone()?,
             progress: Progress::Untouched,
+            began: match queue.format {
+                Format::Split => 0,
+                Format::Packed => PACKED_START,
+            },
         })
     }
 
-    /// A backend is about to be told of it.
-    pub fn mark_running(&mut self) {
+    /// The base of a queue that no backend has seen. What the driver has put in already
+    /// is all new to the device.
+    pub fn began(&self) -> u32 {
+        self.began
+    }
+
+    /// A backend is about to be told of it, and of this base.
+    pub fn mark_running(&mut self, base: u32) {
         self.progress = Progress::Running;
+        self.began = base;
     }
 
     /// Kicks the backend and interrupts the driver, either of whom may have
@@ -86,11 +127,23 @@ impl Ring {
         self.progress == Progress::Running
     }
 
+    /// Whether the rings tell what has been taken and used.
+    pub fn is_split(&self) -> bool {
+        self.queue.format == Format::Split
+    }
+
     /// The backend is gone. What the driver adds from now on nobody has taken,
     /// therefore the indices count as they are now.
     pub fn mark_left(&mut self, memory: &GuestMemory) {
         if self.is_running() {
-            self.progress = Progress::Left(self.indices(memory));
+            self.progress = self.left(memory);
+        }
+    }
+
+    fn left(&self, memory: &GuestMemory) -> Progress {
+        match self.queue.format {
+            Format::Split => Progress::Left(self.indices(memory)),
+            Format::Packed => Progress::LeftPacked,
         }
     }
 
@@ -110,41 +163,48 @@ impl Ring {
         self.used(memory).wrapping_sub(index) < 1 << 15
     }
 
-    /// Whether all before the available-ring entry `base` has been used.
-    pub fn is_drained(&self, base: u16, memory: &GuestMemory) -> bool {
-        self.used(memory) == base
+    /// Whether all before `base` has been used.
+    ///
+    /// DPDK finishes what it has taken before it stops, and leaves the device's position
+    /// in a packed queue out, as one that goes without saying.
+    fn is_drained(&self, base: u32, memory: &GuestMemory) -> bool {
+        let (driver, device) = (base & 0xffff, base >> 16);
+        match self.queue.format {
+            Format::Split => u32::from(self.used(memory)) == driver,
+            Format::Packed => device == driver || device == 0,
+        }
     }
 
-    /// The backend has stopped it, it says before the available-ring entry
-    /// `base`. It is believed where nothing is left in flight.
-    pub fn mark_stopped(&mut self, base: u16, memory: &GuestMemory) {
-        self.progress = if self.is_drained(base, memory) {
-            Progress::Stopped(base)
-        } else {
-            Progress::Left(self.indices(memory))
+    /// The backend has stopped it, it says at `base`. It is believed where nothing is
+    /// left in flight.
+    pub fn mark_stopped(&mut self, base: u32, memory: &GuestMemory) {
+        self.progress = match (self.is_drained(base, memory), self.queue.format) {
+            (false, _) => self.left(memory),
+            // A split ring's index has 16 bits.
+            (true, Format::Split) => Progress::Stopped(base & 0xffff),
+            (true, Format::Packed) => Progress::Stopped(base),
         };
     }
 
-    /// The index of the available-ring entry that a new backend takes first.
-    ///
-    /// `is_known` says that what is in flight is known: because the device uses
-    /// chains in the order it takes them, or because the backends track them. In
-    /// the latter case the new one adds those that it finds tracked by itself,
-    /// as libvhost-user does.
-    pub fn base(&self, is_known: bool, memory: &GuestMemory) -> Result<u16, InFlight> {
-        let left = match self.progress {
-            Progress::Untouched => return Ok(0),
-            Progress::Running => return Err(InFlight),
-            Progress::Stopped(base) => return Ok(base),
-            Progress::Left(indices) => indices,
+    /// Where a new backend begins: the index of the available-ring entry that it takes
+    /// first or, of a packed queue, both positions.
+    pub fn base(&self, knowledge: Knowledge, memory: &GuestMemory) -> Result<u32, Unknown> {
+        let left = match (self.progress, knowledge) {
+            (Progress::Untouched, _) => return Ok(self.began),
+            (Progress::Running, _) => return Err(Unknown::InFlight),
+            (Progress::Stopped(base), _) => return Ok(base),
+            // It counts only for a record that the lost backend had not begun.
+            (Progress::LeftPacked, Knowledge::Record) => return Ok(self.began),
+            (Progress::LeftPacked, _) => return Err(Unknown::Position),
+            (Progress::Left(indices), _) => indices,
         };
         // A backend that closed its socket and lived on may have used more.
         let used = self.indices(memory).used;
         let was_idle = left.available == left.used && left.used == used;
-        if is_known || was_idle {
-            Ok(used)
+        if knowledge != Knowledge::Nothing || was_idle {
+            Ok(used.into())
         } else {
-            Err(InFlight)
+            Err(Unknown::InFlight)
         }
     }
 
@@ -164,139 +224,5 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
-    use libc::EFD_NONBLOCK;
-
-    use super::*;
-
-    const AVAILABLE: GuestAddress = GuestAddress(0x1000);
-    const USED: GuestAddress = GuestAddress(0x2000);
-
-    struct Test {
-        memory: GuestMemory,
-        ring: Ring,
-    }
-
-    impl Test {
-        fn new() -> Self {
-            let queue = QueueConfig {
-                size: 16,
-                descriptors: GuestAddress(0),
-                available: AVAILABLE,
-                used: USED,
-            };
-            let fd = EventFd::new(EFD_NONBLOCK).unwrap();
-            Self {
-                memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x3000)]).unwrap(),
-                ring: Ring::new(&queue, &fd, &fd).unwrap(),
-            }
-        }
-
-        fn set(&self, available: u16, used: u16) {
-            for (ring, index) in [(AVAILABLE, available), (USED, used)] {
-                let at = GuestAddress(ring.0 + 2);
-                self.memory.write_obj(index.to_le(), at).unwrap();
-            }
-        }
-
-        /// A backend is lost when the indices are these.
-        fn lose(&mut self, available: u16, used: u16) {
-            self.ring.mark_running();
-            self.set(available, used);
-            self.ring.mark_left(&self.memory);
-        }
-
-        fn base(&self, is_known: bool) -> Result<u16, InFlight> {
-            self.ring.base(is_known, &self.memory)
-        }
-    }
-
-    #[test]
-    fn a_queue_that_no_backend_has_seen_starts_at_its_beginning() {
-        let mut test = Test::new();
-        test.set(7, 0);
-        assert_eq!((test.base(false), test.base(true)), (Ok(0), Ok(0)));
-        test.ring.mark_left(&test.memory);
-        assert_eq!(test.base(false), Ok(0), "nor does a loss change that");
-    }
-
-    #[test]
-    fn requests_in_flight_need_knowledge() {
-        let mut test = Test::new();
-        test.lose(9, 5);
-        assert_eq!(test.base(true), Ok(5));
-        assert_eq!(test.base(false), Err(InFlight));
-    }
-
-    #[test]
-    fn requests_made_after_the_loss_are_not_in_flight() {
-        let mut test = Test::new();
-        test.lose(u16::MAX, u16::MAX);
-        test.set(3, u16::MAX);
-        assert_eq!(test.base(false), Ok(u16::MAX));
-    }
-
-    #[test]
-    fn a_backend_that_works_on_after_closing_its_socket_is_noticed() {
-        let mut test = Test::new();
-        test.lose(5, 5);
-        test.set(8, 6);
-        assert_eq!(test.base(false), Err(InFlight));
-        assert_eq!(test.base(true), Ok(6));
-    }
-
-    #[test]
-    fn a_backend_that_stopped_in_order_has_left_nothing_in_flight() {
-        let mut test = Test::new();
-        test.ring.mark_running();
-        test.set(9, 5);
-        test.ring.mark_stopped(5, &test.memory);
-        test.ring.mark_left(&test.memory);
-        assert_eq!((test.base(false), test.base(true)), (Ok(5), Ok(5)));
-    }
-
-    #[test]
-    fn a_backend_that_stopped_with_requests_in_flight_is_as_one_lost() {
-        let mut test = Test::new();
-        test.ring.mark_running();
-        test.set(9, 5);
-        test.ring.mark_stopped(7, &test.memory);
-        assert_eq!((test.base(false), test.base(true)), (Err(InFlight), Ok(5)));
-    }
-
-    #[test]
-    fn what_has_been_used_is_compared_modulo_2_to_the_16() {
-        let test = Test::new();
-        for (used, index, expected) in [
-            (5, 5, true),
-            (6, 5, true),
-            (4, 5, false),
-            (2, 65535, true),
-            (65535, 2, false),
-        ] {
-            test.set(9, used);
-            assert_eq!(
-                test.ring.has_used_up_to(index, &test.memory),
-                expected,
-                "{used} {index}"
-            );
-        }
-        assert_eq!(
-            (
-                test.ring.available(&test.memory),
-                test.ring.used(&test.memory)
-            ),
-            (9, 65535)
-        );
-    }
-
-    #[test]
-    fn a_second_loss_counts_from_the_second_backend() {
-        let mut test = Test::new();
-        test.lose(5, 5);
-        test.lose(8, 7);
-        assert_eq!(test.base(false), Err(InFlight));
-        test.lose(8, 8);
-        assert_eq!(test.base(false), Ok(8));
-    }
-}
+#[path = "ring_test.rs"]
+mod tests;

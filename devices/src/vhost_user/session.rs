@@ -38,8 +38,9 @@ pub struct RingSetup<'a> {
     pub addresses: VhostUserVringAddr,
     /// In entries.
     pub size: u16,
-    /// The available-ring entry to take first.
-    pub base: u16,
+    /// Where to begin: the available-ring entry to take first or, of a packed queue, both
+    /// positions.
+    pub base: u32,
     pub kick: &'a EventFd,
     pub call: &'a EventFd,
 }
@@ -247,7 +248,7 @@ impl Session {
         let state = |num| VhostUserVringState::new(index, num);
         let channel = &mut self.channel;
         channel.tell(&SetVringNum(state(ring.size.into())), deadline)?;
-        channel.tell(&SetVringBase(state(ring.base.into())), deadline)?;
+        channel.tell(&SetVringBase(state(ring.base)), deadline)?;
         channel.tell(&SetVringAddr(ring.addresses), deadline)?;
         let (kick, call) = (ring.kick, ring.call);
         // An index has eight bits: there are no more queues than that.
@@ -285,7 +286,7 @@ impl Session {
     }
 
     /// Stops a ring and returns what the backend says: which ring it stopped,
-    /// and the available-ring entry it would have taken next.
+    /// and where it would have gone on.
     pub fn stop_ring(
         &mut self,
         index: u16,

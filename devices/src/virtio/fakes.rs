@@ -82,7 +82,7 @@ impl Device for FakeDevice {
         failure(script.fail_start == Some(index), "cannot start")
     }
 
-    fn stop_queue(&mut self, index: u16) -> Result<u16, DeviceError> {
+    fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
         self.script().calls.push(Call::Stop(index));
         Ok(0)
     }

@@ -6,6 +6,7 @@ use virtio_bindings::virtio_net::*;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::DeviceType;
+use super::queue::Format;
 
 /// VIRTIO_F_VERSION_1: without it a device or a driver is of the legacy kind,
 /// which this transport does not do.
@@ -13,6 +14,9 @@ pub const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// VIRTIO_F_RING_RESET: the driver can reset one queue.
 pub const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
+
+/// VIRTIO_F_RING_PACKED: queues are packed (section 2.8).
+const RING_PACKED: u64 = 1 << VIRTIO_F_RING_PACKED;
 
 /// Bits that no driver is offered whatever the device says, and why.
 const WITHHELD: &[(u32, &str)] = &[
@@ -24,9 +28,6 @@ const WITHHELD: &[(u32, &str)] = &[
     (VHOST_USER_F_PROTOCOL_FEATURES, "not the driver's"),
     // What this transport cannot do.
     (VIRTIO_F_ACCESS_PLATFORM, "there is no IOMMU"),
-    // How far a device has got in a packed ring is nowhere in guest memory, so
-    // that a backend that dies could not be resumed.
-    (VIRTIO_F_RING_PACKED, "rings are split"),
     (VIRTIO_F_SR_IOV, "PCI only"),
     (VIRTIO_F_NOTIFICATION_DATA, "a kick carries no data"),
     (VIRTIO_F_NOTIF_CONFIG_DATA, "a kick carries no data"),
@@ -83,6 +84,14 @@ impl Negotiation {
 
     pub fn chosen(&self) -> u64 {
         self.chosen
+    }
+
+    /// The format of the queues that the driver's choice makes.
+    pub fn queue_format(&self) -> Format {
+        match self.chosen & RING_PACKED {
+            0 => Format::Split,
+            _ => Format::Packed,
+        }
     }
 
     /// What the DeviceFeatures register reads.
@@ -278,10 +287,10 @@ mod tests {
     #[test]
     fn what_the_transport_cannot_do_is_not_offered() {
         let offered = offerable(u64::MAX);
-        for bit in [24, 26, 27, 30, 33, 34, 37, 38, 39, 41] {
+        for bit in [24, 26, 27, 30, 33, 37, 38, 39, 41] {
             assert_eq!(offered & (1 << bit), 0, "bit {bit}");
         }
-        for bit in [0, 28, 29, 32, 35] {
+        for bit in [0, 28, 29, 32, 34, 35] {
             assert_ne!(offered & (1 << bit), 0, "bit {bit}");
         }
     }

@@ -28,18 +28,25 @@ impl MmioTransport {
             return self.broken(error.as_ref());
         }
         for index in 0..self.queues.len() {
-            if self.queues[index].ready.is_some() && !self.start_queue(index) {
+            if self.queues[index].ready.is_none() {
+                continue;
+            }
+            // It may have been made ready before the features were settled, hence in
+            // the other format.
+            self.check_queue(index);
+            self.start_queue(index);
+            if self.status.contains(Status::NEEDS_RESET) {
                 return;
             }
         }
         tracing::debug!(device = %self.id, "started");
     }
 
-    /// Starts a queue that is ready. When that fails the device needs a reset.
-    fn start_queue(&mut self, index: usize) -> bool {
+    /// Starts a queue if it is ready. When that fails the device needs a reset.
+    fn start_queue(&mut self, index: usize) {
         let queue = &mut self.queues[index];
         let Some(config) = queue.ready else {
-            return false;
+            return;
         };
         // The number of queues is a u16's: they come from the device's list,
         // and a QueueSel beyond it finds none.
@@ -47,29 +54,26 @@ impl MmioTransport {
             .device
             .start_queue(index as u16, &config, &queue.kick, &queue.call);
         match started {
-            Ok(()) => {
-                queue.running = true;
-                true
-            }
-            Err(error) => {
-                self.broken(error.as_ref());
-                false
-            }
+            Ok(()) => queue.running = true,
+            Err(error) => self.broken(error.as_ref()),
         }
     }
 
     /// QueueReady = 1. A queue that cannot be is not ready, as the driver may see.
     pub(super) fn make_queue_ready(&mut self, index: usize) {
-        let queue = &mut self.queues[index];
-        match queue.setup.check(queue.max_size, &self.memory) {
-            Ok(config) => queue.ready = Some(config),
-            Err(error) => {
-                let what = format!("its queue {index} is wrong");
-                return self.log_driver_error(&what, &error);
-            }
-        }
+        self.check_queue(index);
         if self.is_live() {
             self.start_queue(index);
+        }
+    }
+
+    fn check_queue(&mut self, index: usize) {
+        let format = self.features.queue_format();
+        let queue = &mut self.queues[index];
+        let checked = queue.setup.check(format, queue.max_size, &self.memory);
+        queue.ready = checked.as_ref().ok().copied();
+        if let Err(error) = checked {
+            self.log_driver_error(&format!("its queue {index} is wrong"), &error);
         }
     }
 

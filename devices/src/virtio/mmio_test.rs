@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 
 use super::super::fakes::{Call, FakeDevice, FakeHypervisor, Script};
+use super::super::queue::Format;
 use super::super::status::Status;
 use super::*;
 
@@ -141,6 +142,7 @@ impl Fixture {
 
 fn queue_config() -> QueueConfig {
     QueueConfig {
+        format: Format::Split,
         size: 16,
         descriptors: GuestAddress(0x1000),
         available: GuestAddress(0x2000),
@@ -274,8 +276,8 @@ fn what_the_transport_cannot_do_is_never_offered() {
     };
     let offered = fixture.offered();
     assert_eq!(offered, features::offerable(u64::MAX));
-    let packed = 1 << 34;
-    fixture.negotiate(VERSION_1 | packed);
+    let sr_iov = 1 << 37;
+    fixture.negotiate(VERSION_1 | sr_iov);
     assert_eq!(fixture.read(Register::Status), DRIVER, "refused");
     fixture.choose(VERSION_1);
     fixture.write(Register::Status, FEATURES_OK);

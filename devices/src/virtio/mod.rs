@@ -30,7 +30,7 @@ use vmm_sys_util::eventfd::EventFd;
 pub use device_type::DeviceType;
 pub use mmio::MmioTransport;
 pub use presence::Presence;
-pub use queue::QueueConfig;
+pub use queue::{Format, QueueConfig};
 pub use shared_memory::SharedRegion;
 
 /// Guest RAM. Every region that a vhost-user backend is to see is backed by a file.
@@ -85,12 +85,13 @@ pub trait Device: Send {
         call: &EventFd,
     ) -> Result<(), DeviceError>;
 
-    /// Stops a queue and returns the index of the next available-ring entry it
-    /// would have taken. Afterwards the device touches neither the rings nor
-    /// the buffers of the queue. On an error the queue counts as stopped too.
+    /// Stops a queue and returns where it would have gone on: the index of the
+    /// next available-ring entry, or both positions in a packed ring (vhost-user
+    /// document, "Vring descriptor indices"). Afterwards the device touches
+    /// neither the rings nor the buffers of the queue. On an error the queue counts as stopped too.
     /// Stopping a queue that is not running, or all of a device that is broken,
     /// does nothing and returns 0.
-    fn stop_queue(&mut self, index: u16) -> Result<u16, DeviceError>;
+    fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError>;
 
     /// All of the device configuration space (virtio 1.3, section 2.5).
     fn read_config(&mut self) -> Result<Vec<u8>, DeviceError>;

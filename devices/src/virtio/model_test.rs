@@ -10,10 +10,11 @@ use super::*;
 
 const RAM: u64 = 1 << 20;
 const SIZES: [u16; 2] = [256, 32];
-/// What the device offers: VERSION_1, EVENT_IDX, bit 0; and RING_PACKED and
-/// PROTOCOL_FEATURES, which never reach the driver.
-const DEVICE: u64 = 1 << 32 | 1 << 29 | 1 | 1 << 34 | 1 << 30;
-const OFFERED: u64 = 1 << 32 | 1 << 29 | 1;
+/// What the device offers: VERSION_1, RING_PACKED, EVENT_IDX, bit 0; and
+/// PROTOCOL_FEATURES, which never reaches the driver.
+const DEVICE: u64 = OFFERED | 1 << 30;
+const OFFERED: u64 = 1 << 32 | PACKED | 1 << 29 | 1;
+const PACKED: u64 = 1 << 34;
 
 /// One thing that can happen to a transport.
 #[derive(Clone, Debug)]
@@ -101,8 +102,15 @@ impl Model {
         };
         match value {
             0 => queue.ready = false,
-            1 => queue.ready |= is_queue(queue, SIZES[index]),
+            1 => queue.ready |= is_queue(queue, SIZES[index], is_packed(self.driver)),
             _ => {}
+        }
+    }
+
+    /// DRIVER_OK: what is no queue with the features that were settled is not one.
+    fn start(&mut self) {
+        for (queue, max) in self.queues.iter_mut().zip(SIZES) {
+            queue.ready &= is_queue(queue, max, is_packed(self.driver));
         }
     }
 
@@ -122,6 +130,9 @@ impl Model {
             self.status |= 128;
         } else if old & !64 & !value == 0 && in_order(value) && self.may_take(value) {
             self.status |= value & !64;
+            if self.status & !old & 4 != 0 {
+                self.start();
+            }
         }
     }
 
@@ -155,20 +166,29 @@ fn in_order(status: u32) -> bool {
     implies(2, 1) && implies(8, 2) && implies(4, 8)
 }
 
-fn is_queue(queue: &Queue, max: u16) -> bool {
+fn is_packed(driver: [u32; 2]) -> bool {
+    u64::from(driver[1]) << 32 & PACKED != 0
+}
+
+fn is_queue(queue: &Queue, max: u16, packed: bool) -> bool {
     let size = u64::from(queue.size);
-    let parts = [(16, 16 * size), (2, 6 + 2 * size), (4, 6 + 8 * size)];
+    let parts = if packed {
+        [(16, 16 * size), (4, 4), (4, 4)]
+    } else {
+        [(16, 16 * size), (2, 6 + 2 * size), (4, 6 + 8 * size)]
+    };
     let fits = queue.addresses.iter().zip(parts).all(|(at, (align, len))| {
         at % align == 0 && at.checked_add(len).is_some_and(|end| end <= RAM)
     });
-    queue.size.count_ones() == 1 && queue.size <= max.into() && fits
+    let allowed = queue.size.count_ones() == 1 || packed && queue.size > 0;
+    allowed && queue.size <= max.into() && fits
 }
 
 /// Values that lead somewhere more often than random ones.
 fn value() -> impl Strategy<Value = u32> {
     prop_oneof![
-        6 => prop::sample::select(vec![0u32, 1, 3, 11, 15, 2, 64 + 15, 128 + 15]),
-        2 => prop::sample::select(vec![OFFERED as u32, 16, 32, 256, 0x1000, 0x2000]),
+        6 => prop::sample::select(vec![0u32, 1, 3, 11, 15, 2, 5, 64 + 15, 128 + 15]),
+        2 => prop::sample::select(vec![OFFERED as u32, 16, 32, 256, 0x1000, 0x2002]),
         1 => any::<u32>(),
     ]
 }

@@ -1,28 +1,39 @@
-//! Queue addresses and sizes (virtio 1.3, sections 2.6 and 2.7). Nothing here
+//! Queue addresses and sizes (virtio 1.3, sections 2.6 to 2.8). Nothing here
 //! walks a ring: that is the backend's work.
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::GuestMemory;
 
-/// The largest split queue (section 2.7).
+/// The largest queue of either format (sections 2.7 and 2.8.10.1).
 pub const MAX_SIZE: u16 = 1 << 15;
 
-/// A split queue that a device can start: its size is a power of two, and each
-/// part is aligned and lies within one region of guest RAM.
+/// How driver and device use a queue's memory: packed with VIRTIO_F_RING_PACKED,
+/// split without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Split,
+    Packed,
+}
+
+/// A queue that a device can start: its size is one that its format allows, and
+/// each part is aligned and lies within one region of guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
+    pub format: Format,
     /// Number of entries.
     pub size: u16,
-    /// Where the descriptor table is.
+    /// Where the descriptor table or, packed, the descriptor ring is.
     pub descriptors: GuestAddress,
-    /// Where the available ring is, which the driver writes.
+    /// Where the available ring or, packed, the driver's event suppression is:
+    /// the driver writes it.
     pub available: GuestAddress,
-    /// Where the used ring is, which the device writes.
+    /// Where the used ring or, packed, the device's event suppression is: the
+    /// device writes it.
     pub used: GuestAddress,
 }
 
-/// A part of a split queue.
+/// A part of a queue, by its name in a split one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     Descriptors,
@@ -31,23 +42,24 @@ pub enum Part {
 }
 
 impl Part {
-    /// Alignment in bytes (section 2.7).
-    fn alignment(self) -> u64 {
-        match self {
-            Self::Descriptors => 16,
-            Self::Available => 2,
-            Self::Used => 4,
+    /// Alignment in bytes (sections 2.7 and 2.8.10.1).
+    fn alignment(self, format: Format) -> u64 {
+        match (self, format) {
+            (Self::Descriptors, _) => 16,
+            (Self::Available, Format::Split) => 2,
+            (Self::Available, Format::Packed) | (Self::Used, _) => 4,
         }
     }
 
-    /// Length in bytes in a queue of `size` entries (section 2.7). The event
-    /// index behind each ring counts, negotiated or not.
-    fn len(self, size: u16) -> u64 {
+    /// Length in bytes in a queue of `size` entries (sections 2.7 and 2.8). The
+    /// event index behind each split ring counts, negotiated or not.
+    fn len(self, format: Format, size: u16) -> u64 {
         let size = u64::from(size);
-        match self {
-            Self::Descriptors => 16 * size,
-            Self::Available => 6 + 2 * size,
-            Self::Used => 6 + 8 * size,
+        match (self, format) {
+            (Self::Descriptors, _) => 16 * size,
+            (Self::Available, Format::Split) => 6 + 2 * size,
+            (Self::Used, Format::Split) => 6 + 8 * size,
+            (Self::Available | Self::Used, Format::Packed) => 4,
         }
     }
 }
@@ -57,8 +69,14 @@ impl Part {
 pub enum QueueError {
     #[error("a size of {size} entries is not a power of two from 1 to {max}")]
     Size { size: u32, max: u16 },
-    #[error("{part:?} at {address:#x} is not aligned to {} bytes", .part.alignment())]
-    Alignment { part: Part, address: u64 },
+    #[error("a size of {size} entries is not from 1 to {max}")]
+    PackedSize { size: u32, max: u16 },
+    #[error("{part:?} at {address:#x} is not aligned to {alignment} bytes")]
+    Alignment {
+        part: Part,
+        address: u64,
+        alignment: u64,
+    },
     #[error("{part:?} at {address:#x}+{len:#x} is not within one region of guest RAM")]
     OutsideMemory { part: Part, address: u64, len: u64 },
 }
@@ -96,33 +114,48 @@ impl QueueSetup {
         *address = u64::from(high) << u32::BITS | u64::from(low);
     }
 
-    /// The queue, when what the driver has written makes one of at most `max`
-    /// entries in `memory`.
-    pub fn check(&self, max: u16, memory: &GuestMemory) -> Result<QueueConfig, QueueError> {
-        let wrong_size = QueueError::Size {
-            size: self.size,
-            max,
-        };
-        let size = u16::try_from(self.size).map_err(|_| wrong_size)?;
-        if !size.is_power_of_two() || size > max {
-            return Err(wrong_size);
-        }
+    /// The queue, when what the driver has written makes one of this format and
+    /// of at most `max` entries in `memory`.
+    pub fn check(
+        &self,
+        format: Format,
+        max: u16,
+        memory: &GuestMemory,
+    ) -> Result<QueueConfig, QueueError> {
+        let size = self.check_size(format, max)?;
         let place = |part: Part, address: u64| -> Result<GuestAddress, QueueError> {
-            if !address.is_multiple_of(part.alignment()) {
-                return Err(QueueError::Alignment { part, address });
+            let alignment = part.alignment(format);
+            if !address.is_multiple_of(alignment) {
+                return Err(QueueError::Alignment {
+                    part,
+                    address,
+                    alignment,
+                });
             }
-            let len = part.len(size);
+            let len = part.len(format, size);
             if !within_one_region(memory, address, len) {
                 return Err(QueueError::OutsideMemory { part, address, len });
             }
             Ok(GuestAddress(address))
         };
         Ok(QueueConfig {
+            format,
             size,
             descriptors: place(Part::Descriptors, self.descriptors)?,
             available: place(Part::Available, self.available)?,
             used: place(Part::Used, self.used)?,
         })
+    }
+
+    /// A packed queue's size need not be a power of two (section 2.8.10.1).
+    fn check_size(&self, format: Format, max: u16) -> Result<u16, QueueError> {
+        let size = self.size;
+        let (is_allowed, wrong): (fn(u16) -> bool, _) = match format {
+            Format::Split => (u16::is_power_of_two, QueueError::Size { size, max }),
+            Format::Packed => (|size| size > 0, QueueError::PackedSize { size, max }),
+        };
+        let fitting = u16::try_from(size).ok().filter(|size| *size <= max);
+        fitting.filter(|size| is_allowed(*size)).ok_or(wrong)
     }
 }
 
@@ -164,8 +197,9 @@ mod tests {
     #[test]
     fn a_whole_queue_passes() {
         assert_eq!(
-            setup().check(256, &memory()),
+            setup().check(Format::Split, 256, &memory()),
             Ok(QueueConfig {
+                format: Format::Split,
                 size: 256,
                 descriptors: GuestAddress(0x1000),
                 available: GuestAddress(0x2000),
@@ -179,12 +213,16 @@ mod tests {
         for size in [0, 3, 255, 512, 1 << 16, 1 << 31, u32::MAX] {
             let queue = QueueSetup { size, ..setup() };
             assert_eq!(
-                queue.check(256, &memory()),
+                queue.check(Format::Split, 256, &memory()),
                 Err(QueueError::Size { size, max: 256 })
             );
         }
         for size in [1, 2, 128] {
-            assert!(QueueSetup { size, ..setup() }.check(256, &memory()).is_ok());
+            assert!(
+                QueueSetup { size, ..setup() }
+                    .check(Format::Split, 256, &memory())
+                    .is_ok()
+            );
         }
     }
 
@@ -213,7 +251,7 @@ mod tests {
                 },
             ),
         ] {
-            let error = queue.check(256, &memory()).unwrap_err();
+            let error = queue.check(Format::Split, 256, &memory()).unwrap_err();
             assert!(
                 matches!(error, QueueError::Alignment { part: found, .. } if found == part),
                 "{error}"
@@ -230,11 +268,11 @@ mod tests {
                 used: last_fit,
                 ..setup()
             }
-            .check(256, &memory())
+            .check(Format::Split, 256, &memory())
             .is_ok()
         );
         for used in [last_fit + 4, 2 * MIB, MIB - 4, !3] {
-            let error = QueueSetup { used, ..setup() }.check(256, &memory());
+            let error = QueueSetup { used, ..setup() }.check(Format::Split, 256, &memory());
             assert_eq!(
                 error,
                 Err(QueueError::OutsideMemory {
@@ -244,6 +282,37 @@ mod tests {
                 })
             );
         }
+    }
+
+    #[test]
+    fn a_packed_queue_has_any_size_and_two_words_beside_its_ring() {
+        let check = |queue: QueueSetup| queue.check(Format::Packed, 256, &memory());
+        for size in [1, 3, 255, 256] {
+            let queue = check(QueueSetup { size, ..setup() }).unwrap();
+            assert_eq!(
+                (queue.format, u32::from(queue.size)),
+                (Format::Packed, size)
+            );
+        }
+        for size in [0, 257, 1 << 16 | 1] {
+            assert_eq!(
+                check(QueueSetup { size, ..setup() }),
+                Err(QueueError::PackedSize { size, max: 256 })
+            );
+        }
+        let last_word = QueueSetup {
+            available: 2 * MIB - 4,
+            ..setup()
+        };
+        assert!(check(last_word).is_ok());
+        let unaligned = QueueSetup {
+            available: 0x2002,
+            ..setup()
+        };
+        assert!(matches!(
+            check(unaligned),
+            Err(QueueError::Alignment { alignment: 4, .. })
+        ));
     }
 
     #[test]

@@ -311,7 +311,7 @@ pub struct Buffer {
 /// three parts are in one page each.
 pub struct Ring {
     pub index: u32,
-    base: u64,
+    pub base: u64,
     added: u16,
 }
 
@@ -327,11 +327,11 @@ impl Ring {
         }
     }
 
-    fn available(&self) -> u64 {
+    pub fn available(&self) -> u64 {
         self.base + Self::PAGE
     }
 
-    fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         self.base + 2 * Self::PAGE
     }
 
