@@ -13,10 +13,12 @@ pub struct Window {
     pub what: String,
 }
 
-/// A split virtqueue as the driver has configured it (virtio 1.3, section 2.7).
-/// Nothing about it is to be trusted.
+/// A virtqueue as the driver has configured it (virtio 1.3, sections 2.7 and 2.8).
+/// Nothing about it is to be trusted. Of a packed one, the parts are the descriptor
+/// ring and the event suppression of driver and device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Virtqueue {
+    pub packed: bool,
     /// In entries.
     pub size: u16,
     pub descriptors: PhysAddr,

@@ -27,6 +27,7 @@ pub mod inspect;
 mod linux;
 mod machine;
 mod monitor;
+mod packed;
 pub mod paging;
 pub mod server;
 mod session;

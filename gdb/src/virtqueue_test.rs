@@ -4,6 +4,7 @@ use super::*;
 struct Memory(Vec<u8>);
 
 const QUEUE: Virtqueue = Virtqueue {
+    packed: false,
     size: 4,
     descriptors: PhysAddr(0x100),
     available: PhysAddr(0x200),
@@ -221,7 +222,7 @@ mod hostile {
         ) {
             let memory = Memory(ram);
             let read = |at, buf: &mut [u8]| memory.read(at, buf);
-            let queue = Virtqueue { size, descriptors, available, used };
+            let queue = Virtqueue { packed: false, size, descriptors, available, used };
             let Ok(rings) = Rings::read(&queue, &read) else {
                 return Ok(());
             };

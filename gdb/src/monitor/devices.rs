@@ -1,14 +1,14 @@
 //! `monitor info devices|queues` and `vq`.
 
 use super::args::{Words, plain_number};
-use super::{MonitorError, Output, no_argument};
+use super::{MonitorError, Output, no_argument, packed};
 use crate::inspect::{Device, Queue, Virtqueue};
 use crate::session::{Session, chain};
 use crate::target::PhysAddr;
 use crate::virtqueue::{Link, Rings, flag};
 
 /// Chains of `vq`, and entries of each ring.
-const MOST_CHAINS: usize = 64;
+pub(super) const MOST_CHAINS: usize = 64;
 const RECENT: u16 = 16;
 
 /// Has the devices stand still with the guest, or work on as they do else.
@@ -102,6 +102,10 @@ fn write_queue(session: &Session<'_>, queue: &Queue, out: Output<'_>) -> Result<
         return Ok(());
     };
     write_place(ready, queue.running, out)?;
+    if ready.packed {
+        writeln!(out)?;
+        return Ok(());
+    }
     match read(session, ready) {
         Ok(rings) => {
             let count = rings.available_index.wrapping_sub(rings.used_index);
@@ -113,9 +117,13 @@ fn write_queue(session: &Session<'_>, queue: &Queue, out: Output<'_>) -> Result<
 }
 
 fn write_place(queue: &Virtqueue, running: bool, out: Output<'_>) -> Result<(), MonitorError> {
+    let [descriptors, available, used] = match queue.packed {
+        true => ["packed ring", "driver events", "device events"],
+        false => ["descriptors", "available", "used"],
+    };
     write!(
         out,
-        "{} entries, descriptors {:#x}, available {:#x}, used {:#x}, {}",
+        "{} entries, {descriptors} {:#x}, {available} {:#x}, {used} {:#x}, {}",
         queue.size,
         queue.descriptors.0,
         queue.available.0,
@@ -164,6 +172,9 @@ pub(super) fn vq(
     write!(out, "{} queue {number}: ", device.id)?;
     write_place(ready, queue.running, out)?;
     writeln!(out)?;
+    if ready.packed {
+        return packed::write(session, ready, all, out);
+    }
     let rings = read(session, ready)?;
     write_indices(&device, &rings, out)?;
     write_in_flight(session, &rings, out)?;
@@ -309,7 +320,7 @@ fn write_link(session: &Session<'_>, link: &Link, out: Output<'_>) -> Result<(),
 }
 
 /// Whether both ends of a buffer are in RAM.
-fn is_ram(session: &Session<'_>, addr: PhysAddr, len: u32) -> bool {
+pub(super) fn is_ram(session: &Session<'_>, addr: PhysAddr, len: u32) -> bool {
     let last = addr.0.checked_add(u64::from(len.saturating_sub(1)));
     let byte = |addr| session.machine.read_physical(addr, &mut [0]).is_ok();
     len == 0 || byte(addr) && last.is_some_and(|last| byte(PhysAddr(last)))

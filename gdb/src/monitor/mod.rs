@@ -10,6 +10,7 @@ mod info;
 mod lx;
 mod machine;
 mod memory;
+mod packed;
 mod paging;
 mod trap;
 

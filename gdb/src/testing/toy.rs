@@ -470,6 +470,7 @@ impl Inspect for Toy {
 
     fn devices(&mut self) -> Result<Vec<Device>> {
         let ready = Virtqueue {
+            packed: false,
             size: 4,
             descriptors: PhysAddr(0x5100),
             available: PhysAddr(0x5200),

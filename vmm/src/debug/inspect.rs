@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use devices::bus::Bus;
+use devices::virtio::Format;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
 use devices::virtio::presence::Backend;
 use devices::virtio::spec::Register;
@@ -236,6 +237,7 @@ fn device(slot: u64, info: TransportInfo) -> Device {
 
 fn queue(info: &QueueInfo) -> Queue {
     let ready = info.ready.map(|queue| Virtqueue {
+        packed: queue.format == Format::Packed,
         size: queue.size,
         descriptors: PhysAddr(queue.descriptors.0),
         available: PhysAddr(queue.available.0),
