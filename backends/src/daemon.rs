@@ -86,11 +86,16 @@ where
         self.device.listeners(id)
     }
 
-    /// The record of requests in flight of `ring`, for a backend that keeps it (as
-    /// [`crate::pump::Pump`] does); `None` if there is no such ring. Once the records of all rings
-    /// have been asked for, frontends are offered INFLIGHT_SHMFD.
+    /// How far `ring` has got, for a backend that goes by it (as [`crate::pump::Pump`] does);
+    /// `None` if there is no such ring.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.device.record(ring)
+    }
+
+    /// The backend goes by the records of all its rings: frontends are offered INFLIGHT_SHMFD,
+    /// and a successor of this backend finishes what it has in flight.
+    pub fn keep_records(&self) {
+        self.device.keep_records();
     }
 
     /// Tells whichever frontend is connected that the configuration space has changed.

@@ -2,17 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 use vhost_user_backend::{VhostUserBackend, VringT};
 use virtio_queue::QueueT;
 use vm_memory::mmap::NewBitmap;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::inflight::{InflightError, Record, Region, Tracker};
+use crate::inflight::{self, InflightError, Progress, Record, Region, Tracker};
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
+use crate::packed::{BaseError, Layout, PackedRing};
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::vring::ReadyRing;
@@ -50,6 +51,12 @@ pub enum StartError {
     /// It does not go with the record of requests in flight.
     #[error(transparent)]
     Inflight(#[from] InflightError),
+    /// Its base is not in it.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// It cannot be read.
+    #[error("the ring cannot be read")]
+    Memory(#[source] io::Error),
 }
 
 /// A backend with everything needed to drive it.
@@ -65,8 +72,8 @@ pub struct Device<T: VhostUserBackend> {
     vrings: Vec<T::Vring>,
     /// By ring: where its tracker is while it runs.
     records: Vec<Record>,
-    /// A bit for each ring whose record the backend has asked for.
-    tracked: AtomicU64,
+    /// Whether the backend keeps them where they outlive it.
+    tracked: AtomicBool,
     max_queue_size: u16,
 }
 
@@ -96,7 +103,7 @@ where
             pool,
             notifier: ConfigNotifier::default(),
             records: vrings.iter().map(|_| Record::default()).collect(),
-            tracked: AtomicU64::new(0),
+            tracked: AtomicBool::new(false),
             vrings,
             max_queue_size,
         })
@@ -124,16 +131,20 @@ impl<T: VhostUserBackend> Device<T> {
         self.pool.listeners(id)
     }
 
-    /// Where the backend finds, while `ring` runs, what it has to tell of the ring's chains.
+    /// Where the backend finds, while `ring` runs, how far it has got, and says what it does with
+    /// the ring's chains.
     pub fn record(&self, ring: usize) -> Option<Record> {
-        let record = self.records.get(ring)?.clone();
-        self.tracked.fetch_or(1 << ring, Ordering::Relaxed);
-        Some(record)
+        self.records.get(ring).cloned()
     }
 
-    /// Whether the backend keeps the record of all its rings: it can be offered to the frontend.
+    /// The backend keeps the records of all its rings, so that they can be offered to frontends.
+    pub fn keep_records(&self) {
+        self.tracked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
     pub fn tracks(&self) -> bool {
-        self.tracked.load(Ordering::Relaxed).count_ones() as usize == self.queues()
+        self.tracked.load(Ordering::Relaxed)
     }
 
     /// Replaces guest memory for all rings and tells the backend.
@@ -158,18 +169,66 @@ impl<T: VhostUserBackend> Device<T> {
         let vring = self.vring(index);
         // Forgets the previous life of the ring, including counters only reset() can reach.
         vring.get_mut().get_queue_mut().reset();
-        vring.set_queue_size(ring.size);
-        vring.set_queue_event_idx(event_idx);
-        vring.set_queue_info(ring.descriptors.0, ring.available.0, ring.used.0)?;
-        vring.set_queue_next_avail(ring.base);
-        // The protocol carries no used index: guest memory has the only true one.
-        let used = vring.queue_used_idx()?;
-        vring.set_queue_next_used(used);
-        if let Some(region) = inflight {
-            self.track(index, region, ring, used)?;
+        if ring.packed {
+            self.configure_packed(index, ring, event_idx, inflight)?;
+        } else {
+            self.configure_split(index, ring, event_idx, inflight)?;
         }
         vring.set_queue_ready(true);
         vring.set_enabled(true);
+        Ok(())
+    }
+
+    fn configure_split(
+        &self,
+        index: usize,
+        ring: &ReadyRing<'_>,
+        event_idx: bool,
+        inflight: Option<&Arc<Region>>,
+    ) -> Result<(), StartError> {
+        let vring = self.vring(index);
+        vring.set_queue_size(ring.size);
+        vring.set_queue_event_idx(event_idx);
+        vring.set_queue_info(ring.descriptors.0, ring.available.0, ring.used.0)?;
+        // A split ring's index has 16 bits.
+        vring.set_queue_next_avail(ring.base as u16);
+        // The protocol carries no used index: guest memory has the only true one.
+        let used = vring.queue_used_idx()?;
+        vring.set_queue_next_used(used);
+        *self.records[index].lock() = Progress::Split(None);
+        match inflight {
+            Some(region) => self.track(index, region, ring, used),
+            None => Ok(()),
+        }
+    }
+
+    fn configure_packed(
+        &self,
+        index: usize,
+        ring: &ReadyRing<'_>,
+        event_idx: bool,
+        inflight: Option<&Arc<Region>>,
+    ) -> Result<(), StartError> {
+        let layout = Layout {
+            size: ring.size,
+            descriptors: ring.descriptors,
+            driver_events: ring.available,
+            device_events: ring.used,
+            event_idx,
+        };
+        let mut packed = PackedRing::new(layout, ring.base)?;
+        if let Some(region) = inflight {
+            let memory = self.memory.memory();
+            let flags = |slot| packed.flags(&*memory, slot);
+            let used = packed.used();
+            let recovered =
+                inflight::packed::Tracker::recover(region, index, ring.size, used, flags);
+            let recovered = recovered?.map_err(StartError::Memory)?;
+            let left = recovered.left.len();
+            tracing::debug!(ring = index, used = ?recovered.used, left, "tracking requests in flight");
+            packed.resume(recovered)?;
+        }
+        *self.records[index].lock() = Progress::Packed(packed);
         Ok(())
     }
 
@@ -193,21 +252,27 @@ impl<T: VhostUserBackend> Device<T> {
         let left = tracker.left_count();
         tracing::debug!(ring = index, used, left, "tracking requests in flight");
         self.vring(index)
-            .set_queue_next_avail(next_avail.unwrap_or(ring.base));
-        *self.records[index].lock() = Some(tracker);
+            .set_queue_next_avail(next_avail.unwrap_or(ring.base as u16));
+        *self.records[index].lock() = Progress::Split(Some(tracker));
         Ok(())
     }
 
-    /// Stops a ring: when this returns the device does not touch it. Returns the available index
-    /// to go on from.
-    pub fn stop(&self, index: usize) -> Result<io::Result<u16>, WorkerError> {
+    /// Stops a ring: when this returns the device does not touch it. Returns the base to go on
+    /// from.
+    pub fn stop(&self, index: usize) -> Result<io::Result<u32>, WorkerError> {
         self.pool.stop(index)?;
         // A backend that works asynchronously finishes what it has taken from the ring.
         let drained = self.backend.stop_vring(index as u32);
         // What was left by another backend and not come to yet is not done.
-        let tracker = self.records[index].lock().take();
-        let left = tracker.map_or(0, |tracker| tracker.left_count());
-        let next = self.vring(index).queue_next_avail();
-        Ok(drained.map(|()| next.wrapping_sub(left)))
+        let progress = std::mem::take(&mut *self.records[index].lock());
+        let base = match progress {
+            Progress::Split(tracker) => {
+                let left = tracker.map_or(0, |tracker| tracker.left_count());
+                let next = self.vring(index).queue_next_avail();
+                next.wrapping_sub(left).into()
+            }
+            Progress::Packed(ring) => ring.base(),
+        };
+        Ok(drained.map(|()| base))
     }
 }

@@ -21,9 +21,10 @@
 //! Between the last two lines the record still says "in flight" of a chain that the driver has
 //! back; `used_idx` then differs from the used ring's index, and `last_batch_head` names it.
 //!
-//! vhost-user document, "Inflight I/O tracking"; split virtqueues only, whose regions follow each
-//! other at multiples of 64 bytes as in libvhost-user and DPDK.
+//! vhost-user document, "Inflight I/O tracking". The regions of the queues follow each other at
+//! multiples of 64 bytes as in libvhost-user and DPDK. Those of packed queues are in [`packed`].
 
+pub mod packed;
 mod region;
 
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use region::{InflightError, Region, Shape, create, decode};
+
+use crate::packed::PackedRing;
 
 /// The layout's only version; 0 is memory that nobody has used yet.
 const VERSION: u16 = 1;
@@ -75,7 +78,9 @@ impl Tracker {
         size: u16,
         used: u16,
     ) -> Result<(Self, Option<u16>), InflightError> {
-        let Shape { queues, size: room } = region.shape;
+        let Shape {
+            queues, size: room, ..
+        } = region.shape;
         if index >= usize::from(queues) || size > room {
             return Err(InflightError::Room { size, queues, room });
         }
@@ -199,17 +204,21 @@ impl Tracker {
         self.set_header(HEADER_LAST_BATCH_HEAD, head)
     }
 
-    /// The chain at `head` is in the used ring, which now stands at `used`.
-    pub fn completed(&mut self, head: u16, used: u16) -> Result<(), InflightError> {
+    /// The chain at `head` is in the used ring; [`Tracker::set_used`] follows.
+    pub fn completed(&mut self, head: u16) -> Result<(), InflightError> {
         if head >= self.size {
             return Ok(());
         }
         self.set_in_flight(head, 0)?;
-        self.set_header(HEADER_USED_IDX, used)?;
         if self.left() == Some(head) {
             self.left.pop_front();
         }
         Ok(())
+    }
+
+    /// The used ring stands at `used`, and all that is in it has been completed.
+    pub fn set_used(&self, used: u16) -> Result<(), InflightError> {
+        self.set_header(HEADER_USED_IDX, used)
     }
 
     fn entry(&self, head: u16, field: usize) -> usize {
@@ -230,13 +239,27 @@ impl Tracker {
     }
 }
 
-/// Where a ring's tracker is while the ring runs: put there by the session, used by the device.
+/// What is known of a ring while it runs, beside the ring itself.
+#[derive(Debug)]
+pub enum Progress {
+    /// Of a split ring: the tracker, if the frontend has given this device a record.
+    Split(Option<Tracker>),
+    /// Of a packed ring: everything.
+    Packed(PackedRing),
+}
+
+/// Where a ring's progress is: put there by the session, used by the device.
 #[derive(Debug, Clone, Default)]
-pub struct Record(Arc<Mutex<Option<Tracker>>>);
+pub struct Record(Arc<Mutex<Progress>>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress::Split(None)
+    }
+}
 
 impl Record {
-    /// The tracker, if the frontend has given this device a record.
-    pub fn lock(&self) -> MutexGuard<'_, Option<Tracker>> {
+    pub fn lock(&self) -> MutexGuard<'_, Progress> {
         // Its truth is in the shared memory, which is right after every store.
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -50,9 +50,9 @@ impl World {
         let range = (GuestAddress(0), MEMORY, Some(FileOffset::new(file, 0)));
         let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
         memory.write_slice(&state.memory, GuestAddress(0)).unwrap();
-        let shape = Shape::new(1, SIZE, 1).unwrap();
+        let shape = Shape::new(1, SIZE, 1, false).unwrap();
         let (payload, file) = create(shape).unwrap();
-        let region = Region::map(&decode(&payload).unwrap(), file, 1).unwrap();
+        let region = Region::map(&decode(&payload).unwrap(), file, 1, false).unwrap();
         let slice = region.map.as_volatile_slice();
         slice.copy_from(&state.record);
         World {
@@ -93,7 +93,7 @@ impl World {
             vring.set_queue_next_used(used);
             let (tracker, next_avail) = Tracker::recover(&region, 0, SIZE, used).unwrap();
             vring.set_queue_next_avail(next_avail.unwrap_or(used));
-            *record.lock() = Some(tracker);
+            *record.lock() = Progress::Split(Some(tracker));
             for _ in 0..turns {
                 pump.run(&vring, execute).unwrap();
             }
@@ -158,7 +158,7 @@ impl Driver {
 fn ring(start: u16, heads: &[u16]) -> (State, Driver) {
     let mut state = State {
         memory: vec![0; 0x400],
-        record: vec![0; Shape::new(1, SIZE, 1).unwrap().bytes()],
+        record: vec![0; Shape::new(1, SIZE, 1, false).unwrap().bytes()],
     };
     for head in 0..SIZE {
         let flags = VRING_DESC_F_WRITE as u16;

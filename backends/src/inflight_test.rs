@@ -15,13 +15,13 @@ use crate::wire::PayloadError;
 const SIZE: u16 = 8;
 
 fn shape() -> Shape {
-    Shape::new(2, SIZE, 4).unwrap()
+    Shape::new(2, SIZE, 4, false).unwrap()
 }
 
 fn region() -> (Arc<Region>, File) {
     let (payload, file) = create(shape()).unwrap();
     let place = decode(&payload).unwrap();
-    let region = Region::map(&place, file.try_clone().unwrap(), 4).unwrap();
+    let region = Region::map(&place, file.try_clone().unwrap(), 4, false).unwrap();
     (Arc::new(region), file)
 }
 
@@ -83,7 +83,7 @@ fn a_record_cannot_change_its_size_and_is_described_in_full() {
 fn impossible_records_are_refused() {
     let map = |size, offset, queues, entries, file| {
         let place = VhostUserInflight::new(size, offset, queues, entries);
-        Region::map(&place, memfd(file), 4).unwrap_err()
+        Region::map(&place, memfd(file), 4, false).unwrap_err()
     };
     for (queues, entries) in [(0, 8), (5, 8), (2, 0), (2, 32769)] {
         let error = map(1 << 30, 0, queues, entries, 0);
@@ -133,7 +133,7 @@ fn heads_that_the_ring_has_not_got_leave_no_trace() {
     for head in [SIZE, u16::MAX] {
         tracker.take(head).unwrap();
         tracker.completing(head).unwrap();
-        tracker.completed(head, 1).unwrap();
+        tracker.completed(head).unwrap();
         tracker.put_back(head).unwrap();
     }
     assert_eq!(bytes(), before);

@@ -40,6 +40,7 @@ pub mod memory;
 pub mod net;
 pub mod notifier;
 pub mod outbox;
+pub mod packed;
 pub mod peer;
 pub mod pump;
 pub mod ratelimit;

@@ -129,7 +129,7 @@ impl Pump {
         let mut ring = Ring::new(vring, &memory, record.lock());
         let mut turn = Turn::new(Instant::now());
         loop {
-            vring.disable_notification().map_err(io::Error::other)?;
+            ring.disable_notification()?;
             let pass = self.pass(&mut ring, &mut turn, &mut serve);
             // Whatever happened, the driver hears of what was completed.
             turn.notify(&mut ring)?;
@@ -138,9 +138,7 @@ impl Pump {
             match pass? {
                 Pass::OutOfTime => return self.again.1.notify(),
                 Pass::Waiting => return Ok(()),
-                Pass::Drained if !vring.enable_notification().map_err(io::Error::other)? => {
-                    return Ok(());
-                }
+                Pass::Drained if ring.is_exhausted()? => return Ok(()),
                 Pass::Drained => (),
             }
         }
@@ -175,12 +173,12 @@ impl Pump {
             let now = Instant::now();
             match served {
                 Outcome::Done(len) if self.parts.is_empty() => {
-                    ring.complete(head, len)?;
+                    ring.complete(&[(head, len)])?;
                     turn.completed_one(ring, now)?;
                 }
                 Outcome::Done(len) => {
                     self.parts.push((head, len));
-                    ring.complete_together(&self.parts)?;
+                    ring.complete(&self.parts)?;
                     self.parts.clear();
                     turn.completed_one(ring, now)?;
                 }

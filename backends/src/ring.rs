@@ -13,15 +13,15 @@ use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::chain::{Chain, ChainError};
-use crate::inflight::Tracker;
+use crate::inflight::{Progress, Tracker};
 use crate::walk::Walk;
 
 /// A ring, its memory, and its part of the record.
 pub struct Ring<'a> {
     vring: &'a VringRwLock,
     memory: &'a GuestMemoryMmap,
-    tracker: MutexGuard<'a, Option<Tracker>>,
-    /// The used index when the driver last heard of it, or could have.
+    progress: MutexGuard<'a, Progress>,
+    /// The used index of a split ring when the driver last heard of it, or could have.
     told: u16,
 }
 
@@ -30,12 +30,12 @@ impl<'a> Ring<'a> {
     pub fn new(
         vring: &'a VringRwLock,
         memory: &'a GuestMemoryMmap,
-        tracker: MutexGuard<'a, Option<Tracker>>,
+        progress: MutexGuard<'a, Progress>,
     ) -> Self {
         Ring {
             vring,
             memory,
-            tracker,
+            progress,
             told: vring.get_ref().get_queue().next_used(),
         }
     }
@@ -45,10 +45,14 @@ impl<'a> Ring<'a> {
         self.memory
     }
 
-    /// Takes the next chain, if there is one: its head, and whether it could be followed into
-    /// `chain`.
+    /// Takes the next chain, if there is one: its head (of a packed ring, a number that stands for
+    /// it), and whether it could be followed into `chain`.
     pub fn take(&mut self, chain: &mut Chain) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
-        if let Some(head) = self.tracker.as_ref().and_then(Tracker::left) {
+        let tracker = match &mut *self.progress {
+            Progress::Packed(ring) => return ring.take(self.memory, chain),
+            Progress::Split(tracker) => tracker,
+        };
+        if let Some(head) = tracker.as_ref().and_then(Tracker::left) {
             return Ok(Some((head, chain.refill(self.walk(head)))));
         }
         let next = self
@@ -62,7 +66,7 @@ impl<'a> Ring<'a> {
             return Ok(None);
         };
         let head = descriptors.head_index();
-        if let Some(tracker) = &mut *self.tracker {
+        if let Some(tracker) = tracker {
             tracker.take(head).map_err(io::Error::other)?;
         }
         Ok(Some((head, chain.refill(descriptors))))
@@ -70,7 +74,11 @@ impl<'a> Ring<'a> {
 
     /// Puts the chain that was taken last back, not executed: it will be the next again.
     pub fn put_back(&mut self, head: u16) -> io::Result<()> {
-        if let Some(tracker) = &*self.tracker {
+        let tracker = match &mut *self.progress {
+            Progress::Packed(ring) => return ring.put_back(head),
+            Progress::Split(tracker) => tracker,
+        };
+        if let Some(tracker) = tracker {
             if tracker.left() == Some(head) {
                 return Ok(());
             }
@@ -83,61 +91,62 @@ impl<'a> Ring<'a> {
         Ok(())
     }
 
-    /// Gives a chain back to the driver with `len` bytes written into it.
-    pub fn complete(&mut self, head: u16, len: u32) -> io::Result<()> {
-        if let Some(tracker) = &*self.tracker {
-            tracker.completing(head).map_err(io::Error::other)?;
+    /// Gives chains back to the driver, each with so many bytes written into it: the driver sees
+    /// all of them or none.
+    pub fn complete(&mut self, chains: &[(u16, u32)]) -> io::Result<()> {
+        let tracker = match &mut *self.progress {
+            Progress::Packed(ring) => return ring.complete(self.memory, chains),
+            Progress::Split(tracker) => tracker,
+        };
+        let Some(((last, len), before)) = chains.split_last() else {
+            return Ok(());
+        };
+        if let Some(tracker) = tracker {
+            for (head, _) in chains {
+                tracker.completing(*head).map_err(io::Error::other)?;
+            }
         }
-        self.vring.add_used(head, len).map_err(io::Error::other)?;
-        if let Some(tracker) = &mut *self.tracker {
+        write_used(self.vring, self.memory, before)?;
+        // Its element, and the index that makes all of them visible.
+        self.vring.add_used(*last, *len).map_err(io::Error::other)?;
+        if let Some(tracker) = tracker {
             let used = self.vring.get_ref().get_queue().next_used();
-            tracker.completed(head, used).map_err(io::Error::other)?;
+            for (head, _) in chains {
+                tracker.completed(*head).map_err(io::Error::other)?;
+            }
+            tracker.set_used(used).map_err(io::Error::other)?;
         }
         Ok(())
     }
 
-    /// Gives several chains back at once: the driver sees all of them or none.
-    pub fn complete_together(&mut self, chains: &[(u16, u32)]) -> io::Result<()> {
-        let Some(((last, len), before)) = chains.split_last() else {
-            return Ok(());
-        };
-        if self.tracker.is_some() {
-            return Err(io::Error::other(
-                "a record has no chains that belong together",
-            ));
+    /// The driver need not kick.
+    pub fn disable_notification(&self) -> io::Result<()> {
+        match &*self.progress {
+            Progress::Packed(ring) => ring.disable_notification(self.memory),
+            Progress::Split(_) => self.vring.disable_notification().map_err(io::Error::other),
         }
-        let mut state = self.vring.get_mut();
-        let queue = state.get_queue_mut();
-        let (first, size) = (queue.next_used(), queue.size());
-        for (i, (head, len)) in (0u16..).zip(before) {
-            // virtio 1.3, section 2.7.8: flags and index, then elements of two 32-bit fields.
-            let slot = u64::from(first.wrapping_add(i) % size);
-            let element = u64::from(u32::from(*head).to_le()) | u64::from(len.to_le()) << 32;
-            let at = GuestAddress(queue.used_ring() + 4 + 8 * slot);
-            let written = self.memory.write_obj(element, at);
-            written.map_err(io::Error::other)?;
-        }
-        queue.set_next_used(first.wrapping_add(before.len() as u16));
-        drop(state);
-        // Its element, and the index that makes all of them visible.
-        self.vring.add_used(*last, *len).map_err(io::Error::other)
     }
 
     /// Whether the driver has added nothing since the ring was found empty. It kicks when it
     /// adds something from here on.
     pub fn is_exhausted(&self) -> io::Result<bool> {
+        if let Progress::Packed(ring) = &*self.progress {
+            return ring.is_exhausted(self.memory);
+        }
         let more = self.vring.enable_notification().map_err(io::Error::other)?;
         if more {
-            self.vring
-                .disable_notification()
-                .map_err(io::Error::other)?;
+            self.disable_notification()?;
         }
         Ok(!more)
     }
 
     /// Tells the driver of completed chains, if it wants to know.
     pub fn notify(&mut self) -> io::Result<()> {
-        if self.driver_wants_notification().map_err(io::Error::other)? {
+        let wanted = match &mut *self.progress {
+            Progress::Packed(ring) => ring.driver_wants_notification(self.memory)?,
+            Progress::Split(_) => self.driver_wants_notification().map_err(io::Error::other)?,
+        };
+        if wanted {
             self.vring.signal_used_queue()?;
         }
         Ok(())
@@ -175,4 +184,25 @@ impl<'a> Ring<'a> {
         }
         Ok(u32::from(field(0)?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
+}
+
+/// Writes elements of the used ring that the driver does not see yet.
+fn write_used(
+    vring: &VringRwLock,
+    memory: &GuestMemoryMmap,
+    chains: &[(u16, u32)],
+) -> io::Result<()> {
+    let mut state = vring.get_mut();
+    let queue = state.get_queue_mut();
+    let (first, size) = (queue.next_used(), queue.size());
+    for (i, (head, len)) in (0u16..).zip(chains) {
+        // virtio 1.3, section 2.7.8: flags and index, then elements of two 32-bit fields.
+        let slot = u64::from(first.wrapping_add(i) % size);
+        let element = u64::from(u32::from(*head).to_le()) | u64::from(len.to_le()) << 32;
+        let at = GuestAddress(queue.used_ring() + 4 + 8 * slot);
+        let written = memory.write_obj(element, at);
+        written.map_err(io::Error::other)?;
+    }
+    queue.set_next_used(first.wrapping_add(chains.len() as u16));
+    Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
 use vhost_user_backend::{VhostUserBackend, VringRwLock};
-use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::EventSet;
@@ -45,7 +45,8 @@ pub trait VirtioDevice: Send + Sync + 'static {
         256
     }
 
-    /// Feature bits of the device type. VERSION_1, INDIRECT_DESC and EVENT_IDX are the kit's.
+    /// Feature bits of the device type. VERSION_1, INDIRECT_DESC, EVENT_IDX and RING_PACKED are
+    /// the kit's.
     fn features(&self) -> u64 {
         0
     }
@@ -146,9 +147,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
             let listeners = daemon.listeners(id).ok_or_else(gone)?;
             let mut pump = self.pump(id)?;
             pump.attach(&listeners, self.first_event + AGAIN)?;
-            if self.device.resumable() {
-                pump.set_record(daemon.record(id).ok_or_else(gone)?);
-            }
+            pump.set_record(daemon.record(id).ok_or_else(gone)?);
             let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
             watch(
                 &listeners,
@@ -160,6 +159,9 @@ impl<D: VirtioDevice> PumpBackend<D> {
                 let fd = self.device.config_event();
                 watch(&listeners, fd, EventSet::IN, self.first_event + CONFIG)?;
             }
+        }
+        if self.device.resumable() {
+            daemon.keep_records();
         }
         *self.notifier() = Some(daemon.config_notifier());
         Ok(())
@@ -204,7 +206,9 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn features(&self) -> u64 {
-        self.device.features() | KIT_FEATURES
+        // Where a killed device was in a packed ring, only its record tells.
+        let packed = u64::from(self.device.resumable()) << VIRTIO_F_RING_PACKED;
+        self.device.features() | KIT_FEATURES | packed
     }
 
     fn acked_features(&self, features: u64) {

@@ -13,6 +13,7 @@ use vm_memory::GuestAddress;
 use vm_memory::mmap::NewBitmap;
 
 use crate::memory::{MemoryError, MemoryTable, UserAddress};
+use crate::packed;
 
 /// A ring that is set up wrongly. The frontend is at fault.
 #[derive(Debug, Error)]
@@ -105,8 +106,8 @@ impl RingAddresses {
 pub struct RingSetup {
     size: Option<u16>,
     addresses: Option<RingAddresses>,
-    /// Available index to go on from.
-    pub base: u16,
+    /// Where to go on: the available index or, of a packed ring, both positions.
+    pub base: u32,
     /// Kick descriptor, readable when the driver has added buffers.
     pub kick: Option<File>,
     /// Error descriptor, written when the ring cannot be processed.
@@ -133,8 +134,11 @@ impl RingSetup {
     }
 
     /// SET_VRING_BASE.
-    pub fn set_base(&mut self, base: u32) -> Result<(), RingError> {
-        self.base = u16::try_from(base).map_err(|_| RingError::Base(base))?;
+    pub fn set_base(&mut self, base: u32, packed: bool) -> Result<(), RingError> {
+        if !packed && base > u16::MAX.into() {
+            return Err(RingError::Base(base));
+        }
+        self.base = base;
         Ok(())
     }
 
@@ -157,6 +161,7 @@ impl RingSetup {
     pub fn ready<B: NewBitmap + 'static>(
         &self,
         memory: &MemoryTable<B>,
+        packed: bool,
     ) -> Result<Option<ReadyRing<'_>>, RingError> {
         if self.missing(memory).is_some() {
             return Ok(None);
@@ -170,13 +175,20 @@ impl RingSetup {
                 .translate(address, len)
                 .map_err(|source| RingError::Memory { part, source })
         };
-        // Sizes of virtio 1.3, section 2.7, with the two bytes that EVENT_IDX adds.
         let entries = u64::from(size);
+        let (available, used) = if packed {
+            // Event suppression structures (virtio 1.3, section 2.8.14).
+            (packed::EVENTS, packed::EVENTS)
+        } else {
+            // Section 2.7, with the two bytes that EVENT_IDX adds.
+            (6 + 2 * entries, 6 + 8 * entries)
+        };
         Ok(Some(ReadyRing {
+            packed,
             size,
             descriptors: find("descriptor table", addresses.descriptors, 16 * entries)?,
-            available: find("available ring", addresses.available, 6 + 2 * entries)?,
-            used: find("used ring", addresses.used, 6 + 8 * entries)?,
+            available: find("available ring", addresses.available, available)?,
+            used: find("used ring", addresses.used, used)?,
             base: self.base,
             kick,
         }))
@@ -186,16 +198,18 @@ impl RingSetup {
 /// A ring that has everything it needs to run.
 #[derive(Debug)]
 pub struct ReadyRing<'a> {
+    /// Whether the parts are those of a packed ring.
+    pub packed: bool,
     /// Entries, a power of two.
     pub size: u16,
     /// Descriptor table.
     pub descriptors: GuestAddress,
-    /// Available ring.
+    /// Available ring, or the driver's event suppression structure.
     pub available: GuestAddress,
-    /// Used ring.
+    /// Used ring, or the device's event suppression structure.
     pub used: GuestAddress,
-    /// Available index to go on from.
-    pub base: u16,
+    /// Where to go on: the available index or, of a packed ring, both positions.
+    pub base: u32,
     /// Kick descriptor.
     pub kick: &'a File,
 }

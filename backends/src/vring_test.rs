@@ -23,7 +23,7 @@ fn complete() -> RingSetup {
     let mut setup = RingSetup::default();
     setup.set_size(64, 256).unwrap();
     setup.set_addresses(addresses(0, 0x1000, 0x2000));
-    setup.set_base(7).unwrap();
+    setup.set_base(7, false).unwrap();
     setup.kick = Some(eventfd());
     setup.enabled = true;
     setup
@@ -32,7 +32,7 @@ fn complete() -> RingSetup {
 #[test]
 fn a_complete_ring_is_ready_at_its_guest_addresses() {
     let (setup, memory) = (complete(), memory());
-    let ready = setup.ready(&memory).unwrap().unwrap();
+    let ready = setup.ready(&memory, false).unwrap().unwrap();
     assert_eq!(ready.size, 64);
     assert_eq!(ready.descriptors, GuestAddress(0x4000_0000));
     assert_eq!(ready.available, GuestAddress(0x4000_1000));
@@ -44,7 +44,7 @@ fn a_complete_ring_is_ready_at_its_guest_addresses() {
 fn whatever_is_missing_a_ring_is_not_ready() {
     let check = |what, setup: RingSetup, memory: &MemoryTable<()>| {
         assert_eq!(setup.missing(memory), Some(what));
-        assert!(setup.ready(memory).unwrap().is_none());
+        assert!(setup.ready(memory, false).unwrap().is_none());
     };
     let memory = memory();
     let mut setup = complete();
@@ -72,7 +72,7 @@ fn every_byte_of_a_ring_must_be_shared() {
             at[part] = SIZE - len + slack;
             let mut setup = complete();
             setup.set_addresses(addresses(at[0], at[1], at[2]));
-            let ready = setup.ready(&memory);
+            let ready = setup.ready(&memory, false);
             assert_eq!(ready.is_ok(), fits, "part {part}, slack {slack}");
         }
     }
@@ -85,12 +85,12 @@ fn sizes_and_bases_are_checked() {
         assert!(setup.set_size(wrong, 256).is_err(), "{wrong}");
     }
     // What was refused changes nothing.
-    assert_eq!(setup.ready(&memory()).unwrap().unwrap().size, 64);
+    assert_eq!(setup.ready(&memory(), false).unwrap().unwrap().size, 64);
     for right in [1, 2, 256] {
         setup.set_size(right, 256).unwrap();
     }
-    setup.set_base(65535).unwrap();
-    assert!(setup.set_base(65536).is_err());
+    setup.set_base(65535, false).unwrap();
+    assert!(setup.set_base(65536, false).is_err());
     assert_eq!(setup.base, 65535);
 }
 

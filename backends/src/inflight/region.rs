@@ -8,7 +8,7 @@ use thiserror::Error;
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
 
-use super::{ENTRY, HEADER, VERSION};
+use super::{ENTRY, HEADER, VERSION, packed};
 use crate::fd;
 use crate::wire::PayloadError;
 
@@ -84,6 +84,9 @@ pub enum InflightError {
         /// Used index in the ring.
         used: u16,
     },
+    /// Its lists lead nowhere.
+    #[error("the record contradicts itself")]
+    Corrupt,
     /// An access outside the mapping; a bug, as all positions are checked.
     #[error("the record cannot be accessed")]
     Access(#[from] vm_memory::VolatileMemoryError),
@@ -94,20 +97,31 @@ pub enum InflightError {
 pub struct Shape {
     pub(super) queues: u16,
     pub(super) size: u16,
+    /// Whether the queues are packed.
+    pub(super) packed: bool,
 }
 
 impl Shape {
     /// `queues` queues of `size` entries each, for a device that has `most` queues.
-    pub fn new(queues: u16, size: u16, most: usize) -> Result<Self, InflightError> {
+    pub fn new(queues: u16, size: u16, most: usize, packed: bool) -> Result<Self, InflightError> {
         let fits =
             (1..=most).contains(&usize::from(queues)) && (1..=MAX_QUEUE_SIZE).contains(&size);
-        fits.then_some(Shape { queues, size })
-            .ok_or(InflightError::Shape { queues, size, most })
+        fits.then_some(Shape {
+            queues,
+            size,
+            packed,
+        })
+        .ok_or(InflightError::Shape { queues, size, most })
     }
 
     /// Bytes from one queue's region to the next.
     pub(super) fn stride(self) -> usize {
-        (HEADER + ENTRY * usize::from(self.size)).next_multiple_of(ALIGNMENT)
+        let (header, entry) = if self.packed {
+            (packed::HEADER, packed::ENTRY)
+        } else {
+            (HEADER, ENTRY)
+        };
+        (header + entry * usize::from(self.size)).next_multiple_of(ALIGNMENT)
     }
 
     /// Bytes of the whole record.
@@ -160,8 +174,13 @@ pub struct Region {
 
 impl Region {
     /// Maps the record that `place` describes, for a device of `most` queues.
-    pub fn map(place: &VhostUserInflight, file: File, most: usize) -> Result<Self, InflightError> {
-        let shape = Shape::new(place.num_queues, place.queue_size, most)?;
+    pub fn map(
+        place: &VhostUserInflight,
+        file: File,
+        most: usize,
+        packed: bool,
+    ) -> Result<Self, InflightError> {
+        let shape = Shape::new(place.num_queues, place.queue_size, most, packed)?;
         let metadata = file.metadata().map_err(InflightError::File)?;
         let (want, offset) = (shape.bytes() as u64, place.mmap_offset);
         // Beyond the end of the file an access would be a SIGBUS.

@@ -21,6 +21,7 @@ use vhost::vhost_user::message::{
     VhostUserVirtioFeatures,
 };
 use vhost_user_backend::{VhostUserBackend, VringT};
+use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{ByteValued, GuestMemoryMmap};
@@ -244,6 +245,10 @@ where
             })?;
         }
         Ok(Answer::Done)
+    }
+
+    fn is_packed(&self) -> bool {
+        self.features & (1 << VIRTIO_F_RING_PACKED) != 0
     }
 
     fn event_idx(&self) -> bool {

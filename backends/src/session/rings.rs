@@ -49,7 +49,8 @@ where
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, RequestError> {
-        self.change(state.index, |setup| setup.set_base(state.num))
+        let packed = self.is_packed();
+        self.change(state.index, |setup| setup.set_base(state.num, packed))
     }
 
     pub(super) fn set_vring_enable(
@@ -72,7 +73,7 @@ where
         self.device.vring(index).set_call(None);
         let setup = &mut self.rings[index].setup;
         setup.kick = None;
-        let reply = VhostUserVringState::new(state.index, u32::from(setup.base));
+        let reply = VhostUserVringState::new(state.index, setup.base);
         Ok(Answer::Payload(reply.as_slice().to_vec()))
     }
 
@@ -126,13 +127,13 @@ where
 
     /// Starts a ring that has everything it needs and does not run yet.
     pub(super) fn start_if_ready(&mut self, index: usize) -> Result<(), RequestError> {
-        let event_idx = self.event_idx();
+        let (packed, event_idx) = (self.is_packed(), self.event_idx());
         let Ring { setup, running } = &mut self.rings[index];
         if *running {
             return Ok(());
         }
         let ready = setup
-            .ready(&self.memory)
+            .ready(&self.memory, packed)
             .map_err(|source| RequestError::Ring { index, source })?;
         let Some(ready) = ready else {
             return Ok(());

@@ -12,6 +12,7 @@ use vhost::vhost_user::message::{
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
 use super::*;
+use crate::inflight::Progress;
 use crate::shutdown::Shutdown;
 use crate::testing::{Events, Recorder, eventfd, memfd};
 use crate::wire::read_body;
@@ -624,7 +625,7 @@ fn a_device_that_keeps_no_record_says_so() {
 #[test]
 fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
     let mut bench = Bench::new(1);
-    bench.device.record(0).unwrap();
+    bench.device.keep_records();
     let record = bench.device.record(0).unwrap();
     assert!(bench.device.record(1).is_none());
     let (mut talk, ..) = bench.talk();
@@ -632,7 +633,7 @@ fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
     talk.set_memory(0, USER);
     talk.set_ring(0, 3);
     assert!(talk.enable(0, true));
-    assert!(record.lock().is_none());
+    assert!(matches!(*record.lock(), Progress::Split(None)));
     // Of 16 entries a record takes 16 + 16 * 16 bytes, rounded up to a multiple of 64.
     let mut place = [0; 24];
     place[..8].copy_from_slice(&320u64.to_ne_bytes());
@@ -641,23 +642,27 @@ fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
     let file = memfd(320);
     let given = |file: &File| vec![file.try_clone().unwrap()];
     assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));
-    assert!(record.lock().is_some());
+    assert!(matches!(*record.lock(), Progress::Split(Some(_))));
     // Two chains that another backend took: the ring goes on behind them, but stands before.
     file.write_all_at(&[1], 16).unwrap();
     file.write_all_at(&[1], 16 + 16).unwrap();
     assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));
-    assert_eq!(record.lock().as_ref().unwrap().left_count(), 2);
+    let left = match &*record.lock() {
+        Progress::Split(Some(tracker)) => tracker.left_count(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left, 2);
     assert_eq!(talk.base(0), 0);
-    assert!(record.lock().is_none());
+    assert!(matches!(*record.lock(), Progress::Split(None)));
     // A ring that is larger than its record runs without, as under QEMU's microvm.
     place[18] = 8;
     assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));
     talk.set_ring(0, 3);
-    assert!(record.lock().is_none());
+    assert!(matches!(*record.lock(), Progress::Split(None)));
     assert_eq!(talk.base(0), 3);
     assert!(talk.acked(FrontendReq::RESET_DEVICE, &[], vec![]));
     talk.set_ring(0, 3);
     assert!(talk.enable(0, true));
-    assert!(record.lock().is_none());
+    assert!(matches!(*record.lock(), Progress::Split(None)));
     assert_eq!(talk.base(0), 3);
 }

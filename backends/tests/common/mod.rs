@@ -23,6 +23,7 @@ use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures}
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_user_backend::VhostUserBackend;
+use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -292,6 +293,8 @@ impl Driver {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut frontend = Frontend::from_stream(stream, rings as u64);
         frontend.set_owner().unwrap();
+        // The rings here are split ones.
+        let without = without | 1 << VIRTIO_F_RING_PACKED;
         let features = frontend.get_features().unwrap() & !without;
         let protocol = frontend.get_protocol_features().unwrap();
         frontend.set_protocol_features(protocol).unwrap();

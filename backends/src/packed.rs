@@ -1,0 +1,526 @@
+//! A packed virtqueue (virtio 1.3, section 2.8) from the device's side.
+//!
+//! Driver and device share one ring of descriptors. A bit pair in each says whose it is, against
+//! a wrap counter that flips whenever a side passes the ring's end. Where a side stands is in
+//! nobody's memory but its own: a device that is killed leaves it behind only in the record of
+//! requests in flight ([`crate::inflight::packed`]).
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{Ordering, fence};
+
+use thiserror::Error;
+use virtio_bindings::virtio_ring::{
+    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
+    VRING_PACKED_DESC_F_USED, VRING_PACKED_EVENT_F_WRAP_CTR, VRING_PACKED_EVENT_FLAG_DESC,
+    VRING_PACKED_EVENT_FLAG_DISABLE, VRING_PACKED_EVENT_FLAG_ENABLE,
+};
+use virtio_queue::desc::split;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap};
+
+use crate::chain::{Chain, ChainError, MAX_DESCRIPTORS};
+use crate::inflight::InflightError;
+use crate::inflight::packed::{Recovered, Tracker};
+
+/// Size of a descriptor in bytes, and where its fields are (section 2.8.13).
+const DESCRIPTOR: u64 = 16;
+const LEN: u64 = 8;
+const ID: u64 = 12;
+const FLAGS: u64 = 14;
+
+/// Size of an event suppression structure in bytes, and where its flags are (section 2.8.14).
+pub const EVENTS: u64 = 4;
+const EVENT_FLAGS: u64 = 2;
+
+const NEXT: u16 = VRING_DESC_F_NEXT as u16;
+const WRITE: u16 = VRING_DESC_F_WRITE as u16;
+const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
+const AVAIL: u16 = 1 << VRING_PACKED_DESC_F_AVAIL;
+const USED: u16 = 1 << VRING_PACKED_DESC_F_USED;
+/// The bit pair that says whose a descriptor is.
+pub const OWNER: u16 = AVAIL | USED;
+
+/// A place in the ring, in one of its laps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub index: u16,
+    /// The wrap counter.
+    pub wrap: bool,
+}
+
+impl Position {
+    /// Where a ring begins (section 2.8.1).
+    pub const START: Position = Position {
+        index: 0,
+        wrap: true,
+    };
+
+    /// As the vhost-user document has it in half of a vring base.
+    pub fn from_bits(bits: u16) -> Self {
+        Position {
+            index: bits & 0x7fff,
+            wrap: bits & 0x8000 != 0,
+        }
+    }
+
+    pub fn bits(self) -> u16 {
+        self.index | u16::from(self.wrap) << 15
+    }
+
+    /// `by` descriptors on, of a ring that has `size`, and at least as many.
+    pub fn advanced(self, by: u16, size: u16) -> Self {
+        let index = u32::from(self.index) + u32::from(by);
+        if index < u32::from(size) {
+            return Position {
+                index: index as u16,
+                ..self
+            };
+        }
+        Position {
+            index: (index - u32::from(size)) as u16,
+            wrap: !self.wrap,
+        }
+    }
+
+    /// `by` descriptors back.
+    fn retreated(self, by: u16, size: u16) -> Self {
+        match self.index.checked_sub(by) {
+            Some(index) => Position { index, ..self },
+            None => Position {
+                index: self.index + size - by,
+                wrap: !self.wrap,
+            },
+        }
+    }
+
+    /// The flags of a descriptor that the driver has made available in this lap.
+    pub fn available(self) -> u16 {
+        if self.wrap { AVAIL } else { USED }
+    }
+
+    /// The flags of one that the device has used in this lap.
+    fn used(self) -> u16 {
+        if self.wrap { OWNER } else { 0 }
+    }
+}
+
+/// A ring that cannot be run. The frontend is at fault.
+#[derive(Debug, Error)]
+#[error("the base {base:#x} is beyond a packed ring of {size} descriptors")]
+pub struct BaseError {
+    base: u32,
+    size: u16,
+}
+
+/// Where a packed ring is and how it was negotiated.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// In descriptors.
+    pub size: u16,
+    pub descriptors: GuestAddress,
+    /// What the driver wants to hear of.
+    pub driver_events: GuestAddress,
+    /// What the device wants to hear of.
+    pub device_events: GuestAddress,
+    pub event_idx: bool,
+}
+
+/// A chain that was taken and not used yet.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    id: u16,
+    /// Descriptors that it has in the ring.
+    slots: u16,
+    /// Its part of the record, if there is one.
+    entry: Option<u16>,
+}
+
+/// A descriptor of the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    pub addr: u64,
+    pub len: u32,
+    pub id: u16,
+    pub flags: u16,
+}
+
+/// A packed ring that runs.
+#[derive(Debug)]
+pub struct PackedRing {
+    layout: Layout,
+    /// Where the driver's next descriptor comes.
+    available: Position,
+    /// Where the next used descriptor goes.
+    used: Position,
+    /// Descriptors passed by `used` of which the driver may not have heard.
+    untold: u16,
+    /// Descriptors of the chains in `taken`.
+    outstanding: u16,
+    /// Chains by handle.
+    taken: Vec<Option<Taken>>,
+    /// Free handles.
+    free: Vec<u16>,
+    record: Option<Tracker>,
+    /// Entries of the record that another backend had taken and not used, oldest first.
+    left: VecDeque<u16>,
+    /// The handle of the first of them, while it is being executed.
+    resumed: Option<u16>,
+}
+
+impl PackedRing {
+    /// The ring at `base`, which is SET_VRING_BASE's.
+    pub fn new(layout: Layout, base: u32) -> Result<Self, BaseError> {
+        let size = layout.size;
+        let available = Position::from_bits(base as u16);
+        let used = Position::from_bits((base >> 16) as u16);
+        if available.index >= size || used.index >= size {
+            return Err(BaseError { base, size });
+        }
+        Ok(PackedRing {
+            layout,
+            available,
+            used,
+            untold: 0,
+            outstanding: 0,
+            taken: vec![None; size.into()],
+            free: (0..size).rev().collect(),
+            record: None,
+            left: VecDeque::new(),
+            resumed: None,
+        })
+    }
+
+    /// Goes on from a record, which knows better than the base where that is.
+    pub fn resume(&mut self, recovered: Recovered) -> Result<(), InflightError> {
+        let Recovered {
+            tracker,
+            left,
+            used,
+        } = recovered;
+        let slots = left.iter().map(|entry| tracker.slots(*entry));
+        let slots = slots.sum::<Result<u16, _>>()?;
+        self.used = used;
+        self.available = used.advanced(slots, self.layout.size);
+        self.outstanding = slots;
+        self.left = left.into();
+        self.record = Some(tracker);
+        Ok(())
+    }
+
+    /// Where the next used descriptor goes.
+    pub fn used(&self) -> Position {
+        self.used
+    }
+
+    /// The flags of a descriptor of the ring.
+    pub fn flags(&self, memory: &impl GuestMemory, index: u16) -> io::Result<u16> {
+        load(memory, self.at(index).unchecked_add(FLAGS))
+    }
+
+    /// Where the ring stands, as GET_VRING_BASE has it. What was taken and not used counts as
+    /// not taken.
+    pub fn base(&self) -> u32 {
+        let used = u32::from(self.used.bits());
+        used | used << 16
+    }
+
+    fn at(&self, index: u16) -> GuestAddress {
+        GuestAddress(self.layout.descriptors.0 + DESCRIPTOR * u64::from(index))
+    }
+
+    fn read(&self, memory: &GuestMemoryMmap, index: u16) -> io::Result<Descriptor> {
+        let at = self.at(index);
+        // The flags say whether the rest is the device's: they are read before it.
+        let flags = load(memory, at.unchecked_add(FLAGS))?;
+        fence(Ordering::Acquire);
+        let addr: u64 = memory.read_obj(at).map_err(io::Error::other)?;
+        let len: u32 = read(memory, at.unchecked_add(LEN))?;
+        let id: u16 = read(memory, at.unchecked_add(ID))?;
+        Ok(Descriptor {
+            addr: u64::from_le(addr),
+            len: u32::from_le(len),
+            id: u16::from_le(id),
+            flags,
+        })
+    }
+
+    /// Whether the driver has made a descriptor available at the next place.
+    fn is_available(&self, memory: &GuestMemoryMmap) -> io::Result<bool> {
+        let flags = load(memory, self.at(self.available.index).unchecked_add(FLAGS))?;
+        let room = self.outstanding < self.layout.size;
+        Ok(room && flags & OWNER == self.available.available())
+    }
+
+    /// Takes the next chain, if there is one: a handle, and whether it could be followed into
+    /// `chain`.
+    pub fn take(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        chain: &mut Chain,
+    ) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
+        if let Some(entry) = self.left.front().copied() {
+            return self.take_left(memory, entry, chain).map(Some);
+        }
+        if !self.is_available(memory)? {
+            return Ok(None);
+        }
+        let mut slots = Vec::new();
+        let mut index = self.available.index;
+        // No more than what is not in flight already, for a driver that never ends a chain.
+        for _ in self.outstanding..self.layout.size {
+            let descriptor = self.read(memory, index)?;
+            slots.push(descriptor);
+            if descriptor.flags & NEXT == 0 {
+                break;
+            }
+            index = (index + 1) % self.layout.size;
+        }
+        let entry = match &mut self.record {
+            Some(record) => Some(record.take(&slots).map_err(io::Error::other)?),
+            None => None,
+        };
+        let count = slots.len() as u16;
+        self.available = self.available.advanced(count, self.layout.size);
+        self.outstanding += count;
+        let handle = self.hold(&slots, entry)?;
+        Ok(Some((handle, fill(memory, &slots, chain))))
+    }
+
+    /// Takes up what another backend had taken.
+    fn take_left(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        entry: u16,
+        chain: &mut Chain,
+    ) -> io::Result<(u16, Result<(), ChainError>)> {
+        let record = self.record.as_ref();
+        let record = record.ok_or_else(|| io::Error::other("what is left has no record"))?;
+        let slots = record.descriptors(entry).map_err(io::Error::other)?;
+        let handle = match self.resumed {
+            Some(handle) => handle,
+            None => self.hold(&slots, Some(entry))?,
+        };
+        self.resumed = Some(handle);
+        Ok((handle, fill(memory, &slots, chain)))
+    }
+
+    fn hold(&mut self, slots: &[Descriptor], entry: Option<u16>) -> io::Result<u16> {
+        let handle = self.free.pop();
+        let handle = handle.ok_or_else(|| io::Error::other("more chains than descriptors"))?;
+        // The chain's id is its last descriptor's (section 2.8.6).
+        let id = slots.last().map_or(0, |last| last.id);
+        self.taken[usize::from(handle)] = Some(Taken {
+            id,
+            slots: slots.len() as u16,
+            entry,
+        });
+        Ok(handle)
+    }
+
+    fn release(&mut self, handle: u16) -> io::Result<Taken> {
+        let taken = self.taken.get_mut(usize::from(handle));
+        let taken = taken.and_then(Option::take);
+        let taken =
+            taken.ok_or_else(|| io::Error::other(format!("no chain {handle} was taken")))?;
+        self.free.push(handle);
+        Ok(taken)
+    }
+
+    /// Puts the chain that was taken last back, not executed: it will be the next again.
+    pub fn put_back(&mut self, handle: u16) -> io::Result<()> {
+        if self.resumed == Some(handle) {
+            return Ok(());
+        }
+        let taken = self.release(handle)?;
+        if let (Some(record), Some(entry)) = (&mut self.record, taken.entry) {
+            record.put_back(entry).map_err(io::Error::other)?;
+        }
+        self.outstanding -= taken.slots;
+        self.available = self.available.retreated(taken.slots, self.layout.size);
+        Ok(())
+    }
+
+    /// Gives chains, each with so many bytes written into it, back to the driver, which sees all
+    /// of them or none.
+    pub fn complete(&mut self, memory: &GuestMemoryMmap, chains: &[(u16, u32)]) -> io::Result<()> {
+        let first = self.used;
+        let mut first_flags = None;
+        let mut done = Vec::with_capacity(chains.len());
+        for (handle, _) in chains {
+            done.push(self.release(*handle)?);
+        }
+        let entries: Vec<u16> = done.iter().filter_map(|taken| taken.entry).collect();
+        let count: u16 = done.iter().map(|taken| taken.slots).sum();
+        let after = first.advanced(count, self.layout.size);
+        if let Some(record) = &mut self.record {
+            record
+                .completing(&entries, after)
+                .map_err(io::Error::other)?;
+        }
+        for (taken, (_, len)) in done.iter().zip(chains) {
+            let at = self.at(self.used.index);
+            write(memory, at.unchecked_add(LEN), len.to_le())?;
+            write(memory, at.unchecked_add(ID), taken.id.to_le())?;
+            let flags = self.used.used() | if *len > 0 { WRITE } else { 0 };
+            if first_flags.is_some() {
+                store(memory, at.unchecked_add(FLAGS), flags)?;
+            } else {
+                // The driver looks at the first one first: it comes last.
+                first_flags = Some(flags);
+            }
+            self.used = self.used.advanced(taken.slots, self.layout.size);
+        }
+        if let Some(flags) = first_flags {
+            store(memory, self.at(first.index).unchecked_add(FLAGS), flags)?;
+        }
+        self.outstanding -= count;
+        self.untold = self.untold.saturating_add(count);
+        if let Some(record) = &mut self.record {
+            record
+                .completed(&entries, after)
+                .map_err(io::Error::other)?;
+        }
+        if self
+            .resumed
+            .is_some_and(|resumed| chains.iter().any(|(handle, _)| *handle == resumed))
+        {
+            self.resumed = None;
+            self.left.pop_front();
+        }
+        Ok(())
+    }
+
+    /// The driver need not kick.
+    pub fn disable_notification(&self, memory: &GuestMemoryMmap) -> io::Result<()> {
+        self.set_events(memory, VRING_PACKED_EVENT_FLAG_DISABLE as u16)
+    }
+
+    /// Whether the driver has added nothing since the ring was found empty. It kicks when it
+    /// adds something from here on.
+    pub fn is_exhausted(&self, memory: &GuestMemoryMmap) -> io::Result<bool> {
+        if self.layout.event_idx {
+            let at = self.layout.device_events;
+            write(memory, at, self.available.bits().to_le())?;
+            self.set_events(memory, VRING_PACKED_EVENT_FLAG_DESC as u16)?;
+        } else {
+            self.set_events(memory, VRING_PACKED_EVENT_FLAG_ENABLE as u16)?;
+        }
+        // The wish must be visible before the ring is looked at once more.
+        fence(Ordering::SeqCst);
+        if !self.is_available(memory)? {
+            return Ok(true);
+        }
+        self.disable_notification(memory)?;
+        Ok(false)
+    }
+
+    fn set_events(&self, memory: &GuestMemoryMmap, flags: u16) -> io::Result<()> {
+        store(
+            memory,
+            self.layout.device_events.unchecked_add(EVENT_FLAGS),
+            flags,
+        )
+    }
+
+    /// Whether the driver wants to hear of what was used since this was asked last (section
+    /// 2.8.10).
+    pub fn driver_wants_notification(&mut self, memory: &GuestMemoryMmap) -> io::Result<bool> {
+        let used = std::mem::take(&mut self.untold);
+        // What was used must be visible before the driver's wish is read.
+        fence(Ordering::SeqCst);
+        let at = self.layout.driver_events;
+        match u32::from(load(memory, at.unchecked_add(EVENT_FLAGS))? & 3) {
+            VRING_PACKED_EVENT_FLAG_DISABLE => Ok(false),
+            VRING_PACKED_EVENT_FLAG_DESC if self.layout.event_idx => {
+                let event = load(memory, at)?;
+                Ok(self.has_passed(Position::from_bits(event), used))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether the last `count` used descriptors include the one at `event`.
+    fn has_passed(&self, event: Position, count: u16) -> bool {
+        let size = self.layout.size;
+        let mut index = event.index;
+        if event.wrap != self.used.wrap {
+            index = index.wrapping_sub(size);
+        }
+        self.used.index.wrapping_sub(index).wrapping_sub(1) < count
+    }
+}
+
+const _: () = assert!(VRING_PACKED_EVENT_F_WRAP_CTR == 15);
+
+/// Takes down where the bytes of a chain are. What is wrong with it shows as with a split one.
+fn fill(
+    memory: &GuestMemoryMmap,
+    slots: &[Descriptor],
+    chain: &mut Chain,
+) -> Result<(), ChainError> {
+    match slots {
+        [table] if table.flags & INDIRECT != 0 => {
+            chain.refill(indirect(memory, table).into_iter().flatten())
+        }
+        _ => {
+            let usable = slots.iter().take_while(|slot| slot.flags & INDIRECT == 0);
+            chain.refill(usable.map(|slot| {
+                let flags = slot.flags & (NEXT | WRITE);
+                split::Descriptor::new(slot.addr, slot.len, flags, 0)
+            }))
+        }
+    }
+}
+
+/// The descriptors of a table: all of it, in its order (section 2.8.7). `None` when it is none.
+fn indirect(
+    memory: &GuestMemoryMmap,
+    table: &Descriptor,
+) -> Option<impl Iterator<Item = split::Descriptor>> {
+    let count = u64::from(table.len) / DESCRIPTOR;
+    if !u64::from(table.len).is_multiple_of(DESCRIPTOR) || count == 0 {
+        return None;
+    }
+    let entry = move |index: u64| {
+        let at = GuestAddress(table.addr).checked_add(DESCRIPTOR * index)?;
+        let addr: u64 = memory.read_obj(at).ok()?;
+        let len: u32 = memory.read_obj(at.checked_add(LEN)?).ok()?;
+        let flags: u16 = memory.read_obj(at.checked_add(FLAGS)?).ok()?;
+        let next = if index + 1 < count { NEXT } else { 0 };
+        let flags = u16::from_le(flags);
+        let usable = flags & INDIRECT == 0;
+        usable.then(|| {
+            let flags = flags & WRITE | next;
+            split::Descriptor::new(u64::from_le(addr), u32::from_le(len), flags, 0)
+        })
+    };
+    // One more than a chain may have, so that it is found to be too long.
+    let looked_at = count.min(MAX_DESCRIPTORS as u64 + 1);
+    Some((0..looked_at).map_while(entry))
+}
+
+fn load(memory: &impl GuestMemory, at: GuestAddress) -> io::Result<u16> {
+    let value = memory.load(at, Ordering::Acquire);
+    value.map(u16::from_le).map_err(io::Error::other)
+}
+
+fn store(memory: &GuestMemoryMmap, at: GuestAddress, value: u16) -> io::Result<()> {
+    let stored = memory.store(value.to_le(), at, Ordering::Release);
+    stored.map_err(io::Error::other)
+}
+
+fn read<T: vm_memory::ByteValued>(memory: &GuestMemoryMmap, at: GuestAddress) -> io::Result<T> {
+    memory.read_obj(at).map_err(io::Error::other)
+}
+
+fn write<T: vm_memory::ByteValued>(
+    memory: &GuestMemoryMmap,
+    at: GuestAddress,
+    value: T,
+) -> io::Result<()> {
+    memory.write_obj(value, at).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+#[path = "packed_test.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+const DESCRIPTORS: u64 = 0;
+const DRIVER_EVENTS: u64 = 0x800;
+const DEVICE_EVENTS: u64 = 0x900;
+const TABLE: u64 = 0xa00;
+
+/// The driver's side of a ring (section 2.8.21), in a device's memory.
+struct Driver {
+    memory: GuestMemoryMmap,
+    layout: Layout,
+    next: Position,
+    seen: Position,
+    /// Chains that the device has, by id, and how many descriptors each has.
+    out: BTreeMap<u16, u16>,
+}
+
+impl Driver {
+    fn new(size: u16, event_idx: bool) -> Self {
+        Driver {
+            memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap(),
+            layout: Layout {
+                size,
+                descriptors: GuestAddress(DESCRIPTORS),
+                driver_events: GuestAddress(DRIVER_EVENTS),
+                device_events: GuestAddress(DEVICE_EVENTS),
+                event_idx,
+            },
+            next: Position::START,
+            seen: Position::START,
+            out: BTreeMap::new(),
+        }
+    }
+
+    fn ring(&self) -> PackedRing {
+        PackedRing::new(self.layout, 0x8000_8000).unwrap()
+    }
+
+    fn set(&self, at: u64, descriptor: Descriptor) {
+        let at = GuestAddress(at);
+        write(&self.memory, at, descriptor.addr).unwrap();
+        write(&self.memory, at.unchecked_add(LEN), descriptor.len).unwrap();
+        write(&self.memory, at.unchecked_add(ID), descriptor.id).unwrap();
+        write(&self.memory, at.unchecked_add(FLAGS), descriptor.flags).unwrap();
+    }
+
+    /// Adds a chain of buffers, given by address and flags, under `id`.
+    fn add(&mut self, id: u16, buffers: &[(u64, u16)]) {
+        for (i, (addr, flags)) in buffers.iter().enumerate() {
+            let last = i + 1 == buffers.len();
+            let next = if last { 0 } else { NEXT };
+            self.put(id, *addr, flags | next);
+        }
+        self.out.insert(id, buffers.len() as u16);
+    }
+
+    /// One descriptor of 8 bytes with exactly these flags, but for whose it is.
+    fn put(&mut self, id: u16, addr: u64, flags: u16) {
+        let flags = flags | self.next.available();
+        let at = DESCRIPTORS + DESCRIPTOR * u64::from(self.next.index);
+        let len = 8;
+        self.set(
+            at,
+            Descriptor {
+                addr,
+                len,
+                id,
+                flags,
+            },
+        );
+        self.next = self.next.advanced(1, self.layout.size);
+    }
+
+    /// Takes the next used chain: its id and length.
+    fn take(&mut self) -> Option<(u16, u32)> {
+        let at = DESCRIPTORS + DESCRIPTOR * u64::from(self.seen.index);
+        let flags = load(&self.memory, GuestAddress(at + FLAGS)).unwrap();
+        if flags & OWNER != self.seen.used() {
+            return None;
+        }
+        let id: u16 = read(&self.memory, GuestAddress(at + ID)).unwrap();
+        let len: u32 = read(&self.memory, GuestAddress(at + LEN)).unwrap();
+        let slots = self.out.remove(&id).expect("a chain that the device had");
+        self.seen = self.seen.advanced(slots, self.layout.size);
+        Some((id, len))
+    }
+}
+
+fn take(ring: &mut PackedRing, driver: &Driver, chain: &mut Chain) -> Option<u16> {
+    let taken = ring.take(&driver.memory, chain).unwrap();
+    taken.map(|(handle, chain)| {
+        chain.unwrap();
+        handle
+    })
+}
+
+#[test]
+fn chains_of_every_length_come_back_in_any_order_lap_after_lap() {
+    let mut driver = Driver::new(5, false);
+    let mut ring = driver.ring();
+    let mut chain = Chain::default();
+    for lap in 0..40u16 {
+        let (first, second) = (lap % 3 + 1, (lap / 3) % 2 + 1);
+        let buffers = |count| vec![(0x1000, 0); usize::from(count)];
+        driver.add(7, &buffers(first));
+        driver.add(9, &buffers(second));
+        let one = take(&mut ring, &driver, &mut chain).unwrap();
+        assert_eq!(chain.readable.len(), 8 * u64::from(first));
+        let two = take(&mut ring, &driver, &mut chain).unwrap();
+        assert_eq!(chain.readable.len(), 8 * u64::from(second));
+        assert_eq!(take(&mut ring, &driver, &mut chain), None);
+        assert_eq!(driver.take(), None);
+        // In the order in which they came, the other way around, and at once.
+        match lap % 3 {
+            0 => {
+                ring.complete(&driver.memory, &[(one, 1)]).unwrap();
+                assert_eq!(driver.take(), Some((7, 1)));
+                ring.complete(&driver.memory, &[(two, 2)]).unwrap();
+                assert_eq!(driver.take(), Some((9, 2)));
+            }
+            1 => {
+                ring.complete(&driver.memory, &[(two, 2)]).unwrap();
+                assert_eq!(driver.take(), Some((9, 2)));
+                ring.complete(&driver.memory, &[(one, 1)]).unwrap();
+                assert_eq!(driver.take(), Some((7, 1)));
+            }
+            _ => {
+                let both = [(two, 2), (one, 0)];
+                ring.complete(&driver.memory, &both).unwrap();
+                assert_eq!(driver.take(), Some((9, 2)));
+                assert_eq!(driver.take(), Some((7, 0)));
+            }
+        }
+        assert_eq!(driver.take(), None);
+        let stands = u32::from(driver.next.bits());
+        assert_eq!(ring.base(), stands | stands << 16);
+    }
+}
+
+#[test]
+fn what_is_put_back_is_the_next_again() {
+    let mut driver = Driver::new(4, false);
+    let mut ring = driver.ring();
+    let mut chain = Chain::default();
+    for id in 0..30 {
+        driver.add(id, &[(0x1000, 0), (0x2000, WRITE), (0x3000, WRITE)]);
+        let before = ring.available;
+        let handle = take(&mut ring, &driver, &mut chain).unwrap();
+        ring.put_back(handle).unwrap();
+        assert_eq!(ring.available, before);
+        let handle = take(&mut ring, &driver, &mut chain).unwrap();
+        assert_eq!((chain.readable.len(), chain.writable.len()), (8, 16));
+        ring.complete(&driver.memory, &[(handle, 16)]).unwrap();
+        assert_eq!(driver.take(), Some((id, 16)));
+    }
+}
+
+#[test]
+fn a_table_is_a_chain_in_its_own_order() {
+    let mut driver = Driver::new(4, false);
+    let mut ring = driver.ring();
+    let entry = |addr, flags| Descriptor {
+        addr,
+        len: 4,
+        id: 0xffff,
+        flags,
+    };
+    driver.set(TABLE, entry(0x1000, 0));
+    driver.set(TABLE + 16, entry(0x2000, WRITE));
+    driver.set(TABLE + 32, entry(0x3000, WRITE));
+    let at = GuestAddress(DESCRIPTORS);
+    driver.put(3, TABLE, INDIRECT);
+    write(&driver.memory, at.unchecked_add(LEN), 48u32).unwrap();
+    driver.out.insert(3, 1);
+    let mut chain = Chain::default();
+    let handle = take(&mut ring, &driver, &mut chain).unwrap();
+    assert_eq!((chain.readable.len(), chain.writable.len()), (4, 8));
+    ring.complete(&driver.memory, &[(handle, 8)]).unwrap();
+    assert_eq!(driver.take(), Some((3, 8)));
+}
+
+#[test]
+fn what_cannot_be_followed_comes_back_all_the_same() {
+    let check = |prepare: &dyn Fn(&mut Driver)| {
+        let mut driver = Driver::new(4, false);
+        let mut ring = driver.ring();
+        prepare(&mut driver);
+        let mut chain = Chain::default();
+        let (handle, result) = ring.take(&driver.memory, &mut chain).unwrap().unwrap();
+        ring.complete(&driver.memory, &[(handle, 0)]).unwrap();
+        assert_eq!(driver.take(), Some((1, 0)));
+        result.unwrap_err()
+    };
+    // A chain that goes on around the whole ring.
+    let endless = check(&|driver| {
+        (0..4).for_each(|_| driver.put(1, 0x1000, NEXT));
+        driver.out.insert(1, 4);
+    });
+    assert!(matches!(endless, ChainError::CutShort(4)), "{endless}");
+    // A table that is not a whole number of descriptors (8 bytes).
+    let odd = check(&|driver| driver.add(1, &[(TABLE, INDIRECT)]));
+    assert!(matches!(odd, ChainError::Empty), "{odd}");
+    // A table in the middle of a chain.
+    let mixed = check(&|driver| driver.add(1, &[(0x1000, 0), (TABLE, INDIRECT)]));
+    assert!(matches!(mixed, ChainError::CutShort(1)), "{mixed}");
+    let order = check(&|driver| driver.add(1, &[(0x1000, WRITE), (0x2000, 0)]));
+    assert!(matches!(order, ChainError::Order(1)), "{order}");
+}
+
+#[test]
+fn a_driver_cannot_have_more_in_flight_than_the_ring_holds() {
+    let mut driver = Driver::new(4, false);
+    let mut ring = driver.ring();
+    let mut chain = Chain::default();
+    for id in 0..4 {
+        driver.add(id, &[(0x1000, 0)]);
+        take(&mut ring, &driver, &mut chain).unwrap();
+    }
+    // It claims another lap, though nothing has come back.
+    driver.add(9, &[(0x1000, 0)]);
+    assert_eq!(take(&mut ring, &driver, &mut chain), None);
+}
+
+#[test]
+fn the_driver_hears_of_the_descriptor_it_waits_for() {
+    let size = 4;
+    for start in 0..2 * size {
+        for count in 0..=size {
+            for event in 0..2 * size {
+                let mut driver = Driver::new(size, true);
+                let mut ring = driver.ring();
+                let from = Position::START.advanced(start % size, size);
+                let from = if start < size {
+                    from
+                } else {
+                    from.advanced(size, size)
+                };
+                ring.used = from.advanced(count, size);
+                ring.untold = count;
+                let awaited = from.advanced(event.min(size), size);
+                driver.next = awaited;
+                write(&driver.memory, driver.layout.driver_events, awaited.bits()).unwrap();
+                let at = driver.layout.driver_events.unchecked_add(EVENT_FLAGS);
+                store(&driver.memory, at, VRING_PACKED_EVENT_FLAG_DESC as u16).unwrap();
+                let expected = event.min(size) < count;
+                let wants = ring.driver_wants_notification(&driver.memory).unwrap();
+                assert_eq!(wants, expected, "{start} {count} {event}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_kick_is_asked_for_before_the_ring_is_left() {
+    for event_idx in [false, true] {
+        let mut driver = Driver::new(4, event_idx);
+        let ring = driver.ring();
+        let flags = |driver: &Driver| {
+            let at = GuestAddress(DEVICE_EVENTS + EVENT_FLAGS);
+            u32::from(load(&driver.memory, at).unwrap())
+        };
+        ring.disable_notification(&driver.memory).unwrap();
+        assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_DISABLE);
+        assert!(ring.is_exhausted(&driver.memory).unwrap());
+        if event_idx {
+            assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_DESC);
+            let event = load(&driver.memory, GuestAddress(DEVICE_EVENTS)).unwrap();
+            assert_eq!(Position::from_bits(event), ring.available);
+        } else {
+            assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_ENABLE);
+        }
+        driver.add(0, &[(0x1000, 0)]);
+        assert!(!ring.is_exhausted(&driver.memory).unwrap());
+        assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_DISABLE);
+    }
+}
+
+#[test]
+fn a_base_outside_the_ring_is_refused() {
+    let driver = Driver::new(4, false);
+    for base in [0x8000_8004, 0x8004_8000, 0x7fff_7fff] {
+        let error = PackedRing::new(driver.layout, base).unwrap_err();
+        assert_eq!(error.base, base);
+    }
+}
