@@ -42,6 +42,7 @@ enum virtio_register {
 #define FEATURE_INDIRECT	(1ul << 28)
 #define FEATURE_EVENT_IDX	(1ul << 29)
 #define FEATURE_VERSION_1	(1ul << 32)
+#define FEATURE_PACKED		(1ul << 34)
 
 #define DEVICE_NET	1
 #define DEVICE_BLK	2

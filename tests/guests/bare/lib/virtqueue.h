@@ -1,58 +1,31 @@
-/* Split virtqueues (virtio 1.3, section 2.7). */
+/* Virtqueues, split or packed as the driver has accepted (virtio 1.3, 2.7 and 2.8). */
 #pragma once
 
 #include "types.h"
 #include "virtio.h"
+#include "virtqueue_packed.h"
+#include "virtqueue_split.h"
 
-#define QUEUE_MAX	256
-#define CHAIN_MAX	4
-
-#define DESC_NEXT	1
-#define DESC_WRITE	2	/* the device writes it */
-#define DESC_INDIRECT	4
-
-#define AVAIL_NO_INTERRUPT	1
-#define USED_NO_NOTIFY		1
-
-struct virtq_desc {
-	u64 address;
-	u32 length;
-	u16 flags;
-	u16 next;
-};
-
-struct virtq_avail {
-	volatile u16 flags;
-	volatile u16 index;
-	u16 ring[QUEUE_MAX + 1];	/* used_event is behind the last entry */
-};
-
-struct virtq_used_element {
-	u32 id;
-	u32 length;
-};
-
-struct virtq_used {
-	volatile u16 flags;
-	volatile u16 index;
-	struct virtq_used_element ring[QUEUE_MAX + 1];	/* avail_event is behind the last */
-};
+struct virtqueue_format;
 
 /* One queue, rings and all: put it into NOINIT memory. */
 struct virtqueue {
-	struct virtq_desc desc[QUEUE_MAX] __attribute__((aligned(4096)));
-	struct virtq_avail avail __attribute__((aligned(4096)));
-	struct virtq_used used __attribute__((aligned(4096)));
-	struct virtq_desc indirect[QUEUE_MAX][CHAIN_MAX];
-
+	union {
+		struct split_rings split;
+		struct packed_rings packed;
+	};
+	const struct virtqueue_format *format;
 	struct virtio_device *device;
 	u32 number;
 	u32 size;
-	u16 free_head;
-	u16 free_count;
-	u16 last_used;
-	u16 last_kick;		/* available index at the last virtqueue_kick() */
+	u16 free_count;		/* descriptors */
 	u64 kicks;
+};
+
+/* A chain that the device has finished. */
+struct used_chain {
+	u32 id;
+	u32 length;
 };
 
 /* A piece of a request; those the device writes stand behind those it reads. */
@@ -62,18 +35,38 @@ struct buffer {
 	bool device_writes;
 };
 
+/* What a format makes of an empty queue, a chain that fits, and so on. */
+struct virtqueue_format {
+	void (*start)(struct virtqueue *queue);
+	/* Descriptor area, driver area and device area (section 2.6). */
+	const void *(*area)(const struct virtqueue *queue, u32 number);
+	u16 (*add)(struct virtqueue *queue, const struct buffer *buffers, u32 count);
+	/* Whether the device wants to know of what was added since this was asked last. */
+	bool (*wants_kick)(struct virtqueue *queue);
+	bool (*pending)(const struct virtqueue *queue);
+	struct used_chain (*take)(struct virtqueue *queue);
+	/* At the next chain that is used, or never. */
+	void (*want_interrupt)(struct virtqueue *queue, bool wanted);
+	u32 (*in_flight)(const struct virtqueue *queue);
+};
+
+extern const struct virtqueue_format virtqueue_split, virtqueue_packed;
+
+/* The features of queues that the command line asks for: `indirect`, `event_idx`, `packed`. */
+u64 virtqueue_features(void);
+
+/* Whether the driver has accepted `feature`. */
+bool virtqueue_has(const struct virtqueue *queue, u64 feature);
+
 /*
  * Sets up queue `number` with min(`size`, what the device allows) entries and
  * makes it ready. False when the device has no such queue.
  */
 bool virtqueue_setup(struct virtqueue *queue, struct virtio_device *device, u32 number, u32 size);
 
-/* Tells the device where the rings are, and QueueReady. */
-void virtqueue_publish(const struct virtqueue *queue);
-
 /*
- * Makes a chain of up to CHAIN_MAX buffers available. Returns its head, which
- * comes back in the used ring, or -1 when the queue is full.
+ * Makes a chain of up to CHAIN_MAX buffers available. Returns its id, which
+ * comes back when it is used, or -1 when the queue is full.
  */
 s32 virtqueue_add(struct virtqueue *queue, const struct buffer *buffers, u32 count);
 
@@ -84,13 +77,22 @@ void virtqueue_kick(struct virtqueue *queue);
 bool virtqueue_pending(const struct virtqueue *queue);
 
 /* Takes the next finished chain; false when there is none. */
-bool virtqueue_take(struct virtqueue *queue, struct virtq_used_element *element);
+bool virtqueue_take(struct virtqueue *queue, struct used_chain *chain);
 
 /* The same, waiting for one: by interrupts, or polling. */
-struct virtq_used_element virtqueue_wait(struct virtqueue *queue);
+struct used_chain virtqueue_wait(struct virtqueue *queue);
 
 /*
  * Waits until one of `count` queues of a device has something pending: by
  * interrupts, or polling.
  */
 void virtqueue_wait_any(struct virtqueue *const *queues, u32 count);
+
+/* How many chains the device has not finished. */
+u32 virtqueue_in_flight(const struct virtqueue *queue);
+
+/*
+ * Whether the driver has taken all that the device finished, and `out` descriptors are
+ * in flight, in chains of one.
+ */
+bool virtqueue_audit(const struct virtqueue *queue, u32 out);

@@ -146,15 +146,15 @@ static void queue_sizes(void)
 
 	for (u32 i = 0; i < ARRAY_SIZE(sizes); i++) {
 		printf("  size %x", sizes[i]);
-		try_queue("", sizes[i], (u64)victim_queue.desc, (u64)&victim_queue.avail,
-			  (u64)&victim_queue.used);
+		try_queue("", sizes[i], (u64)victim_queue.split.desc, (u64)&victim_queue.split.avail,
+			  (u64)&victim_queue.split.used);
 	}
 }
 
 static void queue_addresses(void)
 {
-	u64 desc = (u64)victim_queue.desc, driver = (u64)&victim_queue.avail,
-	    device = (u64)&victim_queue.used;
+	u64 desc = (u64)victim_queue.split.desc, driver = (u64)&victim_queue.split.avail,
+	    device = (u64)&victim_queue.split.used;
 
 	try_queue("descriptors past RAM", 256, 1ul << 46, driver, device);
 	try_queue("available ring in the MMIO hole", 256, desc, 0xd0000000, device);

@@ -12,13 +12,13 @@ static u8 memory[4096];
 
 static void set(u16 index, u64 address, u32 length, u16 flags, u16 next)
 {
-	victim_queue.desc[index] = (struct virtq_desc){ address, length, flags, next };
+	victim_queue.split.desc[index] = (struct virtq_desc){ address, length, flags, next };
 }
 
 /* Publishes `head` and moves the available index by `step`. */
 static void submit(const char *what, u16 head, u16 step)
 {
-	struct virtq_avail *avail = &victim_queue.avail;
+	struct virtq_avail *avail = &victim_queue.split.avail;
 
 	avail->ring[avail->index % victim_queue.size] = head;
 	__atomic_thread_fence(__ATOMIC_RELEASE);
@@ -64,9 +64,9 @@ static void try_chain(const char *what, struct virtq_desc header, struct virtq_d
 		      struct virtq_desc status)
 {
 	victim_start();
-	victim_queue.desc[0] = header;
-	victim_queue.desc[1] = data;
-	victim_queue.desc[2] = status;
+	victim_queue.split.desc[0] = header;
+	victim_queue.split.desc[1] = data;
+	victim_queue.split.desc[2] = status;
 	submit(what, 0, 1);
 }
 
@@ -113,7 +113,7 @@ static void bad_descriptors(void)
 /* Indirect descriptors, which were not negotiated, and malformed ones. */
 static void bad_indirect(void)
 {
-	struct virtq_desc *table = victim_queue.indirect[0];
+	struct virtq_desc *table = victim_queue.split.indirect[0];
 
 	victim_start();
 	table[0] = (struct virtq_desc){ (u64)table, 16, DESC_INDIRECT, 0 };
@@ -145,10 +145,10 @@ static void reset_midway(void)
 			set(i, (u64)memory, BLK_HEADER, DESC_NEXT, i + 1);
 			set(i + 1, (u64)memory + 1024, 512, DESC_NEXT | DESC_WRITE, i + 2);
 			set(i + 2, (u64)memory + 16, 1, DESC_WRITE, 0);
-			victim_queue.avail.ring[i / 3] = i;
+			victim_queue.split.avail.ring[i / 3] = i;
 		}
 		__atomic_thread_fence(__ATOMIC_RELEASE);
-		victim_queue.avail.index = 10;
+		victim_queue.split.avail.index = 10;
 		virtio_write(victim(), VIRTIO_QUEUE_NOTIFY, 0);
 		virtio_reset(victim());
 	}

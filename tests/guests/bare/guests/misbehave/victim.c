@@ -59,7 +59,7 @@ const char *victim_reaction(void)
 	u64 start = rdtsc();
 
 	while (rdtsc() - start < PATIENCE_TSC) {
-		if (victim_queue.used.index != victim_queue.last_used)
+		if (victim_queue.split.used.index != victim_queue.split.last_used)
 			return "used";
 		if (victim_status() & STATUS_NEEDS_RESET)
 			return "needs-reset";
@@ -75,13 +75,13 @@ static bool read_sector(void)
 		{ sector, sizeof(sector), true },
 		{ (void *)&read_status, 1, true },
 	};
-	struct virtq_used_element element;
+	struct used_chain chain;
 
 	read_status = 0xff;
 	virtqueue_add(&victim_queue, buffers, ARRAY_SIZE(buffers));
 	virtqueue_kick(&victim_queue);
 	victim_reaction();
-	return virtqueue_take(&victim_queue, &element) && read_status == 0;
+	return virtqueue_take(&victim_queue, &chain) && read_status == 0;
 }
 
 bool victim_recover(void)

@@ -53,22 +53,11 @@ u32 blk_complete(struct blk *blk, enum blk_status *status)
 	return slot;
 }
 
-static u64 wanted_features(void)
-{
-	u64 wanted = BLK_FEATURE_RO | BLK_FEATURE_FLUSH;
-
-	if (cmdline_flag("indirect"))
-		wanted |= FEATURE_INDIRECT;
-	if (cmdline_flag("event_idx"))
-		wanted |= FEATURE_EVENT_IDX;
-	return wanted;
-}
-
 void blk_start(struct blk *blk, struct virtio_device *device)
 {
 	blk->device = device;
 	blk->queue = &queue;
-	virtio_start(device, wanted_features());
+	virtio_start(device, BLK_FEATURE_RO | BLK_FEATURE_FLUSH | virtqueue_features());
 	blk->capacity = virtio_config64(device, CONFIG_CAPACITY);
 	blk->read_only = device->features & BLK_FEATURE_RO;
 	if (!virtqueue_setup(&queue, device, 0, cmdline_number("queue_size", QUEUE_MAX)))

@@ -138,5 +138,5 @@ u32 blk_session(struct virtio_device *device)
 	submit(&blk, LEFT_WRITES, BLK_WRITE);
 	submit(&blk, LEFT_READS, BLK_READ);
 	complete(&blk, finished);
-	return (u16)(blk.queue->avail.index - blk.queue->used.index);
+	return virtqueue_in_flight(blk.queue);
 }

@@ -121,16 +121,16 @@ static void submit_any(struct lane *lane, struct place *place)
 /* Takes a finished request and checks it; none when there is none. */
 static struct place *complete(struct lane *lane)
 {
-	struct virtq_used_element element;
+	struct used_chain chain;
 	struct place *place;
 	u32 number = lane->queue->number, length = 1;
 
-	if (!virtqueue_take(lane->queue, &element))
+	if (!virtqueue_take(lane->queue, &chain))
 		return NULL;
-	place = lane->owner[element.id];
+	place = lane->owner[chain.id];
 	if (!place)
-		panic("storm: queue %u: chain %u came back twice", number, element.id);
-	lane->owner[element.id] = NULL;
+		panic("storm: queue %u: chain %u came back twice", number, chain.id);
+	lane->owner[chain.id] = NULL;
 	lane->completed++;
 	if (place->request.status != BLK_OK)
 		panic("storm: queue %u: type %u at sector %lu gives status %u", number,
@@ -139,22 +139,18 @@ static struct place *complete(struct lane *lane)
 		length += BLK_DATA;
 		compare(place);
 	}
-	if (element.length != length)
+	if (chain.length != length)
 		panic("storm: queue %u: type %u wrote %u bytes", number, place->request.type,
-		      element.length);
+		      chain.length);
 	return place;
 }
 
 static void set_up(struct virtio_device *device)
 {
-	u64 wanted = BLK_FEATURE_FLUSH | BLK_FEATURE_MQ, capacity;
+	u64 capacity;
 	u32 offered;
 
-	if (cmdline_flag("indirect"))
-		wanted |= FEATURE_INDIRECT;
-	if (cmdline_flag("event_idx"))
-		wanted |= FEATURE_EVENT_IDX;
-	virtio_start(device, wanted);
+	virtio_start(device, BLK_FEATURE_FLUSH | BLK_FEATURE_MQ | virtqueue_features());
 	capacity = virtio_config64(device, CONFIG_CAPACITY);
 	/* Without the feature there is one, and the field means nothing (5.2.4). */
 	offered = 1;
@@ -241,11 +237,9 @@ static void audit(const struct lane *lane)
 {
 	const struct virtqueue *queue = lane->queue;
 
-	if (lane->submitted != lane->completed || queue->used.index != queue->avail.index ||
-	    queue->used.index != (u16)lane->completed || queue->free_count != queue->size)
-		panic("storm: queue %u: submitted %lu completed %lu available %u used %u free %u",
-		      queue->number, lane->submitted, lane->completed, queue->avail.index,
-		      queue->used.index, queue->free_count);
+	if (lane->submitted != lane->completed || !virtqueue_audit(queue, 0))
+		panic("storm: queue %u: submitted %lu completed %lu free %u of %u", queue->number,
+		      lane->submitted, lane->completed, queue->free_count, queue->size);
 	printf("storm: queue=%u requests=%lu kicks=%lu\n", queue->number, lane->completed,
 	       queue->kicks);
 }

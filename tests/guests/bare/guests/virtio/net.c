@@ -54,12 +54,12 @@ void net_transmit(struct net *net, u32 length)
 
 u32 net_receive(struct net *net, u8 *frame)
 {
-	struct virtq_used_element element = virtqueue_wait(&receive_queue);
-	u32 index = buffer_of_head[element.id];
-	u32 length = element.length - sizeof(struct net_header);
+	struct used_chain chain = virtqueue_wait(&receive_queue);
+	u32 index = buffer_of_head[chain.id];
+	u32 length = chain.length - sizeof(struct net_header);
 
-	if (element.length < sizeof(struct net_header) || length > FRAME_MAX)
-		panic("net: received %u bytes", element.length);
+	if (chain.length < sizeof(struct net_header) || length > FRAME_MAX)
+		panic("net: received %u bytes", chain.length);
 	memcpy(frame, receive_data[index] + sizeof(struct net_header), length);
 	offer_buffer(index);
 	virtqueue_kick(&receive_queue);
@@ -93,7 +93,6 @@ void print_mac(const char *what, const u8 *mac)
 void run_net(struct virtio_device *device)
 {
 	struct net net = { .device = device };
-	u64 wanted = FEATURE_MAC | FEATURE_MTU;
 	char test[8];
 
 	cmdline_string("net", "arp", test, sizeof(test));
@@ -101,11 +100,7 @@ void run_net(struct virtio_device *device)
 		net_storm(device);
 		return;
 	}
-	if (cmdline_flag("indirect"))
-		wanted |= FEATURE_INDIRECT;
-	if (cmdline_flag("event_idx"))
-		wanted |= FEATURE_EVENT_IDX;
-	virtio_start(device, wanted);
+	virtio_start(device, FEATURE_MAC | FEATURE_MTU | virtqueue_features());
 	read_mac(&net);
 	if (!virtqueue_setup(&receive_queue, device, RECEIVE_QUEUE, RECEIVE_BUFFERS) ||
 	    !virtqueue_setup(&transmit_queue, device, TRANSMIT_QUEUE, RECEIVE_BUFFERS))

@@ -156,15 +156,10 @@ static void prove_life(void)
 void net_storm(struct virtio_device *device)
 {
 	u32 depth = cmdline_number("depth", 16);
-	u64 wanted = 0;
 
 	if (!depth || depth > POOL_BUFFERS)
 		panic("net storm: depth %u", depth);
-	if (cmdline_flag("indirect"))
-		wanted |= FEATURE_INDIRECT;
-	if (cmdline_flag("event_idx"))
-		wanted |= FEATURE_EVENT_IDX;
-	virtio_start(device, wanted);
+	virtio_start(device, virtqueue_features());
 	pool_start(&receive, device, RECEIVE_QUEUE, "net storm: receive", true);
 	pool_start(&transmit, device, TRANSMIT_QUEUE, "net storm: transmit", false);
 	virtio_driver_ok(device);

@@ -36,23 +36,23 @@ void pool_give(struct pool *pool, u32 index, u32 length)
 
 s32 pool_take(struct pool *pool, u32 *length)
 {
-	struct virtq_used_element element;
+	struct used_chain chain;
 	s32 index;
 
-	if (!virtqueue_take(&pool->queue, &element))
+	if (!virtqueue_take(&pool->queue, &chain))
 		return -1;
-	index = pool->owner[element.id];
+	index = pool->owner[chain.id];
 	if (index < 0)
-		panic("%s: chain %u came back twice", pool->name, element.id);
-	pool->owner[element.id] = -1;
+		panic("%s: chain %u came back twice", pool->name, chain.id);
+	pool->owner[chain.id] = -1;
 	pool->is_out[index] = false;
 	pool->completed++;
-	if (element.length > (pool->device_writes ? POOL_BYTES : 0))
-		panic("%s: %u bytes were written", pool->name, element.length);
+	if (chain.length > (pool->device_writes ? POOL_BYTES : 0))
+		panic("%s: %u bytes were written", pool->name, chain.length);
 	for (u32 i = POOL_BYTES; i < POOL_BYTES + POOL_GUARD; i++)
 		if (pool->buffers[index][i] != GUARD)
 			panic("%s: byte %u of buffer %d was written", pool->name, i, index);
-	*length = element.length;
+	*length = chain.length;
 	return index;
 }
 
@@ -70,10 +70,7 @@ void pool_audit(const struct pool *pool)
 	const struct virtqueue *queue = &pool->queue;
 	u32 out = pool_out(pool);
 
-	if (pool->submitted - pool->completed != out || queue->free_count != queue->size - out ||
-	    (u16)(queue->avail.index - queue->used.index) != out ||
-	    queue->used.index != (u16)pool->completed)
-		panic("%s: submitted %lu completed %lu out %u available %u used %u free %u",
-		      pool->name, pool->submitted, pool->completed, out, queue->avail.index,
-		      queue->used.index, queue->free_count);
+	if (pool->submitted - pool->completed != out || !virtqueue_audit(queue, out))
+		panic("%s: submitted %lu completed %lu out %u free %u of %u", pool->name,
+		      pool->submitted, pool->completed, out, queue->free_count, queue->size);
 }

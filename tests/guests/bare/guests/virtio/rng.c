@@ -10,30 +10,25 @@ static NOINIT u8 data[RNG_MAX];
 static u32 ask(u8 *to, u32 length)
 {
 	struct buffer buffer = { to, length, true };
-	struct virtq_used_element element;
+	struct used_chain chain;
 
 	if (virtqueue_add(&queue, &buffer, 1) < 0)
 		panic("rng: queue full");
 	virtqueue_kick(&queue);
-	element = virtqueue_wait(&queue);
-	if (element.length == 0 || element.length > length)
-		panic("rng: %u bytes for a buffer of %u", element.length, length);
-	return element.length;
+	chain = virtqueue_wait(&queue);
+	if (chain.length == 0 || chain.length > length)
+		panic("rng: %u bytes for a buffer of %u", chain.length, length);
+	return chain.length;
 }
 
 void run_rng(struct virtio_device *device)
 {
 	u64 wanted = cmdline_number("bytes", 64);
-	u64 features = 0;
 	u32 got = 0;
 
-	if (cmdline_flag("indirect"))
-		features |= FEATURE_INDIRECT;
-	if (cmdline_flag("event_idx"))
-		features |= FEATURE_EVENT_IDX;
 	if (wanted == 0 || wanted > RNG_MAX)
 		panic("rng: bytes=%lu", wanted);
-	virtio_start(device, features);
+	virtio_start(device, virtqueue_features());
 	if (!virtqueue_setup(&queue, device, 0, QUEUE_MAX))
 		panic("rng: no queue 0");
 	virtio_driver_ok(device);

@@ -35,13 +35,7 @@ static struct stream *stream_of(const struct virtio_device *device)
 
 static void start(struct stream *stream, struct virtio_device *device)
 {
-	u64 wanted = 0;
-
-	if (cmdline_flag("indirect"))
-		wanted |= FEATURE_INDIRECT;
-	if (cmdline_flag("event_idx"))
-		wanted |= FEATURE_EVENT_IDX;
-	virtio_start(device, wanted);
+	virtio_start(device, virtqueue_features());
 	stream->has_outgoing = device->device_id != DEVICE_RNG;
 	pool_start(&stream->incoming, device, 0, "session: incoming", true);
 	if (stream->has_outgoing)
@@ -123,11 +117,6 @@ static u64 completed(const struct stream *stream)
 	return stream->incoming.completed + (stream->has_outgoing ? stream->outgoing.completed : 0);
 }
 
-static u16 in_flight(const struct pool *pool)
-{
-	return pool->queue.avail.index - pool->queue.used.index;
-}
-
 u32 stream_session(struct virtio_device *device)
 {
 	struct stream *stream = stream_of(device);
@@ -145,6 +134,6 @@ u32 stream_session(struct virtio_device *device)
 	enough = completed(stream) + next_random() % (FINISHED_MAX + 1);
 	while (completed(stream) < enough)
 		turn(stream);
-	return in_flight(&stream->incoming) +
-	       (stream->has_outgoing ? in_flight(&stream->outgoing) : 0);
+	return virtqueue_in_flight(&stream->incoming.queue) +
+	       (stream->has_outgoing ? virtqueue_in_flight(&stream->outgoing.queue) : 0);
 }
