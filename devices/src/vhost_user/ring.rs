@@ -33,6 +33,13 @@ use crate::virtio::{Format, GuestMemory, QueueConfig};
 /// indices for packed virtqueues", has the driver's position in the lower half, the
 /// device's in the upper, and the wrap counter in each half's highest bit.
 const PACKED_START: u32 = 0x8000_8000;
+const PACKED_WRAP: u32 = 0x8000;
+
+/// Where a packed descriptor has its flags, and the two that tell by comparison with the
+/// wrap counter who wrote it last (section 2.8.13).
+const PACKED_FLAGS: u64 = 14;
+const PACKED_AVAIL: u16 = 1 << 7;
+const PACKED_USED: u16 = 1 << 15;
 
 /// Why a queue cannot go on with another backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,13 +173,25 @@ impl Ring {
     /// Whether all before `base` has been used.
     ///
     /// DPDK finishes what it has taken before it stops, and leaves the device's position
-    /// in a packed queue out, as one that goes without saying.
+    /// in a packed queue out. That 0 is also a position: the first entry, with wrap
+    /// counter 0. A device that stands there has the driver before it in the same round,
+    /// or at the same entry in the next, and has not used this entry.
     fn is_drained(&self, base: u32, memory: &GuestMemory) -> bool {
         let (driver, device) = (base & 0xffff, base >> 16);
         match self.queue.format {
             Format::Split => u32::from(self.used(memory)) == driver,
-            Format::Packed => device == driver || device == 0,
+            Format::Packed if device == 0 => {
+                driver == 0 || driver > PACKED_WRAP || !self.waits_at_first(memory)
+            }
+            Format::Packed => device == driver,
         }
+    }
+
+    /// Whether the first descriptor of a packed queue is available with wrap counter 0.
+    fn waits_at_first(&self, memory: &GuestMemory) -> bool {
+        let at = GuestAddress(self.queue.descriptors.0 + PACKED_FLAGS);
+        let flags = memory.load(at, Ordering::Acquire).map(u16::from_le);
+        flags.is_ok_and(|flags| flags & (PACKED_AVAIL | PACKED_USED) == PACKED_USED)
     }
 
     /// The backend has stopped it, it says at `base`. It is believed where nothing is
@@ -182,7 +201,7 @@ impl Ring {
             (false, _) => self.left(memory),
             // A split ring's index has 16 bits.
             (true, Format::Split) => Progress::Stopped(base & 0xffff),
-            (true, Format::Packed) => Progress::Stopped(base),
+            (true, Format::Packed) => Progress::Stopped((base & 0xffff) * 0x1_0001),
         };
     }
 

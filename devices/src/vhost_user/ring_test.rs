@@ -165,7 +165,8 @@ fn a_packed_queue_goes_on_where_its_backend_stopped_it_with_nothing_in_flight() 
         (0x0007_0007, Ok(0x0007_0007)),
         (0x8007_8007, Ok(0x8007_8007)),
         // As DPDK says it.
-        (0x0000_8007, Ok(0x0000_8007)),
+        (0x0000_8007, Ok(0x8007_8007)),
+        (0x0000_0007, Ok(0x0007_0007)),
         (0x8005_8007, Err(Unknown::Position)),
         (0x0007_8007, Err(Unknown::Position)),
     ] {
@@ -175,5 +176,27 @@ fn a_packed_queue_goes_on_where_its_backend_stopped_it_with_nothing_in_flight() 
         assert_eq!(test.base(Nothing), expected, "{base:#x}");
         test.ring.mark_left(&test.memory);
         assert_eq!(test.base(Nothing), expected, "{base:#x}");
+    }
+}
+
+/// With the device's position left out it may also be at the first entry, wrap counter 0.
+#[test]
+fn a_packed_queue_whose_first_entry_is_not_used_yet_has_it_in_flight() {
+    let first_flags = GuestAddress(14);
+    let (avail, used) = (1u16 << 7, 1u16 << 15);
+    for (base, flags, expected) in [
+        (0x0000_0007, used, Err(Unknown::Position)),
+        (0x0000_0007, 0, Ok(0x0007_0007)),
+        // The driver is a round ahead, as it is where it keeps the device in buffers.
+        (0x0000_0007, avail, Ok(0x0007_0007)),
+        (0x0000_8007, used, Ok(0x8007_8007)),
+        (0x0000_8000, used, Err(Unknown::Position)),
+        (0x0000_0000, used, Ok(0)),
+    ] {
+        let mut test = Test::of(Format::Packed);
+        test.memory.write_obj(flags.to_le(), first_flags).unwrap();
+        test.ring.mark_running(test.ring.began());
+        test.ring.mark_stopped(base, &test.memory);
+        assert_eq!(test.base(Nothing), expected, "{base:#x} {flags:#x}");
     }
 }
