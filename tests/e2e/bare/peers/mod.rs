@@ -3,6 +3,7 @@
 
 mod dpdk;
 mod offer;
+mod packed;
 mod qemu;
 mod sweep;
 mod user_mode_linux;
