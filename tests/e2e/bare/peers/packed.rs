@@ -95,3 +95,19 @@ fn monitor_vq_shows_a_packed_ring_and_disturbs_nobody() {
     println!("{text}");
     finish(vmm);
 }
+
+/// DPDK says where it stopped and is started there again, at each step and at the end.
+#[test]
+fn a_packed_queue_goes_on_where_its_backend_stopped_it() {
+    let dir = scratch();
+    let net = net_vhost(dir.path());
+    let vmm = storming(&net, "", |vmm| vmm.gdb(dir.path()));
+    let mut commands = vec!["monitor pause-devices on"];
+    commands.extend(["stepi"; 20]);
+    commands.push("monitor info devices");
+    let mut gdb = gdb::start_merged(vmm.gdb_socket(), &guest::bare("virtio"), &commands);
+    gdb.expect_exit(0, DEADLINE);
+    let text = gdb.printed(tests::process::Stream::Out);
+    assert!(!text.contains("NEEDS_RESET"), "{text}");
+    finish(vmm);
+}
