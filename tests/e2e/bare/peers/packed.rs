@@ -111,3 +111,20 @@ fn a_packed_queue_goes_on_where_its_backend_stopped_it() {
     assert!(!text.contains("NEEDS_RESET"), "{text}");
     finish(vmm);
 }
+
+/// Each reset leaves buffers in flight, and the next driver begins with fresh rings.
+#[test]
+fn a_packed_device_is_reset_again_and_again() {
+    let dir = scratch();
+    let net = net_vhost(dir.path());
+    for options in ["packed", "packed event_idx indirect"] {
+        let vmm = Vmm::new(guest::bare("virtio"))
+            .cmdline(&format!("mode=reset resets=20 {options}"))
+            .device("net", &net.socket)
+            .run(0);
+        let console = vmm.console();
+        let done = "reset: ok device=1 resets=20";
+        assert!(console.contains(done), "{}", vmm.process.transcript());
+        assert!(vmm.messages().contains(PACKED), "{}", vmm.messages());
+    }
+}
