@@ -88,9 +88,9 @@ pub trait Device: Send {
     /// Stops a queue and returns where it would have gone on: the index of the
     /// next available-ring entry, or both positions in a packed ring (vhost-user
     /// document, "Vring descriptor indices"). Afterwards the device touches
-    /// neither the rings nor the buffers of the queue. On an error the queue counts as stopped too.
-    /// Stopping a queue that is not running, or all of a device that is broken,
-    /// does nothing and returns 0.
+    /// neither the rings nor the buffers of the queue. On an error the queue counts
+    /// as stopped too. Stopping a queue that is not running, or all of a device
+    /// that is broken, does nothing and returns 0.
     fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError>;
 
     /// All of the device configuration space (virtio 1.3, section 2.5).
