@@ -1,5 +1,5 @@
-//! Packed queues, which only foreign backends without a record of requests in flight may
-//! have: what becomes of them when the backend is lost, and what a debugger shows.
+//! Packed queues of DPDK, which keeps no record of requests in flight: what becomes of
+//! them when it is lost, stopped or reset, and what a debugger shows.
 
 use std::path::Path;
 
