@@ -3,6 +3,7 @@
 //! A command is a row of [`COMMANDS`]: its words, its help and its function. The
 //! longest row whose words begin the line runs, with the rest of the line.
 
+mod architecture;
 mod args;
 mod break_if;
 mod devices;
@@ -94,6 +95,8 @@ enum MonitorError {
          gdb's watch can, on a virtual address"
     )]
     TrapInRam { first: u64, last: u64 },
+    #[error("{0:?} is no architecture: auto, i8086, i386 or x86-64")]
+    NoArchitecture(String),
     #[error("{0:?} is neither on nor off")]
     OnOff(String),
     #[error(transparent)]
@@ -113,6 +116,12 @@ impl MonitorError {
 }
 
 const COMMANDS: &[Command] = &[
+    Command {
+        name: "architecture",
+        arguments: "[auto|i8086|i386|x86-64]",
+        help: "what gdb is told that the vCPUs are, when it next looks",
+        run: architecture::architecture,
+    },
     Command {
         name: "break-if",
         arguments: "[ADDR off|[cr3=N] [cpl=N] [vcpu=N] [hits=N]]",

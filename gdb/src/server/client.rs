@@ -12,7 +12,7 @@ use super::inlet::{Arrival, Inlet, framed};
 use super::stream::Stream;
 use super::wire::Wire;
 use super::{BUFFER_SIZE, PACKET_SIZE};
-use crate::arch::{MAX_SIZE, Register, Registers};
+use crate::arch::{Description, Register, RegisterNumber, Registers};
 use crate::session::{Session, Stop};
 
 type Machine<'t> = GdbStubStateMachine<'static, Session<'t>, Wire>;
@@ -315,12 +315,12 @@ impl<'t> Client<'t> {
             Stop::At(vcpu, _) => session.machine.registers(*vcpu).ok(),
             Stop::Exited(_) => None,
         };
-        let values = registers.as_ref().map(expedited).unwrap_or_default();
+        let description = session.description();
+        let expedite = |registers| expedited(description, registers);
+        let values = registers.as_ref().map(expedite).unwrap_or_default();
         self.step(|machine| match machine {
             GdbStubStateMachine::Running(running) => {
-                let mut registers = values
-                    .iter()
-                    .map(|(register, value)| (*register, &value[..register.size()]));
+                let mut registers = values.iter().map(|(number, value)| (*number, &value[..]));
                 running.report_stop_with_regs(session, stop.to_gdb(), &mut registers)
             }
             other => Ok(other),
@@ -440,11 +440,15 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-fn expedited(registers: &Registers) -> Vec<(Register, [u8; MAX_SIZE])> {
-    let value = |register: Register| register.bytes(registers);
-    EXPEDITED
-        .map(|register| (register, value(register)))
-        .to_vec()
+fn expedited(description: Description, registers: &Registers) -> Vec<(RegisterNumber, Vec<u8>)> {
+    let value = |register: Register| {
+        let number = description.number(register)?;
+        Some((
+            RegisterNumber(number),
+            description.bytes(register, registers),
+        ))
+    };
+    EXPEDITED.into_iter().filter_map(value).collect()
 }
 
 impl AsFd for Client<'_> {

@@ -303,6 +303,8 @@ mod fuzz_test;
 #[cfg(test)]
 mod gdb_test;
 #[cfg(test)]
+mod modes_test;
+#[cfg(test)]
 #[path = "serve_test.rs"]
 mod tests;
 #[cfg(test)]

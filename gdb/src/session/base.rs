@@ -1,18 +1,18 @@
 //! Registers, memory and threads, as gdbstub asks for them.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use gdbstub::common::Tid;
 use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
 use gdbstub::target::ext::base::single_register_access::{
     SingleRegisterAccess, SingleRegisterAccessOps,
 };
-use gdbstub::target::ext::target_description_xml_override::TargetDescriptionXmlOverride;
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{TargetError, TargetResult};
 
 use super::{Session, tid};
-use crate::arch::{Register, Registers, Served, rflags, target_xml};
+use crate::arch::{Register, RegisterNumber, Registers, SegmentError, Served, rflags};
 use crate::server::PACKET_SIZE;
 use crate::target::{Activity, PhysAddr, VcpuId, VirtAddr};
 
@@ -28,6 +28,9 @@ pub(super) mod errno {
 /// fit a packet. gdbstub would cut a longer one into pieces and, after a piece
 /// that came back short, put the next in the wrong place.
 const MAX_READ: usize = PACKET_SIZE / 2;
+
+/// The registers that a trace frame has.
+type Known = Arc<[Register]>;
 
 impl Session<'_> {
     /// The stopped vCPU that gdb means.
@@ -53,16 +56,61 @@ impl Session<'_> {
         self.machine.registers(vcpu).map_err(refused)
     }
 
-    /// What gdb sees: the guest's, or those of the trace frame that it has selected.
-    fn served_registers(&self, tid: Tid) -> TargetResult<Served, Self> {
+    /// What gdb sees: the guest's, or those of the trace frame that it has selected,
+    /// where some are not known.
+    fn seen_registers(&self, tid: Tid) -> TargetResult<(Registers, Option<Known>), Self> {
         match self.trace.frame() {
             Some(frame) => {
                 let (registers, known) = frame.registers();
-                let known = Some(known);
-                Ok(Served { registers, known })
+                Ok((registers, Some(known)))
             }
-            None => self.get_registers(tid).map(Served::from),
+            None => Ok((self.get_registers(tid)?, None)),
         }
+    }
+
+    /// Changes one of a vCPU's registers to what gdb has sent.
+    fn change(
+        &mut self,
+        vcpu: VcpuId,
+        registers: &mut Registers,
+        (register, value): (Register, &[u8]),
+    ) -> TargetResult<(), Self> {
+        if let Register::Selector(number) = register {
+            return self.change_selector(vcpu, registers, number, value);
+        }
+        let description = self.description();
+        description
+            .set_bytes(register, registers, value)
+            .map_err(refused)
+    }
+
+    /// Loads a segment register, unless it has this selector already: gdb may write
+    /// all registers where the user has changed one.
+    fn change_selector(
+        &mut self,
+        vcpu: VcpuId,
+        registers: &mut Registers,
+        number: u8,
+        value: &[u8],
+    ) -> TargetResult<(), Self> {
+        let value = <[u8; 4]>::try_from(value).map(u32::from_le_bytes);
+        let value = value.map_err(|_| TargetError::Errno(errno::EINVAL))?;
+        if value == u32::from(registers.segment(number).selector) {
+            return Ok(());
+        }
+        let read = |addr, buf: &mut [u8]| self.read_virtual(vcpu, addr, buf) == buf.len();
+        let loaded = match u16::try_from(value) {
+            Ok(selector) => registers.load_segment(number, selector, read),
+            Err(_) => Err(SegmentError::Wide),
+        };
+        loaded.map_err(|error| {
+            let name = Register::Selector(number).name();
+            // gdb shows a number.
+            self.notice(format!(
+                "selector {value:#x} is not loaded into {name}: {error}"
+            ));
+            TargetError::Errno(errno::EINVAL)
+        })
     }
 
     fn put_registers(&mut self, tid: Tid, registers: &Registers) -> TargetResult<(), Self> {
@@ -77,26 +125,29 @@ impl Session<'_> {
 }
 
 /// gdb 13 shows an error number at best; the log says more.
-fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
+pub(super) fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
     tracing::debug!("gdb: {}", super::chain(&error));
     TargetError::Errno(errno::EINVAL)
 }
 
 impl MultiThreadBase for Session<'_> {
     fn read_registers(&mut self, registers: &mut Served, tid: Tid) -> TargetResult<(), Self> {
-        *registers = self.served_registers(tid)?;
+        let (seen, known) = self.seen_registers(tid)?;
+        *registers = Served::new(self.description(), &seen, known.as_deref());
         Ok(())
     }
 
     fn write_registers(&mut self, registers: &Served, tid: Tid) -> TargetResult<(), Self> {
-        let registers = &registers.registers;
+        let bytes = registers.bytes().unwrap_or_default();
+        let values = self.description().split(&bytes);
+        let mut values = values.ok_or(TargetError::Errno(errno::EINVAL))?;
+        // The program counter is relative to the code segment.
+        values.sort_by_key(|(register, _)| !matches!(register, Register::Selector(_)));
         // What gdb does not know of (limits, bases) stays as it is.
+        let vcpu = self.writable(tid)?;
         let mut merged = self.get_registers(tid)?;
-        for register in Register::all(registers.vectors.set) {
-            let bytes = register.bytes(registers);
-            register
-                .set_bytes(&mut merged, &bytes[..register.size()])
-                .map_err(refused)?;
+        for value in values {
+            self.change(vcpu, &mut merged, value)?;
         }
         self.put_registers(tid, &merged)
     }
@@ -159,33 +210,33 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
     fn read_register(
         &mut self,
         tid: Tid,
-        register: Register,
+        RegisterNumber(number): RegisterNumber,
         buf: &mut [u8],
     ) -> TargetResult<usize, Self> {
-        let Served { registers, known } = self.served_registers(tid)?;
-        let known = known.is_none_or(|known| known.contains(&register));
-        if !known || !register.is_in(registers.vectors.set) {
-            return Err(TargetError::NonFatal);
-        }
-        let value = register.bytes(&registers);
-        let size = register.size();
-        buf.get_mut(..size)
+        let (registers, known) = self.seen_registers(tid)?;
+        let description = self.description();
+        let register = description
+            .register(number)
+            .filter(|register| known.is_none_or(|known| known.contains(register)))
+            .ok_or(TargetError::NonFatal)?;
+        let value = description.bytes(register, &registers);
+        buf.get_mut(..value.len())
             .ok_or(TargetError::NonFatal)?
-            .copy_from_slice(&value[..size]);
-        Ok(size)
+            .copy_from_slice(&value);
+        Ok(value.len())
     }
 
     fn write_register(
         &mut self,
         tid: Tid,
-        register: Register,
+        RegisterNumber(number): RegisterNumber,
         value: &[u8],
     ) -> TargetResult<(), Self> {
+        let register = self.description().register(number);
+        let register = register.ok_or(TargetError::NonFatal)?;
+        let vcpu = self.writable(tid)?;
         let mut registers = self.get_registers(tid)?;
-        if !register.is_in(registers.vectors.set) {
-            return Err(TargetError::NonFatal);
-        }
-        register.set_bytes(&mut registers, value).map_err(refused)?;
+        self.change(vcpu, &mut registers, (register, value))?;
         self.put_registers(tid, &registers)
     }
 }
@@ -232,27 +283,5 @@ impl Session<'_> {
             text.push_str(&format!(", preempt count {:#x}", current.preempt_count));
         }
         Some(text)
-    }
-}
-
-impl TargetDescriptionXmlOverride for Session<'_> {
-    fn target_description_xml(
-        &self,
-        annex: &[u8],
-        offset: u64,
-        length: usize,
-        buf: &mut [u8],
-    ) -> TargetResult<usize, Self> {
-        if annex != b"target.xml" {
-            return Err(TargetError::NonFatal);
-        }
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        // Of all vCPUs: they have the same CPUID.
-        let registers = self.machine.registers(VcpuId(0)).map_err(refused)?;
-        let xml = target_xml(registers.vectors.set);
-        let rest = xml.as_bytes().get(offset..).unwrap_or_default();
-        let count = rest.len().min(length).min(buf.len());
-        buf[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
     }
 }

@@ -44,6 +44,7 @@
 //! them out; the rule is for clients that do not, and agrees with those that do.)
 
 mod base;
+mod described;
 mod events;
 mod exceptions;
 mod files;
@@ -62,7 +63,7 @@ use std::convert::Infallible;
 use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
 
-use crate::arch::Arch;
+use crate::arch::{Arch, Description};
 use crate::breakpoints::{Breakpoints, WatchKind};
 use crate::inspect::Trap;
 use crate::linux::Linux;
@@ -70,6 +71,7 @@ use crate::machine::Machine;
 use crate::target::{Attachment, Resume, Target, VcpuId, VirtAddr};
 use crate::trace::Trace;
 
+use self::described::Described;
 use self::int3::Unserved;
 use self::resume::Request;
 use self::run::Run;
@@ -84,6 +86,7 @@ pub(crate) struct Session<'t> {
     pub(crate) breakpoints: Breakpoints,
     pub(crate) linux: Linux,
     attached: bool,
+    described: Cell<Described>,
     /// The vCPU that gdb looks at: the one that stopped last.
     focus: VcpuId,
     /// The vCPU whose state gdb last asked for since the guest stopped: the one
@@ -105,6 +108,9 @@ pub(crate) struct Session<'t> {
     /// executed yet.
     collected: Vec<Option<u64>>,
     trace: Trace,
+    /// What gdb knew when it defined the tracepoints: their expressions name
+    /// registers by number.
+    traced: Description,
     /// What becomes of the packet that gdbstub is given next.
     trace_answer: Result<(), TraceError>,
     /// Stops that gdb was not told of and that will not come again.
@@ -170,6 +176,7 @@ impl<'t> Session<'t> {
             breakpoints: Breakpoints::default(),
             linux,
             attached: false,
+            described: Cell::default(),
             focus: VcpuId(0),
             asked_for: Cell::new(None),
             physical: false,
@@ -180,6 +187,7 @@ impl<'t> Session<'t> {
             reported: vec![None; count],
             collected: vec![None; count],
             trace: Trace::default(),
+            traced: Description::default(),
             trace_answer: Ok(()),
             pending: vec![None; count],
             missed: vec![0; count],
@@ -206,6 +214,7 @@ impl<'t> Session<'t> {
         self.attached = true;
         self.machine.attachment(Attachment::Attached);
         self.halt_and_note();
+        self.forget_description();
         self.linux.look_again(&self.machine);
         let crashed = self.crashes.iter().position(Option::is_some);
         self.focus = VcpuId(crashed.unwrap_or(0));

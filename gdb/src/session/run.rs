@@ -242,6 +242,7 @@ impl Session<'_> {
         if let Stop::At(vcpu, _) = stop {
             self.focus = vcpu;
             self.mark_reported(vcpu);
+            self.compare_description(vcpu);
             if self.devices.wanted
                 && let Err(error) = self.pause_devices(true)
             {

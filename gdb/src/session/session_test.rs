@@ -8,7 +8,7 @@ use gdbstub::target::ext::tracepoints::{ExperimentExplanation, Tracepoint, Trace
 
 use super::resume::Action::{Continue, Hold, Range, Step};
 use super::*;
-use crate::arch::BREAKPOINT;
+use crate::arch::{BREAKPOINT, Served};
 use crate::breakpoints::Condition;
 use crate::target::StopReason::{Crashed, Hardware, Int3, Protected, Step as Stepped};
 use crate::target::{Attachment, Event, HwKind, HwSlots, VirtAddr};
@@ -165,7 +165,8 @@ fn a_crashed_vcpu_goes_on_only_with_other_registers() {
         assert_eq!(session.take_stop(), at(1, Reason::Interrupt));
         let thread = Tid::new(2).unwrap();
         let registers = session.machine.registers(VcpuId(1)).unwrap();
-        assert!(session.write_registers(&registers.into(), thread).is_ok());
+        let all = Served::new(session.description(), &registers, None);
+        assert!(session.write_registers(&all, thread).is_ok());
         session.start(vec![Continue, Continue]);
         assert_eq!(hand.resumed(), [Resume::Continue; 2]);
     });

@@ -20,7 +20,7 @@ use gdbstub::target::{TargetError, TargetResult};
 use super::Session;
 use super::base::errno;
 use super::points::InsertError;
-use crate::arch::{Register, Registers};
+use crate::arch::Registers;
 use crate::breakpoints::Owner;
 use crate::target::{VcpuId, VirtAddr};
 use crate::trace::{
@@ -52,7 +52,7 @@ struct Hit<'a, 't> {
 
 impl Vcpu for Hit<'_, '_> {
     fn register(&self, number: usize) -> Option<u64> {
-        let register = Register::from_number(number)?;
+        let register = self.session.traced.register(number)?;
         let mut value = [0; 8];
         value.copy_from_slice(&register.bytes(self.registers)[..8]);
         Some(u64::from_le_bytes(value))
@@ -69,7 +69,8 @@ impl Session<'_> {
         let defined = if self.is_running() {
             Err(TraceError::Running)
         } else {
-            Definition::parse(packet)
+            self.traced = self.description();
+            Definition::parse(packet, self.traced)
                 .and_then(|definition| self.trace.define(definition))
                 .map_err(TraceError::from)
         };

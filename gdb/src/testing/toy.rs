@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::arch::{Registers, cr0, cr4, efer};
+use crate::arch::{Registers, Table, cr0, cr4, efer};
 use crate::inspect::*;
 use crate::paging::AddressSpace;
 use crate::target::*;
@@ -21,7 +21,19 @@ use crate::target::*;
 pub const RAM: usize = 1 << 20;
 /// The second place that RAM is mapped at.
 pub const HIGH: u64 = 0xffff_ffff_8000_0000;
+/// A write to this port puts a vCPU into long mode.
+pub const LONG_MODE: u8 = 0x92;
 const TABLES: usize = 0xf_0000;
+/// Where the segment descriptors are: none, code of 64 bits, data, code of ring 3,
+/// code of 32 bits.
+const GDT_AT: usize = 0xe_0000;
+const GDT: [u64; 5] = [
+    0,
+    0x00af_9b00_0000_ffff,
+    0x00cf_9300_0000_ffff,
+    0x00af_fb00_0000_ffff,
+    0x00cf_9b00_0000_ffff,
+];
 /// Indices into [`Registers::gpr`].
 const RBX: usize = 1;
 const RSP: usize = 7;
@@ -211,6 +223,10 @@ impl State {
                 return self.stop(cpu, StopReason::Trap(text));
             }
             [0xe6, 0x10, _] => registers.rip += 2,
+            [0xe6, LONG_MODE, _] => {
+                registers.rip += 2;
+                enter_long_mode(registers);
+            }
             [0xe6, 0xf4, _] => return self.emit_exit(cpu),
             [0xe6, 0xfe, _] => return self.reset(),
             _ => {
@@ -322,6 +338,9 @@ impl Toy {
         let mut ram = vec![0; RAM];
         ram[0x1000..0x1000 + code.len()].copy_from_slice(code);
         map(&mut ram);
+        for (n, descriptor) in GDT.iter().enumerate() {
+            ram[GDT_AT + n * 8..][..8].copy_from_slice(&descriptor.to_le_bytes());
+        }
         let cpus: Vec<_> = rips
             .iter()
             .enumerate()
@@ -368,21 +387,31 @@ impl Toy {
     }
 }
 
+/// What a kernel needs a page of code for.
+fn enter_long_mode(registers: &mut Registers) {
+    registers.cr0 = cr0::PE | cr0::PG;
+    registers.efer = efer::LME | efer::LMA | efer::NXE;
+    registers.cs.long = true;
+    registers.cs.big = false;
+}
+
 fn cpu(index: usize, rip: u64) -> Cpu {
     let mut registers = Registers {
         rip,
         rflags: 2,
-        cr0: cr0::PE | cr0::PG,
         cr3: TABLES as u64,
         cr4: cr4::PAE,
-        efer: efer::LME | efer::LMA | efer::NXE,
         ..Registers::default()
     };
+    enter_long_mode(&mut registers);
     registers.gpr[RBX] = 0x8000 + index as u64;
     registers.gpr[RSP] = 0x9000;
     registers.cs.selector = 0x10;
-    registers.cs.long = true;
     registers.fs.base = 0xf5f5;
+    registers.gdt = Table {
+        base: GDT_AT as u64,
+        limit: 8 * GDT.len() as u32 - 1,
+    };
     Cpu {
         registers,
         mode: Mode::Running,

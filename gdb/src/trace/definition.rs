@@ -1,7 +1,7 @@
 //! The packet that defines a tracepoint, `QTDP` (gdb manual, "Tracepoint
 //! Packets").
 
-use crate::arch::Register;
+use crate::arch::{Description, Register};
 use crate::target::VirtAddr;
 
 /// Something to collect.
@@ -57,11 +57,11 @@ pub(crate) enum DefinitionError {
 type Result<T> = std::result::Result<T, DefinitionError>;
 
 impl Definition {
-    /// Parses what stands behind `QTDP:`.
+    /// Parses what stands behind `QTDP:`, of a gdb that knows the registers so.
     ///
     /// # Errors
     /// It is malformed, or asks for what is not supported.
-    pub fn parse(packet: &str) -> Result<Self> {
+    pub fn parse(packet: &str, description: Description) -> Result<Self> {
         // A `-` at the end announces another packet: these come one by one anyway.
         let packet = packet.strip_suffix('-').unwrap_or(packet);
         let (packet, extends) = match packet.strip_prefix('-') {
@@ -73,7 +73,7 @@ impl Definition {
         let addr = VirtAddr(hex(fields.next())?);
         let rest = fields.next().ok_or(DefinitionError::Malformed)?;
         let content = if extends {
-            Content::Actions(actions(rest)?)
+            Content::Actions(actions(rest, description)?)
         } else {
             new(rest)?
         };
@@ -116,14 +116,14 @@ fn new(text: &str) -> Result<Content> {
 }
 
 /// Actions, one behind the other; each begins with its letter.
-fn actions(mut text: &str) -> Result<Vec<Action>> {
+fn actions(mut text: &str, description: Description) -> Result<Vec<Action>> {
     let mut actions = Vec::new();
     while let Some(kind) = text.chars().next() {
         let rest = text.get(1..).unwrap_or_default();
         let (action, after) = match kind {
             'R' => {
                 let (mask, after) = until_next(rest);
-                (Action::Registers(registers(mask)?), after)
+                (Action::Registers(registers(mask, description)?), after)
             }
             'M' => {
                 let (range, after) = until_next(rest);
@@ -149,13 +149,13 @@ fn until_next(text: &str) -> (&str, &str) {
 }
 
 /// The registers of a mask, whose last bit is register 0.
-fn registers(mask: &str) -> Result<Vec<Register>> {
+fn registers(mask: &str, description: Description) -> Result<Vec<Register>> {
     let mut registers = Vec::new();
     for (n, digit) in mask.bytes().rev().enumerate() {
         let digit = char::from(digit).to_digit(16);
         let digit = digit.ok_or(DefinitionError::Malformed)?;
         let set = (0..4).filter(|bit| digit >> bit & 1 != 0);
-        registers.extend(set.filter_map(|bit| Register::from_number(4 * n + bit)));
+        registers.extend(set.filter_map(|bit| description.register(4 * n + bit)));
     }
     Ok(registers)
 }
@@ -197,12 +197,16 @@ mod tests {
     use super::*;
 
     fn content(packet: &str) -> Result<Content> {
-        Definition::parse(packet).map(|definition| definition.content)
+        Definition::parse(packet, Description::default()).map(|definition| definition.content)
     }
 
     #[test]
     fn what_gdb_sends_is_understood() {
-        let new = Definition::parse("1:000000000010004b:E:0:3:X3,220127-").unwrap();
+        let new = Definition::parse(
+            "1:000000000010004b:E:0:3:X3,220127-",
+            Description::default(),
+        )
+        .unwrap();
         assert_eq!((new.number, new.addr), (1, VirtAddr(0x10_004b)));
         let expected = Content::New {
             enabled: true,

@@ -1,6 +1,7 @@
 //! Hits, without a machine.
 
 use super::*;
+use crate::arch::Description;
 
 const X: VirtAddr = VirtAddr(0x1000);
 
@@ -21,7 +22,9 @@ impl Vcpu for Model {
 fn trace(packets: &[&str]) -> Trace {
     let mut trace = Trace::default();
     for packet in packets {
-        trace.define(Definition::parse(packet).unwrap()).unwrap();
+        trace
+            .define(Definition::parse(packet, Description::default()).unwrap())
+            .unwrap();
     }
     trace.start();
     trace
@@ -74,7 +77,9 @@ fn unreadable_memory_is_left_out_and_the_trace_goes_on() {
     let mut trace = trace(&["1:1000:E:0:0-", "-1:1000:M-1,2000,8M0,10,8X3,220017"]);
     // What reads through a bad pointer: const16 0x2000, ref64, end.
     let bad = "-1:1000:X5,2320001a27";
-    trace.define(Definition::parse(bad).unwrap()).unwrap();
+    trace
+        .define(Definition::parse(bad, Description::default()).unwrap())
+        .unwrap();
     trace.points[0]
         .actions
         .retain(|action| action.code_len() != 3);
@@ -107,7 +112,9 @@ fn a_range_larger_than_the_buffer_is_not_even_tried() {
 #[test]
 fn definitions_are_bounded() {
     let mut trace = trace(&["1:1000:E:0:0-"]);
-    let define = |trace: &mut Trace, packet: &str| trace.define(Definition::parse(packet).unwrap());
+    let define = |trace: &mut Trace, packet: &str| {
+        trace.define(Definition::parse(packet, Description::default()).unwrap())
+    };
     let code = format!("-1:1000:X8000,{}", "27".repeat(0x8000));
     assert_eq!(define(&mut trace, &code), Ok(()));
     assert_eq!(define(&mut trace, &code), Ok(()));

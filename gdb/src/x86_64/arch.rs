@@ -1,13 +1,12 @@
 //! What gdbstub wants to know of the architecture.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 use gdbstub::arch::{self, RegId};
 
+use super::description::Description;
 use super::layout::Register;
 use super::registers::Registers;
-use super::vectors::VectorSet;
 
 /// x86-64 as [`gdbstub::arch::Arch`]. The target description is served by the
 /// session, not from here.
@@ -19,71 +18,64 @@ impl arch::Arch for X86_64 {
     type Registers = Served;
     /// The length of the breakpoint instruction, which on x86 says nothing.
     type BreakpointKind = usize;
-    type RegId = Register;
+    type RegId = RegisterNumber;
 }
 
-/// Registers as gdb is sent them: some may not be known.
+/// All registers as they are on the wire; what they are only the session knows,
+/// which has described them. A byte may not be known.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Served {
-    pub registers: Registers,
-    /// Those that are known; `None` for all.
-    pub known: Option<Arc<[Register]>>,
-}
+pub struct Served(pub Vec<Option<u8>>);
 
-impl From<Registers> for Served {
-    fn from(registers: Registers) -> Self {
-        Self {
-            registers,
-            known: None,
-        }
+impl Served {
+    /// Those of `known`, or all.
+    pub fn new(
+        description: Description,
+        registers: &Registers,
+        known: Option<&[Register]>,
+    ) -> Self {
+        let bytes = description.registers().into_iter().flat_map(|register| {
+            let known = known.is_none_or(|known| known.contains(&register));
+            let bytes = description.bytes(register, registers).into_iter();
+            bytes.map(move |byte| known.then_some(byte))
+        });
+        Self(bytes.collect())
+    }
+
+    /// All bytes, if they are known.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        self.0.iter().copied().collect()
     }
 }
 
 impl arch::Registers for Served {
     type ProgramCounter = u64;
 
+    /// gdbstub does not ask for it.
     fn pc(&self) -> u64 {
-        self.registers.rip
+        0
     }
 
-    fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for register in Register::all(self.registers.vectors.set) {
-            let known = self.known.as_ref();
-            let known = known.is_none_or(|known| known.contains(&register));
-            let bytes = register.bytes(&self.registers);
-            for &byte in bytes.iter().take(register.size()) {
-                write_byte(known.then_some(byte));
-            }
-        }
+    fn gdb_serialize(&self, write_byte: impl FnMut(Option<u8>)) {
+        self.0.iter().copied().for_each(write_byte);
     }
 
-    /// gdbstub deserialises into default registers, so that selectors may not be
-    /// checked here: they are taken as they come, and the session compares.
-    fn gdb_deserialize(&mut self, mut bytes: &[u8]) -> Result<(), ()> {
-        // gdb was told which vector registers there are, and sends as many.
-        let size = |set| Register::all(set).map(Register::size).sum::<usize>();
-        self.registers = Registers::blank();
-        let registers = &mut self.registers;
-        registers.vectors.set = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512]
-            .into_iter()
-            .find(|&set| size(set) == bytes.len())
-            .ok_or(())?;
-        for register in Register::all(registers.vectors.set) {
-            let (value, rest) = bytes.split_at_checked(register.size()).ok_or(())?;
-            bytes = rest;
-            register.load(registers, value);
-        }
+    fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = bytes.iter().copied().map(Some).collect();
         Ok(())
     }
 }
 
-impl RegId for Register {
+/// gdb's number for a register, by the description that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegisterNumber(pub usize);
+
+impl RegId for RegisterNumber {
     fn from_raw_id(id: usize) -> Option<(Self, Option<NonZeroUsize>)> {
-        let register = Self::from_number(id)?;
-        Some((register, NonZeroUsize::new(register.size())))
+        // No description has more of them than that of 64-bit code.
+        Register::from_number(id).map(|_| (Self(id), None))
     }
 
     fn to_raw_id(&self) -> Option<usize> {
-        Some(self.number())
+        Some(self.0)
     }
 }

@@ -1,10 +1,9 @@
-//! The registers as gdb numbers and encodes them.
+//! The registers as gdb names and encodes them.
 //!
-//! gdb's register n is the n-th `<reg>` of the target description; the 'g' packet
-//! is all of them in that order, each in target byte order. A test compares the
-//! description with this module.
+//! Numbers, sizes and names are those of the x86-64 description;
+//! [`Description`](super::Description) has those of the others.
 
-use super::registers::{Fpu, Registers, Segment};
+use super::registers::{Fpu, Registers};
 use super::vectors::{VectorPart, VectorSet};
 
 /// One register by the name that `target.xml` gives it.
@@ -54,9 +53,9 @@ pub const MAX_SIZE: usize = 32;
 pub enum WriteError {
     #[error("{found} bytes for a register of {size}")]
     Size { size: usize, found: usize },
-    /// The hidden part of a segment register (SDM volume 3, 3.4.3) is loaded
-    /// from a descriptor table, which a debugger must not do behind the guest.
-    #[error("a segment selector cannot be changed")]
+    /// The hidden part of a segment register (SDM volume 3, 3.4.3) goes with it:
+    /// that is [`Registers::load_segment`]'s business.
+    #[error("a segment selector is not changed alone")]
     Selector,
 }
 
@@ -64,7 +63,7 @@ impl Register {
     /// The program counter.
     pub const PC: Self = Self::Rip;
 
-    /// gdb's register `number`.
+    /// The register that is `number` in the x86-64 description.
     pub fn from_number(number: usize) -> Option<Self> {
         use Register::*;
         let index = |first: usize| u8::try_from(number - first).ok();
@@ -106,11 +105,11 @@ impl Register {
         (0..BASE).filter_map(Self::from_number).chain(vectors)
     }
 
-    /// Whether a vCPU with these vector registers has it.
-    pub fn is_in(self, set: VectorSet) -> bool {
+    /// What it is of the vectors beyond SSE's.
+    pub(super) fn vector_part(self) -> Option<VectorPart> {
         match self {
-            Self::Vector(part) => VectorPart::all(set).contains(&part),
-            _ => true,
+            Self::Vector(part) => Some(part),
+            _ => None,
         }
     }
 
@@ -168,7 +167,7 @@ impl Register {
             Gpr(n) => registers.gpr[usize::from(n)],
             Rip => registers.linear_rip().0,
             Eflags => registers.rflags & u64::from(u32::MAX),
-            Selector(n) => segment(registers, n).selector.into(),
+            Selector(n) => registers.segment(n).selector.into(),
             St(n) => {
                 let mut bytes = [0; 16];
                 bytes[..10].copy_from_slice(&fpu.st[usize::from(n)]);
@@ -209,7 +208,7 @@ impl Register {
             Gpr(n) => registers.gpr[usize::from(n)] = low,
             Rip => registers.set_linear_rip(low),
             Eflags => registers.rflags = low & u64::from(u32::MAX),
-            Selector(n) if u64::from(segment(registers, n).selector) == low => {}
+            Selector(n) if u64::from(registers.segment(n).selector) == low => {}
             Selector(_) => return Err(WriteError::Selector),
             FsBase => registers.fs.base = low,
             GsBase => registers.gs.base = low,
@@ -249,41 +248,6 @@ impl Register {
         }
     }
 
-    /// gdb's number for it.
-    pub fn number(self) -> usize {
-        use Register::*;
-        match self {
-            Gpr(n) => usize::from(n),
-            Rip => 16,
-            Eflags => 17,
-            Selector(n) => 18 + usize::from(n),
-            St(n) => 24 + usize::from(n),
-            Fctrl => 32,
-            Fstat => 33,
-            Ftag => 34,
-            Fiseg => 35,
-            Fioff => 36,
-            Foseg => 37,
-            Fooff => 38,
-            Fop => 39,
-            Xmm(n) => 40 + usize::from(n),
-            Mxcsr => 56,
-            FsBase => 57,
-            GsBase => 58,
-            KGsBase => 59,
-            Cr0 => 60,
-            Cr2 => 61,
-            Cr3 => 62,
-            Cr4 => 63,
-            Cr8 => 64,
-            Efer => 65,
-            Vector(part) => {
-                let parts = VectorPart::all(VectorSet::Avx512);
-                BASE + parts.iter().position(|&other| other == part).unwrap_or(0)
-            }
-        }
-    }
-
     /// Sets it from as many bytes as it has, selectors included: for registers
     /// that are to be looked at and not to be loaded into a vCPU.
     pub fn load(self, registers: &mut Registers, bytes: &[u8]) {
@@ -315,17 +279,6 @@ impl Register {
         let mut value = [0; 16];
         value[..bytes.len()].copy_from_slice(bytes);
         self.set(registers, u128::from_le_bytes(value))
-    }
-}
-
-fn segment(registers: &Registers, number: u8) -> &Segment {
-    match number {
-        0 => &registers.cs,
-        1 => &registers.ss,
-        2 => &registers.ds,
-        3 => &registers.es,
-        4 => &registers.fs,
-        _ => &registers.gs,
     }
 }
 

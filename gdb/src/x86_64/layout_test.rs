@@ -1,65 +1,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::x86_64::{Served, target_xml};
-
-/// The value of `attribute` in the XML element that `line` holds.
-fn attribute<'a>(line: &'a str, attribute: &str) -> &'a str {
-    let (_, rest) = line.split_once(&format!("{attribute}=\"")).unwrap();
-    rest.split_once('"').unwrap().0
-}
-
-const SETS: [VectorSet; 3] = [VectorSet::Sse, VectorSet::Avx, VectorSet::Avx512];
-
-#[test]
-fn the_description_and_the_layout_agree() {
-    for (set, count) in SETS.into_iter().zip([66, 82, 154]) {
-        let described: Vec<_> = target_xml(set)
-            .lines()
-            .filter(|line| line.trim_start().starts_with("<reg "))
-            .map(|line| {
-                let bits: usize = attribute(line, "bitsize").parse().unwrap();
-                (attribute(line, "name").to_owned(), bits / 8)
-            })
-            .collect();
-        let encoded: Vec<_> = Register::all(set).map(|r| (r.name(), r.size())).collect();
-        assert_eq!(described, encoded);
-        assert_eq!(described.len(), count);
-        for (number, register) in Register::all(set).enumerate() {
-            assert_eq!(register.number(), number);
-            assert_eq!(Register::from_number(number), Some(register));
-            assert!(register.is_in(set) && register.size() <= MAX_SIZE);
-        }
-    }
-    assert_eq!(Register::from_number(154), None);
-    assert!(!Register::from_number(66).unwrap().is_in(VectorSet::Sse));
-    assert!(!Register::from_number(82).unwrap().is_in(VectorSet::Avx));
-}
-
-#[test]
-fn all_registers_survive_the_g_packet_of_each_set() {
-    use gdbstub::arch::Registers as _;
-    for set in SETS {
-        let mut registers = Registers::blank();
-        registers.vectors.set = set;
-        for (n, part) in VectorPart::all(set).into_iter().enumerate() {
-            part.bytes_mut(&mut registers.vectors).fill(n as u8 + 1);
-        }
-        registers.gpr[3] = 7;
-        let mut bytes = Vec::new();
-        let mut served = Served::from(registers);
-        served.gdb_serialize(|byte| bytes.push(byte.unwrap()));
-        let mut read = Served::default();
-        read.gdb_deserialize(&bytes).unwrap();
-        assert_eq!(read, served);
-        served.known = Some([Register::Gpr(3)].into());
-        let mut known = 0;
-        served.gdb_serialize(|byte| known += usize::from(byte.is_some()));
-        assert_eq!(known, 8, "the others are sent as unknown");
-        bytes.pop();
-        assert!(read.gdb_deserialize(&bytes).is_err());
-    }
-}
 
 #[test]
 fn selectors_do_not_change() {

@@ -11,10 +11,22 @@ pub struct Segment {
     pub base: u64,
     /// In bytes, granularity already applied.
     pub limit: u32,
+    /// Type, S, DPL and P, as in byte 5 of a descriptor. Without P the register
+    /// cannot be used.
+    pub access: u8,
     /// Code segment runs 64-bit code (the L bit).
     pub long: bool,
     /// Default operand size is 32 bits (the D/B bit).
     pub big: bool,
+}
+
+/// A table of segment descriptors, as GDTR and LDTR have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Linear.
+    pub base: u64,
+    /// Offset of the last byte.
+    pub limit: u32,
 }
 
 /// The x87 and SSE state, in the format of the FXSAVE image (SDM volume 1, 10.5.1).
@@ -71,6 +83,9 @@ pub struct Registers {
     pub es: Segment,
     pub fs: Segment,
     pub gs: Segment,
+    /// Where segments come from; only to be read.
+    pub gdt: Table,
+    pub ldt: Table,
     /// IA32_KERNEL_GS_BASE, the base that SWAPGS exchanges with `gs.base`.
     pub k_gs_base: u64,
     pub cr0: u64,
@@ -168,15 +183,30 @@ impl Registers {
 
     /// Replaces selector `number` (cs, ss, ds, es, fs, gs) and not its hidden part.
     pub(super) fn set_selector(&mut self, number: u8, selector: u16) {
-        let segment = match number {
+        self.segment_mut(number).selector = selector;
+    }
+
+    /// The segment register of a number: cs, ss, ds, es, fs, gs.
+    pub fn segment(&self, number: u8) -> &Segment {
+        match number {
+            0 => &self.cs,
+            1 => &self.ss,
+            2 => &self.ds,
+            3 => &self.es,
+            4 => &self.fs,
+            _ => &self.gs,
+        }
+    }
+
+    pub(super) fn segment_mut(&mut self, number: u8) -> &mut Segment {
+        match number {
             0 => &mut self.cs,
             1 => &mut self.ss,
             2 => &mut self.ds,
             3 => &mut self.es,
             4 => &mut self.fs,
             _ => &mut self.gs,
-        };
-        segment.selector = selector;
+        }
     }
 }
 

@@ -133,8 +133,8 @@ impl VectorPart {
     }
 }
 
-/// The features of `set` for the target description.
-pub(super) fn features(set: VectorSet) -> String {
+/// The features of `set` for a target description that has these of its parts.
+pub(super) fn features(set: VectorSet, parts: &[VectorPart]) -> String {
     let mut xml = String::new();
     let features = [
         (VectorSet::Avx, "avx", ""),
@@ -147,7 +147,8 @@ pub(super) fn features(set: VectorSet) -> String {
         xml.push_str(&format!(
             "  <feature name=\"org.gnu.gdb.i386.{name}\">\n{types}"
         ));
-        for part in VectorPart::added_by(added) {
+        let added = VectorPart::added_by(added).into_iter();
+        for part in added.filter(|part| parts.contains(part)) {
             xml.push_str(&format!(
                 "    <reg name=\"{}\" bitsize=\"{}\" type=\"{}\"/>\n",
                 part.name(),

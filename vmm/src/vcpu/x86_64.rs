@@ -2,7 +2,7 @@
 
 use std::io;
 
-use gdb::arch::{Fpu, Registers, Segment, VectorSet, Vectors};
+use gdb::arch::{Fpu, Registers, Segment, Table, VectorSet, Vectors};
 use gdb::target::{Activity, HW_SLOTS, HwKind, HwSlots};
 use kvm_bindings::{
     CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE,
@@ -498,9 +498,38 @@ fn segment(from: &kvm_segment) -> Segment {
         selector: from.selector,
         base: from.base,
         limit: from.limit,
+        access: from.type_ & 0xf
+            | (from.s & 1) << 4
+            | (from.dpl & 3) << 5
+            | (from.present & 1) << 7,
         long: from.l != 0,
         big: from.db != 0,
     }
+}
+
+/// A segment register that the debugger has loaded.
+fn load_segment(to: &mut kvm_segment, new: &Segment) {
+    let present = new.access >> 7;
+    *to = kvm_segment {
+        base: new.base,
+        limit: new.limit,
+        selector: new.selector,
+        type_: new.access & 0xf,
+        present,
+        dpl: new.access >> 5 & 3,
+        db: new.big.into(),
+        s: new.access >> 4 & 1,
+        l: new.long.into(),
+        // Larger limits are counted in pages (SDM volume 3, 3.4.5).
+        g: u8::from(new.limit > 0xf_ffff),
+        avl: 0,
+        unusable: 1 - present,
+        padding: 0,
+    };
+}
+
+fn table(base: u64, limit: u32) -> Table {
+    Table { base, limit }
 }
 
 fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
@@ -510,6 +539,8 @@ fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
     to.es = segment(&from.es);
     to.fs = segment(&from.fs);
     to.gs = segment(&from.gs);
+    to.gdt = table(from.gdt.base, from.gdt.limit.into());
+    to.ldt = table(from.ldt.base, from.ldt.limit);
     to.cr0 = from.cr0;
     to.cr2 = from.cr2;
     to.cr3 = from.cr3;
@@ -518,8 +549,8 @@ fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
     to.efer = from.efer;
 }
 
-/// Takes over what changed between `old` and `new`. A changed selector keeps
-/// the hidden part: the debugger writes registers, it does not load segments.
+/// Takes over what changed between `old` and `new`. A base that alone is changed
+/// leaves everything else of its segment alone.
 fn write_sregs(to: &mut kvm_sregs, old: &Registers, new: &Registers) {
     let segments = [
         (&mut to.cs, old.cs, new.cs),
@@ -530,10 +561,11 @@ fn write_sregs(to: &mut kvm_sregs, old: &Registers, new: &Registers) {
         (&mut to.gs, old.gs, new.gs),
     ];
     for (to, old, new) in segments {
-        if old != new {
-            to.selector = new.selector;
+        let rest = |segment| Segment { base: 0, ..segment };
+        if rest(old) != rest(new) {
+            load_segment(to, &new);
+        } else if old.base != new.base {
             to.base = new.base;
-            to.limit = new.limit;
         }
     }
     to.cr0 = new.cr0;

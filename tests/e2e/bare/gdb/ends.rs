@@ -37,6 +37,7 @@ fn held_guest_stands_at_the_pvh_entry() {
             "cr4            0x0                 [ ]",
             "efer           0x0                 [ ]",
             "=> 0x100244 <pvh_start>:\tcli",
+            "vCPU 0 runs i386 code, gdb has i386:x86-64: \"unset tdesc filename\" has it look again",
             "68\t\tcld",
             "69\t\tmovl\t%ebx, %edi",
             "$3 = 0",
@@ -217,8 +218,10 @@ fn reboot_is_a_stop_and_breakpoints_survive_it() {
     ]);
     let reset = "the guest was reset; breakpoints are planted again when it goes on";
     assert_eq!(lines[2], reset, "{lines:#?}");
+    let mode = "vCPU 0 runs i386 code, gdb has i386:x86-64";
+    assert!(lines[3].starts_with(mode), "{lines:#?}");
     let stop = "Program received signal SIGTRAP, Trace/breakpoint trap.";
-    assert_eq!(lines[3], stop, "{lines:#?}");
+    assert_eq!(lines[4], stop, "{lines:#?}");
     assert!(lines.contains(&"$1 = 1".to_owned()), "{lines:#?}");
     let rebooted = lines.iter().position(|line| line == "@rebooted").unwrap();
     for stop in ["Breakpoint 2, middle (", "Breakpoint 3, inner ("] {

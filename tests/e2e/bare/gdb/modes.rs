@@ -1,4 +1,5 @@
-//! 16- and 32-bit code, with the 64-bit symbols that there are.
+//! 16- and 32-bit code, with the 64-bit symbols that there are: as 64-bit code that
+//! gdb disassembles wrongly, and as what it is.
 
 use super::Guest;
 use crate::host::{host, shown};
@@ -42,6 +43,7 @@ fn a_processor_that_starts_up_stops_in_its_real_mode_code() {
         ],
         &[
             "Hardware assisted breakpoint 1 at 0x8000",
+            "vCPU 1 runs i8086 code, gdb has i386:x86-64: \"unset tdesc filename\" has it look again",
             "[Switching to Thread 1.2]",
             "Thread 2 hit Breakpoint 1, 0x0000000000008000 in ?? ()",
             "$1 = 0x800",
@@ -55,6 +57,7 @@ fn a_processor_that_starts_up_stops_in_its_real_mode_code() {
             "    8002:\t8c c8                \tmov    %cs,%ax",
             "    8004:\t8e d8                \tmov    %ax,%ds",
             "Hardware assisted breakpoint 3 at 0x1002d9: file lib/start.S, line 137.",
+            "vCPU 1 runs i386 code, gdb has i386:x86-64: \"unset tdesc filename\" has it look again",
             "Thread 2 hit Breakpoint 3, ap_start32 () at lib/start.S:137",
             "137\t\tENTER_LONG_MODE ap_start64",
             "$5 = 0x28",
@@ -82,6 +85,7 @@ fn the_entry_in_32_bit_code_is_stepped_with_64_bit_symbols() {
         ],
         &[
             "$1 = [ ]",
+            "vCPU 0 runs i386 code, gdb has i386:x86-64: \"unset tdesc filename\" has it look again",
             "68\t\tcld",
             "69\t\tmovl\t%ebx, %edi",
             "$2 = 2",
@@ -94,4 +98,143 @@ fn the_entry_in_32_bit_code_is_stepped_with_64_bit_symbols() {
         ],
     );
     guest.finish();
+}
+
+/// Has gdb read what it is told of the vCPUs once more.
+const LOOK_AGAIN: &str = "unset tdesc filename";
+
+#[test]
+fn gdb_sees_the_32_bit_entry_and_follows_into_long_mode() {
+    let guest = Guest::held("debug", "", 1);
+    guest.expect(
+        &[
+            "show architecture",
+            LOOK_AGAIN,
+            "show architecture",
+            "stepi 3",
+            "x/2i $pc",
+            "info registers eip cs cr0 efer",
+            "hbreak pvh_start64",
+            "continue",
+            LOOK_AGAIN,
+            "show architecture",
+            "x/2i $pc",
+            "info registers rip efer",
+            "hbreak main",
+            "continue",
+        ],
+        &[
+            "The target architecture is set to \"auto\" (currently \"i386:x86-64\").",
+            "The target architecture is set to \"auto\" (currently \"i386\").",
+            "70\t\tlgdt\tgdt_pointer",
+            "=> 0x100248 <pvh_start+4>:\tlgdtl  0x105430",
+            "   0x10024f <pvh_start+11>:\tmov    %cr4,%eax",
+            "eip            0x100248            0x100248 <pvh_start+4>",
+            "cs             0x10                16",
+            "cr0            0x11                [ PE ET ]",
+            "efer           0x0                 [ ]",
+            "Hardware assisted breakpoint 1 at 0x100285: file lib/start.S, line 76.",
+            "vCPU 0 runs i386:x86-64 code, gdb has i386: \"unset tdesc filename\" has it look again",
+            "Breakpoint 1, pvh_start64 () at lib/start.S:76",
+            "76\t\tLOAD_DATA_SEGMENTS",
+            "The target architecture is set to \"auto\" (currently \"i386:x86-64\").",
+            "=> 0x100285 <pvh_start64>:\tmov    $0x10,%eax",
+            "   0x10028a <pvh_start64+5>:\tmov    %eax,%ds",
+            "rip            0x100285            0x100285 <pvh_start64>",
+            "efer           0x500               [ LME LMA ]",
+            "Hardware assisted breakpoint 2 at 0x1001cb: file guests/debug/main.c, line 142.",
+            "Breakpoint 2, main () at guests/debug/main.c:142",
+            "142\t{",
+        ],
+    );
+    guest.finish();
+}
+
+/// Two functions of 32 bits: the outer at 0x300000 calls the inner at 0x30000b, and
+/// both have frame pointers.
+const FUNCTIONS_32: [&str; 3] = [
+    "set var {unsigned long long}0x300000 = 0x00000003e8e58955",
+    "set var {unsigned long long}0x300008 = 0x90e58955fdeb90",
+    "set var {unsigned short}0x30000f = 0xfeeb",
+];
+
+#[test]
+fn a_backtrace_in_32_bit_code_follows_its_frames() {
+    let guest = Guest::held("debug", "", 1);
+    let run = [
+        LOOK_AGAIN,
+        "set $esp = 0x310000",
+        "set $ebp = 0",
+        "set $pc = 0x300000",
+        "hbreak *0x30000e",
+        "continue",
+        "x/i $pc",
+        "bt 2",
+        "up",
+        "x/i $pc",
+    ];
+    guest.expect(
+        &[&FUNCTIONS_32[..], &run].concat(),
+        &[
+            "Hardware assisted breakpoint 1 at 0x30000e",
+            "Breakpoint 1, 0x0030000e in ?? ()",
+            "=> 0x30000e:\tnop",
+            "#0  0x0030000e in ?? ()",
+            "#1  0x00300008 in ?? ()",
+            "#1  0x00300008 in ?? ()",
+            "=> 0x300008:\tnop",
+        ],
+    );
+}
+
+#[test]
+fn gdb_sees_the_real_mode_code_of_a_processor_that_starts_up() {
+    if !shown(host().debugs_real_mode, "breakpoints in real mode") {
+        return;
+    }
+    let guest = Guest::held("smp", "", 2);
+    guest.expect(
+        &[
+            TRAMPOLINE,
+            "continue",
+            LOOK_AGAIN,
+            "show architecture",
+            "x/4i $pc",
+            "stepi",
+            "hbreak *0x8004",
+            "continue",
+            "info registers eip ax cs",
+            "set $ds = 0x1234",
+            "print/x $ds",
+            "delete",
+            "hbreak ap_start64",
+            "continue",
+            LOOK_AGAIN,
+            "x/i $pc",
+            "delete",
+        ],
+        &[
+            "Hardware assisted breakpoint 1 at 0x8000",
+            "vCPU 1 runs i8086 code, gdb has i386:x86-64: \"unset tdesc filename\" has it look again",
+            "[Switching to Thread 1.2]",
+            "Thread 2 hit Breakpoint 1, 0x0000000000008000 in ?? ()",
+            "The target architecture is set to \"auto\" (currently \"i8086\").",
+            "=> 0x8000:\tcli",
+            "   0x8001:\tcld",
+            "   0x8002:\tmov    %cs,%ax",
+            "   0x8004:\tmov    %ax,%ds",
+            "0x00008001 in ?? ()",
+            "Hardware assisted breakpoint 2 at 0x8004",
+            "Thread 2 hit Breakpoint 2, 0x00008004 in ?? ()",
+            "eip            0x8004              0x8004",
+            "ax             0x800               2048",
+            "cs             0x800               2048",
+            "$1 = 0x1234",
+            "Hardware assisted breakpoint 3 at 0x10030f: file lib/start.S, line 145.",
+            "vCPU 1 runs i386:x86-64 code, gdb has i8086: \"unset tdesc filename\" has it look again",
+            "Thread 2 hit Breakpoint 3, ap_start64 () at lib/start.S:145",
+            "145\t\tLOAD_DATA_SEGMENTS",
+            "=> 0x10030f <ap_start64>:\tmov    $0x10,%eax",
+        ],
+    );
 }

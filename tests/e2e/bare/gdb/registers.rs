@@ -147,13 +147,45 @@ fn vector_registers_are_those_of_the_processor() {
 }
 
 #[test]
-fn selector_cannot_be_written_and_the_session_goes_on() {
+fn selectors_are_loaded_with_their_descriptors() {
     let guest = Guest::debuggee();
-    guest.expect(
-        &["set $cs = 0x1b", "print $cs"],
+    guest.expect_at_scenario(
         &[
+            "set $fs_base = 0x1234",
+            "set $fs = 0x10",
+            "set $ds = 0x23",
+            "set $ss = 8",
+            "set $cs = 0xfff8",
+            "monitor architecture",
+            "maintenance flush register-cache",
+            "info registers cs ss ds fs fs_base",
+            // The processor takes them.
+            "stepi",
+            "stepi",
+            "info registers ds fs",
+            "set $ds = 0x10",
+            "set $fs = 0",
+            "tbreak inner",
+            "continue",
+        ],
+        &[
+            "Could not write register \"ss\"; remote failure reply 'E16'",
             "Could not write register \"cs\"; remote failure reply 'E16'",
-            "$1 = 8",
+            "selector 0x8 is not loaded into ss: its descriptor 0x00af9b000000ffff is no writable data segment",
+            "selector 0xfff8 is not loaded into cs: it is beyond the end of the GDT",
+            "vCPU 0 runs i386:x86-64 code, gdb has i386:x86-64",
+            "cs             0x8                 8",
+            "ss             0x10                16",
+            "ds             0x23                35",
+            "fs             0x10                16",
+            "fs_base        0x0                 0",
+            "0x000000000010012c\t123\t{",
+            "0x000000000010012f\t123\t{",
+            "ds             0x23                35",
+            "fs             0x10                16",
+            "Temporary breakpoint 2 at 0x10004b: file guests/debug/main.c, line 59.",
+            "Temporary breakpoint 2, inner (value=value@entry=3) at guests/debug/main.c:59",
+            "59\t\tint doubled = value * 2;",
         ],
     );
     guest.finish();

@@ -1,0 +1,207 @@
+//! What the real gdb makes of vCPUs in 16-, 32- and 64-bit code.
+
+use super::gdb_test::{assert_lines, output};
+use crate::arch::{Registers, cr0};
+use crate::testing::{Guest, LONG_MODE};
+
+/// A loop; at 0x1004 what is 32- and 64-bit code's `mov $0x1234,%eax`, and in 16
+/// bits `mov $0x1234,%ax` and `add %al,(%bx,%si)`; at 0x1010 a loop that enters long
+/// mode.
+const CODE: &[u8] = &[
+    0x90, 0x90, 0xeb, 0xfc, 0xb8, 0x34, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe6, LONG_MODE, 0xeb,
+    0xfc,
+];
+
+/// A vCPU in the loop at 0x1000, in 32-bit code without paging.
+fn flat_32(registers: &mut Registers) {
+    registers.cr0 = cr0::PE;
+    registers.efer = 0;
+    registers.cs.long = false;
+    registers.cs.big = true;
+}
+
+/// The same in real mode.
+fn real_mode(registers: &mut Registers) {
+    flat_32(registers);
+    registers.cr0 = 0;
+    registers.cs.big = false;
+}
+
+fn guest(mode: fn(&mut Registers)) -> Guest {
+    let guest = Guest::start(CODE, &[0x1000]);
+    mode(&mut guest.watcher.state().cpus[0].registers);
+    guest
+}
+
+const DISASSEMBLE: [&str; 2] = ["show architecture", "x/2i 0x1004"];
+
+#[test]
+fn gdb_sees_16_bit_code() {
+    let guest = guest(real_mode);
+    let text = output(
+        &guest,
+        &[
+            DISASSEMBLE[0],
+            DISASSEMBLE[1],
+            "break *0x1001",
+            "continue",
+            "info registers eip eflags esp cr0",
+            "set $eax = 0x12345678",
+            "set $ds = 0xb800",
+            "maintenance flush register-cache",
+            "print/x $ax",
+            "print/x $ds",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "The target architecture is set to \"auto\" (currently \"i8086\").",
+            "   0x1004:\tmov    $0x1234,%ax",
+            "   0x1007:\tadd    %al,(%bx,%si)",
+            "Breakpoint 1, 0x00001001 in ?? ()",
+            "eip            0x1001              0x1001",
+            "eflags         0x2                 [ IOPL=0 ]",
+            "esp            0x9000              0x9000",
+            "cr0            0x0                 [ ]",
+            "$1 = 0x5678",
+            "$2 = 0xb800",
+        ],
+    );
+    assert!(!text.contains("OS ABI"), "{text}");
+    assert_eq!(guest.watcher.state().cpus[0].registers.ds.base, 0xb_8000);
+    guest.until_undisturbed();
+}
+
+#[test]
+fn gdb_sees_32_bit_code_and_its_stack() {
+    let guest = guest(flat_32);
+    let text = output(
+        &guest,
+        &[
+            DISASSEMBLE[0],
+            DISASSEMBLE[1],
+            "stepi",
+            "break *0x1001",
+            "continue",
+            "print $pc",
+            // A frame whose caller is at 0x1007.
+            "set $ebp = 0x9010",
+            "set var *(int *)0x9010 = 0",
+            "set var *(int *)0x9014 = 0x1007",
+            "bt",
+            "print sizeof($eax)",
+            "print $xmm7.uint128",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "The target architecture is set to \"auto\" (currently \"i386\").",
+            "   0x1004:\tmov    $0x1234,%eax",
+            "Breakpoint 1, 0x00001001 in ?? ()",
+            "$1 = (void (*)()) 0x1001",
+            "#0  0x00001001 in ?? ()",
+            "#1  0x00001007 in ?? ()",
+            "$2 = 4",
+            "$3 = 0",
+        ],
+    );
+    guest.until_undisturbed();
+}
+
+#[test]
+fn a_change_of_mode_is_told_and_gdb_follows_when_asked() {
+    let guest = guest(flat_32);
+    let text = output(
+        &guest,
+        &[
+            "print/x $eax = 0x11223344",
+            "print $pc = 0x1010",
+            "stepi",
+            "stepi",
+            "print $pc",
+            "unset tdesc filename",
+            "show architecture",
+            "print/x $rax",
+            "print $pc",
+            "break *0x1012",
+            "continue",
+            "monitor architecture i8086",
+            "unset tdesc filename",
+            "x/i 0x1004",
+            "monitor architecture auto",
+            "unset tdesc filename",
+            "monitor architecture",
+            "x/i 0x1004",
+            "monitor architecture arm",
+            "set $pc = 0x1000",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "$1 = 0x11223344",
+            "0x00001012 in ?? ()",
+            "The target architecture is set to \"auto\" (currently \"i386:x86-64\").",
+            "$4 = 0x11223344",
+            "$5 = (void (*)()) 0x1010",
+            "Breakpoint 1, 0x0000000000001012 in ?? ()",
+            "   0x1004:\tmov    $0x1234,%ax",
+            "   0x1004:\tmov    $0x1234,%eax",
+        ],
+    );
+    let notice =
+        "vCPU 0 runs i386:x86-64 code, gdb has i386: \"unset tdesc filename\" has it look again";
+    assert_eq!(text.matches(notice).count(), 1, "{text}");
+    // What monitor says comes on the other stream.
+    assert_lines(
+        &text,
+        &[
+            notice,
+            "vCPU 0 runs i386:x86-64 code, gdb has i386:x86-64",
+            "\"unset tdesc filename\" has gdb take i8086",
+            "vCPU 0 runs i386:x86-64 code, gdb has i8086",
+            "\"unset tdesc filename\" has gdb take what the vCPU runs",
+            "vCPU 0 runs i386:x86-64 code, gdb has i386:x86-64",
+            "\"arm\" is no architecture: auto, i8086, i386 or x86-64",
+        ],
+    );
+    guest.until_undisturbed();
+}
+
+#[test]
+fn selectors_are_loaded_from_the_gdt_or_refused_with_the_reason() {
+    let guest = Guest::start(CODE, &[0x1000]);
+    let text = output(
+        &guest,
+        &[
+            "set $fs = 0x10",
+            "set $cs = 0x1b",
+            "set $ss = 8",
+            "set $gs_base = 0x123456789abc",
+            "maintenance flush register-cache",
+            "monitor info vcpus",
+            "print/x $cs",
+            "print/x $gs_base",
+            "print/x $fs_base",
+            "print/x $ss",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "Could not write register \"ss\"; remote failure reply 'E16'",
+            "selector 0x8 is not loaded into ss: its descriptor 0x00af9b000000ffff is no \
+             writable data segment",
+        ],
+    );
+    assert_lines(
+        &text,
+        &["$1 = 0x1b", "$2 = 0x123456789abc", "$3 = 0x0", "$4 = 0x0"],
+    );
+    let registers = guest.watcher.state().cpus[0].registers;
+    assert_eq!((registers.cs.access, registers.cpl()), (0xfb, 3));
+    assert!(registers.cs.long);
+    guest.until_undisturbed();
+}
