@@ -1,5 +1,7 @@
 //! What the real gdb makes of vCPUs in 16-, 32- and 64-bit code.
 
+use std::process::{Command, Stdio};
+
 use super::gdb_test::{assert_lines, output};
 use crate::arch::{Registers, cr0};
 use crate::testing::{Guest, LONG_MODE};
@@ -168,6 +170,30 @@ fn a_change_of_mode_is_told_and_gdb_follows_when_asked() {
         ],
     );
     guest.until_undisturbed();
+}
+
+/// gdb takes its user's wish like the architecture of a symbol file.
+#[test]
+fn gdb_takes_each_description_whatever_its_file_is() {
+    for mode in [flat_32, real_mode, |_: &mut Registers| {}] {
+        for wish in ["i8086", "i386", "i386:x86-64"] {
+            let guest = guest(mode);
+            let mut gdb = Command::new("gdb");
+            gdb.args(["-nx", "-q", "-batch", "-iex"])
+                .arg(format!("set architecture {wish}"))
+                .arg("-ex")
+                .arg(format!("target remote {}", guest.socket.display()))
+                .args(["-ex", "break *0x1001", "-ex", "continue"]);
+            let output = gdb.stdin(Stdio::null()).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                text.contains("\nBreakpoint 1, 0x"),
+                "{wish}: {text}{errors}"
+            );
+            guest.until_undisturbed();
+        }
+    }
 }
 
 #[test]
