@@ -29,6 +29,12 @@ fn real_mode(registers: &mut Registers) {
     registers.cs.big = false;
 }
 
+/// The same in compatibility mode: 32-bit code under a 64-bit kernel.
+fn compatibility(registers: &mut Registers) {
+    registers.cs.long = false;
+    registers.cs.big = true;
+}
+
 fn guest(mode: fn(&mut Registers)) -> Guest {
     let guest = Guest::start(CODE, &[0x1000]);
     mode(&mut guest.watcher.state().cpus[0].registers);
@@ -169,6 +175,32 @@ fn a_change_of_mode_is_told_and_gdb_follows_when_asked() {
             "\"arm\" is no architecture: auto, i8086, i386 or x86-64",
         ],
     );
+    guest.until_undisturbed();
+}
+
+#[test]
+fn user_code_of_32_bits_is_part_of_a_64_bit_system_until_gdb_looks_again() {
+    let guest = guest(compatibility);
+    let architecture = |text: &str| {
+        let shown = text.lines().filter(|line| line.contains("architecture is"));
+        shown.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let again = [
+        "show architecture",
+        "unset tdesc filename",
+        "show architecture",
+    ];
+    for _ in 0..2 {
+        // What one gdb has chosen is forgotten when it leaves.
+        let text = output(&guest, &again);
+        assert_eq!(
+            architecture(&text),
+            [
+                "The target architecture is set to \"auto\" (currently \"i386:x86-64\").",
+                "The target architecture is set to \"auto\" (currently \"i386\").",
+            ]
+        );
+    }
     guest.until_undisturbed();
 }
 
