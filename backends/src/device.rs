@@ -217,8 +217,11 @@ impl<T: VhostUserBackend> Device<T> {
             event_idx,
         };
         let mut packed = PackedRing::new(layout, ring.base)?;
+        let memory = self.memory.memory();
+        packed
+            .begin_if_unused(&*memory)
+            .map_err(StartError::Memory)?;
         if let Some(region) = inflight {
-            let memory = self.memory.memory();
             let flags = |slot| packed.flags(&*memory, slot);
             let used = packed.used();
             let recovered =

@@ -190,6 +190,17 @@ impl PackedRing {
         })
     }
 
+    /// User-mode Linux says 0 of a ring that nobody has used. Of one that has been used once
+    /// around, which 0 stands for, the driver has written into every descriptor.
+    pub fn begin_if_unused(&mut self, memory: &impl GuestMemory) -> io::Result<()> {
+        let is_zero = self.available.bits() == 0 && self.used.bits() == 0;
+        if is_zero && self.flags(memory, 0)? & OWNER == 0 {
+            self.available = Position::START;
+            self.used = Position::START;
+        }
+        Ok(())
+    }
+
     /// Goes on from a record, which knows better than the base where that is.
     pub fn resume(&mut self, recovered: Recovered) -> Result<(), InflightError> {
         let Recovered {

@@ -278,6 +278,20 @@ fn a_kick_is_asked_for_before_the_ring_is_left() {
 }
 
 #[test]
+fn a_base_of_0_is_the_beginning_of_a_ring_that_nobody_has_used() {
+    let mut driver = Driver::new(4, false);
+    let begun = |driver: &Driver| {
+        let mut ring = PackedRing::new(driver.layout, 0).unwrap();
+        ring.begin_if_unused(&driver.memory).unwrap();
+        ring.used
+    };
+    assert_eq!(begun(&driver), Position::START);
+    // Once around, the other wrap counter is meant.
+    (0..4).for_each(|_| driver.put(0, 0x1000, 0));
+    assert_eq!(begun(&driver), Position::from_bits(0));
+}
+
+#[test]
 fn a_base_outside_the_ring_is_refused() {
     let driver = Driver::new(4, false);
     for base in [0x8000_8004, 0x8004_8000, 0x7fff_7fff] {

@@ -66,6 +66,10 @@ impl Rng {
 }
 
 impl VirtioDevice for Rng {
+    fn resumable(&self) -> bool {
+        true
+    }
+
     fn event(&self, _queue: u16) -> Option<RawFd> {
         Some(self.source.as_raw_fd())
     }

@@ -250,6 +250,11 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         self.config.space(mac, up, self.link.pairs()).to_vec()
     }
 
+    /// Packets may come twice, and commands say what is to be, not what is to change.
+    fn resumable(&self) -> bool {
+        true
+    }
+
     fn event(&self, queue: u16) -> Option<RawFd> {
         let pairs = self.link.pairs();
         (queue.is_multiple_of(2) && queue < 2 * pairs).then(|| self.link.ready_fd(queue / 2))

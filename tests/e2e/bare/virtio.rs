@@ -49,6 +49,9 @@ fn block_data_reaches_the_image_and_comes_back() {
         "indirect",
         "event_idx",
         "indirect event_idx ring=0",
+        "packed",
+        "packed indirect event_idx",
+        "packed poll ring=0",
     ] {
         let vmm = virtio(&disk, &format!("sectors=64 seed={SEED} {mode}")).run(0);
         let console = vmm.console();
