@@ -33,9 +33,9 @@ const MEMORY: usize = 0x1000;
 
 /// All that survives a backend: the ring and the record.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct State {
-    memory: Vec<u8>,
-    record: Vec<u8>,
+pub(super) struct State {
+    pub(super) memory: Vec<u8>,
+    pub(super) record: Vec<u8>,
 }
 
 /// The same mapped, so that a backend can go on from it.
@@ -102,7 +102,7 @@ impl World {
 }
 
 /// Counts how often a chain was executed, in the chain itself.
-fn execute(memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+pub(super) fn execute(memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
     let mut count = [0];
     let writable = &scratch.chain.writable;
     writable.read(memory, 0, &mut count).unwrap();
@@ -225,10 +225,19 @@ fn step(action: impl FnMut(), mut look: impl FnMut()) -> u64 {
 /// Every state that a backend killed within `turns` turns from `state` can leave.
 fn states(state: &State, turns: u16) -> (BTreeSet<State>, u64) {
     let world = World::new(state);
+    states_of(state, world.backend(turns), || world.state())
+}
+
+/// Every state that `action` passes through from `state`, as `look` shows it.
+pub(super) fn states_of(
+    state: &State,
+    action: impl FnMut(),
+    look: impl Fn() -> State,
+) -> (BTreeSet<State>, u64) {
     let mut seen = BTreeSet::from([state.clone()]);
     let mut last = state.clone();
-    let steps = step(world.backend(turns), || {
-        let now = world.state();
+    let steps = step(action, || {
+        let now = look();
         if now != last {
             seen.insert(now.clone());
             last = now;

@@ -326,3 +326,7 @@ impl Tracker {
             .store::<AtomicU64>(self.start + HEADER_USED, u64::from_ne_bytes(bytes))
     }
 }
+
+#[cfg(test)]
+#[path = "packed_step_test.rs"]
+mod step_tests;
