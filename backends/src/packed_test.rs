@@ -299,3 +299,152 @@ fn a_base_outside_the_ring_is_refused() {
         assert_eq!(error.base, base);
     }
 }
+
+mod hostile {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::inflight::{Region, Shape, create, decode};
+
+    const SIZE: u16 = 8;
+
+    /// What a driver and its device do, in any order.
+    #[derive(Debug, Clone)]
+    enum Act {
+        Describe(u16, Descriptor),
+        Events(u16, u16),
+        Take,
+        PutBack,
+        Complete(usize),
+        CompleteAll,
+        Look,
+        Tell,
+    }
+
+    fn acts() -> impl Strategy<Value = Act> {
+        let addresses = prop_oneof![8 => 0u64..0x4000, 1 => any::<u64>()];
+        let lengths = prop_oneof![8 => 0u32..200, 1 => any::<u32>()];
+        let low = prop_oneof![8 => 0u16..8, 1 => any::<u16>()];
+        let owner = prop_oneof![4 => Just(AVAIL), 4 => Just(USED), 1 => Just(0), 1 => Just(OWNER)];
+        let describe = (0..SIZE, addresses, lengths, any::<u16>(), low, owner).prop_map(
+            |(at, addr, len, id, low, owner)| {
+                let flags = low & !OWNER | owner;
+                Act::Describe(
+                    at,
+                    Descriptor {
+                        addr,
+                        len,
+                        id,
+                        flags,
+                    },
+                )
+            },
+        );
+        prop_oneof![
+            12 => describe,
+            1 => (any::<u16>(), any::<u16>()).prop_map(|(event, flags)| Act::Events(event, flags)),
+            6 => Just(Act::Take),
+            1 => Just(Act::PutBack),
+            3 => (0usize..8).prop_map(Act::Complete),
+            2 => Just(Act::CompleteAll),
+            1 => Just(Act::Look),
+            1 => Just(Act::Tell),
+        ]
+    }
+
+    fn region(bytes: Option<&[u8]>) -> Arc<Region> {
+        let shape = Shape::new(1, SIZE, 1, true).unwrap();
+        let (payload, file) = create(shape).unwrap();
+        let region = Region::map(&decode(&payload).unwrap(), file, 1, true).unwrap();
+        if let Some(bytes) = bytes {
+            region.write(bytes);
+        }
+        Arc::new(region)
+    }
+
+    /// Does as told; errors are as good as answers.
+    fn torment(driver: &Driver, ring: &mut PackedRing, all: &[Act]) {
+        let mut chain = Chain::default();
+        let mut held: Vec<u16> = Vec::new();
+        let mut last = None;
+        for act in all {
+            let taken = last.take();
+            match act {
+                Act::Describe(at, descriptor) => {
+                    driver.set(DESCRIPTORS + DESCRIPTOR * u64::from(*at), *descriptor);
+                    last = taken;
+                }
+                Act::Events(event, flags) => {
+                    let at = driver.layout.driver_events;
+                    write(&driver.memory, at, *event).unwrap();
+                    write(&driver.memory, at.unchecked_add(EVENT_FLAGS), *flags).unwrap();
+                }
+                Act::Take => {
+                    if let Ok(Some((handle, _))) = ring.take(&driver.memory, &mut chain)
+                        && !held.contains(&handle)
+                    {
+                        held.push(handle);
+                        last = Some(handle);
+                    }
+                }
+                Act::PutBack => {
+                    if let Some(handle) = taken {
+                        let _ = ring.put_back(handle);
+                        held.retain(|held| *held != handle);
+                    }
+                }
+                Act::Complete(which) if *which < held.len() => {
+                    let handle = held.remove(*which);
+                    let _ = ring.complete(&driver.memory, &[(handle, 1)]);
+                }
+                Act::Complete(_) => {}
+                Act::CompleteAll => {
+                    let all: Vec<_> = held.drain(..).map(|handle| (handle, 0)).collect();
+                    let _ = ring.complete(&driver.memory, &all);
+                }
+                Act::Look => drop(ring.is_exhausted(&driver.memory)),
+                Act::Tell => drop(ring.driver_wants_notification(&driver.memory)),
+            }
+            assert!(ring.outstanding <= SIZE);
+            assert!(ring.used.index < SIZE && ring.available.index < SIZE);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn no_driver_brings_the_ring_out_of_its_bounds(
+            all in prop::collection::vec(acts(), 0..200),
+            tracked in any::<bool>(),
+        ) {
+            let driver = Driver::new(SIZE, true);
+            let mut ring = driver.ring();
+            if tracked {
+                let fresh = Tracker::recover(&region(None), 0, SIZE, Position::START, |_| Ok::<_, ()>(0));
+                ring.resume(fresh.unwrap().unwrap()).unwrap();
+            }
+            torment(&driver, &mut ring, &all);
+        }
+
+        /// A frontend, too, may hand over anything as the record.
+        #[test]
+        fn no_record_does(
+            mut bytes in prop::collection::vec(prop_oneof![4 => 0u8..9, 1 => any::<u8>()], 320),
+            all in prop::collection::vec(acts(), 0..60),
+        ) {
+            // Version 1, of as many entries: or nothing is looked at.
+            bytes[8..12].copy_from_slice(&[1, 0, SIZE as u8, 0]);
+            let driver = Driver::new(SIZE, true);
+            let mut ring = driver.ring();
+            let recovered = Tracker::recover(&region(Some(&bytes)), 0, SIZE, Position::START, |_| Ok::<_, ()>(0));
+            if let Ok(Ok(recovered)) = recovered
+                && ring.resume(recovered).is_ok()
+            {
+                torment(&driver, &mut ring, &all);
+            }
+        }
+    }
+}

@@ -200,6 +200,12 @@ impl Region {
         Ok(Region { map, shape })
     }
 
+    /// Makes it another record.
+    #[cfg(test)]
+    pub fn write(&self, bytes: &[u8]) {
+        self.map.as_volatile_slice().copy_from(bytes);
+    }
+
     pub(super) fn load<A: AtomicInteger>(&self, at: usize) -> Result<A::V, InflightError> {
         Ok(self.map.get_atomic_ref::<A>(at)?.load(Ordering::Acquire))
     }
