@@ -612,6 +612,25 @@ fn backends_may_be_those_who_connect() {
     assert!(!socket.exists());
 }
 
+#[test]
+fn a_backend_that_comes_back_to_a_paused_device_waits_too() {
+    let backend = Scripted::lives([sound(), sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    machine.transport.pause();
+    lose(&mut machine, &backend);
+    let presence = machine.transport.presence().unwrap();
+    machine.handle_until("the backend is back", |_| presence.get().connections == 2);
+    // A ring that is started raises its interrupt once.
+    let call = machine.call(0);
+    assert!(call.read().is_err(), "nothing runs yet");
+    machine.transport.unpause();
+    assert!(call.read().is_ok(), "now it does");
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    drop(machine);
+    assert_eq!(count(&backend.finish_lives()[1], SET_VRING_KICK), 2);
+}
+
 /// Connections to processes that can be ended from here, as far as it knows.
 struct Supervisor {
     socket: PathBuf,

@@ -58,6 +58,8 @@ pub struct Frontend {
     pub(super) config: Vec<u8>,
     pub(super) driver: Driver,
     pub(super) link: Link,
+    /// Rings stand still, also those of a backend that comes back.
+    pub(super) is_paused: bool,
     pub(super) schedule: Schedule,
     pub(super) events: Events,
     pub(super) log: RateLimit,
@@ -199,6 +201,7 @@ impl Frontend {
             config,
             driver: Driver::new(queues),
             link: Link::Up(session),
+            is_paused: false,
             schedule,
             events,
             log: LOG,

@@ -19,6 +19,7 @@ mod listen;
 mod memory;
 mod message;
 mod negotiate;
+mod pause;
 mod profile;
 mod reconnect;
 mod recovery;

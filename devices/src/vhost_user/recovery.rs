@@ -6,12 +6,8 @@
 //! when nobody waits for it.
 
 use std::io;
-use std::thread;
-use std::time::Duration;
 
-use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vhost::vhost_user::message::VhostUserVringAddr;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::channel::{Channel, Idle};
 use super::deadline::Deadline;
@@ -22,13 +18,7 @@ use super::negotiate;
 use super::requests::RequestsError;
 use super::ring::{Knowledge, Ring, Unknown};
 use super::session::{RingSetup, Session};
-use crate::virtio::{DeviceEvent, GuestMemory, features};
-
-/// Between looks at a ring that is being finished: who finishes it signals the
-/// driver, not the frontend.
-const DRAIN_RETRY: Duration = Duration::from_millis(1);
-/// Rings on which nothing is used for so long are at rest.
-const REST: Duration = Duration::from_millis(20);
+use crate::virtio::{DeviceEvent, features};
 
 impl Frontend {
     /// The connection is of no more use. An error is for the driver, which has
@@ -99,39 +89,6 @@ impl Frontend {
         }))
     }
 
-    /// Stops all rings in order. The same backend goes on with [`Frontend::go_on`].
-    pub(super) fn stand_still(&mut self) -> DeviceEvent {
-        let stopped = self.stop_rings();
-        self.unless(stopped)
-    }
-
-    /// Has the backend go on with the rings that [`Frontend::stand_still`] stopped. One
-    /// that has come back since is at work already.
-    pub(super) fn go_on(&mut self) -> DeviceEvent {
-        let started = self.restart_rings();
-        self.unless(started)
-    }
-
-    fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
-        match done.err().and_then(|problem| self.lose(problem)) {
-            Some(error) => DeviceEvent::Broken(Box::new(error)),
-            None => DeviceEvent::Nothing,
-        }
-    }
-
-    fn restart_rings(&mut self) -> Result<(), Problem> {
-        let mut rings = self.driver.rings.iter().flatten();
-        if rings.any(Ring::is_running) || self.driver.features.is_none() {
-            return Ok(());
-        }
-        let places = self.places()?;
-        let deadline = Deadline::after(self.options.deadline);
-        match &mut self.link {
-            Link::Up(session) => start_rings(session, &mut self.driver.rings, places, &deadline),
-            _ => Ok(()),
-        }
-    }
-
     /// Stops all rings in order, and has the backend save its own state.
     fn drain(&mut self) -> Result<(), Problem> {
         self.stop_rings()?;
@@ -140,39 +97,6 @@ impl Frontend {
             && self.driver.features.is_some()
         {
             self.driver.state = session.save_state(&deadline)?;
-        }
-        Ok(())
-    }
-
-    fn stop_rings(&mut self) -> Result<(), Problem> {
-        let Link::Up(session) = &mut self.link else {
-            return Ok(());
-        };
-        let deadline = Deadline::after(self.options.deadline);
-        let patience = Deadline::after(self.options.deadline / 2);
-        let memory = self.memory.guest();
-        let is_tracked = self.driver.inflight.is_some();
-        let running = (0..)
-            .zip(&mut self.driver.rings)
-            .filter_map(|(index, ring)| Some((index, ring.as_mut()?)));
-        let mut running: Vec<(u16, &mut Ring)> =
-            running.filter(|(_, ring)| ring.is_running()).collect();
-        // What would be known anyway is not waited for.
-        let is_known = |index| is_tracked || self.profile.in_order.includes(index);
-        // Only a split ring shows that it is at rest.
-        let unknown = running
-            .iter()
-            .filter(|(index, ring)| !is_known(*index) && ring.is_split());
-        let unknown: Vec<_> = unknown.map(|(index, ring)| (*index, &**ring)).collect();
-        quiesce(session, &unknown, memory, &patience, &deadline)?;
-        for (asked, ring) in &mut running {
-            let asked = *asked;
-            let base = session.stop_ring(asked, &deadline)?;
-            let found = base.index;
-            if found != u32::from(asked) {
-                return Err(Problem::WrongQueue { asked, found });
-            }
-            ring.mark_stopped(base.num, memory);
         }
         Ok(())
     }
@@ -400,7 +324,9 @@ impl Frontend {
         if let Some(state) = &self.driver.state {
             session.load_state(state, deadline)?;
         }
-        start_rings(session, &mut self.driver.rings, places, deadline)?;
+        if !self.is_paused {
+            start_rings(session, &mut self.driver.rings, places, deadline)?;
+        }
         self.driver.state = None;
         Ok(())
     }
@@ -421,7 +347,7 @@ impl Frontend {
     }
 
     /// Where each started ring is and where it goes on.
-    fn places(&self) -> Result<Vec<Place>, Problem> {
+    pub(super) fn places(&self) -> Result<Vec<Place>, Problem> {
         let device_type = self.options.device_type;
         let place = |(queue, ring): (u16, &Option<Ring>)| {
             let Some(ring) = ring else {
@@ -461,7 +387,7 @@ impl Frontend {
 /// Where a ring is and where it goes on, if the driver has started it.
 type Place = Option<(VhostUserVringAddr, u32)>;
 
-fn start_rings(
+pub(super) fn start_rings(
     session: &mut Session,
     rings: &mut [Option<Ring>],
     places: Vec<Place>,
@@ -481,46 +407,6 @@ fn start_rings(
         };
         session.start_ring(&setup, deadline)?;
         ring.signal();
-    }
-    Ok(())
-}
-
-/// Has the backend finish what it has taken from the rings, as far as it does
-/// within `patience`, and take no more: no kick reaches it.
-///
-/// A backend is to finish a ring when it is told to stop it. QEMU's storage daemon
-/// answers at once, and gives up when it then has something to signal.
-fn quiesce(
-    session: &mut Session,
-    rings: &[(u16, &Ring)],
-    memory: &GuestMemory,
-    patience: &Deadline,
-    deadline: &Deadline,
-) -> Result<(), Problem> {
-    let mut goals = Vec::new();
-    for (index, ring) in rings {
-        let silence = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
-            .and_then(|kick| kick.write(1).map(|()| kick))
-            .map_err(Problem::Events)?;
-        session.redirect_kicks(*index, &silence, deadline)?;
-        goals.push(ring.available(memory));
-    }
-    let all_used = || {
-        let mut rings = rings.iter().zip(&goals);
-        rings.all(|((_, ring), goal)| ring.has_used_up_to(*goal, memory))
-    };
-    while !all_used() && patience.left().is_some() {
-        thread::sleep(DRAIN_RETRY);
-    }
-    let used = || -> Vec<u16> { rings.iter().map(|(_, ring)| ring.used(memory)).collect() };
-    let mut before = used();
-    while !rings.is_empty() && patience.left().is_some() {
-        thread::sleep(REST);
-        let now = used();
-        if now == before {
-            break;
-        }
-        before = now;
     }
     Ok(())
 }

@@ -1,0 +1,132 @@
+//! Rings that are stopped in order: for a pause, or before another process takes the backend's
+//! place.
+
+use std::thread;
+use std::time::Duration;
+
+use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::deadline::Deadline;
+use super::error::Problem;
+use super::frontend::{Frontend, Link};
+use super::recovery::start_rings;
+use super::ring::Ring;
+use super::session::Session;
+use crate::virtio::{DeviceEvent, GuestMemory};
+
+/// Between looks at a ring that is being finished: who finishes it signals the
+/// driver, not the frontend.
+const DRAIN_RETRY: Duration = Duration::from_millis(1);
+/// Rings on which nothing is used for so long are at rest.
+const REST: Duration = Duration::from_millis(20);
+
+impl Frontend {
+    /// Stops all rings in order. The same backend goes on with [`Frontend::go_on`].
+    pub(super) fn stand_still(&mut self) -> DeviceEvent {
+        self.is_paused = true;
+        let stopped = self.stop_rings();
+        self.unless(stopped)
+    }
+
+    /// Has the backend go on with the rings that [`Frontend::stand_still`] stopped: the same
+    /// one, or one that has come back since.
+    pub(super) fn go_on(&mut self) -> DeviceEvent {
+        self.is_paused = false;
+        let started = self.restart_rings();
+        self.unless(started)
+    }
+
+    fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
+        match done.err().and_then(|problem| self.lose(problem)) {
+            Some(error) => DeviceEvent::Broken(Box::new(error)),
+            None => DeviceEvent::Nothing,
+        }
+    }
+
+    fn restart_rings(&mut self) -> Result<(), Problem> {
+        let mut rings = self.driver.rings.iter().flatten();
+        if rings.any(Ring::is_running) || self.driver.features.is_none() {
+            return Ok(());
+        }
+        let places = self.places()?;
+        let deadline = Deadline::after(self.options.deadline);
+        match &mut self.link {
+            Link::Up(session) => start_rings(session, &mut self.driver.rings, places, &deadline),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn stop_rings(&mut self) -> Result<(), Problem> {
+        let Link::Up(session) = &mut self.link else {
+            return Ok(());
+        };
+        let deadline = Deadline::after(self.options.deadline);
+        let patience = Deadline::after(self.options.deadline / 2);
+        let memory = self.memory.guest();
+        let is_tracked = self.driver.inflight.is_some();
+        let running = (0..)
+            .zip(&mut self.driver.rings)
+            .filter_map(|(index, ring)| Some((index, ring.as_mut()?)));
+        let mut running: Vec<(u16, &mut Ring)> =
+            running.filter(|(_, ring)| ring.is_running()).collect();
+        // What would be known anyway is not waited for.
+        let is_known = |index| is_tracked || self.profile.in_order.includes(index);
+        // Only a split ring shows that it is at rest.
+        let unknown = running
+            .iter()
+            .filter(|(index, ring)| !is_known(*index) && ring.is_split());
+        let unknown: Vec<_> = unknown.map(|(index, ring)| (*index, &**ring)).collect();
+        quiesce(session, &unknown, memory, &patience, &deadline)?;
+        for (asked, ring) in &mut running {
+            let asked = *asked;
+            let base = session.stop_ring(asked, &deadline)?;
+            let found = base.index;
+            if found != u32::from(asked) {
+                return Err(Problem::WrongQueue { asked, found });
+            }
+            ring.mark_stopped(base.num, memory);
+        }
+        Ok(())
+    }
+}
+
+/// Has the backend finish what it has taken from the rings, as far as it does
+/// within `patience`, and take no more: no kick reaches it.
+///
+/// A backend is to finish a ring when it is told to stop it. QEMU's storage daemon
+/// answers at once, and gives up when it then has something to signal.
+fn quiesce(
+    session: &mut Session,
+    rings: &[(u16, &Ring)],
+    memory: &GuestMemory,
+    patience: &Deadline,
+    deadline: &Deadline,
+) -> Result<(), Problem> {
+    let mut goals = Vec::new();
+    for (index, ring) in rings {
+        let silence = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+            .and_then(|kick| kick.write(1).map(|()| kick))
+            .map_err(Problem::Events)?;
+        session.redirect_kicks(*index, &silence, deadline)?;
+        goals.push(ring.available(memory));
+    }
+    let all_used = || {
+        let mut rings = rings.iter().zip(&goals);
+        rings.all(|((_, ring), goal)| ring.has_used_up_to(*goal, memory))
+    };
+    while !all_used() && patience.left().is_some() {
+        thread::sleep(DRAIN_RETRY);
+    }
+    let used = || -> Vec<u16> { rings.iter().map(|(_, ring)| ring.used(memory)).collect() };
+    let mut before = used();
+    while !rings.is_empty() && patience.left().is_some() {
+        thread::sleep(REST);
+        let now = used();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
