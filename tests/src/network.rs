@@ -201,15 +201,17 @@ pub fn md5(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&output.stdout)[..32].to_owned()
 }
 
-/// Takes one connection on the host's address and all that comes through it.
-pub fn take_upload() -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<Vec<u8>>>)> {
+/// Takes one connection on the host's address and closes it when `len` bytes have come.
+pub fn take_upload(
+    len: usize,
+) -> io::Result<(SocketAddr, thread::JoinHandle<io::Result<Vec<u8>>>)> {
     let listener = TcpListener::bind((HOST, 0))?;
     let address = listener.local_addr()?;
     let upload = thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;
         stream.set_read_timeout(Some(DEADLINE))?;
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
+        let mut bytes = vec![0; len];
+        stream.read_exact(&mut bytes)?;
         Ok(bytes)
     });
     Ok((address, upload))

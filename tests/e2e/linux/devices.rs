@@ -139,7 +139,7 @@ fn tap_with_offloads_and_two_queues() {
     let net = network::outboard_net(dir.path(), "otap1", &options);
     let body = network::noise(4 << 20);
     let server = WebServer::start(body.clone()).unwrap();
-    let (upload, uploaded) = network::take_upload().unwrap();
+    let (upload, uploaded) = network::take_upload(body.len()).unwrap();
     let what = format!(
         "outboard.run=net,upload,link outboard.ip={} outboard.url={} outboard.upload={} outboard.port={}",
         guest_address(),
