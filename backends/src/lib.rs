@@ -16,6 +16,7 @@
 //! * [`worker`] runs the device: one thread and one epoll instance per entry of
 //!   `queues_per_thread`.
 //! * [`inflight`] records, where a successor finds it, what was taken from a ring and not finished.
+//! * [`packed`] is a packed ring, which the rust-vmm crates have not got.
 //!
 //! For the data path, [`pump`] takes chains from a ring in batches, [`chain`] shows a chain as bytes
 //! whatever its descriptors, and [`iovec`] hands those bytes to the kernel without a copy.

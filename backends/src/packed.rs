@@ -165,6 +165,15 @@ pub struct PackedRing {
     left: VecDeque<u16>,
     /// The handle of the first of them, while it is being executed.
     resumed: Option<u16>,
+    /// Space reused from chain to chain.
+    scratch: Scratch,
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    slots: Vec<Descriptor>,
+    done: Vec<Taken>,
+    entries: Vec<u16>,
 }
 
 impl PackedRing {
@@ -172,7 +181,12 @@ impl PackedRing {
     pub fn new(layout: Layout, base: u32) -> Result<Self, BaseError> {
         let size = layout.size;
         let available = Position::from_bits(base as u16);
-        let used = Position::from_bits((base >> 16) as u16);
+        // Nothing is in flight that no record tells of: both positions are the same, and DPDK's
+        // net_virtio_user gives only the driver's.
+        let used = match (base >> 16) as u16 {
+            0 => available,
+            bits => Position::from_bits(bits),
+        };
         if available.index >= size || used.index >= size {
             return Err(BaseError { base, size });
         }
@@ -187,6 +201,7 @@ impl PackedRing {
             record: None,
             left: VecDeque::new(),
             resumed: None,
+            scratch: Scratch::default(),
         })
     }
 
@@ -275,7 +290,8 @@ impl PackedRing {
         if !self.is_available(memory)? {
             return Ok(None);
         }
-        let mut slots = Vec::new();
+        let mut slots = std::mem::take(&mut self.scratch.slots);
+        slots.clear();
         let mut index = self.available.index;
         // No more than what is not in flight already, for a driver that never ends a chain.
         for _ in self.outstanding..self.layout.size {
@@ -294,7 +310,9 @@ impl PackedRing {
         self.available = self.available.advanced(count, self.layout.size);
         self.outstanding += count;
         let handle = self.hold(&slots, entry)?;
-        Ok(Some((handle, fill(memory, &slots, chain))))
+        let filled = fill(memory, &slots, chain);
+        self.scratch.slots = slots;
+        Ok(Some((handle, filled)))
     }
 
     /// Takes up what another backend had taken.
@@ -356,11 +374,14 @@ impl PackedRing {
     pub fn complete(&mut self, memory: &GuestMemoryMmap, chains: &[(u16, u32)]) -> io::Result<()> {
         let first = self.used;
         let mut first_flags = None;
-        let mut done = Vec::with_capacity(chains.len());
+        let mut done = std::mem::take(&mut self.scratch.done);
+        let mut entries = std::mem::take(&mut self.scratch.entries);
+        done.clear();
+        entries.clear();
         for (handle, _) in chains {
             done.push(self.release(*handle)?);
         }
-        let entries: Vec<u16> = done.iter().filter_map(|taken| taken.entry).collect();
+        entries.extend(done.iter().filter_map(|taken| taken.entry));
         let count: u16 = done.iter().map(|taken| taken.slots).sum();
         let after = first.advanced(count, self.layout.size);
         if let Some(record) = &mut self.record {
@@ -398,6 +419,7 @@ impl PackedRing {
             self.resumed = None;
             self.left.pop_front();
         }
+        (self.scratch.done, self.scratch.entries) = (done, entries);
         Ok(())
     }
 

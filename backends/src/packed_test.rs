@@ -292,6 +292,13 @@ fn a_base_of_0_is_the_beginning_of_a_ring_that_nobody_has_used() {
 }
 
 #[test]
+fn a_base_may_have_one_position_for_both() {
+    let driver = Driver::new(4, false);
+    let ring = PackedRing::new(driver.layout, 0x8003).unwrap();
+    assert_eq!(ring.base(), 0x8003_8003);
+}
+
+#[test]
 fn a_base_outside_the_ring_is_refused() {
     let driver = Driver::new(4, false);
     for base in [0x8000_8004, 0x8004_8000, 0x7fff_7fff] {

@@ -197,7 +197,9 @@ where
 
     /// The backend's features; those that would need the kit's help and do not get it are hidden.
     fn offered_features(&self) -> u64 {
-        let hidden = VhostUserVirtioFeatures::LOG_ALL.bits();
+        // A backend that does not go by the kit's records knows the crate's split rings only.
+        let packed = u64::from(!self.device.tracks()) << VIRTIO_F_RING_PACKED;
+        let hidden = VhostUserVirtioFeatures::LOG_ALL.bits() | packed;
         self.device.backend.features() & !hidden | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
