@@ -61,8 +61,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// With a directory for each outboard-net.
-    pub fn start(here: &Path, there: &Path) -> Self {
+    /// With a directory for each outboard-net, and an option of DPDK's device.
+    pub fn start(here: &Path, there: &Path, option: &str) -> Self {
         let link = here.join("link");
         let link = link.to_str().unwrap();
         let under_dpdk = backend::outboard_net(here, &["--peer-listen", link]);
@@ -70,7 +70,7 @@ impl Link {
         let met = "the network peer is here";
         under_guest.process.wait_for(met, DEADLINE);
         let socket = under_dpdk.socket.display();
-        let device = format!("net_virtio_user0,path={socket},queues=1");
+        let device = format!("net_virtio_user0,path={socket},queues=1,{option}");
         let testpmd = Process::start("testpmd", &mut testpmd(here, &device));
         // Its queues are where it takes frames from once it forwards.
         testpmd.wait_for("nb forwarding ports=1", DEADLINE);
@@ -123,10 +123,20 @@ fn dpdk_serves_a_guest_with_net_vhost() {
 
 #[test]
 fn dpdk_uses_outboard_net_with_net_virtio_user() {
+    use_outboard_net("packed_vq=0", &[]);
+}
+
+#[test]
+fn dpdk_uses_packed_queues_of_outboard_net() {
+    use_outboard_net("packed_vq=1", &["RING_PACKED"]);
+}
+
+fn use_outboard_net(option: &str, more: &[&str]) {
     let (here, there) = (scratch(), scratch());
-    let link = Link::start(here.path(), there.path());
+    let link = Link::start(here.path(), there.path(), option);
     guest_that_sends(&link.under_guest.socket);
     assert_forwarded(link.testpmd);
     let needed = ["VERSION_1", "NET_MRG_RXBUF", "MQ", "REPLY_ACK"];
+    let needed = [&needed[..], more].concat();
     assert_agreed(link.under_dpdk, DeviceType::NET, &needed);
 }

@@ -48,6 +48,15 @@ fn attach(command: &mut Command, name: &str, backend: &Backend, options: &[&str]
 /// One boot for all; QEMU has no vhost-user frontend for consoles.
 #[test]
 fn disk_network_and_entropy_of_linux_under_qemu() {
+    linux_under_qemu("packed=off");
+}
+
+#[test]
+fn the_same_on_packed_queues() {
+    linux_under_qemu("packed=on");
+}
+
+fn linux_under_qemu(packed: &str) {
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
     let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "2"]);
@@ -67,14 +76,15 @@ fn disk_network_and_entropy_of_linux_under_qemu() {
          outboard.gateway=10.0.2.2 outboard.url=http://10.0.2.2:{}/file",
         server.port()
     ));
-    let device = ["-device", "vhost-user-blk-pci,chardev=disk"];
-    attach(&mut command, "disk", &disk, &device);
+    let device = format!("vhost-user-blk-pci,chardev=disk,{packed}");
+    attach(&mut command, "disk", &disk, &["-device", &device]);
     // Without a ROM that would look for a system to boot on the network first.
     let netdev = ["-netdev", "vhost-user,id=link,chardev=net"];
-    let device = ["-device", "virtio-net-pci,netdev=link,romfile="];
-    attach(&mut command, "net", &net, &[netdev, device].concat());
-    let device = ["-device", "vhost-user-rng-pci,chardev=rng"];
-    attach(&mut command, "rng", &rng, &device);
+    let device = format!("virtio-net-pci,netdev=link,romfile=,{packed}");
+    let link = [&netdev[..], &["-device", &device]].concat();
+    attach(&mut command, "net", &net, &link);
+    let device = format!("vhost-user-rng-pci,chardev=rng,{packed}");
+    attach(&mut command, "rng", &rng, &["-device", &device]);
     let mut qemu = Process::start("qemu", &mut command);
     qemu.expect_exit(0, BOOT);
 
@@ -90,7 +100,10 @@ fn disk_network_and_entropy_of_linux_under_qemu() {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert!(hex.contains(random.unwrap()), "not the source's bytes");
 
-    let rings = ["VERSION_1", "INDIRECT_DESC", "EVENT_IDX"];
+    let mut rings = vec!["VERSION_1", "INDIRECT_DESC", "EVENT_IDX"];
+    if packed == "packed=on" {
+        rings.push("RING_PACKED");
+    }
     let of_disk = ["BLK_FLUSH", "BLK_MQ", "MQ", "CONFIG", "INFLIGHT_SHMFD"];
     assert_agreed(disk, DeviceType::BLK, &[&rings[..], &of_disk].concat());
     // The rest of a network device QEMU does itself, its control queue too.

@@ -202,7 +202,7 @@ fn every_combination_of_features_with_qemu_storage_daemon() {
 #[test]
 fn every_combination_of_features_with_outboard_net() {
     let (here, there) = (scratch(), scratch());
-    let link = dpdk::Link::start(here.path(), there.path());
+    let link = dpdk::Link::start(here.path(), there.path(), "packed_vq=0");
     sweep_net("outboard-net", &link.under_guest.socket);
 }
 
