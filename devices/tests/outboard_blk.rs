@@ -13,8 +13,8 @@ use devices::virtio::status::Status;
 use support::blk::{self, SECTOR};
 use support::{Machine, Ring};
 
-/// All but VIRTIO_F_EVENT_IDX, which the test's driver does not do.
-const FEATURES: u64 = !(1 << 29);
+/// All but VIRTIO_F_EVENT_IDX and VIRTIO_F_RING_PACKED, which the test's driver does not do.
+const FEATURES: u64 = !(1 << 29 | 1 << 34);
 
 /// A backend on a fresh disk; it ends with the value.
 struct Backend {
