@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tests::network::{self, WebServer, guest_address};
 use tests::{backend, guest, program, repetitions, scratch};
 
-use crate::machine::{BOOT, linux, run};
+use crate::machine::{BOOT, linux};
 
 /// `make soak` asks for more. Each is a second or two in the bed.
 fn kills() -> u64 {
@@ -113,7 +113,12 @@ fn stock_debian_kernel_starts_another_in_the_middle_of_io() {
     let image = backend::ext4_image_of(dir.path(), 128, files.path());
     let disk = backend::outboard_blk(dir.path(), &image, &[]);
     let what = "outboard.run=kexec outboard.then=disk outboard.mib=4";
-    let vmm = run(linux(&guest.bzimage, &guest, what).device("blk", &disk.socket));
+    let mut vmm = linux(&guest.bzimage, &guest, what)
+        .device("blk", &disk.socket)
+        .start();
+    vmm.process.close_stdin();
+    // Two stock kernels, one behind the other.
+    vmm.process.expect_exit(0, 2 * BOOT);
     assert_eq!(vmm.console().matches("init: reached").count(), 2);
     assert_eq!(vmm.guest_value("disk"), "ok");
 }
