@@ -96,9 +96,8 @@ impl BackendRequests {
 
     /// Serves the requests that have come, a bounded number at once. Never
     /// blocks. After an error the socket is of no more use; all else is.
-    pub fn serve(&mut self, memory: Option<&mut SharedMemory>) -> Result<Asked, RequestsError> {
+    pub fn serve(&mut self, mut memory: Option<&mut SharedMemory>) -> Result<Asked, RequestsError> {
         let mut asked = Asked::default();
-        let mut memory = memory;
         for _ in 0..BATCH {
             let Some(request) = self.receive()? else {
                 break;
