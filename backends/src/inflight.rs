@@ -63,6 +63,8 @@ pub struct Tracker {
     counter: u64,
     /// Chains that the backend before this one had taken and not used, oldest first.
     left: VecDeque<u16>,
+    /// How many of them this backend has taken up.
+    resumed: usize,
 }
 
 impl Tracker {
@@ -90,6 +92,7 @@ impl Tracker {
             size,
             counter: 0,
             left: VecDeque::new(),
+            resumed: 0,
         };
         let version = tracker.header(HEADER_VERSION)?;
         if version == 0 {
@@ -163,9 +166,19 @@ impl Tracker {
         Ok(())
     }
 
-    /// The oldest chain that is left from before. It stays that until it is completed.
-    pub fn left(&self) -> Option<u16> {
-        self.left.front().copied()
+    /// Takes up the oldest chain that is left from before.
+    pub fn take_left(&mut self) -> Option<u16> {
+        let head = self.left.get(self.resumed).copied()?;
+        self.resumed += 1;
+        Some(head)
+    }
+
+    /// Undoes that, if it is how the chain at `head` was taken last.
+    pub fn put_left_back(&mut self, head: u16) -> bool {
+        let last = self.resumed.checked_sub(1);
+        let is_it = last.is_some_and(|last| self.left.get(last) == Some(&head));
+        self.resumed -= usize::from(is_it);
+        is_it
     }
 
     /// How many chains are left from before.
@@ -210,8 +223,10 @@ impl Tracker {
             return Ok(());
         }
         self.set_in_flight(head, 0)?;
-        if self.left() == Some(head) {
-            self.left.pop_front();
+        let mut resumed = self.left.iter().take(self.resumed);
+        if let Some(at) = resumed.position(|left| *left == head) {
+            self.left.remove(at);
+            self.resumed -= 1;
         }
         Ok(())
     }

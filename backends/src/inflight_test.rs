@@ -120,6 +120,29 @@ fn a_record_of_something_else_is_refused() {
     }
 }
 
+/// A packet may need both.
+#[test]
+fn what_is_left_is_taken_one_behind_the_other() {
+    let (region, _file) = region();
+    let (mut killed, _) = Tracker::recover(&region, 0, SIZE, 0).unwrap();
+    killed.take(5).unwrap();
+    killed.take(2).unwrap();
+    let (mut tracker, next_avail) = Tracker::recover(&region, 0, SIZE, 0).unwrap();
+    assert_eq!(next_avail, Some(2));
+    for _ in 0..2 {
+        assert_eq!(tracker.take_left(), Some(5));
+        assert_eq!(tracker.take_left(), Some(2));
+        assert_eq!(tracker.take_left(), None);
+        assert!(!tracker.put_left_back(5), "not the last");
+        assert!(tracker.put_left_back(2));
+        assert!(tracker.put_left_back(5));
+        assert!(!tracker.put_left_back(5), "it is back");
+    }
+    assert_eq!(tracker.take_left(), Some(5));
+    tracker.completed(5).unwrap();
+    assert_eq!((tracker.left_count(), tracker.take_left()), (1, Some(2)));
+}
+
 #[test]
 fn heads_that_the_ring_has_not_got_leave_no_trace() {
     let (region, file) = region();

@@ -133,6 +133,8 @@ struct Taken {
     slots: u16,
     /// Its part of the record, if there is one.
     entry: Option<u16>,
+    /// Another backend had taken it first.
+    was_left: bool,
 }
 
 /// A descriptor of the ring.
@@ -163,8 +165,6 @@ pub struct PackedRing {
     record: Option<Tracker>,
     /// Entries of the record that another backend had taken and not used, oldest first.
     left: VecDeque<u16>,
-    /// The handle of the first of them, while it is being executed.
-    resumed: Option<u16>,
     /// Space reused from chain to chain.
     scratch: Scratch,
 }
@@ -200,7 +200,6 @@ impl PackedRing {
             free: (0..size).rev().collect(),
             record: None,
             left: VecDeque::new(),
-            resumed: None,
             scratch: Scratch::default(),
         })
     }
@@ -309,7 +308,7 @@ impl PackedRing {
         let count = slots.len() as u16;
         self.available = self.available.advanced(count, self.layout.size);
         self.outstanding += count;
-        let handle = self.hold(&slots, entry)?;
+        let handle = self.hold(&slots, entry, false)?;
         let filled = fill(memory, &slots, chain);
         self.scratch.slots = slots;
         Ok(Some((handle, filled)))
@@ -325,15 +324,17 @@ impl PackedRing {
         let record = self.record.as_ref();
         let record = record.ok_or_else(|| io::Error::other("what is left has no record"))?;
         let slots = record.descriptors(entry).map_err(io::Error::other)?;
-        let handle = match self.resumed {
-            Some(handle) => handle,
-            None => self.hold(&slots, Some(entry))?,
-        };
-        self.resumed = Some(handle);
+        let handle = self.hold(&slots, Some(entry), true)?;
+        self.left.pop_front();
         Ok((handle, fill(memory, &slots, chain)))
     }
 
-    fn hold(&mut self, slots: &[Descriptor], entry: Option<u16>) -> io::Result<u16> {
+    fn hold(
+        &mut self,
+        slots: &[Descriptor],
+        entry: Option<u16>,
+        was_left: bool,
+    ) -> io::Result<u16> {
         let handle = self.free.pop();
         let handle = handle.ok_or_else(|| io::Error::other("more chains than descriptors"))?;
         // The chain's id is its last descriptor's (section 2.8.6).
@@ -342,6 +343,7 @@ impl PackedRing {
             id,
             slots: slots.len() as u16,
             entry,
+            was_left,
         });
         Ok(handle)
     }
@@ -357,10 +359,13 @@ impl PackedRing {
 
     /// Puts the chain that was taken last back, not executed: it will be the next again.
     pub fn put_back(&mut self, handle: u16) -> io::Result<()> {
-        if self.resumed == Some(handle) {
+        let taken = self.release(handle)?;
+        if taken.was_left {
+            if let Some(entry) = taken.entry {
+                self.left.push_front(entry);
+            }
             return Ok(());
         }
-        let taken = self.release(handle)?;
         if let (Some(record), Some(entry)) = (&mut self.record, taken.entry) {
             record.put_back(entry).map_err(io::Error::other)?;
         }
@@ -411,13 +416,6 @@ impl PackedRing {
             record
                 .completed(&entries, after)
                 .map_err(io::Error::other)?;
-        }
-        if self
-            .resumed
-            .is_some_and(|resumed| chains.iter().any(|(handle, _)| *handle == resumed))
-        {
-            self.resumed = None;
-            self.left.pop_front();
         }
         (self.scratch.done, self.scratch.entries) = (done, entries);
         Ok(())

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
+use crate::inflight::{Region, Shape, create, decode};
 
 const DESCRIPTORS: u64 = 0;
 const DRIVER_EVENTS: u64 = 0x800;
@@ -296,6 +298,48 @@ fn a_base_may_have_one_position_for_both() {
     let driver = Driver::new(4, false);
     let ring = PackedRing::new(driver.layout, 0x8003).unwrap();
     assert_eq!(ring.base(), 0x8003_8003);
+}
+
+/// A packet may need both.
+#[test]
+fn what_is_left_is_taken_one_behind_the_other() {
+    let shape = Shape::new(1, 4, 1, true).unwrap();
+    let (payload, file) = create(shape).unwrap();
+    let region = Region::map(&decode(&payload).unwrap(), file, 1, true).unwrap();
+    let region = Arc::new(region);
+    let recovered =
+        || Tracker::recover(&region, 0, 4, Position::START, |_| Ok::<_, ()>(AVAIL)).unwrap();
+    let mut driver = Driver::new(4, false);
+    let mut chain = Chain::default();
+    driver.add(5, &[(0x1000, WRITE)]);
+    driver.add(6, &[(0x1000, WRITE), (0x2000, WRITE)]);
+    let mut killed = driver.ring();
+    killed.resume(recovered().unwrap()).unwrap();
+    take(&mut killed, &driver, &mut chain).unwrap();
+    take(&mut killed, &driver, &mut chain).unwrap();
+
+    let mut ring = driver.ring();
+    ring.resume(recovered().unwrap()).unwrap();
+    let mut both = || {
+        let first = take(&mut ring, &driver, &mut chain).unwrap();
+        assert_eq!(chain.writable.len(), 8);
+        let second = take(&mut ring, &driver, &mut chain).unwrap();
+        assert_eq!(chain.writable.len(), 16);
+        assert_eq!(take(&mut ring, &driver, &mut chain), None);
+        (first, second)
+    };
+    let (first, second) = both();
+    ring.put_back(second).unwrap();
+    ring.put_back(first).unwrap();
+    let mut both = || {
+        let first = take(&mut ring, &driver, &mut chain).unwrap();
+        (first, take(&mut ring, &driver, &mut chain).unwrap())
+    };
+    let (first, second) = both();
+    ring.complete(&driver.memory, &[(first, 8), (second, 16)])
+        .unwrap();
+    assert_eq!(driver.take(), Some((5, 8)));
+    assert_eq!(driver.take(), Some((6, 16)));
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl<'a> Ring<'a> {
             Progress::Packed(ring) => return ring.take(self.memory, chain),
             Progress::Split(tracker) => tracker,
         };
-        if let Some(head) = tracker.as_ref().and_then(Tracker::left) {
+        if let Some(head) = tracker.as_mut().and_then(Tracker::take_left) {
             return Ok(Some((head, chain.refill(self.walk(head)))));
         }
         let next = self
@@ -79,7 +79,7 @@ impl<'a> Ring<'a> {
             Progress::Split(tracker) => tracker,
         };
         if let Some(tracker) = tracker {
-            if tracker.left() == Some(head) {
+            if tracker.put_left_back(head) {
                 return Ok(());
             }
             tracker.put_back(head).map_err(io::Error::other)?;
