@@ -44,6 +44,9 @@ pub(super) struct Inlet {
     body: Vec<u8>,
     /// Neither side acknowledges packets any more, and nobody looks at checksums.
     trusting: bool,
+    /// A packet has come: this is a debugger, and what is between packets is noise. Who
+    /// speaks something else is not to hold the guest.
+    knows: bool,
 }
 
 impl Inlet {
@@ -66,6 +69,7 @@ impl Inlet {
             (Place::Between, b'+') => {}
             (Place::Between, b'-') => return Ok(Some(Arrival::Resend)),
             (Place::Between, 3) => return Ok(Some(Arrival::Interrupt)),
+            (Place::Between, _) if self.knows => {}
             (Place::Between, byte) => return Err(Garbage::Between(byte)),
             (Place::Body, b'#') => self.place = Place::Checksum(None),
             (Place::Body, _) if self.body.len() == PACKET_SIZE => return Err(Garbage::TooLong),
@@ -82,6 +86,7 @@ impl Inlet {
     fn end(&mut self, intact: bool) -> Arrival {
         self.place = Place::Between;
         let body = std::mem::take(&mut self.body);
+        self.knows |= intact;
         if intact {
             Arrival::Packet(body)
         } else {
@@ -133,6 +138,17 @@ mod tests {
             arrivals(&mut inlet, b"$g#00"),
             [Arrival::Packet(b"g".to_vec())]
         );
+    }
+
+    #[test]
+    fn noise_between_packets_is_passed_over_once_a_debugger_is_there() {
+        let mut inlet = Inlet::default();
+        // A damaged one may be anything.
+        arrivals(&mut inlet, b"$g#00");
+        assert_eq!(inlet.take(b'\n'), Err(Garbage::Between(b'\n')));
+        let packet = || Arrival::Packet(b"g".to_vec());
+        let arrived = arrivals(&mut inlet, b"$g#67\r\n\x80\0$g#67");
+        assert_eq!(arrived, [packet(), packet()]);
     }
 
     #[test]
