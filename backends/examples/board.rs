@@ -10,13 +10,13 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
+use backends::page_log::GuestRam;
 use backends::pump::{Outcome, Scratch};
 use backends::shutdown::Shutdown;
 use backends::virtio::VirtioDevice;
 use clap::Parser;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
-use vm_memory::GuestMemoryMmap;
 
 const PAGE: u64 = 4096;
 
@@ -61,7 +61,7 @@ impl VirtioDevice for Board {
         *self.frontend.lock().unwrap_or_else(PoisonError::into_inner) = Some(frontend);
     }
 
-    fn process(&self, _queue: u16, memory: &GuestMemoryMmap, request: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Scratch) -> Outcome {
         let mut command = [0; 2];
         let chain = &request.chain;
         let read = chain.readable.read(memory, 0, &mut command);

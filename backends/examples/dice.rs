@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 
 use backends::cli::{self, SocketArgs};
+use backends::page_log::GuestRam;
 use backends::pump::{Outcome, Scratch};
 use backends::shutdown::Shutdown;
 use backends::virtio::VirtioDevice;
 use clap::Parser;
-use vm_memory::GuestMemoryMmap;
 
 /// What the device keeps from one request to the next.
 struct Dice {
@@ -28,7 +28,7 @@ impl Dice {
 impl VirtioDevice for Dice {
     /// One queue, no features, no configuration space: that is an entropy device
     /// (virtio 1.3, section 5.4). A request is a buffer to fill.
-    fn process(&self, _queue: u16, memory: &GuestMemoryMmap, request: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Scratch) -> Outcome {
         let buffer = &request.chain.writable;
         let throws: Vec<u8> = (0..buffer.len().min(4096)).map(|_| self.throw()).collect();
         match buffer.write(memory, 0, &throws) {

@@ -6,6 +6,7 @@
 
 use thiserror::Error;
 use virtio_queue::desc::split::Descriptor;
+use vm_memory::bitmap::Bitmap;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions};
 
 use crate::iovec::{IoVecBuf, IoVecs};
@@ -155,6 +156,23 @@ impl Buffers {
             }
         }
         Ok(iovecs)
+    }
+
+    /// The kernel has written `len` bytes from `offset` on by [`iovecs`](Self::iovecs), past
+    /// vm-memory: has them logged, if the frontend logs writes.
+    pub fn written_by_kernel<M: GuestMemory>(
+        &self,
+        memory: &M,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), BufferError> {
+        for piece in self.pieces(offset, len)? {
+            for slice in memory.get_slices(piece.start, piece.len as usize, Permissions::Write)? {
+                let slice = slice?;
+                slice.bitmap().mark_dirty(0, slice.len());
+            }
+        }
+        Ok(())
     }
 
     /// The pieces that make up `len` bytes from `offset` on, all of them present.

@@ -12,17 +12,17 @@ use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use vhost_user_backend::{VringRwLock, VringT};
+use vhost_user_backend::VringT;
 use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, VolatileMemory,
-};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemory};
 
 use super::*;
+use crate::page_log::GuestRam;
 use crate::pump::{Outcome, Pump, Scratch};
 use crate::testing::{DEADLINE, memfd};
+use crate::vring::Vring;
 
 const SIZE: u16 = 4;
 const AVAIL: u64 = 0x100;
@@ -40,7 +40,7 @@ pub(super) struct State {
 
 /// The same mapped, so that a backend can go on from it.
 struct World {
-    memory: GuestMemoryMmap,
+    memory: GuestRam,
     region: Arc<Region>,
 }
 
@@ -48,7 +48,7 @@ impl World {
     fn new(state: &State) -> Self {
         let file = memfd(MEMORY as u64);
         let range = (GuestAddress(0), MEMORY, Some(FileOffset::new(file, 0)));
-        let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
+        let memory = GuestRam::from_ranges_with_files([range]).unwrap();
         memory.write_slice(&state.memory, GuestAddress(0)).unwrap();
         let shape = Shape::new(1, SIZE, 1, false).unwrap();
         let (payload, file) = create(shape).unwrap();
@@ -78,7 +78,7 @@ impl World {
     /// so many turns, of which each completes a chain at least, however slow the stepping.
     fn backend(&self, turns: u16) -> impl FnMut() {
         let memory = GuestMemoryAtomic::new(self.memory.clone());
-        let vring = VringRwLock::new(memory.clone(), SIZE).unwrap();
+        let vring = Vring::new(memory.clone(), SIZE).unwrap();
         vring.set_queue_size(SIZE);
         vring.set_queue_info(0, AVAIL, USED).unwrap();
         vring.set_queue_ready(true);
@@ -102,7 +102,7 @@ impl World {
 }
 
 /// Counts how often a chain was executed, in the chain itself.
-pub(super) fn execute(memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+pub(super) fn execute(memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
     let mut count = [0];
     let writable = &scratch.chain.writable;
     writable.read(memory, 0, &mut count).unwrap();

@@ -50,7 +50,8 @@ pub struct IoVecs<'b, 'm> {
 }
 
 impl<'m> IoVecs<'_, 'm> {
-    /// Adds a buffer. A write into it is not recorded in a dirty bitmap.
+    /// Adds a buffer. What the kernel writes into it is not logged by itself
+    /// ([`crate::chain::Buffers::written_by_kernel`]).
     pub fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) {
         self.vec.push(libc::iovec {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
@@ -120,22 +121,6 @@ impl<'m> IoVecs<'_, 'm> {
                 (at, (iov.iov_len - start).min(BOUNCE))
             })
         })
-    }
-
-    /// Takes one packet from `fd`: its length, or `None` if it was longer than all buffers
-    /// together and is lost.
-    pub fn receive(self, fd: BorrowedFd<'_>) -> io::Result<Option<usize>> {
-        let room: usize = self.vec.iter().map(|iov| iov.iov_len).sum();
-        // A packet that is cut off looks like one that just fits; one more byte tells them apart.
-        let mut excess = 0u8;
-        self.vec.push(libc::iovec {
-            iov_base: (&raw mut excess).cast(),
-            iov_len: 1,
-        });
-        let (iov, count) = self.next_call();
-        // SAFETY: as in `read_exact_at`, and the last iovec is `excess`, which outlives the call.
-        let len = check(unsafe { libc::readv(fd.as_raw_fd(), iov, count) })?;
-        Ok((len <= room).then_some(len))
     }
 
     /// Sends all buffers to `fd` as one packet.

@@ -16,6 +16,7 @@
 //! * [`worker`] runs the device: one thread and one epoll instance per entry of
 //!   `queues_per_thread`.
 //! * [`inflight`] records, where a successor finds it, what was taken from a ring and not finished.
+//! * [`page_log`] tells a frontend which pages of its memory a device has written.
 //! * [`packed`] is a packed ring, which the rust-vmm crates have not got.
 //!
 //! For the data path, [`pump`] takes chains from a ring in batches, [`chain`] shows a chain as bytes
@@ -42,6 +43,7 @@ pub mod net;
 pub mod notifier;
 pub mod outbox;
 pub mod packed;
+pub mod page_log;
 pub mod peer;
 pub mod pump;
 pub mod ratelimit;

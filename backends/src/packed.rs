@@ -16,11 +16,12 @@ use virtio_bindings::virtio_ring::{
     VRING_PACKED_EVENT_FLAG_DISABLE, VRING_PACKED_EVENT_FLAG_ENABLE,
 };
 use virtio_queue::desc::split;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 
 use crate::chain::{Chain, ChainError, MAX_DESCRIPTORS};
 use crate::inflight::InflightError;
 use crate::inflight::packed::{Recovered, Tracker};
+use crate::page_log::GuestRam;
 
 /// Size of a descriptor in bytes, and where its fields are (section 2.8.13).
 const DESCRIPTOR: u64 = 16;
@@ -253,7 +254,7 @@ impl PackedRing {
         GuestAddress(self.layout.descriptors.0 + DESCRIPTOR * u64::from(index))
     }
 
-    fn read(&self, memory: &GuestMemoryMmap, index: u16) -> io::Result<Descriptor> {
+    fn read(&self, memory: &GuestRam, index: u16) -> io::Result<Descriptor> {
         let at = self.at(index);
         // The flags say whether the rest is the device's: they are read before it.
         let flags = load(memory, at.unchecked_add(FLAGS))?;
@@ -270,7 +271,7 @@ impl PackedRing {
     }
 
     /// Whether the driver has made a descriptor available at the next place.
-    fn is_available(&self, memory: &GuestMemoryMmap) -> io::Result<bool> {
+    fn is_available(&self, memory: &GuestRam) -> io::Result<bool> {
         let flags = load(memory, self.at(self.available.index).unchecked_add(FLAGS))?;
         let room = self.outstanding < self.layout.size;
         Ok(room && flags & OWNER == self.available.available())
@@ -280,7 +281,7 @@ impl PackedRing {
     /// `chain`.
     pub fn take(
         &mut self,
-        memory: &GuestMemoryMmap,
+        memory: &GuestRam,
         chain: &mut Chain,
     ) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
         if let Some(entry) = self.left.front().copied() {
@@ -317,7 +318,7 @@ impl PackedRing {
     /// Takes up what another backend had taken.
     fn take_left(
         &mut self,
-        memory: &GuestMemoryMmap,
+        memory: &GuestRam,
         entry: u16,
         chain: &mut Chain,
     ) -> io::Result<(u16, Result<(), ChainError>)> {
@@ -376,7 +377,7 @@ impl PackedRing {
 
     /// Gives chains, each with so many bytes written into it, back to the driver, which sees all
     /// of them or none.
-    pub fn complete(&mut self, memory: &GuestMemoryMmap, chains: &[(u16, u32)]) -> io::Result<()> {
+    pub fn complete(&mut self, memory: &GuestRam, chains: &[(u16, u32)]) -> io::Result<()> {
         let first = self.used;
         let mut first_flags = None;
         let mut done = std::mem::take(&mut self.scratch.done);
@@ -422,13 +423,13 @@ impl PackedRing {
     }
 
     /// The driver need not kick.
-    pub fn disable_notification(&self, memory: &GuestMemoryMmap) -> io::Result<()> {
+    pub fn disable_notification(&self, memory: &GuestRam) -> io::Result<()> {
         self.set_events(memory, VRING_PACKED_EVENT_FLAG_DISABLE as u16)
     }
 
     /// Whether the driver has added nothing since the ring was found empty. It kicks when it
     /// adds something from here on.
-    pub fn is_exhausted(&self, memory: &GuestMemoryMmap) -> io::Result<bool> {
+    pub fn is_exhausted(&self, memory: &GuestRam) -> io::Result<bool> {
         if self.layout.event_idx {
             let at = self.layout.device_events;
             write(memory, at, self.available.bits().to_le())?;
@@ -445,7 +446,7 @@ impl PackedRing {
         Ok(false)
     }
 
-    fn set_events(&self, memory: &GuestMemoryMmap, flags: u16) -> io::Result<()> {
+    fn set_events(&self, memory: &GuestRam, flags: u16) -> io::Result<()> {
         store(
             memory,
             self.layout.device_events.unchecked_add(EVENT_FLAGS),
@@ -455,7 +456,7 @@ impl PackedRing {
 
     /// Whether the driver wants to hear of what was used since this was asked last (section
     /// 2.8.10).
-    pub fn driver_wants_notification(&mut self, memory: &GuestMemoryMmap) -> io::Result<bool> {
+    pub fn driver_wants_notification(&mut self, memory: &GuestRam) -> io::Result<bool> {
         let used = std::mem::take(&mut self.untold);
         // What was used must be visible before the driver's wish is read.
         fence(Ordering::SeqCst);
@@ -484,11 +485,7 @@ impl PackedRing {
 const _: () = assert!(VRING_PACKED_EVENT_F_WRAP_CTR == 15);
 
 /// Takes down where the bytes of a chain are. What is wrong with it shows as with a split one.
-fn fill(
-    memory: &GuestMemoryMmap,
-    slots: &[Descriptor],
-    chain: &mut Chain,
-) -> Result<(), ChainError> {
+fn fill(memory: &GuestRam, slots: &[Descriptor], chain: &mut Chain) -> Result<(), ChainError> {
     match slots {
         [table] if table.flags & INDIRECT != 0 => {
             chain.refill(indirect(memory, table).into_iter().flatten())
@@ -505,7 +502,7 @@ fn fill(
 
 /// The descriptors of a table: all of it, in its order (section 2.8.7). `None` when it is none.
 fn indirect(
-    memory: &GuestMemoryMmap,
+    memory: &GuestRam,
     table: &Descriptor,
 ) -> Option<impl Iterator<Item = split::Descriptor>> {
     let count = u64::from(table.len) / DESCRIPTOR;
@@ -535,17 +532,17 @@ fn load(memory: &impl GuestMemory, at: GuestAddress) -> io::Result<u16> {
     value.map(u16::from_le).map_err(io::Error::other)
 }
 
-fn store(memory: &GuestMemoryMmap, at: GuestAddress, value: u16) -> io::Result<()> {
+fn store(memory: &GuestRam, at: GuestAddress, value: u16) -> io::Result<()> {
     let stored = memory.store(value.to_le(), at, Ordering::Release);
     stored.map_err(io::Error::other)
 }
 
-fn read<T: vm_memory::ByteValued>(memory: &GuestMemoryMmap, at: GuestAddress) -> io::Result<T> {
+fn read<T: vm_memory::ByteValued>(memory: &GuestRam, at: GuestAddress) -> io::Result<T> {
     memory.read_obj(at).map_err(io::Error::other)
 }
 
 fn write<T: vm_memory::ByteValued>(
-    memory: &GuestMemoryMmap,
+    memory: &GuestRam,
     at: GuestAddress,
     value: T,
 ) -> io::Result<()> {

@@ -11,7 +11,7 @@ const TABLE: u64 = 0xa00;
 
 /// The driver's side of a ring (section 2.8.21), in a device's memory.
 struct Driver {
-    memory: GuestMemoryMmap,
+    memory: GuestRam,
     layout: Layout,
     next: Position,
     seen: Position,
@@ -22,7 +22,7 @@ struct Driver {
 impl Driver {
     fn new(size: u16, event_idx: bool) -> Self {
         Driver {
-            memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap(),
+            memory: GuestRam::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap(),
             layout: Layout {
                 size,
                 descriptors: GuestAddress(DESCRIPTORS),

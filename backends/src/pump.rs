@@ -8,9 +8,9 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use vhost_user_backend::{VringRwLock, VringT};
+use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
-use vm_memory::{GuestAddressSpace, GuestMemoryMmap};
+use vm_memory::GuestAddressSpace;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
@@ -21,8 +21,10 @@ use crate::device::SharedMemory;
 use crate::inflight::Record;
 use crate::iovec::IoVecBuf;
 use crate::listeners::Listeners;
+use crate::page_log::{GuestRam, PageLog};
 use crate::ratelimit::RateLimit;
 use crate::ring::Ring;
+use crate::vring::Vring;
 use crate::warn_limited;
 
 /// How long a worker stays with a ring before it looks at anything else.
@@ -63,7 +65,7 @@ pub enum Outcome {
 /// Takes chains from one ring.
 #[derive(Debug)]
 pub struct Pump {
-    memory: Option<SharedMemory<()>>,
+    memory: Option<SharedMemory<PageLog>>,
     record: Record,
     scratch: Scratch,
     /// Chains that wait for one more: their heads, and what was written into them.
@@ -105,7 +107,7 @@ impl Pump {
     }
 
     /// The memory that chains point into.
-    pub fn set_memory(&mut self, memory: SharedMemory<()>) {
+    pub fn set_memory(&mut self, memory: SharedMemory<PageLog>) {
         self.memory = Some(memory);
     }
 
@@ -114,8 +116,8 @@ impl Pump {
     /// A chain that cannot be followed goes back to the driver with length 0.
     pub fn run(
         &mut self,
-        vring: &VringRwLock,
-        mut serve: impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Outcome,
+        vring: &Vring,
+        mut serve: impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
     ) -> io::Result<()> {
         let running = {
             let state = vring.get_ref();
@@ -149,7 +151,7 @@ impl Pump {
         &mut self,
         ring: &mut Ring<'_>,
         turn: &mut Turn,
-        serve: &mut impl FnMut(&GuestMemoryMmap, &mut Scratch) -> Outcome,
+        serve: &mut impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
     ) -> io::Result<Pass> {
         loop {
             let Some((head, chain)) = ring.take(&mut self.scratch.chain)? else {

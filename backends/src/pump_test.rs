@@ -16,16 +16,16 @@ const SIZE: u16 = 16;
 
 /// A ring with `count` chains of one writable byte each, and a pump for it.
 struct Bench {
-    memory: SharedMemory<()>,
-    vring: VringRwLock,
+    memory: SharedMemory<PageLog>,
+    vring: Vring,
     pump: Pump,
 }
 
 impl Bench {
     fn new(count: u16) -> Self {
-        let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+        let map = GuestRam::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
         let memory = GuestMemoryAtomic::new(map);
-        let vring = VringRwLock::new(memory.clone(), SIZE).unwrap();
+        let vring = Vring::new(memory.clone(), SIZE).unwrap();
         vring.set_queue_size(SIZE);
         vring.set_queue_info(0, AVAIL, USED).unwrap();
         vring.set_queue_ready(true);
@@ -71,7 +71,7 @@ fn a_ring_is_drained_once() {
     let mut bench = Bench::new(5);
     for expected in [5, 0] {
         let mut served = 0;
-        let serve = |_: &GuestMemoryMmap, scratch: &mut Scratch| {
+        let serve = |_: &GuestRam, scratch: &mut Scratch| {
             served += 1;
             Outcome::Done(scratch.chain.writable.len() as u32)
         };
@@ -87,7 +87,7 @@ fn a_turn_ends_though_the_ring_does_not() {
     let mut bench = Bench::new(3);
     for expected in [1, 2, 3] {
         // A device that takes longer over one request than a turn may last.
-        let serve = |_: &GuestMemoryMmap, _: &mut Scratch| {
+        let serve = |_: &GuestRam, _: &mut Scratch| {
             std::thread::sleep(TURN + Duration::from_millis(1));
             Outcome::Done(0)
         };
@@ -102,7 +102,7 @@ fn a_chain_that_waits_stays_available() {
     let mut bench = Bench::new(2);
     for answer in [Outcome::Wait, Outcome::Done(0)] {
         let mut served = 0;
-        let serve = |_: &GuestMemoryMmap, _: &mut Scratch| {
+        let serve = |_: &GuestRam, _: &mut Scratch| {
             served += 1;
             answer
         };
@@ -116,7 +116,7 @@ fn a_chain_that_waits_stays_available() {
 fn an_untouched_chain_is_offered_again() {
     let mut bench = Bench::new(1);
     let mut tries = 0;
-    let serve = |_: &GuestMemoryMmap, _: &mut Scratch| {
+    let serve = |_: &GuestRam, _: &mut Scratch| {
         tries += 1;
         if tries < 4 {
             Outcome::Untouched
@@ -130,7 +130,7 @@ fn an_untouched_chain_is_offered_again() {
 
 #[test]
 fn stopped_rings_and_impossible_indices_are_left_alone() {
-    let never = |_: &GuestMemoryMmap, _: &mut Scratch| -> Outcome { panic!("served") };
+    let never = |_: &GuestRam, _: &mut Scratch| -> Outcome { panic!("served") };
     let mut bench = Bench::new(1);
     bench.vring.set_enabled(false);
     bench.pump.run(&bench.vring, never).unwrap();
@@ -151,7 +151,7 @@ fn notifications(flags: u16, used_event: Option<u16>) -> u64 {
     bench.vring.set_queue_event_idx(used_event.is_some());
     bench.put(AVAIL, flags);
     bench.put(AVAIL + 4 + 2 * u64::from(SIZE), used_event.unwrap_or(0));
-    let serve = |_: &GuestMemoryMmap, _: &mut Scratch| Outcome::Done(0);
+    let serve = |_: &GuestRam, _: &mut Scratch| Outcome::Done(0);
     bench.pump.run(&bench.vring, serve).unwrap();
     // A run without work has nothing to tell.
     bench.pump.run(&bench.vring, serve).unwrap();

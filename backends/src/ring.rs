@@ -7,19 +7,21 @@ use std::io;
 use std::sync::MutexGuard;
 use std::sync::atomic::{Ordering, fence};
 
-use vhost_user_backend::{VringRwLock, VringT};
+use vhost_user_backend::VringT;
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::chain::{Chain, ChainError};
 use crate::inflight::{Progress, Tracker};
+use crate::page_log::GuestRam;
+use crate::vring::Vring;
 use crate::walk::Walk;
 
 /// A ring, its memory, and its part of the record.
 pub struct Ring<'a> {
-    vring: &'a VringRwLock,
-    memory: &'a GuestMemoryMmap,
+    vring: &'a Vring,
+    memory: &'a GuestRam,
     progress: MutexGuard<'a, Progress>,
     /// The used index of a split ring when the driver last heard of it, or could have.
     told: u16,
@@ -27,11 +29,7 @@ pub struct Ring<'a> {
 
 impl<'a> Ring<'a> {
     /// `vring` runs for as long as this exists.
-    pub fn new(
-        vring: &'a VringRwLock,
-        memory: &'a GuestMemoryMmap,
-        progress: MutexGuard<'a, Progress>,
-    ) -> Self {
+    pub fn new(vring: &'a Vring, memory: &'a GuestRam, progress: MutexGuard<'a, Progress>) -> Self {
         Ring {
             vring,
             memory,
@@ -41,7 +39,7 @@ impl<'a> Ring<'a> {
     }
 
     /// The memory that the ring is in.
-    pub fn memory(&self) -> &'a GuestMemoryMmap {
+    pub fn memory(&self) -> &'a GuestRam {
         self.memory
     }
 
@@ -152,7 +150,7 @@ impl<'a> Ring<'a> {
         Ok(())
     }
 
-    fn walk(&self, head: u16) -> Walk<'a, GuestMemoryMmap> {
+    fn walk(&self, head: u16) -> Walk<'a, GuestRam> {
         let state = self.vring.get_ref();
         let queue = state.get_queue();
         Walk::new(
@@ -187,11 +185,7 @@ impl<'a> Ring<'a> {
 }
 
 /// Writes elements of the used ring that the driver does not see yet.
-fn write_used(
-    vring: &VringRwLock,
-    memory: &GuestMemoryMmap,
-    chains: &[(u16, u32)],
-) -> io::Result<()> {
+fn write_used(vring: &Vring, memory: &GuestRam, chains: &[(u16, u32)]) -> io::Result<()> {
     let mut state = vring.get_mut();
     let queue = state.get_queue_mut();
     let (first, size) = (queue.next_used(), queue.size());

@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
-use vm_memory::GuestMemoryMmap;
 
+use crate::page_log::GuestRam;
 use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::virtio::VirtioDevice;
@@ -46,7 +46,7 @@ impl Rng {
         Ok(Rng { source })
     }
 
-    fn fill(&self, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> io::Result<u32> {
+    fn fill(&self, memory: &GuestRam, scratch: &mut Scratch) -> io::Result<u32> {
         let buffer = &scratch.chain.writable;
         let mut bytes = [0; MAX_BYTES as usize];
         let wanted = buffer.len().min(MAX_BYTES) as usize;
@@ -74,7 +74,7 @@ impl VirtioDevice for Rng {
         Some(self.source.as_raw_fd())
     }
 
-    fn process(&self, _queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         match self.fill(memory, scratch) {
             Ok(len) => Outcome::Done(len),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Outcome::Untouched,

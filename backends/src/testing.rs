@@ -11,13 +11,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::{VhostUserBackend, VringRwLock};
+use vhost_user_backend::VhostUserBackend;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
 use crate::device::SharedMemory;
+use crate::page_log::PageLog;
+use crate::vring::Vring;
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -59,7 +61,7 @@ pub struct Recorder {
     pub stops: Mutex<Vec<u32>>,
     /// Makes `handle_event` and `stop_vring` fail.
     pub failing: AtomicBool,
-    pub memory: Mutex<Option<SharedMemory<()>>>,
+    pub memory: Mutex<Option<SharedMemory<PageLog>>>,
     pub written: Mutex<Vec<(u32, Vec<u8>)>>,
     /// Held by a test to keep `handle_event` from returning.
     pub gate: Mutex<()>,
@@ -121,8 +123,8 @@ impl Events {
 }
 
 impl VhostUserBackend for Recorder {
-    type Bitmap = ();
-    type Vring = VringRwLock;
+    type Bitmap = PageLog;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         self.queues
@@ -163,7 +165,7 @@ impl VhostUserBackend for Recorder {
         Ok(())
     }
 
-    fn update_memory(&self, memory: SharedMemory<()>) -> io::Result<()> {
+    fn update_memory(&self, memory: SharedMemory<PageLog>) -> io::Result<()> {
         *self.memory.lock().unwrap() = Some(memory);
         Ok(())
     }
@@ -185,7 +187,7 @@ impl VhostUserBackend for Recorder {
         &self,
         event: u16,
         _set: EventSet,
-        _vrings: &[VringRwLock],
+        _vrings: &[Vring],
         thread: usize,
     ) -> io::Result<()> {
         let _ = self.events.send((event, thread));

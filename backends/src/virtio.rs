@@ -10,17 +10,18 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
-use vhost_user_backend::{VhostUserBackend, VringRwLock};
+use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
-use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::EventSet;
 
 use crate::daemon::Daemon;
 use crate::device::SharedMemory;
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
+use crate::page_log::{GuestRam, PageLog};
 use crate::pump::{Outcome, Pump, Scratch};
+use crate::vring::Vring;
 
 /// What the kit does for every device.
 const KIT_FEATURES: u64 =
@@ -108,7 +109,7 @@ pub trait VirtioDevice: Send + Sync + 'static {
     }
 
     /// Serves the chain in `scratch`, which came from `queue`.
-    fn process(&self, queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome;
+    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome;
 }
 
 /// A [`VirtioDevice`] behind the daemon.
@@ -194,8 +195,8 @@ fn watch(listeners: &Listeners, fd: Option<RawFd>, set: EventSet, event: u16) ->
 }
 
 impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
-    type Bitmap = ();
-    type Vring = VringRwLock;
+    type Bitmap = PageLog;
+    type Vring = Vring;
 
     fn num_queues(&self) -> usize {
         self.pumps.len()
@@ -252,7 +253,7 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         self.device.write_config(offset, bytes)
     }
 
-    fn update_memory(&self, memory: SharedMemory<()>) -> io::Result<()> {
+    fn update_memory(&self, memory: SharedMemory<PageLog>) -> io::Result<()> {
         for id in 0..self.pumps.len() {
             self.pump(id)?.set_memory(memory.clone());
         }
@@ -268,7 +269,7 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         &self,
         event: u16,
         _set: EventSet,
-        vrings: &[VringRwLock],
+        vrings: &[Vring],
         thread_id: usize,
     ) -> io::Result<()> {
         if event == self.first_event + CONFIG {

@@ -9,11 +9,17 @@ use std::fs::File;
 
 use thiserror::Error;
 use vhost::vhost_user::message::VhostUserVringAddr;
+use vhost_user_backend::VringRwLock;
 use vm_memory::GuestAddress;
 use vm_memory::mmap::NewBitmap;
 
+use crate::device::SharedMemory;
 use crate::memory::{MemoryError, MemoryTable, UserAddress};
 use crate::packed;
+use crate::page_log::PageLog;
+
+/// A ring of a device of the kit's, as the rust-vmm crate keeps it.
+pub type Vring = VringRwLock<SharedMemory<PageLog>>;
 
 /// A ring that is set up wrongly. The frontend is at fault.
 #[derive(Debug, Error)]

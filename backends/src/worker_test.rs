@@ -3,13 +3,15 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use vhost_user_backend::{VringRwLock, VringT};
+use vhost_user_backend::VringT;
 use virtio_queue::QueueT;
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::GuestMemoryAtomic;
 
 use super::*;
+use crate::page_log::GuestRam;
 use crate::shutdown::Shutdown;
 use crate::testing::{Events, Recorder, eventfd};
+use crate::vring::Vring;
 
 struct Bench {
     recorder: Arc<Recorder>,
@@ -18,10 +20,10 @@ struct Bench {
     shutdown: Shutdown,
 }
 
-fn vrings(count: usize) -> Vec<VringRwLock> {
-    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+fn vrings(count: usize) -> Vec<Vring> {
+    let memory = GuestMemoryAtomic::new(GuestRam::new());
     (0..count)
-        .map(|_| VringRwLock::new(memory.clone(), 16).unwrap())
+        .map(|_| Vring::new(memory.clone(), 16).unwrap())
         .collect()
 }
 

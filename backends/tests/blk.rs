@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -11,9 +12,9 @@ use backends::blk::backend::BlkDevice;
 use backends::blk::image::Image;
 use backends::blk::request::Disk;
 use common::{BUFFERS, Desc, Driver, Server, r, w};
-use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
+use vhost::{VhostBackend, VhostUserDirtyLogRegion};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
 };
@@ -96,6 +97,43 @@ fn what_is_written_is_read_back_and_is_in_the_file() {
             .unwrap();
         assert_eq!(got, data);
     }
+}
+
+/// The pages that a log's file says were written.
+fn logged(log: &File) -> Vec<u64> {
+    let mut bytes = vec![0; log.metadata().unwrap().len() as usize];
+    log.read_exact_at(&mut bytes, 0).unwrap();
+    let is_set = |page: &u64| bytes[(page / 8) as usize] >> (page % 8) & 1 != 0;
+    (0..8 * bytes.len() as u64).filter(is_set).collect()
+}
+
+#[test]
+fn the_pages_that_a_request_fills_are_logged_and_no_others() {
+    let server = serve(1);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    driver.start();
+    let log = common::memfd(common::MEMORY_SIZE as u64 / 4096 / 8);
+    let region = VhostUserDirtyLogRegion {
+        mmap_size: log.metadata().unwrap().len(),
+        mmap_offset: 0,
+        mmap_handle: log.as_raw_fd(),
+    };
+    driver.frontend.set_log_base(0, Some(region)).unwrap();
+    let written = request(&mut driver, VIRTIO_BLK_T_OUT, 0, &[r(DATA, 8192)]);
+    assert_eq!(written, (0, 1));
+    let rings = [1, 2, 3].map(|part| driver.rings[0].base / 4096 + part - 1);
+    let (used, status) = (rings[2], STATUS / 4096);
+    // The device's wish for kicks lies behind the used ring's elements, in the same page.
+    assert_eq!(logged(&log), [used, status]);
+    let read = request(
+        &mut driver,
+        VIRTIO_BLK_T_IN,
+        0,
+        &[w(DATA + 0xfff, 513), w(DATA + 0x5000, 511)],
+    );
+    assert_eq!(read, (0, 1025));
+    let data = [0, 1, 5].map(|page| DATA / 4096 + page);
+    assert_eq!(logged(&log), [&[used, status][..], &data].concat());
 }
 
 #[test]

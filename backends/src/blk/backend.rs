@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vm_memory::GuestMemoryMmap;
-
 use super::request::Disk;
 use super::{MAX_QUEUE_SIZE, config};
+use crate::page_log::GuestRam;
 use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::virtio::VirtioDevice;
@@ -61,7 +60,7 @@ impl VirtioDevice for BlkDevice {
         true
     }
 
-    fn process(&self, _queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         let features = self.features.load(Ordering::Relaxed);
         let result = self
             .disk

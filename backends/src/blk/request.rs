@@ -187,8 +187,12 @@ impl<M: GuestMemory> Request<'_, M> {
             VIRTIO_BLK_T_IN => {
                 no_data(payload_len)?;
                 let offset = self.position(sector, self.data_len)?;
-                let buffers = self.buffers(&self.chain.writable, 0, self.data_len, room)?;
-                Ok(self.disk.image.read(buffers, offset)?)
+                let writable = &self.chain.writable;
+                let buffers = self.buffers(writable, 0, self.data_len, room)?;
+                let read = self.disk.image.read(buffers, offset);
+                // One that failed may have filled some.
+                writable.written_by_kernel(self.memory, 0, self.data_len)?;
+                Ok(read?)
             }
             VIRTIO_BLK_T_OUT => {
                 self.check_writable()?;

@@ -12,9 +12,8 @@ pub mod terminal;
 use std::io;
 use std::os::fd::RawFd;
 
-use vm_memory::GuestMemoryMmap;
-
 use crate::chain::{BufferError, Buffers};
+use crate::page_log::GuestRam;
 use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::virtio::VirtioDevice;
@@ -44,7 +43,7 @@ impl Console {
         Console { terminal }
     }
 
-    fn receive(&self, memory: &GuestMemoryMmap, buffer: &Buffers) -> Outcome {
+    fn receive(&self, memory: &GuestRam, buffer: &Buffers) -> Outcome {
         let room = buffer.len().min(PIECE) as usize;
         let bytes = match self.terminal.read(room) {
             Ok(Input::Bytes(bytes)) => bytes,
@@ -64,7 +63,7 @@ impl Console {
         }
     }
 
-    fn transmit(&self, memory: &GuestMemoryMmap, buffer: &Buffers) -> Result<(), BufferError> {
+    fn transmit(&self, memory: &GuestRam, buffer: &Buffers) -> Result<(), BufferError> {
         let mut offset = 0;
         while offset < buffer.len() {
             let mut bytes = vec![0; (buffer.len() - offset).min(PIECE) as usize];
@@ -131,7 +130,7 @@ impl VirtioDevice for Console {
         self.terminal.size_changed()
     }
 
-    fn process(&self, queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         let chain = &scratch.chain;
         if queue != RECEIVE {
             if let Err(error) = self.transmit(memory, &chain.readable) {

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use vhost_user_backend::{VringRwLock, VringT};
-use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, VolatileMemory,
-};
+use vhost_user_backend::VringT;
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemory};
 
 use super::super::step_tests::{State, execute, states_of};
 use super::super::{Progress, Record, create, decode};
 use super::*;
 use crate::packed::{Layout, PackedRing};
+use crate::page_log::GuestRam;
 use crate::pump::Pump;
 use crate::testing::memfd;
+use crate::vring::Vring;
 
 const SIZE: u16 = 4;
 const DRIVER_EVENTS: u64 = 0x100;
@@ -30,7 +30,7 @@ const WRITE: u16 = 2;
 const NEXT: u16 = 1;
 
 struct World {
-    memory: GuestMemoryMmap,
+    memory: GuestRam,
     region: Arc<Region>,
 }
 
@@ -38,7 +38,7 @@ impl World {
     fn new(state: &State) -> Self {
         let file = memfd(MEMORY as u64);
         let range = (GuestAddress(0), MEMORY, Some(FileOffset::new(file, 0)));
-        let memory = GuestMemoryMmap::from_ranges_with_files([range]).unwrap();
+        let memory = GuestRam::from_ranges_with_files([range]).unwrap();
         memory.write_slice(&state.memory, GuestAddress(0)).unwrap();
         let shape = Shape::new(1, SIZE, 1, true).unwrap();
         let (payload, file) = create(shape).unwrap();
@@ -63,7 +63,7 @@ impl World {
     /// A backend that has just started; it lives for so many turns.
     fn backend(&self, turns: u16) -> impl FnMut() {
         let memory = GuestMemoryAtomic::new(self.memory.clone());
-        let vring = VringRwLock::new(memory.clone(), SIZE).unwrap();
+        let vring = Vring::new(memory.clone(), SIZE).unwrap();
         vring.set_queue_ready(true);
         vring.set_enabled(true);
         let record = Record::default();

@@ -12,7 +12,6 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_ERR, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_OK,
 };
-use vm_memory::GuestMemoryMmap;
 
 use super::MAX_QUEUE_SIZE;
 use super::config::{MacAddress, NetConfig};
@@ -22,6 +21,7 @@ use super::link::Link;
 use super::packet::{self, Given, HEADER_SIZE, Inbox, LEGACY_HEADER_SIZE, PacketError};
 use super::pcap::Capture;
 use crate::chain::Chain;
+use crate::page_log::GuestRam;
 use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
 use crate::virtio::VirtioDevice;
@@ -99,7 +99,7 @@ impl<L: Link> NetDevice<L> {
         inbox.unwrap_or_else(|e| e.into_inner())
     }
 
-    fn receive(&self, pair: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+    fn receive(&self, pair: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         let header = self.header_size();
         let mut inbox = self.inbox(pair);
         if inbox.is_empty() {
@@ -146,7 +146,7 @@ impl<L: Link> NetDevice<L> {
         filter.accepts(frame)
     }
 
-    fn transmit(&self, pair: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+    fn transmit(&self, pair: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         let Scratch { chain, room, .. } = scratch;
         let header = self.header_size();
         let capture = self.capture.as_ref();
@@ -164,7 +164,7 @@ impl<L: Link> NetDevice<L> {
         Outcome::Done(0)
     }
 
-    fn control(&self, memory: &GuestMemoryMmap, chain: &Chain) -> Outcome {
+    fn control(&self, memory: &GuestRam, chain: &Chain) -> Outcome {
         let mut bytes = vec![0; chain.readable.len().min(MAX_COMMAND) as usize];
         let read = chain.readable.read(memory, 0, &mut bytes);
         let command = read.ok().and_then(|()| control::decode(&bytes));
@@ -274,7 +274,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         changed
     }
 
-    fn process(&self, queue: u16, memory: &GuestMemoryMmap, scratch: &mut Scratch) -> Outcome {
+    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         match self.role(queue) {
             Role::Receive(pair) => self.receive(pair, memory, scratch),
             Role::Transmit(pair) => self.transmit(pair, memory, scratch),

@@ -3,11 +3,13 @@
 use std::io;
 
 use thiserror::Error;
-use vhost::vhost_user::message::{FrontendReq, VhostUserInflight};
+use vhost::vhost_user::message::{FrontendReq, VhostUserInflight, VhostUserLog};
+use vm_memory::ByteValued;
 
 use crate::device::StartError;
 use crate::inflight::InflightError;
 use crate::memory::MemoryError;
+use crate::page_log::LogError;
 use crate::vring::RingError;
 use crate::wire::{PayloadError, WireError};
 use crate::worker::WorkerError;
@@ -56,6 +58,9 @@ pub enum RequestError {
     /// The record of requests in flight.
     #[error(transparent)]
     Inflight(#[from] InflightError),
+    /// The log of written pages.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// A kick descriptor that cannot be waited on, or cannot be kept.
     #[error("ring {index}: its file descriptor cannot be used")]
     RingFd {
@@ -132,6 +137,10 @@ pub fn error_answer(request: Option<FrontendReq>) -> ErrorAnswer {
         // Bits 0-7 nonzero: error; bit 8: no descriptor attached.
         Some(FrontendReq::SET_DEVICE_STATE_FD | FrontendReq::CHECK_DEVICE_STATE) => {
             ErrorAnswer::Payload(0x101u64.to_ne_bytes().to_vec())
+        }
+        // Answered whether the frontend asks for it or not: no log of any size is in use.
+        Some(FrontendReq::SET_LOG_BASE) => {
+            ErrorAnswer::Payload(VhostUserLog::default().as_slice().to_vec())
         }
         Some(
             FrontendReq::GET_FEATURES

@@ -55,6 +55,7 @@ where
     /// is at work in the old one when the frontend gets its answer.
     fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
         let memory = table.guest_memory()?;
+        self.apply_log(&memory)?;
         self.every_ring(Self::stop)?;
         self.memory = table;
         self.device

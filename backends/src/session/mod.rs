@@ -7,6 +7,7 @@
 
 pub mod error;
 mod inflight;
+mod log;
 mod memory;
 mod rings;
 
@@ -29,6 +30,7 @@ use vm_memory::{ByteValued, GuestMemoryMmap};
 use crate::device::Device;
 use crate::inflight::Region;
 use crate::memory::{MAX_SLOTS, MemoryTable};
+use crate::page_log::Log;
 use crate::ratelimit::RateLimit;
 use crate::vring::RingSetup;
 use crate::warn_limited;
@@ -70,6 +72,8 @@ pub struct Session<'d, T: VhostUserBackend> {
     memory: MemoryTable<T::Bitmap>,
     /// The record of requests in flight that the frontend keeps for this device.
     inflight: Option<Arc<Region>>,
+    /// Where the frontend looks for the pages that the device has written.
+    log: Option<Arc<Log>>,
     features: u64,
     protocol: Protocol,
     status: u8,
@@ -89,6 +93,7 @@ where
             rings: (0..device.queues()).map(|_| Ring::default()).collect(),
             memory: MemoryTable::default(),
             inflight: None,
+            log: None,
             features: 0,
             protocol: Protocol::empty(),
             status: 0,
@@ -172,6 +177,7 @@ where
             R::GET_QUEUE_NUM => Ok(Answer::u64(self.rings.len() as u64)),
             R::SET_MEM_TABLE => self.set_mem_table(request),
             R::GET_MAX_MEM_SLOTS => Ok(Answer::u64(MAX_SLOTS as u64)),
+            R::SET_LOG_BASE => self.set_log_base(request),
             R::ADD_MEM_REG => self.add_mem_region(request),
             R::REM_MEM_REG => self.remove_mem_region(request),
             R::SET_VRING_NUM => self.set_vring_num(request.body()?),
@@ -199,8 +205,10 @@ where
     fn offered_features(&self) -> u64 {
         // A backend that does not go by the kit's records knows the crate's split rings only.
         let packed = u64::from(!self.device.tracks()) << VIRTIO_F_RING_PACKED;
-        let hidden = VhostUserVirtioFeatures::LOG_ALL.bits() | packed;
-        self.device.backend.features() & !hidden | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+        let log = VhostUserVirtioFeatures::LOG_ALL.bits();
+        let added = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+            | if Self::can_log() { log } else { 0 };
+        self.device.backend.features() & !(log | packed) | added
     }
 
     /// What the kit serves by itself, and of the rest what the backend offers and the kit passes
@@ -219,7 +227,12 @@ where
         } else {
             Protocol::empty()
         };
-        kit | tracking | self.device.backend.protocol_features() & passed_on
+        let logging = if Self::can_log() {
+            Protocol::LOG_SHMFD
+        } else {
+            Protocol::empty()
+        };
+        kit | tracking | logging | self.device.backend.protocol_features() & passed_on
     }
 
     fn set_features(&mut self, features: u64) -> Result<Answer, RequestError> {
@@ -227,10 +240,16 @@ where
         if refused != 0 {
             return Err(RequestError::Features { refused });
         }
+        let changed = self.features ^ features;
         self.features = features;
+        self.apply_log(&self.memory.guest_memory()?)?;
+        // Logging begins and ends while rings run, and is none of the backend's business.
+        if changed == VhostUserVirtioFeatures::LOG_ALL.bits() {
+            return Ok(Answer::Done);
+        }
         let backend = &self.device.backend;
         backend.set_event_idx(self.event_idx());
-        backend.acked_features(features);
+        backend.acked_features(features & !VhostUserVirtioFeatures::LOG_ALL.bits());
         for index in 0..self.rings.len() {
             let vring = self.device.vring(index);
             vring.set_queue_event_idx(self.event_idx());

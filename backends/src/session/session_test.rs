@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use vhost::vhost_user::message::{
-    VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion, VhostUserVringAddr,
-    VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserLog, VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
+    VhostUserVringAddr, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
@@ -21,6 +21,7 @@ const NEED_REPLY: u32 = 0x8;
 const USER: u64 = 0x7000_0000_0000;
 const MEMORY: u64 = 0x10_0000;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
+const LOG_ALL: u64 = 1 << 26;
 
 /// A device, a session on it, and the frontend's end of the socket.
 struct Bench {
@@ -189,7 +190,7 @@ fn features_are_offered_masked_and_checked() {
     let mut bench = Bench::new(1);
     let (mut talk, recorder, _) = bench.talk();
     let offered = talk.get(FrontendReq::GET_FEATURES);
-    assert_eq!(offered, recorder.features | PROTOCOL_FEATURES);
+    assert_eq!(offered, recorder.features | PROTOCOL_FEATURES | LOG_ALL);
     let accept = (1u64 << 29 | PROTOCOL_FEATURES).to_ne_bytes();
     // REPLY_ACK is not negotiated yet: the flag means nothing.
     let reply = talk.try_ask(
@@ -203,7 +204,7 @@ fn features_are_offered_masked_and_checked() {
     talk.negotiate();
     let unoffered = (1u64 << 5).to_ne_bytes();
     assert!(!talk.acked(FrontendReq::SET_FEATURES, &unoffered, vec![]));
-    assert_eq!(recorder.acked.load(Ordering::SeqCst), offered);
+    assert_eq!(recorder.acked.load(Ordering::SeqCst), offered & !LOG_ALL);
     assert_eq!(talk.get(FrontendReq::GET_QUEUE_NUM), 1);
     assert_eq!(talk.get(FrontendReq::GET_MAX_MEM_SLOTS), 509);
     let unoffered = Protocol::INFLIGHT_SHMFD | Protocol::REPLY_ACK;
@@ -313,6 +314,51 @@ fn regions_are_added_and_removed() {
     assert!(talk.acked(FrontendReq::REM_MEM_REG, add.as_slice(), vec![memfd(1)]));
     assert!(!talk.acked(FrontendReq::REM_MEM_REG, add.as_slice(), vec![]));
     assert_eq!(memory.memory().num_regions(), 0);
+}
+
+/// The pages of memory that a log's file says were written.
+fn logged(file: &File) -> u64 {
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+#[test]
+fn what_is_written_is_logged_while_the_frontend_wants_it() {
+    let mut bench = Bench::new(1);
+    let (mut talk, recorder, _) = bench.talk();
+    talk.negotiate();
+    talk.set_memory(0, USER);
+    let features = talk.get(FrontendReq::GET_FEATURES);
+    let file = memfd(4096);
+    let log = |size| VhostUserLog::new(size, 0).as_slice().to_vec();
+    let sent = || vec![file.try_clone().unwrap()];
+    // One that is too small for the memory says so in its answer.
+    let refused = talk.ask(FrontendReq::SET_LOG_BASE, &log(31), sent());
+    assert_eq!(refused, Some(log(0)));
+    let taken = talk.ask(FrontendReq::SET_LOG_BASE, &log(32), sent());
+    assert_eq!(taken, Some(log(32)));
+    let write = |at: u64| {
+        let memory = recorder.memory.lock().unwrap().clone().unwrap();
+        memory.memory().write_obj(1u8, GuestAddress(at)).unwrap();
+    };
+    write(0x1000);
+    recorder.acked.store(7, Ordering::SeqCst);
+    let without = (features & !LOG_ALL).to_ne_bytes();
+    assert!(talk.acked(FrontendReq::SET_FEATURES, &without, vec![]));
+    write(0x2000);
+    assert!(talk.acked(FrontendReq::SET_FEATURES, &features.to_ne_bytes(), vec![]));
+    write(0x3000);
+    // The device need not know.
+    assert_eq!(recorder.acked.load(Ordering::SeqCst), 7);
+    assert_eq!(logged(&file), 1 << 1 | 1 << 3);
+    // Memory that is added is logged too; what the log has no room for is refused.
+    let beyond = VhostUserSingleMemoryRegion::new(MEMORY, 0x1000, USER + MEMORY, 0);
+    let add = FrontendReq::ADD_MEM_REG;
+    assert!(!talk.acked(add, beyond.as_slice(), vec![memfd(0x1000)]));
+    talk.set_memory(0, USER);
+    write(0x5000);
+    assert_eq!(logged(&file), 1 << 1 | 1 << 3 | 1 << 5);
 }
 
 #[test]

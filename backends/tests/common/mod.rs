@@ -24,6 +24,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
+use vm_memory::mmap::NewBitmap;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -231,7 +232,8 @@ impl Server {
     /// Serves `backend`; `attach` may register its listeners first.
     pub fn start<T>(dir: TempDir, backend: T, attach: impl FnOnce(&Daemon<T>)) -> Self
     where
-        T: VhostUserBackend<Bitmap = ()> + Clone + 'static,
+        T: VhostUserBackend + Clone + 'static,
+        T::Bitmap: NewBitmap + Clone + Send + Sync,
         T::Vring: Clone + Send + Sync + 'static,
     {
         let listener = Listener::bind(&dir.path().join("socket")).unwrap();

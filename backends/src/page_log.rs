@@ -1,0 +1,198 @@
+//! The log of written pages, by which a frontend knows what a device has written.
+//!
+//! A frontend that wants to know (QEMU while it migrates, a debugger for its user) shares a
+//! bitmap: bit n of byte m stands for the 4096 bytes of guest-physical memory at page 8 m + n.
+//! Whoever writes into guest memory sets the bit afterwards, never before: the frontend may have
+//! taken the bit, and copied the page, in between.
+//!
+//! vm-memory sets it for all that is written through it. What the kernel writes on a device's
+//! behalf, the device reports itself ([`crate::chain::Buffers::written_by_kernel`]).
+//!
+//! vhost-user document, "Migration" and SET_LOG_BASE.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use arc_swap::ArcSwapOption;
+use thiserror::Error;
+use vhost::vhost_user::message::VhostUserLog;
+use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
+use vm_memory::mmap::NewBitmap;
+use vm_memory::{
+    FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileMemory,
+};
+
+/// Bytes that a bit stands for, whatever the host's pages.
+pub const PAGE: u64 = 4096;
+/// Pages that a byte stands for.
+const PAGES_PER_BYTE: u64 = 8;
+
+/// Guest memory whose writes can be logged: what the kit's own devices work in.
+pub type GuestRam = GuestMemoryMmap<PageLog>;
+
+/// A log that cannot be used. The frontend is at fault, unless the text names the host.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// Not as many bytes as announced, or none.
+    #[error("a log of {size} bytes at offset {offset} of a file of {len} bytes")]
+    Size {
+        /// Announced size in bytes.
+        size: u64,
+        /// Announced offset in bytes.
+        offset: u64,
+        /// The file's size in bytes.
+        len: u64,
+    },
+    /// The host cannot inspect the file.
+    #[error("the file of the log cannot be inspected")]
+    File(#[source] io::Error),
+    /// `mmap` failed.
+    #[error("the log cannot be mapped")]
+    Map(#[source] vm_memory::mmap::MmapRegionError),
+    /// Memory that no bit stands for.
+    #[error("a log of {size} bytes ends before the guest memory at {end:#x}, which takes {want}")]
+    Short {
+        /// Size in bytes.
+        size: u64,
+        /// Last byte of memory.
+        end: u64,
+        /// The size needed in bytes.
+        want: u64,
+    },
+}
+
+/// The bitmap that a frontend shares.
+#[derive(Debug)]
+pub struct Log {
+    bits: MmapRegion,
+}
+
+impl Log {
+    /// Maps the log that SET_LOG_BASE describes.
+    pub fn map(place: &VhostUserLog, file: File) -> Result<Self, LogError> {
+        let (size, offset) = (place.mmap_size, place.mmap_offset);
+        let metadata = file.metadata().map_err(LogError::File)?;
+        // Beyond the end of the file an access would be a SIGBUS.
+        let fits = offset
+            .checked_add(size)
+            .is_some_and(|end| end <= metadata.len() || !metadata.is_file());
+        let bytes = usize::try_from(size).ok();
+        let (true, Some(bytes @ 1..)) = (fits, bytes) else {
+            let len = metadata.len();
+            return Err(LogError::Size { size, offset, len });
+        };
+        let bits = MmapRegion::from_file(FileOffset::new(file, offset), bytes);
+        Ok(Log {
+            bits: bits.map_err(LogError::Map)?,
+        })
+    }
+
+    /// Whether there is a bit for each page of memory up to and with the byte at `end`.
+    fn check(&self, end: u64) -> Result<(), LogError> {
+        let (size, want) = (self.bits.len() as u64, end / PAGE / PAGES_PER_BYTE + 1);
+        if want <= size {
+            return Ok(());
+        }
+        Err(LogError::Short { size, end, want })
+    }
+
+    /// Sets the bit of a page.
+    fn set(&self, page: u64) {
+        let (byte, bit) = (page / PAGES_PER_BYTE, page % PAGES_PER_BYTE);
+        // Memory was checked to have bits: an error is a page that no region has.
+        if let Ok(bits) = self.bits.get_atomic_ref::<AtomicU8>(byte as usize) {
+            bits.fetch_or(1 << bit, Ordering::Release);
+        }
+    }
+}
+
+/// Where a region's writes are logged, once its frontend wants that.
+#[derive(Debug, Clone, Default)]
+pub struct PageLog(Arc<ArcSwapOption<Attached>>);
+
+/// A log, and the guest-physical address at which the region begins that writes into it.
+#[derive(Debug)]
+struct Attached {
+    log: Arc<Log>,
+    start: u64,
+}
+
+impl Bitmap for PageLog {
+    /// Bytes from `offset` on, counted from the region's start, have been written.
+    fn mark_dirty(&self, offset: usize, len: usize) {
+        let attached = self.0.load();
+        let (Some(Attached { log, start }), Some(last)) = (attached.as_deref(), len.checked_sub(1))
+        else {
+            return;
+        };
+        let first = start.saturating_add(offset as u64);
+        let last = first.saturating_add(last as u64);
+        for page in first / PAGE..=last / PAGE {
+            log.set(page);
+        }
+    }
+
+    /// Not asked by anybody here: the frontend reads the log.
+    fn dirty_at(&self, offset: usize) -> bool {
+        let attached = self.0.load();
+        let Some(Attached { log, start }) = attached.as_deref() else {
+            return false;
+        };
+        let page = start.saturating_add(offset as u64) / PAGE;
+        let bits = log
+            .bits
+            .get_atomic_ref::<AtomicU8>((page / PAGES_PER_BYTE) as usize);
+        bits.is_ok_and(|bits| bits.load(Ordering::Acquire) >> (page % PAGES_PER_BYTE) & 1 != 0)
+    }
+
+    fn slice_at(&self, offset: usize) -> RefSlice<'_, Self> {
+        RefSlice::new(self, offset)
+    }
+}
+
+impl<'a> WithBitmapSlice<'a> for PageLog {
+    type S = RefSlice<'a, Self>;
+}
+
+impl NewBitmap for PageLog {
+    fn with_len(_len: usize) -> Self {
+        PageLog::default()
+    }
+}
+
+/// Whether a device works in memory whose writes can be logged. One of another crate brings a
+/// bitmap of its own, to which no log can be attached from here.
+pub fn is_loggable<B: Bitmap + 'static>() -> bool {
+    std::any::TypeId::of::<B>() == std::any::TypeId::of::<PageLog>()
+}
+
+/// Has all that is written into `memory` from here on logged, or, with no log, nothing.
+pub fn attach<B: Bitmap + 'static>(
+    memory: &GuestMemoryMmap<B>,
+    log: Option<&Arc<Log>>,
+) -> Result<(), LogError> {
+    if let Some(log) = log {
+        for region in memory.iter() {
+            log.check(region.last_addr().0)?;
+        }
+    }
+    for region in memory.iter() {
+        let mapping: &MmapRegion<B> = region;
+        let bitmap: &dyn Any = mapping.bitmap();
+        if let Some(PageLog(target)) = bitmap.downcast_ref() {
+            let start = region.start_addr().0;
+            target.store(log.map(|log| {
+                let log = Arc::clone(log);
+                Arc::new(Attached { log, start })
+            }));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "page_log_test.rs"]
+mod tests;

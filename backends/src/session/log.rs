@@ -1,0 +1,52 @@
+//! The requests about the log of written pages.
+//!
+//! It is written into while it is there and VHOST_F_LOG_ALL is among the features. Used rings are
+//! guest memory like any other here: VHOST_VRING_F_LOG and its address tell nothing new.
+
+use std::sync::Arc;
+
+use vhost::vhost_user::message::{VhostUserLog, VhostUserVirtioFeatures};
+use vhost_user_backend::VhostUserBackend;
+use vm_memory::mmap::NewBitmap;
+use vm_memory::{ByteValued, GuestMemoryMmap};
+
+use super::error::RequestError;
+use super::{Answer, Session};
+use crate::page_log::{self, Log, LogError};
+use crate::wire::Request;
+
+impl<T> Session<'_, T>
+where
+    T: VhostUserBackend,
+    T::Bitmap: NewBitmap,
+{
+    /// Whether the device works in memory that the kit can log writes to.
+    pub(super) fn can_log() -> bool {
+        page_log::is_loggable::<T::Bitmap>()
+    }
+
+    /// SET_LOG_BASE: another log. The answer says that nothing is written into the one before
+    /// it any more.
+    pub(super) fn set_log_base(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+        if !Self::can_log() {
+            return Err(RequestError::Unsupported);
+        }
+        let place: VhostUserLog = request.body()?;
+        let log = Log::map(&place, request.take_file()?)?;
+        let log = Arc::new(log);
+        page_log::attach(&self.memory.guest_memory()?, self.wanted(Some(&log)))?;
+        self.log = Some(log);
+        // The document does not say what the answer carries. The vhost crate's frontend takes only
+        // what it sent, QEMU anything.
+        Ok(Answer::Payload(place.as_slice().to_vec()))
+    }
+
+    /// Has writes to `memory` logged, or not, as the frontend wants it now.
+    pub(super) fn apply_log(&self, memory: &GuestMemoryMmap<T::Bitmap>) -> Result<(), LogError> {
+        page_log::attach(memory, self.wanted(self.log.as_ref()))
+    }
+
+    fn wanted<'a>(&self, log: Option<&'a Arc<Log>>) -> Option<&'a Arc<Log>> {
+        log.filter(|_| self.features & VhostUserVirtioFeatures::LOG_ALL.bits() != 0)
+    }
+}
