@@ -18,6 +18,8 @@ use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 const ALL: u64 = MQ | REPLY_ACK | CONFIG;
 const VERSION_1: u64 = 1 << 32;
+const LOG_ALL: u64 = 1 << 26;
+const LOG_SHMFD: u64 = 1 << 1;
 const NET_CTRL_VQ: u64 = 1 << 17;
 const NET_MAC: u64 = 1 << 5;
 const NET_MRG_RXBUF: u64 = 1 << 15;
@@ -579,4 +581,76 @@ fn shared_memory_that_nothing_could_be_mapped_into_is_not_asked_for() {
     assert_eq!(find(&received, GET_SHMEM_CONFIG).len(), 0);
     let taken = find(&received, SET_PROTOCOL_FEATURES)[0].number();
     assert_eq!(taken & SHMEM, 0);
+}
+
+/// The messages about a log, and what a backend that cannot log is not asked.
+#[test]
+fn a_log_is_handed_over_before_it_is_switched_on_and_off_for_every_ring() {
+    let features = FEATURES | LOG_ALL;
+    let backend = Scripted::start(features, LOG_SHMFD, []);
+    let mut machine = machine(&backend, DeviceType::RNG);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(u64::MAX, &mut rings);
+    for wanted in [true, true, false] {
+        machine.transport.note_writes(wanted).unwrap();
+    }
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    drop(machine);
+    let said = backend.finish();
+    let begun = said.iter().position(|said| said.request == SET_LOG_BASE);
+    let about: Vec<_> = said[begun.unwrap()..]
+        .iter()
+        .filter_map(|said| match said.request {
+            SET_LOG_BASE => Some((said.request, said.number())),
+            SET_FEATURES => Some((said.request, said.number() & LOG_ALL)),
+            // Flags, behind the index, and the address for the log, at the end.
+            SET_VRING_ADDR => {
+                let log = u64::from_ne_bytes(said.payload[32..40].try_into().unwrap());
+                assert_eq!(log, rings[0].used());
+                Some((said.request, said.state().1.into()))
+            }
+            _ => None,
+        })
+        .collect();
+    // One bit a page, up to the last one, in whole pages.
+    let size = (((1u64 << 32) + support::RAM / 2) / 4096 / 8).next_multiple_of(4096);
+    assert_eq!(
+        about,
+        [
+            (SET_LOG_BASE, size),
+            (SET_FEATURES, LOG_ALL),
+            (SET_VRING_ADDR, 1),
+            (SET_FEATURES, 0),
+            (SET_VRING_ADDR, 0),
+        ]
+    );
+}
+
+#[test]
+fn a_backend_that_cannot_log_is_not_asked_to() {
+    for (features, protocol) in [(LOG_ALL, 0), (0, LOG_SHMFD)] {
+        let features = FEATURES | features;
+        let backend = Scripted::start(features, protocol, []);
+        let mut machine = machine(&backend, DeviceType::RNG);
+        let refused = machine.transport.note_writes(true).unwrap_err();
+        let refused = refused.source().unwrap().to_string();
+        assert!(
+            refused.starts_with("the backend cannot log the pages"),
+            "{refused}"
+        );
+        assert_eq!(machine.transport.written(), None);
+        machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+        assert!(!machine.has_status(Status::NEEDS_RESET));
+    }
+}
+
+#[test]
+fn a_backend_that_hangs_over_the_log_is_lost() {
+    let features = FEATURES | LOG_ALL;
+    let silent = [(SET_LOG_BASE, Answer::Silence)];
+    let backend = Scripted::start(features, LOG_SHMFD, silent);
+    let mut machine = machine_with(hasty(options(&backend, DeviceType::RNG)));
+    machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+    machine.transport.note_writes(true).unwrap();
+    assert!(machine.has_status(Status::NEEDS_RESET));
 }

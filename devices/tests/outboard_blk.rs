@@ -92,6 +92,46 @@ fn a_killed_backend_that_comes_back_goes_on() {
     }
 }
 
+#[test]
+fn pages_that_the_backend_writes_are_told_also_of_its_successor() {
+    let mut backend = Backend::start();
+    let mut machine = backend.connect();
+    // Before there is a driver: what it sets up is logged from the start.
+    assert_eq!(machine.transport.written(), None);
+    machine.transport.note_writes(true).unwrap();
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let [ring] = &mut rings;
+    let (used, page) = (ring.used(), blk::written(0).start);
+    blk::flush(&mut machine, ring);
+    let status = blk::written(0);
+    let used = used..used + 0x1000;
+    assert_eq!(
+        machine.transport.written(),
+        Some(vec![used.clone(), status.clone()])
+    );
+    blk::read(&mut machine, ring, 0, 3 * SECTOR);
+    let read = vec![used.clone(), page..blk::written(3 * SECTOR).end];
+    assert_eq!(machine.transport.written(), Some(read.clone()));
+    assert_eq!(machine.transport.written(), Some(vec![]));
+
+    backend.kill();
+    machine.notice_loss();
+    blk::begin_flush(&mut machine, ring);
+    backend.process = spawn(backend.dir.path());
+    machine.handle_until_complete(ring);
+    blk::read(&mut machine, ring, 0, 3 * SECTOR);
+    assert_eq!(machine.transport.written(), Some(read));
+
+    machine.transport.note_writes(false).unwrap();
+    blk::flush(&mut machine, ring);
+    assert_eq!(machine.transport.written(), None);
+    // Again, under a running ring.
+    machine.transport.note_writes(true).unwrap();
+    blk::flush(&mut machine, ring);
+    assert_eq!(machine.transport.written(), Some(vec![used, status]));
+}
+
 /// Requests that the backend may or may not have taken, at the instant it is
 /// killed: each is served by the next one.
 #[test]

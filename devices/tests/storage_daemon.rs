@@ -165,6 +165,24 @@ fn reads_writes_and_flushes_reach_the_disk() {
 }
 
 #[test]
+fn the_daemon_tells_what_it_writes() {
+    let daemon = Daemon::start(1);
+    let mut machine = daemon.connect(None);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let [ring] = &mut rings;
+    let used = ring.used()..ring.used() + 0x1000;
+    blk::read(&mut machine, ring, 3, 4096);
+    machine.transport.note_writes(true).unwrap();
+    blk::read(&mut machine, ring, 3, 4096);
+    let read = vec![used, blk::written(0).start..blk::written(4096).end];
+    assert_eq!(machine.transport.written(), Some(read));
+    machine.transport.note_writes(false).unwrap();
+    blk::read(&mut machine, ring, 3, 4096);
+    assert_eq!(machine.transport.written(), None);
+}
+
+#[test]
 fn the_device_works_again_after_resets_on_the_same_connection() {
     let daemon = Daemon::start(1);
     let mut machine = daemon.connect(None);

@@ -50,6 +50,12 @@ pub enum Problem {
     SharedMemoryChanged,
     #[error("cannot take back what it has mapped into the guest")]
     SharedMemory(#[source] io::Error),
+    #[error(
+        "the backend cannot log the pages that it writes: it does not offer VHOST_F_LOG_ALL with VHOST_USER_PROTOCOL_F_LOG_SHMFD"
+    )]
+    NoLog,
+    #[error("cannot make a log of the pages that the backend writes")]
+    PageLog(#[source] io::Error),
     #[error("the backend is being replaced")]
     Replaced,
     #[error("cannot listen for the backend; another process may, or the directory be missing")]

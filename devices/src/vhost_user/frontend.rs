@@ -1,5 +1,6 @@
 //! A device whose other half is a vhost-user backend.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::inflight::Inflight;
 use super::listen::Listener;
 use super::memory::MemoryTable;
 use super::negotiate;
+use super::page_log::PageLog;
 use super::profile::{self, Profile};
 use super::reconnect::Schedule;
 use super::ring::Ring;
@@ -26,8 +28,8 @@ use super::shared_memory::SharedMemory;
 use super::{Address, Options};
 use crate::virtio::rate_limit::RateLimit;
 use crate::virtio::{
-    Device, DeviceError, DeviceEvent, DeviceType, GuestMemory, Presence, QueueConfig, SharedRegion,
-    features,
+    Device, DeviceError, DeviceEvent, DeviceType, Format, GuestMemory, Presence, QueueConfig,
+    SharedRegion, features,
 };
 
 /// Log lines about backends that come and go: this many in this time.
@@ -45,6 +47,8 @@ pub struct Frontend {
     pub(super) presence: Arc<Presence>,
     pub(super) profile: Profile,
     pub(super) memory: Arc<MemoryTable>,
+    /// Where the backend logs the pages that it writes, if somebody wants to know.
+    pub(super) page_log: Option<Arc<PageLog>>,
     /// Where the backend has files mapped, if it does so at all.
     pub(super) shared_memory: Option<SharedMemory>,
     /// What the device can do, with the last backend.
@@ -193,6 +197,7 @@ impl Frontend {
             presence,
             profile,
             memory,
+            page_log: None,
             shared_memory: None,
             features: session.agreement().features,
             backend_queues: session.agreement().queues,
@@ -310,13 +315,22 @@ impl Frontend {
         index: u16,
         queue: &QueueConfig,
     ) -> Result<VhostUserVringAddr, Problem> {
+        let flags = match self.page_log {
+            Some(_) => VhostUserVringAddrFlags::VHOST_VRING_F_LOG,
+            None => VhostUserVringAddrFlags::empty(),
+        };
+        // What the device writes of the ring itself.
+        let written = match queue.format {
+            Format::Split => queue.used,
+            Format::Packed => queue.descriptors,
+        };
         Ok(VhostUserVringAddr::new(
             index.into(),
-            VhostUserVringAddrFlags::empty(),
+            flags,
             self.ring_address(index, queue.descriptors)?,
             self.ring_address(index, queue.used)?,
             self.ring_address(index, queue.available)?,
-            0,
+            written.0,
         ))
     }
 
@@ -408,10 +422,13 @@ impl Device for Frontend {
             .and_then(|()| self.check_memory_slots())
             .map_err(|problem| self.error(problem))?;
         self.driver.features = Some(features);
-        let memory = self.memory.clone();
+        let (memory, log) = (self.memory.clone(), self.page_log.clone());
         let (queues, size) = self.tracked();
         let region = self.exchange(|session, deadline| {
             session.activate(features, &memory, deadline)?;
+            if let Some(log) = &log {
+                session.log(Some(log), features, deadline)?;
+            }
             let region = session.new_region(queues, size, deadline)?;
             if let Some(region) = &region {
                 session.set_region(region, deadline)?;
@@ -501,6 +518,14 @@ impl Device for Frontend {
 
     fn unpause(&mut self) -> DeviceEvent {
         self.go_on()
+    }
+
+    fn note_writes(&mut self, wanted: bool) -> Result<DeviceEvent, DeviceError> {
+        Ok(self.log_writes(wanted)?)
+    }
+
+    fn written(&mut self) -> Option<Vec<Range<u64>>> {
+        self.written_pages()
     }
 
     fn event_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -5,14 +5,15 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory,
-    VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSingleMemoryRegion, VhostUserVringAddr,
-    VhostUserVringState,
+    FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
+    VhostUserMemory, VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSingleMemoryRegion,
+    VhostUserVringAddr, VhostUserVringState,
 };
 use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::inflight::Inflight;
+use super::page_log::PageLog;
 
 /// A message to the backend.
 pub trait Message {
@@ -306,6 +307,37 @@ impl Message for SetInflightFd<'_> {
 
     fn fds(&self) -> Vec<RawFd> {
         vec![self.0.file().as_raw_fd()]
+    }
+}
+
+/// Hands over another log of written pages.
+pub struct SetLogBase<'a>(pub &'a PageLog);
+
+impl Message for SetLogBase<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_LOG_BASE;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        payload.extend_from_slice(self.0.place().as_slice());
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.0.file().as_raw_fd()]
+    }
+}
+
+impl Request for SetLogBase<'_> {
+    type Reply = LogTaken;
+}
+
+/// The log is in use. The document leaves open what says so: libvhost-user sends a
+/// number, the `vhost` crate the request's payload.
+pub struct LogTaken;
+
+impl Reply for LogTaken {
+    const MAX_SIZE: usize = size_of::<VhostUserLog>();
+
+    fn decode(_payload: &[u8]) -> Option<Self> {
+        Some(Self)
     }
 }
 

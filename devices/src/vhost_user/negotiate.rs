@@ -10,7 +10,7 @@ use super::error::Problem;
 use super::message::*;
 use super::profile::Profile;
 use crate::virtio::DeviceType;
-use crate::virtio::features::{self, VHOST_USER_F_PROTOCOL_FEATURES};
+use crate::virtio::features::{self, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES};
 
 /// Every ring's index has to fit in eight bits (SET_VRING_KICK).
 const MAX_QUEUES: u64 = 256;
@@ -31,6 +31,7 @@ const WANTED: &[Protocol] = &[
     Protocol::CONFIGURE_MEM_SLOTS,
     Protocol::DEVICE_STATE,
     Protocol::SHMEM,
+    Protocol::LOG_SHMFD,
 ];
 
 /// Network features that read a configuration space.
@@ -79,6 +80,12 @@ impl Agreement {
     /// Whether rings are enabled one by one; otherwise they all are, always.
     pub fn has_vring_enable(&self) -> bool {
         self.backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0
+    }
+
+    /// Whether the backend can log the pages that it writes.
+    pub fn can_log(&self) -> bool {
+        self.protocol.contains(Protocol::LOG_SHMFD)
+            && self.backend_features & (1 << VHOST_F_LOG_ALL) != 0
     }
 
     /// The features to set when the driver has accepted `driver_features`. The

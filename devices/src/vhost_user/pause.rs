@@ -37,7 +37,8 @@ impl Frontend {
         self.unless(started)
     }
 
-    fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
+    /// The driver hears of what was not done when its rings are lost over it.
+    pub(super) fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
         match done.err().and_then(|problem| self.lose(problem)) {
             Some(error) => DeviceEvent::Broken(Box::new(error)),
             None => DeviceEvent::Nothing,

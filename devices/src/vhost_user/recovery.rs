@@ -229,6 +229,9 @@ impl Frontend {
         self.features = session.agreement().features;
         self.backend_queues = session.agreement().queues;
         self.memory_slots = session.agreement().memory_slots;
+        if !session.can_log() {
+            self.page_log = None;
+        }
         let has_changed = config != self.config;
         self.config = config;
         if let Some(memory) = &mut self.shared_memory {
@@ -320,6 +323,9 @@ impl Frontend {
         }
         let places = self.places()?;
         session.activate(features, &self.memory, deadline)?;
+        if let Some(log) = &self.page_log {
+            session.log(Some(log), features, deadline)?;
+        }
         self.resume_tracking(session, deadline)?;
         if let Some(state) = &self.driver.state {
             session.load_state(state, deadline)?;

@@ -14,9 +14,11 @@ use super::inflight::Inflight;
 use super::memory::MemoryTable;
 use super::message::*;
 use super::negotiate::{self, Agreement};
+use super::page_log::PageLog;
 use super::profile::Profile;
 use super::requests::BackendRequests;
 use super::{Options, config, device_state};
+use crate::virtio::features::VHOST_F_LOG_ALL;
 use crate::virtio::status::Status;
 
 /// A backend that features have been negotiated with.
@@ -236,6 +238,37 @@ impl Session {
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
         self.channel.tell(&SetInflightFd(region), deadline)
+    }
+
+    /// Whether the backend can log the pages that it writes.
+    pub fn can_log(&self) -> bool {
+        self.agreement.can_log()
+    }
+
+    /// Has the backend log the pages that it writes, or no longer. `features` are the
+    /// driver's. Of its rings, each says by its addresses whether it is logged.
+    pub fn log(
+        &mut self,
+        log: Option<&PageLog>,
+        features: u64,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        let mut features = self.agreement.features_to_set(features);
+        if let Some(log) = log {
+            self.channel.ask(&SetLogBase(log), deadline)?;
+            features |= 1 << VHOST_F_LOG_ALL;
+        }
+        self.channel.tell(&SetFeatures(features), deadline)?;
+        self.wait_until_done(deadline)
+    }
+
+    /// Says anew where a ring is that runs.
+    pub fn move_ring(
+        &mut self,
+        addresses: VhostUserVringAddr,
+        deadline: &Deadline,
+    ) -> Result<(), ChannelError> {
+        self.channel.tell(&SetVringAddr(addresses), deadline)
     }
 
     /// Starts a ring, in the order of QEMU.

@@ -4,6 +4,7 @@
 //! changes the state here, from which the page is published anew.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,6 +280,18 @@ impl MmioTransport {
     pub fn unpause(&mut self) {
         let event = self.device.unpause();
         self.unless_broken(event);
+    }
+
+    /// See [`Device::note_writes`].
+    pub fn note_writes(&mut self, wanted: bool) -> Result<(), DeviceError> {
+        let event = self.device.note_writes(wanted)?;
+        self.unless_broken(event);
+        Ok(())
+    }
+
+    /// See [`Device::written`].
+    pub fn written(&mut self) -> Option<Vec<Range<u64>>> {
+        self.device.written()
     }
 
     fn unless_broken(&mut self, event: DeviceEvent) {

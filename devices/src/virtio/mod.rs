@@ -22,6 +22,7 @@ pub mod spec;
 pub mod status;
 
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -130,6 +131,18 @@ pub trait Device: Send {
     /// Goes on where [`pause`](Self::pause) stopped.
     fn unpause(&mut self) -> DeviceEvent {
         DeviceEvent::Nothing
+    }
+
+    /// Has the process behind the device note which pages of guest memory it writes,
+    /// from here on, or no longer. An error is a refusal: all is as before.
+    fn note_writes(&mut self, _wanted: bool) -> Result<DeviceEvent, DeviceError> {
+        Err("the device has no backend".into())
+    }
+
+    /// Guest-physical addresses of the pages that it has written since this was asked
+    /// last, in runs; `None` when they are not noted.
+    fn written(&mut self) -> Option<Vec<Range<u64>>> {
+        None
     }
 
     /// A descriptor that is readable when [`handle_event`](Self::handle_event)

@@ -1,5 +1,7 @@
 //! Block requests (virtio 1.3, section 5.2.6) by hand.
 
+use std::ops::Range;
+
 use devices::virtio::spec::Register;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -58,6 +60,11 @@ pub fn read(machine: &mut Machine, ring: &mut Ring, sector: u64, len: usize) -> 
         .read_slice(&mut bytes, GuestAddress(DATA))
         .unwrap();
     bytes
+}
+
+/// The pages of a request that the device writes: its status, and data of `len` bytes.
+pub fn written(len: usize) -> Range<u64> {
+    STATUS..(DATA + len as u64).next_multiple_of(0x1000)
 }
 
 pub fn write(machine: &mut Machine, ring: &mut Ring, sector: u64, bytes: &[u8]) {

@@ -235,7 +235,9 @@ fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {
             let bytes = (0..payload.len() - 12).map(|i| i as u8);
             Answer::Payload(payload[..12].iter().copied().chain(bytes).collect())
         }
-        FrontendReq::GET_VRING_BASE => Answer::Payload(payload.to_vec()),
+        FrontendReq::GET_VRING_BASE | FrontendReq::SET_LOG_BASE => {
+            Answer::Payload(payload.to_vec())
+        }
         _ if flags & NEED_REPLY != 0 => Answer::Number(0),
         _ => Answer::Silence,
     }
