@@ -1,6 +1,8 @@
 //! What the `monitor` commands show and do of a machine, beyond what debugging
 //! itself needs of it.
 
+use std::ops::Range;
+
 use crate::target::{PhysAddr, Result, TargetError, VcpuId};
 
 /// A piece of the guest-physical address space that something answers in.
@@ -142,6 +144,18 @@ pub trait Inspect {
     /// its driver then learns.
     fn pause_devices(&mut self, _pause: bool) -> Result<()> {
         Err(TargetError::Unsupported("devices that stand still"))
+    }
+
+    /// Has the process behind a device, which goes by its number, note which pages of
+    /// guest memory it writes, from here on, or no longer.
+    fn note_writes(&mut self, _device: usize, _wanted: bool) -> Result<()> {
+        Err(TargetError::Unsupported("notes of what devices write"))
+    }
+
+    /// The pages that it has written since this was asked last: physical addresses, in
+    /// runs. `None` when they are not noted.
+    fn written(&mut self, _device: usize) -> Result<Option<Vec<Range<u64>>>> {
+        Err(TargetError::Unsupported("notes of what devices write"))
     }
 
     /// How often a vCPU has left the guest, by reason.

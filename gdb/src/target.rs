@@ -40,6 +40,13 @@ pub enum TargetError {
     /// No device answers, and why.
     #[error("physical address {:#x} cannot be read as a device's: {why}", .addr.0)]
     NoDevice { addr: PhysAddr, why: String },
+    /// A device does not do it, and why.
+    #[error("{what}")]
+    Device {
+        what: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// This VMM does not have it.
     #[error("this VMM does not have {0}")]
     Unsupported(&'static str),

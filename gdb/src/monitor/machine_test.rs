@@ -252,3 +252,34 @@ fn traps_that_would_never_be_met_are_refused() {
          acknowledgements; the others do not leave the kernel\n"
     );
 }
+
+#[test]
+fn pages_that_a_device_writes_are_told_until_gdb_leaves() {
+    let (guest, mut rsp) = guest();
+    let unknown = "toy0: pages that it writes are not noted; \"monitor written toy0 on\" begins\n";
+    assert_eq!(rsp.monitor("written toy0"), unknown);
+    assert_eq!(
+        rsp.monitor("written 0 on"),
+        "toy0: pages that it writes are noted\n"
+    );
+    assert_eq!(
+        rsp.monitor("written 0"),
+        "toy0: 3 pages written since the last look\n\
+         0x0000000000001000-0x0000000000002fff      2\n\
+         0x00000000000ff000-0x00000000000fffff      1\n"
+    );
+    assert_eq!(
+        rsp.monitor("written toy0 off"),
+        "toy0: pages that it writes are not noted\n"
+    );
+    assert_eq!(rsp.monitor("written toy0"), unknown);
+    assert_eq!(
+        rsp.monitor("written toy0 maybe"),
+        "\"maybe\" is neither on nor off\nusage: monitor written DEVICE [on|off]\n"
+    );
+    rsp.monitor("written toy0 on");
+    drop(rsp);
+    guest
+        .watcher
+        .until("it is let go", |state| state.is_let_go());
+}

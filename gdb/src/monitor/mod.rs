@@ -14,6 +14,7 @@ mod memory;
 mod packed;
 mod paging;
 mod trap;
+mod written;
 
 use std::convert::Infallible;
 use std::fmt::{self, Write};
@@ -271,6 +272,12 @@ const COMMANDS: &[Command] = &[
         arguments: "DEVICE [QUEUE] [all]",
         help: "what a virtqueue holds, from guest memory",
         run: devices::vq,
+    },
+    Command {
+        name: "written",
+        arguments: "DEVICE [on|off]",
+        help: "the pages that a device's backend has written, once noted",
+        run: written::written,
     },
     Command {
         name: "xp",

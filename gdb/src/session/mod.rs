@@ -97,6 +97,8 @@ pub(crate) struct Session<'t> {
     pub(crate) physical: bool,
     /// Whether devices stand still while the guest is stopped.
     pub(crate) devices: Devices,
+    /// The devices of which it is noted what they write, by number.
+    noted: BTreeSet<usize>,
     /// Accesses to devices that stop the guest.
     pub(crate) traps: Vec<Trap>,
     /// `None` while the guest is stopped.
@@ -181,6 +183,7 @@ impl<'t> Session<'t> {
             asked_for: Cell::new(None),
             physical: false,
             devices: Devices::default(),
+            noted: BTreeSet::new(),
             traps: Vec::new(),
             run: None,
             request: Request::default(),
@@ -255,6 +258,10 @@ impl<'t> Session<'t> {
         );
         self.devices.wanted = false;
         log_failure("let the devices go on", self.pause_devices(false));
+        for device in std::mem::take(&mut self.noted) {
+            let ended = self.machine.inspect().note_writes(device, false);
+            log_failure("no longer note what a device writes", ended);
+        }
         self.traps.clear();
         log_failure("take the traps away", self.machine.inspect().set_traps(&[]));
         log_failure(
@@ -295,6 +302,16 @@ impl<'t> Session<'t> {
             self.machine.inspect().pause_devices(pause)?;
             self.devices.paused = pause;
         }
+        Ok(())
+    }
+
+    /// Has what a device writes noted for as long as gdb is there.
+    pub(crate) fn note_writes(&mut self, device: usize, wanted: bool) -> crate::target::Result<()> {
+        self.machine.inspect().note_writes(device, wanted)?;
+        match wanted {
+            true => self.noted.insert(device),
+            false => self.noted.remove(&device),
+        };
         Ok(())
     }
 

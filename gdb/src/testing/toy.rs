@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -80,6 +81,8 @@ pub struct State {
     /// Writes to the pages of these do not happen.
     pub watched: Vec<std::ops::Range<PhysAddr>>,
     pub traps: Vec<Trap>,
+    /// What the device writes is noted.
+    pub noted: bool,
     pub attached: bool,
     /// Instructions executed.
     pub executed: u64,
@@ -144,6 +147,7 @@ impl State {
         let armed = self.slots != HwSlots::default()
             || self.int3
             || !self.traps.is_empty()
+            || self.noted
             || !self.watched.is_empty();
         self.cpus.iter().all(runs) && !armed && !self.attached
     }
@@ -356,6 +360,7 @@ impl Toy {
             int3: false,
             watched: Vec::new(),
             traps: Vec::new(),
+            noted: false,
             attached: false,
             executed: 0,
             events: VecDeque::new(),
@@ -526,6 +531,16 @@ impl Inspect for Toy {
     fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
         self.state().traps = traps.to_vec();
         Ok(())
+    }
+
+    fn note_writes(&mut self, _: usize, wanted: bool) -> Result<()> {
+        self.state().noted = wanted;
+        Ok(())
+    }
+
+    fn written(&mut self, _: usize) -> Result<Option<Vec<Range<u64>>>> {
+        let runs = || vec![0x1000..0x3000, 0xf_f000..0x10_0000];
+        Ok(self.state().noted.then(runs))
     }
 
     fn exits(&self, _: VcpuId) -> Result<Vec<(&'static str, u64)>> {

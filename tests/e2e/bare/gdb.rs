@@ -18,6 +18,7 @@ mod stepping;
 mod tracepoints;
 mod vcpus;
 mod watchpoints;
+mod written;
 
 use std::path::PathBuf;
 

@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use devices::bus::Bus;
-use devices::virtio::Format;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
 use devices::virtio::presence::Backend;
 use devices::virtio::spec::Register;
+use devices::virtio::{Format, MmioTransport};
 use gdb::inspect::{Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -167,6 +167,17 @@ impl Inspect for DebugTarget {
         Ok(())
     }
 
+    fn note_writes(&mut self, device: usize, wanted: bool) -> Result<()> {
+        let mut transport = self.transport(device)?;
+        let what = "what the device writes cannot be noted";
+        let failed = |source| TargetError::Device { what, source };
+        transport.note_writes(wanted).map_err(failed)
+    }
+
+    fn written(&mut self, device: usize) -> Result<Option<Vec<std::ops::Range<u64>>>> {
+        Ok(self.transport(device)?.written())
+    }
+
     fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
         let counts = self.handle(vcpu)?.counters().exits();
         Ok(Reason::NAMES.into_iter().zip(counts).collect())
@@ -178,6 +189,12 @@ impl Inspect for DebugTarget {
 }
 
 impl DebugTarget {
+    fn transport(&self, device: usize) -> Result<MutexGuard<'_, MmioTransport>> {
+        let transport = self.parts.transports.get(device);
+        let transport = transport.ok_or(TargetError::Unsupported("such a device"))?;
+        Ok(lock(transport))
+    }
+
     fn trap_msrs(&self, traps: &[Trap]) -> Result<()> {
         let msrs = traps.iter().filter_map(|trap| match trap {
             Trap::Msr { index } => Some(*index),
