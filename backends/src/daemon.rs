@@ -10,7 +10,7 @@ use vhost_user_backend::VhostUserBackend;
 use vm_memory::mmap::NewBitmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use crate::device::{Device, DeviceError};
+use crate::device::{Device, DeviceError, StateRecord};
 use crate::inflight::Record;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
@@ -90,6 +90,13 @@ where
     /// `None` if there is no such ring.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.device.record(ring)
+    }
+
+    /// Where the backend keeps what its driver has set in it, if it is to outlive the process. It
+    /// gets it back as device state (`set_device_state_fd` and `check_device_state` of the
+    /// backend's trait).
+    pub fn state_record(&self) -> StateRecord {
+        self.device.state_record()
     }
 
     /// The backend goes by the records of all its rings: frontends are offered INFLIGHT_SHMFD,

@@ -1,8 +1,8 @@
 //! What outlives a session: the backend, its rings, its memory handle and its workers.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use thiserror::Error;
 use vhost_user_backend::{VhostUserBackend, VringT};
@@ -27,6 +27,38 @@ pub type SharedMemory<B> = GuestMemoryAtomic<GuestMemoryMmap<B>>;
 
 /// The most queues a device may have: `queues_per_thread` is made of 64-bit masks.
 pub const MAX_QUEUES: usize = 64;
+
+/// Where a device keeps what its driver has set in it, for the process that takes its place.
+#[derive(Debug, Clone, Default)]
+pub struct StateRecord(Arc<Mutex<Option<Arc<Region>>>>);
+
+impl StateRecord {
+    /// The record in use from here on, if there is one.
+    pub(crate) fn set(&self, region: Option<Arc<Region>>) {
+        *self.lock() = region;
+    }
+
+    /// Keeps `state` in place of any before it, if a frontend holds a record that outlives this
+    /// process.
+    pub fn store(&self, state: &[u8]) -> Result<(), InflightError> {
+        match &*self.lock() {
+            Some(region) => region.store_state(state).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The device has been reset: there is nothing to keep.
+    pub(crate) fn forget(&self) -> Result<(), InflightError> {
+        match self.lock().take() {
+            Some(region) => region.forget_state(),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Region>>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
 
 /// Why a backend cannot be driven. The backend is at fault, or the host.
 #[derive(Debug, Error)]
@@ -74,6 +106,8 @@ pub struct Device<T: VhostUserBackend> {
     records: Vec<Record>,
     /// Whether the backend keeps them where they outlive it.
     tracked: AtomicBool,
+    /// Where its own state is kept, once there is a place.
+    state: StateRecord,
     max_queue_size: u16,
 }
 
@@ -104,6 +138,7 @@ where
             notifier: ConfigNotifier::default(),
             records: vrings.iter().map(|_| Record::default()).collect(),
             tracked: AtomicBool::new(false),
+            state: StateRecord::default(),
             vrings,
             max_queue_size,
         })
@@ -145,6 +180,11 @@ impl<T: VhostUserBackend> Device<T> {
     /// Whether it does.
     pub fn tracks(&self) -> bool {
         self.tracked.load(Ordering::Relaxed)
+    }
+
+    /// Where the backend stores its own state, as often as the driver changes it.
+    pub fn state_record(&self) -> StateRecord {
+        self.state.clone()
     }
 
     /// Replaces guest memory for all rings and tells the backend.

@@ -23,9 +23,11 @@
 //!
 //! vhost-user document, "Inflight I/O tracking". The regions of the queues follow each other at
 //! multiples of 64 bytes as in libvhost-user and DPDK. Those of packed queues are in [`packed`].
+//! Behind them may be what the driver has set in the device ([`state`]).
 
 pub mod packed;
 mod region;
+pub mod state;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};

@@ -53,6 +53,7 @@ pub mod session;
 pub mod shutdown;
 #[cfg(test)]
 mod testing;
+mod transfer;
 pub mod virtio;
 pub mod vring;
 mod walk;

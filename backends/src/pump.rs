@@ -45,6 +45,8 @@ pub struct Scratch {
     pub chain: Chain,
     /// Room to hand it to the kernel.
     pub room: IoVecBuf,
+    /// The chain has changed the device's own state, which is to outlive the process.
+    pub has_new_state: bool,
 }
 
 /// What a device did with a chain.

@@ -5,22 +5,27 @@
 //! that no lock is contended on the data path. A device that needs more implements
 //! [`VhostUserBackend`] itself; the daemon drives either.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserShMemConfig};
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
+    VhostUserShMemConfig,
+};
 use vhost_user_backend::VhostUserBackend;
 use virtio_bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::epoll::EventSet;
 
 use crate::daemon::Daemon;
-use crate::device::SharedMemory;
+use crate::device::{SharedMemory, StateRecord};
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
 use crate::page_log::{GuestRam, PageLog};
 use crate::pump::{Outcome, Pump, Scratch};
+use crate::transfer::{Transfer, Transferred};
 use crate::vring::Vring;
 
 /// What the kit does for every device.
@@ -108,6 +113,19 @@ pub trait VirtioDevice: Send + Sync + 'static {
         false
     }
 
+    /// What the driver has set in the device by requests that are done, for the process that takes
+    /// this one's place: at most [`crate::inflight::state::MAX`] bytes. It is recorded whenever `process` says so
+    /// (`Scratch::has_new_state`), before the driver has the chain back. `None`: there is no such
+    /// thing.
+    fn state(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes over a predecessor's state. The features are negotiated, and no queue runs.
+    fn restore(&self, _state: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Serves the chain in `scratch`, which came from `queue`.
     fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome;
 }
@@ -117,6 +135,9 @@ pub struct PumpBackend<D> {
     device: D,
     pumps: Vec<Mutex<Pump>>,
     notifier: Mutex<Option<ConfigNotifier>>,
+    /// Where the device's state is recorded.
+    state: OnceLock<StateRecord>,
+    transfer: Transfer,
     /// Event number of [`AGAIN`].
     first_event: u16,
 }
@@ -131,6 +152,8 @@ impl<D: VirtioDevice> PumpBackend<D> {
                 .collect::<io::Result<_>>()?,
             device,
             notifier: Mutex::default(),
+            state: OnceLock::new(),
+            transfer: Transfer::default(),
             first_event: queues + 1,
         })
     }
@@ -165,6 +188,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
             daemon.keep_records();
         }
         *self.notifier() = Some(daemon.config_notifier());
+        self.state.get_or_init(|| daemon.state_record());
         Ok(())
     }
 
@@ -175,6 +199,18 @@ impl<D: VirtioDevice> PumpBackend<D> {
             .ok_or_else(|| io::Error::other(format!("no worker {id}")))?;
         // Scratch space is refilled before use: a panic elsewhere leaves nothing to fear.
         Ok(pump.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// Serves a chain, and records the device's state if that has changed.
+    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
+        let outcome = self.device.process(queue, memory, scratch);
+        if std::mem::take(&mut scratch.has_new_state)
+            && let (Some(record), Some(state)) = (self.state.get(), self.device.state())
+            && let Err(error) = record.store(&state)
+        {
+            tracing::error!(%error, "the device's state would be lost with this process");
+        }
+        outcome
     }
 
     fn notifier(&self) -> MutexGuard<'_, Option<ConfigNotifier>> {
@@ -217,11 +253,35 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        let protocol = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG;
-        if self.device.shared_memory().is_empty() {
-            return protocol;
+        let mut protocol = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG;
+        if !self.device.shared_memory().is_empty() {
+            protocol |= VhostUserProtocolFeatures::SHMEM;
         }
-        protocol | VhostUserProtocolFeatures::SHMEM
+        if self.device.state().is_some() {
+            protocol |= VhostUserProtocolFeatures::DEVICE_STATE;
+        }
+        protocol
+    }
+
+    fn set_device_state_fd(
+        &self,
+        direction: VhostTransferStateDirection,
+        _phase: VhostTransferStatePhase,
+        file: File,
+    ) -> io::Result<Option<File>> {
+        match (direction, self.device.state()) {
+            (_, None) => Err(io::ErrorKind::Unsupported.into()),
+            (VhostTransferStateDirection::SAVE, Some(state)) => self.transfer.save(state, file),
+            (VhostTransferStateDirection::LOAD, Some(_)) => self.transfer.load(file),
+        }?;
+        Ok(None)
+    }
+
+    fn check_device_state(&self) -> io::Result<()> {
+        match self.transfer.finish()? {
+            Transferred::Saved => Ok(()),
+            Transferred::Loaded(state) => self.device.restore(&state),
+        }
     }
 
     fn set_backend_req_fd(&self, frontend: vhost::vhost_user::Backend) {
@@ -285,7 +345,7 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         };
         let queue = thread_id as u16;
         self.pump(thread_id)?.run(vring, |memory, scratch| {
-            self.device.process(queue, memory, scratch)
+            self.process(queue, memory, scratch)
         })
     }
 }

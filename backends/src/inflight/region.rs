@@ -8,7 +8,7 @@ use thiserror::Error;
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
 
-use super::{ENTRY, HEADER, VERSION, packed};
+use super::{ENTRY, HEADER, VERSION, packed, state};
 use crate::fd;
 use crate::wire::PayloadError;
 
@@ -99,6 +99,8 @@ pub struct Shape {
     pub(super) size: u16,
     /// Whether the queues are packed.
     pub(super) packed: bool,
+    /// Whether there is room for the device's own state.
+    pub(super) state: bool,
 }
 
 impl Shape {
@@ -110,8 +112,17 @@ impl Shape {
             queues,
             size,
             packed,
+            state: false,
         })
         .ok_or(InflightError::Shape { queues, size, most })
+    }
+
+    /// The same with room for the device's own state.
+    pub fn with_state(self) -> Self {
+        Shape {
+            state: true,
+            ..self
+        }
     }
 
     /// Bytes from one queue's region to the next.
@@ -126,7 +137,8 @@ impl Shape {
 
     /// Bytes of the whole record.
     pub(super) fn bytes(self) -> usize {
-        self.stride() * usize::from(self.queues)
+        let state = if self.state { state::BYTES } else { 0 };
+        self.stride() * usize::from(self.queues) + state
     }
 }
 
@@ -180,7 +192,10 @@ impl Region {
         most: usize,
         packed: bool,
     ) -> Result<Self, InflightError> {
-        let shape = Shape::new(place.num_queues, place.queue_size, most, packed)?;
+        let mut shape = Shape::new(place.num_queues, place.queue_size, most, packed)?;
+        if place.mmap_size >= shape.with_state().bytes() as u64 {
+            shape = shape.with_state();
+        }
         let metadata = file.metadata().map_err(InflightError::File)?;
         let (want, offset) = (shape.bytes() as u64, place.mmap_offset);
         // Beyond the end of the file an access would be a SIGBUS.

@@ -73,6 +73,9 @@ pub enum RequestError {
     /// SET_VRING_KICK without a descriptor.
     #[error("ring {0}: polling mode (no kick descriptor) is not supported; send an eventfd")]
     PollingMode(usize),
+    /// A state changes while a ring runs.
+    #[error("ring {0} runs: the device's state is saved and loaded while all are stopped")]
+    Running(usize),
     /// The memory table.
     #[error(transparent)]
     Memory(#[from] MemoryError),

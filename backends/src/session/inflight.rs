@@ -15,17 +15,20 @@ where
     T: VhostUserBackend,
     T::Bitmap: NewBitmap,
 {
-    /// GET_INFLIGHT_FD: a new record, for rings of the format that was agreed on. It is the frontend's from here on; it comes back with
-    /// SET_INFLIGHT_FD.
+    /// GET_INFLIGHT_FD: a new record, for rings of the format that was agreed on. It
+    /// is the frontend's from here on; it comes back with SET_INFLIGHT_FD.
     pub(super) fn get_inflight_fd(&self, request: &Request) -> Result<Answer, RequestError> {
         self.check_tracking()?;
         let asked = inflight::decode(&request.payload)?;
-        let shape = Shape::new(
+        let mut shape = Shape::new(
             asked.num_queues,
             asked.queue_size,
             self.rings.len(),
             self.is_packed(),
         )?;
+        if self.has_state() {
+            shape = shape.with_state();
+        }
         let (payload, file) = inflight::create(shape)?;
         Ok(Answer::File(payload, file))
     }
@@ -40,8 +43,10 @@ where
         let place = inflight::decode(&request.payload)?;
         let file = request.take_file()?;
         let region = Region::map(&place, file, self.rings.len(), self.is_packed())?;
+        let region = Arc::new(region);
         self.every_ring(Self::stop)?;
-        self.inflight = Some(Arc::new(region));
+        self.resume_state(&region)?;
+        self.inflight = Some(region);
         self.every_ring(Self::start_if_ready)?;
         Ok(Answer::Done)
     }

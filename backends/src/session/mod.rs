@@ -10,6 +10,7 @@ mod inflight;
 mod log;
 mod memory;
 mod rings;
+mod state;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -194,6 +195,8 @@ where
             R::SET_INFLIGHT_FD => self.set_inflight_fd(request),
             R::SET_BACKEND_REQ_FD => self.set_backend_channel(request),
             R::GET_SHMEM_CONFIG => self.get_shmem_config(),
+            R::SET_DEVICE_STATE_FD => self.set_device_state_fd(request),
+            R::CHECK_DEVICE_STATE => self.check_device_state(),
             R::RESET_DEVICE => self.reset_device(),
             R::GET_STATUS => Ok(Answer::u64(u64::from(self.status))),
             R::SET_STATUS => self.set_status(request.body::<VhostUserU64>()?.value),
@@ -221,7 +224,8 @@ where
             | Protocol::CONFIGURE_MEM_SLOTS
             | Protocol::RESET_DEVICE
             | Protocol::STATUS;
-        let passed_on = Protocol::CONFIG | Protocol::BACKEND_SEND_FD | Protocol::SHMEM;
+        let passed_on =
+            Protocol::CONFIG | Protocol::BACKEND_SEND_FD | Protocol::SHMEM | Protocol::DEVICE_STATE;
         let tracking = if self.device.tracks() {
             Protocol::INFLIGHT_SHMFD
         } else {
@@ -355,11 +359,17 @@ where
     /// features and the memory table stay.
     fn reset_device(&mut self) -> Result<Answer, RequestError> {
         let stopped = self.forget_rings();
-        self.inflight = None;
+        let forgotten = self.forget_record();
         self.features = 0;
         self.status = 0;
         self.device.backend.reset_device();
-        stopped.map(|()| Answer::Done)
+        stopped.and(forgotten).map(|()| Answer::Done)
+    }
+
+    /// The requests that the record speaks of are no more, nor is what the driver has set.
+    fn forget_record(&mut self) -> Result<(), RequestError> {
+        self.inflight = None;
+        Ok(self.device.state_record().forget()?)
     }
 
     /// SET_STATUS: the driver's own status (virtio 1.3, section 2.1). 0 is a device reset.
@@ -367,8 +377,7 @@ where
         let status = value as u8;
         if status == 0 && self.status != 0 {
             self.every_ring(Self::stop)?;
-            // The requests that it speaks of are no more.
-            self.inflight = None;
+            self.forget_record()?;
             self.device.backend.reset_device();
         }
         self.status = status;
@@ -378,6 +387,7 @@ where
     /// Ends the session: the device is as it was before, and nothing of the frontend's is kept.
     pub fn end(mut self) -> Result<(), SessionError> {
         self.device.notifier.set_channel(None);
+        self.device.state_record().set(None);
         match self.forget_rings() {
             Err(RequestError::Worker(e)) => return Err(e.into()),
             Err(error) => {

@@ -1,0 +1,90 @@
+//! The requests about the device's own state, and its return from the record.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection as Direction, VhostTransferStatePhase as Phase,
+    VhostUserProtocolFeatures as Protocol, VhostUserTransferDeviceState,
+};
+use vhost_user_backend::VhostUserBackend;
+use vm_memory::mmap::NewBitmap;
+
+use super::error::RequestError;
+use super::{Answer, Session};
+use crate::inflight::Region;
+use crate::wire::Request;
+
+/// In the answer to SET_DEVICE_STATE_FD: no descriptor comes with it.
+const NO_FD: u64 = 0x100;
+
+impl<T> Session<'_, T>
+where
+    T: VhostUserBackend,
+    T::Bitmap: NewBitmap,
+{
+    /// Whether the device has a state of its own.
+    pub(super) fn has_state(&self) -> bool {
+        let offered = self.device.backend.protocol_features();
+        offered.contains(Protocol::DEVICE_STATE)
+    }
+
+    /// SET_DEVICE_STATE_FD: saves or loads through this descriptor, or another.
+    pub(super) fn set_device_state_fd(
+        &mut self,
+        request: &mut Request,
+    ) -> Result<Answer, RequestError> {
+        let transfer: VhostUserTransferDeviceState = request.body()?;
+        let known = Direction::try_from(transfer.direction)
+            .and_then(|direction| Ok((direction, Phase::try_from(transfer.phase)?)));
+        let (Ok((direction, phase)), true) = (known, self.has_state()) else {
+            return Err(RequestError::Unsupported);
+        };
+        if let Some(index) = self.rings.iter().position(|ring| ring.running) {
+            return Err(RequestError::Running(index));
+        }
+        let file = request.take_file()?;
+        let backend = &self.device.backend;
+        let other = backend.set_device_state_fd(direction, phase, file);
+        match other.map_err(RequestError::Backend)? {
+            Some(file) => Ok(Answer::File(0u64.to_ne_bytes().to_vec(), file)),
+            None => Ok(Answer::u64(NO_FD)),
+        }
+    }
+
+    /// CHECK_DEVICE_STATE: whether all of it has been saved or loaded.
+    pub(super) fn check_device_state(&self) -> Result<Answer, RequestError> {
+        let checked = self.device.backend.check_device_state();
+        checked.map_err(RequestError::Backend)?;
+        Ok(Answer::u64(0))
+    }
+
+    /// Gives the device what its predecessor has left in the record, and has it keep its own
+    /// there.
+    pub(super) fn resume_state(&self, region: &Arc<Region>) -> Result<(), RequestError> {
+        if !self.has_state() {
+            return Ok(());
+        }
+        if let Some(state) = region.state()? {
+            self.load(&state).map_err(RequestError::Backend)?;
+            tracing::debug!(bytes = state.len(), "took over the state of a predecessor");
+        }
+        self.device.state_record().set(Some(Arc::clone(region)));
+        Ok(())
+    }
+
+    /// Loads a state as a frontend would. It is shorter than what a pipe holds.
+    fn load(&self, state: &[u8]) -> io::Result<()> {
+        let (reader, mut writer) = io::pipe()?;
+        let reader = OwnedFd::from(reader).into();
+        let backend = &self.device.backend;
+        match backend.set_device_state_fd(Direction::LOAD, Phase::STOPPED, reader)? {
+            Some(mut other) => other.write_all(state)?,
+            None => writer.write_all(state)?,
+        }
+        // Its end is the state's.
+        drop(writer);
+        backend.check_device_state()
+    }
+}
