@@ -3,9 +3,11 @@
 mod common;
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use backends::net::backend::NetDevice;
 use backends::net::config::{MacAddress, NetConfig};
@@ -16,7 +18,9 @@ use backends::peer::Meet;
 use common::{BUFFERS, DEADLINE, Driver, Server, r, readable, w};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
-use vhost::vhost_user::message::VhostUserConfigFlags;
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
+};
 use vm_memory::{Bytes, GuestAddress};
 
 const RX: usize = 0;
@@ -221,6 +225,10 @@ fn a_long_packet_fills_several_buffers_at_once() {
 
 /// Sends a command and returns the answer.
 fn command(driver: &mut Driver, bytes: &[u8]) -> u8 {
+    command_on(CONTROL, driver, bytes)
+}
+
+fn command_on(queue: usize, driver: &mut Driver, bytes: &[u8]) -> u8 {
     let memory = &driver.memory;
     memory.write_slice(bytes, GuestAddress(BUFFERS)).unwrap();
     memory
@@ -232,7 +240,7 @@ fn command(driver: &mut Driver, bytes: &[u8]) -> u8 {
         r(BUFFERS + 2, len - 2),
         w(BUFFERS + 0x1000, 1),
     ];
-    assert_eq!(driver.run(CONTROL, &chain), 1);
+    assert_eq!(driver.run(queue, &chain), 1);
     driver
         .memory
         .read_obj(GuestAddress(BUFFERS + 0x1000))
@@ -276,6 +284,140 @@ fn the_control_queue_is_obeyed() {
     let mut driver = Driver::connect(&server.socket(), 3, 0);
     let config = driver.frontend.get_config(0, 6, flags, &[0; 6]).unwrap();
     assert_eq!(config.1, [2, 0, 0, 0, 0, 1]);
+}
+
+/// A link of two pairs that notes how many are in use.
+struct Pairs(Datagrams, Arc<AtomicU16>);
+
+impl Link for Pairs {
+    fn pairs(&self) -> u16 {
+        2
+    }
+
+    fn configure(&self, header_size: usize, guest_offloads: u64) -> io::Result<()> {
+        self.0.configure(header_size, guest_offloads)
+    }
+
+    fn set_pairs(&self, active: u16) -> io::Result<()> {
+        self.1.store(active, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn ready_fd(&self, pair: u16) -> RawFd {
+        self.0.ready_fd(pair)
+    }
+
+    fn receive(&self, pair: u16, header: usize, packet: &mut [u8]) -> io::Result<Option<usize>> {
+        self.0.receive(pair, header, packet)
+    }
+
+    fn packet_fd(&self, pair: u16) -> Option<BorrowedFd<'_>> {
+        self.0.packet_fd(pair)
+    }
+}
+
+/// A daemon with such a link, the pairs in use, and the far end, which has to stay.
+fn serve_pairs() -> (Server, Arc<AtomicU16>, UnixDatagram) {
+    let (near, far) = UnixDatagram::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let config = NetConfig {
+        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        mtu: None,
+    };
+    let active = Arc::new(AtomicU16::new(0));
+    let link = Pairs(Datagrams(near), Arc::clone(&active));
+    let device = NetDevice::new(link, config, None).unwrap();
+    let server = Server::start_device(tempfile::tempdir().unwrap(), device);
+    (server, active, far)
+}
+
+/// Behind two pairs.
+const CONTROL_OF_TWO: usize = 4;
+
+fn mac(driver: &mut Driver) -> Vec<u8> {
+    let flags = VhostUserConfigFlags::empty();
+    driver.frontend.get_config(0, 6, flags, &[0; 6]).unwrap().1
+}
+
+/// Two pairs in use, and an address of its own.
+fn set_wishes(driver: &mut Driver) {
+    assert_eq!(command_on(CONTROL_OF_TWO, driver, &[4, 0, 2, 0]), 0);
+    let address = [1, 1, 2, 0, 0, 0, 0, 9];
+    assert_eq!(command_on(CONTROL_OF_TWO, driver, &address), 0);
+}
+
+#[test]
+fn what_the_driver_has_set_is_in_the_record_for_the_next_process() {
+    let (server, active, _far) = serve_pairs();
+    let mut driver = Driver::connect(&server.socket(), 5, 0);
+    let want = VhostUserInflight::new(0, 0, 5, common::QUEUE_SIZE);
+    let (place, file) = driver.frontend.get_inflight_fd(&want).unwrap();
+    let fd = file.as_raw_fd();
+    driver.frontend.set_inflight_fd(&place, fd).unwrap();
+    driver.start();
+    set_wishes(&mut driver);
+    assert_eq!(active.load(Ordering::SeqCst), 2);
+    drop((driver, server));
+
+    let (server, active, _far) = serve_pairs();
+    let mut driver = Driver::connect(&server.socket(), 5, 0);
+    assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, 1]);
+    assert_eq!(active.load(Ordering::SeqCst), 1);
+    driver.frontend.set_inflight_fd(&place, fd).unwrap();
+    assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, 9]);
+    assert_eq!(active.load(Ordering::SeqCst), 2);
+
+    // The next driver asks for itself.
+    driver.frontend.reset_device().unwrap();
+    assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, 1]);
+    driver.frontend.set_features(driver.features).unwrap();
+    driver.frontend.set_inflight_fd(&place, fd).unwrap();
+    assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, 1]);
+    assert_eq!(active.load(Ordering::SeqCst), 1);
+}
+
+/// Has the backend save its state, or load it.
+fn transfer(driver: &Driver, direction: VhostTransferStateDirection, fd: OwnedFd) -> bool {
+    let phase = VhostTransferStatePhase::STOPPED;
+    let begun = driver.frontend.set_device_state_fd(direction, phase, fd);
+    begun.is_ok()
+}
+
+#[test]
+fn what_the_driver_has_set_is_saved_and_loaded() {
+    use VhostTransferStateDirection::{LOAD, SAVE};
+
+    let (server, _active, _far) = serve_pairs();
+    let mut driver = Driver::connect(&server.socket(), 5, 0);
+    driver.start();
+    set_wishes(&mut driver);
+    let (mut reader, writer) = io::pipe().unwrap();
+    // Not while a queue runs.
+    let refused = writer.try_clone().unwrap();
+    assert!(!transfer(&driver, SAVE, refused.into()));
+    for queue in 0..5 {
+        driver.frontend.get_vring_base(queue).unwrap();
+    }
+    assert!(transfer(&driver, SAVE, writer.into()));
+    let mut state = Vec::new();
+    reader.read_to_end(&mut state).unwrap();
+    driver.frontend.check_device_state().unwrap();
+
+    let (server, active, _far) = serve_pairs();
+    // A device that is asked for less than the state has.
+    const MQ: u64 = 1 << 22;
+    for (without, loads) in [(MQ, false), (0, true)] {
+        let mut driver = Driver::connect(&server.socket(), 5, without);
+        let (reader, mut writer) = io::pipe().unwrap();
+        assert!(transfer(&driver, LOAD, reader.into()));
+        writer.write_all(&state).unwrap();
+        drop(writer);
+        assert_eq!(driver.frontend.check_device_state().is_ok(), loads);
+        let last = if loads { 9 } else { 1 };
+        assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, last]);
+        let pairs = if loads { 2 } else { 1 };
+        assert_eq!(active.load(Ordering::SeqCst), pairs);
+    }
 }
 
 /// A daemon whose link is a socket that the test listens on, and its capture file.

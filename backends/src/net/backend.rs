@@ -4,9 +4,10 @@
 //! left, and a driver that then adds buffers kicks. So a guest that takes no packets costs
 //! nothing, and packets queue up in the link, which bounds them.
 
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, RwLock};
+use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
@@ -20,6 +21,7 @@ use super::filter::Filter;
 use super::link::Link;
 use super::packet::{self, Given, HEADER_SIZE, Inbox, LEGACY_HEADER_SIZE, PacketError};
 use super::pcap::Capture;
+use super::wishes::Wishes;
 use crate::chain::Chain;
 use crate::page_log::GuestRam;
 use crate::pump::{Outcome, Scratch};
@@ -43,7 +45,7 @@ pub struct NetDevice<L> {
     config: NetConfig,
     capture: Option<Capture>,
     features: AtomicU64,
-    filter: RwLock<Filter>,
+    wishes: RwLock<Wishes>,
     inboxes: Vec<Mutex<Inbox>>,
     /// What the driver was last told of the link.
     up: AtomicBool,
@@ -57,7 +59,7 @@ impl<L: Link> NetDevice<L> {
             inboxes: (0..link.pairs()).map(|_| Mutex::default()).collect(),
             up: AtomicBool::new(link.is_up()),
             link,
-            filter: RwLock::new(Filter::new(config.mac.0)),
+            wishes: RwLock::new(Wishes::new(config.mac.0)),
             config,
             capture,
             features: AtomicU64::new(0),
@@ -142,8 +144,15 @@ impl<L: Link> NetDevice<L> {
     }
 
     fn wants(&self, frame: &[u8]) -> bool {
-        let filter = self.filter.read().unwrap_or_else(|e| e.into_inner());
-        filter.accepts(frame)
+        self.wishes().filter.accepts(frame)
+    }
+
+    fn wishes(&self) -> RwLockReadGuard<'_, Wishes> {
+        self.wishes.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn wishes_mut(&self) -> RwLockWriteGuard<'_, Wishes> {
+        self.wishes.write().unwrap_or_else(|e| e.into_inner())
     }
 
     fn transmit(&self, pair: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
@@ -179,22 +188,41 @@ impl<L: Link> NetDevice<L> {
 
     /// Whether the command could be followed.
     fn obey(&self, command: &Command<'_>) -> bool {
-        let mut filter = self.filter.write().unwrap_or_else(|e| e.into_inner());
+        let mut wishes = self.wishes_mut();
+        let filter = &mut wishes.filter;
         match *command {
-            Command::Mode(mode, on) => *switch(&mut filter, mode) = on,
+            Command::Mode(mode, on) => *switch(filter, mode) = on,
             Command::Tables(unicast, multicast) => filter.set_tables(unicast, multicast),
             Command::Address(address) => filter.mac = address,
             Command::Pairs(pairs) => {
-                let possible =
-                    self.has(VIRTIO_NET_F_MQ) && (1..=self.link.pairs()).contains(&pairs);
-                return possible && done(self.link.set_pairs(pairs));
+                let possible = self.has(VIRTIO_NET_F_MQ)
+                    && self.can_use(pairs)
+                    && done(self.link.set_pairs(pairs));
+                if possible {
+                    wishes.pairs = pairs;
+                }
+                return possible;
             }
             Command::Offloads(features) => {
-                let possible = features & !self.features.load(Ordering::Relaxed) == 0;
-                return possible && done(self.link.configure(self.header_size(), features));
+                let possible = self.can_do_without(features)
+                    && done(self.link.configure(self.header_size(), features));
+                if possible {
+                    wishes.offloads = Some(features);
+                }
+                return possible;
             }
         }
         true
+    }
+
+    /// Whether so many queue pairs can be in use.
+    fn can_use(&self, pairs: u16) -> bool {
+        pairs == 1 || self.has(VIRTIO_NET_F_MQ) && (1..=self.link.pairs()).contains(&pairs)
+    }
+
+    /// Whether these are among the features.
+    fn can_do_without(&self, offloads: u64) -> bool {
+        offloads & !self.features.load(Ordering::Relaxed) == 0
     }
 }
 
@@ -231,6 +259,8 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
 
     fn negotiated(&self, features: u64) {
         self.features.store(features, Ordering::Relaxed);
+        let mut wishes = self.wishes_mut();
+        (wishes.pairs, wishes.offloads) = (1, None);
         let size = self.header_size();
         let configured = self.link.configure(size, features);
         if let Err(error) = configured.and_then(|()| self.link.set_pairs(1)) {
@@ -239,13 +269,12 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
     }
 
     fn reset(&self) {
-        *self.filter.write().unwrap_or_else(|e| e.into_inner()) = Filter::new(self.config.mac.0);
+        *self.wishes_mut() = Wishes::new(self.config.mac.0);
         done(self.link.set_pairs(1));
     }
 
     fn config(&self) -> Vec<u8> {
-        let filter = self.filter.read().unwrap_or_else(|e| e.into_inner());
-        let mac = MacAddress(filter.mac);
+        let mac = MacAddress(self.wishes().filter.mac);
         let up = self.link.is_up();
         self.config.space(mac, up, self.link.pairs()).to_vec()
     }
@@ -253,6 +282,25 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
     /// Packets may come twice, and commands say what is to be, not what is to change.
     fn resumable(&self) -> bool {
         true
+    }
+
+    fn state(&self) -> Option<Vec<u8>> {
+        Some(self.wishes().to_bytes())
+    }
+
+    /// The driver does not ask again for what it has.
+    fn restore(&self, state: &[u8]) -> io::Result<()> {
+        let wishes = Wishes::from_bytes(state)?;
+        let offloads = wishes.offloads.unwrap_or_default();
+        if !self.can_use(wishes.pairs) || !self.can_do_without(offloads) {
+            return Err(io::Error::other("it is of a device with other features"));
+        }
+        if let Some(offloads) = wishes.offloads {
+            self.link.configure(self.header_size(), offloads)?;
+        }
+        self.link.set_pairs(wishes.pairs)?;
+        *self.wishes_mut() = wishes;
+        Ok(())
     }
 
     fn event(&self, queue: u16) -> Option<RawFd> {
@@ -278,7 +326,10 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         match self.role(queue) {
             Role::Receive(pair) => self.receive(pair, memory, scratch),
             Role::Transmit(pair) => self.transmit(pair, memory, scratch),
-            Role::Control => self.control(memory, &scratch.chain),
+            Role::Control => {
+                scratch.has_new_state = true;
+                self.control(memory, &scratch.chain)
+            }
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Which received packets the driver wants (virtio 1.3, section 5.1.6.5.1 and 5.1.6.5.2).
 
+use serde::{Deserialize, Serialize};
+
 /// More addresses than this in one table, and all of their kind are let through.
 const MAX_ADDRESSES: usize = 64;
 
 type Address = [u8; 6];
 
 /// The driver's wishes. At first it gets everything.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// The interface's own address.
     pub mac: Address,
@@ -26,7 +28,7 @@ pub struct Filter {
     multicast: Table,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Table {
     addresses: Vec<Address>,
     overflow: bool,

@@ -2,8 +2,8 @@
 //!
 //! * [`link`] is what packets come from and go to: [`tap`] is the kernel's, [`stream`] a socket;
 //! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] takes it down;
-//! * [`config`] is what the driver can know, [`control`] what it can ask for, [`filter`] what it
-//!   wants to receive;
+//! * [`config`] is what the driver can know, [`control`] what it can ask for, [`wishes`] what it
+//!   has asked for, [`filter`] what it wants to receive;
 //! * [`backend`] connects all that.
 
 pub mod backend;
@@ -15,6 +15,7 @@ pub mod packet;
 pub mod pcap;
 pub mod stream;
 pub mod tap;
+pub mod wishes;
 
 /// Largest ring.
 pub const MAX_QUEUE_SIZE: u16 = 1024;

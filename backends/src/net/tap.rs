@@ -247,10 +247,10 @@ impl Link for Tap {
 
     fn configure(&self, header_size: usize, guest_offloads: u64) -> io::Result<()> {
         let bytes = libc::c_int::try_from(header_size).map_err(io::Error::other)?;
-        for file in &self.files {
-            // SAFETY: TUNSETVNETHDRSZ reads an `int`, which `bytes` is.
-            check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &bytes) })?;
-        }
+        // The interface's, whichever queue it is asked of; not of one that is detached.
+        let fd = self.files[0].as_raw_fd();
+        // SAFETY: TUNSETVNETHDRSZ reads an `int`, which `bytes` is.
+        check(unsafe { libc::ioctl(fd, libc::TUNSETVNETHDRSZ, &bytes) })?;
         let has = |bit: u32| guest_offloads & (1 << bit) != 0;
         let wanted = GUEST_OFFLOADS.iter().filter(|(bit, _)| has(*bit));
         self.set_offloads(wanted.fold(0, |flags, (_, flag)| flags | flag))
