@@ -7,8 +7,10 @@ pub mod backend;
 pub mod gdb;
 pub mod guest;
 pub mod network;
+pub mod offer;
 pub mod process;
 pub mod program;
+pub mod sweep;
 pub mod unmet;
 pub mod vmm;
 

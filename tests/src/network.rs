@@ -4,7 +4,7 @@
 //! (`tests/bed/run` sees to it).
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -241,6 +241,35 @@ pub fn echo_peer(dir: &Path) -> PathBuf {
         }
     });
     socket
+}
+
+/// Has the guest's address be that of the interface `mac` behind the tap device `name`,
+/// without asking: bare-metal guests answer nobody.
+pub fn neighbour(name: &str, mac: &str) {
+    ip(&[
+        "neighbour",
+        "replace",
+        &GUEST.to_string(),
+        "lladdr",
+        mac,
+        "dev",
+        name,
+    ]);
+}
+
+/// Sends back every datagram that comes to the returned port of the host's address, until
+/// the process ends.
+pub fn echo_datagrams() -> io::Result<u16> {
+    let socket = UdpSocket::bind((HOST, 0))?;
+    let port = socket.local_addr()?.port();
+    thread::spawn(move || {
+        let mut datagram = [0; 2048];
+        while let Ok((len, from)) = socket.recv_from(&mut datagram) {
+            // The guest may be gone.
+            let _ = socket.send_to(&datagram[..len], from);
+        }
+    });
+    Ok(port)
 }
 
 /// The frames of a capture file of `outboard-net`.

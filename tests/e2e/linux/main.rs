@@ -1,5 +1,6 @@
-//! End-to-end tests on Linux guests. Where this machine's KVM cannot run Linux,
-//! cargo's runner takes this program to the bed (tests/bed).
+//! End-to-end tests on Linux guests, and others that make tap devices. Where this
+//! machine's KVM cannot run Linux, cargo's runner takes this program to the bed
+//! (tests/bed).
 
 mod boot;
 mod debugger;
@@ -9,3 +10,4 @@ mod devices;
 mod machine;
 mod peers;
 mod storms;
+mod sweep;

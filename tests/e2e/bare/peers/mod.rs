@@ -2,7 +2,6 @@
 //! under bare-metal guests. Each test says which features the two have agreed on.
 
 mod dpdk;
-mod offer;
 mod packed;
 mod qemu;
 mod sweep;

@@ -1,14 +1,15 @@
-/* A virtio-net driver (virtio 1.3, section 5.1) for one pair of queues. */
+/* A virtio-net driver (virtio 1.3, section 5.1): one pair of queues, or with `mq` several. */
 #include "net.h"
 
-#define RECEIVE_QUEUE	0
-#define TRANSMIT_QUEUE	1
 #define RECEIVE_BUFFERS	32
 #define BUFFER_SIZE	2048
 
 #define FEATURE_MTU	(1ul << 3)
 #define FEATURE_MAC	(1ul << 5)
+#define FEATURE_CTRL_VQ	(1ul << 17)
+#define FEATURE_MQ	(1ul << 22)
 #define CONFIG_MAC	0
+#define CONFIG_PAIRS	8
 #define CONFIG_MTU	10
 
 /* Section 5.1.6; all zero: no offloads are negotiated. */
@@ -17,54 +18,78 @@ struct net_header {
 	u16 header_length, gso_size, checksum_start, checksum_offset, buffers;
 };
 
-static NOINIT struct virtqueue receive_queue, transmit_queue;
-static NOINIT u8 receive_data[RECEIVE_BUFFERS][BUFFER_SIZE];
-static NOINIT u8 transmit_data[BUFFER_SIZE];
+struct pair {
+	struct virtqueue receive, transmit;
+	u8 receive_data[RECEIVE_BUFFERS][BUFFER_SIZE];
+	u8 transmit_data[BUFFER_SIZE];
+	/* Which receive buffer a chain's head belongs to. */
+	u32 buffer_of_head[QUEUE_MAX];
+};
 
-/* Which receive buffer a chain's head belongs to. */
-static u32 buffer_of_head[QUEUE_MAX];
+static NOINIT struct pair pairs[NET_PAIRS_MAX];
 
 static const u8 default_mac[MAC_SIZE] = { 0x02, 0, 0, 0, 0, 1 };
 
-static void offer_buffer(u32 index)
+static void offer_buffer(struct pair *pair, u32 index)
 {
-	struct buffer buffer = { receive_data[index], BUFFER_SIZE, true };
-	s32 head = virtqueue_add(&receive_queue, &buffer, 1);
+	struct buffer buffer = { pair->receive_data[index], BUFFER_SIZE, true };
+	s32 head = virtqueue_add(&pair->receive, &buffer, 1);
 
 	if (head >= 0)
-		buffer_of_head[head] = index;
+		pair->buffer_of_head[head] = index;
 }
 
-u8 *net_transmit_buffer(void)
+u8 *net_transmit_buffer(u32 pair)
 {
-	return transmit_data + sizeof(struct net_header);
+	return pairs[pair].transmit_data + sizeof(struct net_header);
 }
 
-void net_transmit(struct net *net, u32 length)
+void net_transmit(struct net *net, u32 pair, u32 length)
 {
-	struct buffer buffer = { transmit_data, sizeof(struct net_header) + length, false };
+	struct virtqueue *queue = &pairs[pair].transmit;
+	u8 *data = pairs[pair].transmit_data;
+	struct buffer buffer = { data, sizeof(struct net_header) + length, false };
 
-	memset(transmit_data, 0, sizeof(struct net_header));
-	if (virtqueue_add(&transmit_queue, &buffer, 1) < 0)
+	memset(data, 0, sizeof(struct net_header));
+	if (virtqueue_add(queue, &buffer, 1) < 0)
 		panic("net: transmit queue full");
-	virtqueue_kick(&transmit_queue);
-	virtqueue_wait(&transmit_queue);
+	virtqueue_kick(queue);
+	virtqueue_wait(queue);
 	net->sent++;
 }
 
-u32 net_receive(struct net *net, u8 *frame)
+u32 net_receive(struct net *net, u32 pair, u8 *frame)
 {
-	struct used_chain chain = virtqueue_wait(&receive_queue);
-	u32 index = buffer_of_head[chain.id];
+	struct virtqueue *queue = &pairs[pair].receive;
+	struct used_chain chain = virtqueue_wait(queue);
+	u32 index = pairs[pair].buffer_of_head[chain.id];
 	u32 length = chain.length - sizeof(struct net_header);
 
 	if (chain.length < sizeof(struct net_header) || length > FRAME_MAX)
 		panic("net: received %u bytes", chain.length);
-	memcpy(frame, receive_data[index] + sizeof(struct net_header), length);
-	offer_buffer(index);
-	virtqueue_kick(&receive_queue);
+	memcpy(frame, pairs[pair].receive_data[index] + sizeof(struct net_header), length);
+	offer_buffer(&pairs[pair], index);
+	virtqueue_kick(queue);
 	net->received++;
 	return length;
+}
+
+bool net_pending(u32 pair)
+{
+	return virtqueue_pending(&pairs[pair].receive);
+}
+
+u32 net_wait_any(u32 count)
+{
+	struct virtqueue *queues[NET_PAIRS_MAX];
+	u32 pair = 0;
+
+	for (u32 i = 0; i < count; i++)
+		queues[i] = &pairs[i].receive;
+	virtqueue_wait_any(queues, count);
+	while (!net_pending(pair))
+		pair++;
+	return pair;
 }
 
 static void read_mac(struct net *net)
@@ -76,12 +101,51 @@ static void read_mac(struct net *net)
 		net->mac[i] = virtio_config8(net->device, CONFIG_MAC + i);
 }
 
+static u16 read_config16(const struct net *net, u32 offset)
+{
+	return virtio_config8(net->device, offset) | virtio_config8(net->device, offset + 1) << 8;
+}
+
 static u32 read_mtu(const struct net *net)
 {
-	if (!(net->device->features & FEATURE_MTU))
-		return 1500;
-	return virtio_config8(net->device, CONFIG_MTU) |
-	       virtio_config8(net->device, CONFIG_MTU + 1) << 8;
+	return net->device->features & FEATURE_MTU ? read_config16(net, CONFIG_MTU) : 1500;
+}
+
+static void count_pairs(struct net *net)
+{
+	net->device_pairs = 1;
+	if (net->device->features & FEATURE_MQ)
+		net->device_pairs = read_config16(net, CONFIG_PAIRS);
+	net->pairs = net->device_pairs < NET_PAIRS_MAX ? net->device_pairs : NET_PAIRS_MAX;
+}
+
+/* The control queue comes behind all pairs that the device has (section 5.1.2). */
+static void set_up_queues(const struct net *net)
+{
+	for (u32 i = 0; i < net->pairs; i++)
+		if (!virtqueue_setup(&pairs[i].receive, net->device, 2 * i, RECEIVE_BUFFERS) ||
+		    !virtqueue_setup(&pairs[i].transmit, net->device, 2 * i + 1, RECEIVE_BUFFERS))
+			panic("net: no queues of pair %u", i);
+	if (net->device->features & FEATURE_MQ)
+		net_control_start(net->device, 2 * net->device_pairs);
+}
+
+static void offer_buffers(const struct net *net)
+{
+	for (u32 i = 0; i < net->pairs; i++) {
+		for (u32 j = 0; j < pairs[i].receive.size; j++)
+			offer_buffer(&pairs[i], j);
+		virtqueue_kick(&pairs[i].receive);
+	}
+}
+
+static u64 kicks(const struct net *net)
+{
+	u64 kicks = 0;
+
+	for (u32 i = 0; i < net->pairs; i++)
+		kicks += pairs[i].receive.kicks + pairs[i].transmit.kicks;
+	return kicks;
 }
 
 void print_mac(const char *what, const u8 *mac)
@@ -100,20 +164,18 @@ void run_net(struct virtio_device *device)
 		net_storm(device);
 		return;
 	}
-	virtio_start(device, FEATURE_MAC | FEATURE_MTU | virtqueue_features());
+	virtio_start(device, FEATURE_MAC | FEATURE_MTU | virtqueue_features() |
+				     (cmdline_flag("mq") ? FEATURE_CTRL_VQ | FEATURE_MQ : 0));
 	read_mac(&net);
-	if (!virtqueue_setup(&receive_queue, device, RECEIVE_QUEUE, RECEIVE_BUFFERS) ||
-	    !virtqueue_setup(&transmit_queue, device, TRANSMIT_QUEUE, RECEIVE_BUFFERS))
-		panic("net: no queues 0 and 1");
+	count_pairs(&net);
+	set_up_queues(&net);
 	virtio_driver_ok(device);
-	for (u32 i = 0; i < receive_queue.size; i++)
-		offer_buffer(i);
-	virtqueue_kick(&receive_queue);
+	offer_buffers(&net);
 
 	printf("net: slot=%u features=%lx mtu=%u", device->slot, device->features, read_mtu(&net));
 	print_mac(" mac=", net.mac);
 	printf("\n");
 	net_test(&net);
 	printf("net: ok sent=%lu received=%lu kicks=%lu interrupts=%u\n", net.sent, net.received,
-	       receive_queue.kicks + transmit_queue.kicks, device->interrupts);
+	       kicks(&net), device->interrupts);
 }

@@ -6,7 +6,6 @@
 #define IPV4_20_BYTES		0x45
 #define IPV4_HEADER		20
 #define UDP_HEADER		8
-#define PROTOCOL_UDP		17
 
 static const u8 broadcast[MAC_SIZE] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
 

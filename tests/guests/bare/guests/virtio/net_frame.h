@@ -13,6 +13,8 @@
 #define ARP_REQUEST	1
 #define ARP_REPLY	2
 
+#define PROTOCOL_UDP	17
+
 struct ethernet {
 	u8 destination[MAC_SIZE];
 	u8 source[MAC_SIZE];

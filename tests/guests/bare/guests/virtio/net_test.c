@@ -5,10 +5,14 @@
  *   net=send   sends `count=N` (100) test frames of `size=N` (256) bytes, each
  *              after the echo of the one before, and compares the echoes
  *   net=echo   answers `count=N` such frames with the addresses exchanged
+ *   net=pairs  as net_pairs.c has it
  *
  * The own address is `ip=A.B.C.D` (10.0.2.15). Other frames are ignored.
  */
 #include "net.h"
+
+/* The one that needs no control queue. */
+#define PAIR	0
 
 static u8 frame[FRAME_MAX + 1];
 
@@ -18,7 +22,7 @@ static u32 receive_type(struct net *net, u16 type)
 	const struct ethernet *ethernet = (const struct ethernet *)frame;
 
 	for (;;) {
-		u32 length = net_receive(net, frame);
+		u32 length = net_receive(net, PAIR, frame);
 
 		if (length >= sizeof(*ethernet) && ethernet->type == swap16(type))
 			return length;
@@ -31,7 +35,7 @@ static void resolve(struct net *net, u8 *mac)
 	u32 gateway = cmdline_ip("gateway", "10.0.2.2");
 	const struct arp *reply = (const struct arp *)frame;
 
-	net_transmit(net, make_arp_request((struct arp *)net_transmit_buffer(), net->mac,
+	net_transmit(net, PAIR, make_arp_request((struct arp *)net_transmit_buffer(PAIR), net->mac,
 					   cmdline_ip("ip", "10.0.2.15"), gateway));
 	do {
 		receive_type(net, ETHERTYPE_ARP);
@@ -44,7 +48,7 @@ static void resolve(struct net *net, u8 *mac)
 static void exchange_udp(struct net *net)
 {
 	static const char message[] = "hello from outboard";
-	struct udp *request = (struct udp *)net_transmit_buffer();
+	struct udp *request = (struct udp *)net_transmit_buffer(PAIR);
 	struct udp *reply = (struct udp *)frame;
 	u16 port = cmdline_number("port", 7777);
 	u16 source = cmdline_number("source", port);
@@ -57,7 +61,7 @@ static void exchange_udp(struct net *net)
 	length = make_udp(request, cmdline_ip("ip", "10.0.2.15"),
 			  cmdline_ip("gateway", "10.0.2.2"), port, strlen(message));
 	request->source_port = swap16(source);
-	net_transmit(net, length);
+	net_transmit(net, PAIR, length);
 	do {
 		length = receive_type(net, ETHERTYPE_IPV4);
 	} while (length < sizeof(*reply) || reply->destination_port != swap16(source));
@@ -76,7 +80,7 @@ static void fill_frame(u8 *bytes, u32 number, u32 size)
 static void send_frames(struct net *net)
 {
 	static const u8 broadcast[MAC_SIZE] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
-	u8 *sent = net_transmit_buffer();
+	u8 *sent = net_transmit_buffer(PAIR);
 	u32 count = cmdline_number("count", 100);
 	u32 size = cmdline_number("size", 256);
 	u64 checksum = FNV_START;
@@ -86,7 +90,7 @@ static void send_frames(struct net *net)
 	for (u32 number = 0; number < count; number++) {
 		make_ethernet((struct ethernet *)sent, broadcast, net->mac, ETHERTYPE_TEST);
 		fill_frame(sent, number, size);
-		net_transmit(net, size);
+		net_transmit(net, PAIR, size);
 		if (receive_type(net, ETHERTYPE_TEST) != size ||
 		    memcmp(frame + 2 * MAC_SIZE, sent + 2 * MAC_SIZE, size - 2 * MAC_SIZE) != 0)
 			panic("net: echo of frame %u differs", number);
@@ -98,7 +102,7 @@ static void send_frames(struct net *net)
 static void echo_frames(struct net *net)
 {
 	const struct ethernet *received = (const struct ethernet *)frame;
-	u8 *reply = net_transmit_buffer();
+	u8 *reply = net_transmit_buffer(PAIR);
 	u32 count = cmdline_number("count", 100);
 	u64 checksum = FNV_START;
 
@@ -108,7 +112,7 @@ static void echo_frames(struct net *net)
 
 		memcpy(reply, frame, length);
 		make_ethernet((struct ethernet *)reply, received->source, net->mac, ETHERTYPE_TEST);
-		net_transmit(net, length);
+		net_transmit(net, PAIR, length);
 		checksum = fnv(checksum, frame + 2 * MAC_SIZE, length - 2 * MAC_SIZE);
 	}
 	printf("net: echo count=%u checksum=%016lx\n", count, checksum);
@@ -128,6 +132,8 @@ void net_test(struct net *net)
 		send_frames(net);
 	else if (string_equal(test, "echo"))
 		echo_frames(net);
+	else if (string_equal(test, "pairs"))
+		net_pairs(net);
 	else
 		panic("net: unknown test %s", test);
 }
