@@ -8,6 +8,7 @@ mod attach;
 mod breakpoints;
 mod ends;
 mod int3;
+mod late;
 mod lldb;
 mod memory;
 mod modes;
