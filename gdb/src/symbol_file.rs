@@ -6,12 +6,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use object::LittleEndian;
-use object::elf::{EM_X86_64, FileHeader64, PT_LOAD, SHF_ALLOC, SHT_SYMTAB, STT_FILE, STT_SECTION};
+use object::elf::{
+    EM_386, EM_X86_64, FileHeader32, FileHeader64, PT_LOAD, SHF_ALLOC, SHT_SYMTAB, STT_FILE,
+    STT_SECTION,
+};
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::read::{ReadCache, ReadRef};
 
-/// The header's kind for what this debugger debugs.
-type Header = FileHeader64<LittleEndian>;
+type Header32 = FileHeader32<LittleEndian>;
+type Header64 = FileHeader64<LittleEndian>;
 
 const ENDIAN: LittleEndian = LittleEndian;
 
@@ -26,9 +29,17 @@ pub struct SymbolFile {
     path: PathBuf,
     file: File,
     len: u64,
+    class: Class,
     /// Link-time address of the first loadable segment.
     base: u64,
     patches: Vec<Patch>,
+}
+
+/// Which headers the file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Elf32,
+    Elf64,
 }
 
 /// The file cannot be what gdb gets its symbols from.
@@ -68,7 +79,7 @@ impl SymbolFile {
     /// Opens the file and looks at its headers.
     ///
     /// # Errors
-    /// It cannot be read, or is no x86-64 ELF file with something to load.
+    /// It cannot be read, or is no ELF file of x86 or x86-64 with something to load.
     pub fn open(path: &Path) -> Result<Self, SymbolFileError> {
         let failed = |source| SymbolFileError::Read {
             path: path.to_owned(),
@@ -84,15 +95,23 @@ impl SymbolFile {
             )));
         }
         let cache = ReadCache::new(file.try_clone().map_err(failed)?);
-        let (base, patches) =
-            inspect(&cache, metadata.len()).map_err(|problem| SymbolFileError::Format {
-                path: path.to_owned(),
-                problem,
-            })?;
+        let len = metadata.len();
+        let inspected = class(&cache).and_then(|class| {
+            let (base, patches) = match class {
+                Class::Elf32 => inspect::<Header32>(&cache, len),
+                Class::Elf64 => inspect::<Header64>(&cache, len),
+            }?;
+            Ok((class, base, patches))
+        });
+        let (class, base, patches) = inspected.map_err(|problem| SymbolFileError::Format {
+            path: path.to_owned(),
+            problem,
+        })?;
         Ok(Self {
             path: absolute,
             file,
-            len: metadata.len(),
+            len,
+            class,
             base,
             patches,
         })
@@ -106,6 +125,11 @@ impl SymbolFile {
     /// In bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Whether the program that it has the symbols of runs in long mode.
+    pub(crate) fn is_64_bit(&self) -> bool {
+        self.class == Class::Elf64
     }
 
     /// Link-time address of the first loadable segment.
@@ -139,28 +163,20 @@ impl SymbolFile {
     /// what its headers say.
     pub(crate) fn symbols(&self, mut each: impl FnMut(FileSymbol<'_>)) -> io::Result<()> {
         let cache = ReadCache::new(self.file.try_clone()?);
-        read_symbols(&cache, &mut each).map_err(io::Error::other)
+        let read = match self.class {
+            Class::Elf32 => read_symbols::<Header32>(&cache, &mut each),
+            Class::Elf64 => read_symbols::<Header64>(&cache, &mut each),
+        };
+        read.map_err(io::Error::other)
     }
 
     /// Bytes that the file puts at a link-time address; fewer where they end.
     pub(crate) fn read_linked(&self, addr: u64, len: usize) -> io::Result<Vec<u8>> {
         let cache = ReadCache::new(self.file.try_clone()?);
-        let data = &cache;
-        let header = Header::parse(data).map_err(io::Error::other)?;
-        let segments = header
-            .program_headers(ENDIAN, data)
-            .map_err(io::Error::other)?;
-        for segment in segments {
-            let (start, size) = (segment.p_vaddr(ENDIAN), segment.p_filesz(ENDIAN));
-            let within = addr.wrapping_sub(start);
-            if segment.p_type(ENDIAN) == PT_LOAD && within < size {
-                let len = (size - within).min(len as u64);
-                let bytes = data.read_bytes_at(segment.p_offset(ENDIAN) + within, len);
-                let short = || io::Error::from(ErrorKind::UnexpectedEof);
-                return Ok(bytes.map_err(|()| short())?.to_vec());
-            }
+        match self.class {
+            Class::Elf32 => read_linked::<Header32>(&cache, addr, len),
+            Class::Elf64 => read_linked::<Header64>(&cache, addr, len),
         }
-        Ok(Vec::new())
     }
 }
 
@@ -178,26 +194,40 @@ impl Patch {
     }
 }
 
-/// The address of the first segment, and what to hide of the per-CPU section.
-fn inspect(cache: &ReadCache<File>, len: u64) -> Result<(u64, Vec<Patch>), &'static str> {
-    let header = Header::parse(cache).map_err(|_| "it is no 64-bit ELF file")?;
-    if header.e_machine(ENDIAN) != EM_X86_64 {
-        return Err("it is not for x86-64");
+/// What kind of file it is, if one that this debugger knows.
+fn class(cache: &ReadCache<File>) -> Result<Class, &'static str> {
+    let (class, machine) = if let Ok(header) = Header64::parse(cache) {
+        (Class::Elf64, header.e_machine(ENDIAN))
+    } else {
+        let header = Header32::parse(cache).map_err(|_| "it is no ELF file")?;
+        (Class::Elf32, header.e_machine(ENDIAN))
+    };
+    match (class, machine) {
+        (Class::Elf64, EM_X86_64) | (Class::Elf32, EM_386) => Ok(class),
+        _ => Err("it is for neither x86 nor x86-64"),
     }
+}
+
+/// The address of the first segment, and what to hide of the per-CPU section.
+fn inspect<H: FileHeader<Endian = LittleEndian>>(
+    cache: &ReadCache<File>,
+    len: u64,
+) -> Result<(u64, Vec<Patch>), &'static str> {
+    let header = H::parse(cache).map_err(|_| "it is no ELF file")?;
     let segments = header
         .program_headers(ENDIAN, cache)
         .map_err(|_| "its program headers are not in the file")?;
     let base = segments
         .iter()
         .find(|segment| segment.p_type(ENDIAN) == PT_LOAD)
-        .map(|segment| segment.p_vaddr(ENDIAN))
+        .map(|segment| segment.p_vaddr(ENDIAN).into())
         .ok_or("it has nothing to load")?;
     let end = |offset: u64, count: usize, size: u16| offset + count as u64 * u64::from(size);
     let sections = header
         .sections(ENDIAN, cache)
         .map_err(|_| "its section headers are not in the file")?;
     if end(
-        header.e_shoff(ENDIAN),
+        header.e_shoff(ENDIAN).into(),
         sections.len(),
         header.e_shentsize(ENDIAN),
     ) > len
@@ -205,7 +235,7 @@ fn inspect(cache: &ReadCache<File>, len: u64) -> Result<(u64, Vec<Patch>), &'sta
         return Err("its section headers are not in the file");
     }
     let percpu = sections.iter().position(|section| {
-        section.sh_addr(ENDIAN) == 0
+        section.sh_addr(ENDIAN).into() == 0
             && section.sh_flags(ENDIAN).contains(SHF_ALLOC)
             && sections.section_name(ENDIAN, section) == Ok(PERCPU_SECTION)
     });
@@ -214,9 +244,9 @@ fn inspect(cache: &ReadCache<File>, len: u64) -> Result<(u64, Vec<Patch>), &'sta
     };
     let mut patches = Vec::new();
     for (n, segment) in segments.iter().enumerate() {
-        if segment.p_type(ENDIAN) == PT_LOAD && segment.p_vaddr(ENDIAN) == 0 {
+        if segment.p_type(ENDIAN) == PT_LOAD && segment.p_vaddr(ENDIAN).into() == 0 {
             // p_type, first in the header, becomes PT_NULL.
-            let offset = end(header.e_phoff(ENDIAN), n, header.e_phentsize(ENDIAN));
+            let offset = end(header.e_phoff(ENDIAN).into(), n, header.e_phentsize(ENDIAN));
             patches.push(Patch {
                 offset,
                 bytes: [0; 4],
@@ -225,7 +255,11 @@ fn inspect(cache: &ReadCache<File>, len: u64) -> Result<(u64, Vec<Patch>), &'sta
     }
     // sh_type, second in the header, becomes SHT_NOBITS: gdb warns of contents
     // that no segment loads.
-    let offset = end(header.e_shoff(ENDIAN), percpu, header.e_shentsize(ENDIAN)) + 4;
+    let offset = end(
+        header.e_shoff(ENDIAN).into(),
+        percpu,
+        header.e_shentsize(ENDIAN),
+    ) + 4;
     patches.push(Patch {
         offset,
         bytes: 8u32.to_le_bytes(),
@@ -233,17 +267,42 @@ fn inspect(cache: &ReadCache<File>, len: u64) -> Result<(u64, Vec<Patch>), &'sta
     Ok((base, patches))
 }
 
-fn read_symbols(
+/// [`SymbolFile::read_linked`] of a file with these headers.
+fn read_linked<H: FileHeader<Endian = LittleEndian>>(
+    data: &ReadCache<File>,
+    addr: u64,
+    len: usize,
+) -> io::Result<Vec<u8>> {
+    let header = H::parse(data).map_err(io::Error::other)?;
+    let segments = header
+        .program_headers(ENDIAN, data)
+        .map_err(io::Error::other)?;
+    for segment in segments {
+        let (offset, size) = segment.file_range(ENDIAN);
+        let within = addr.wrapping_sub(segment.p_vaddr(ENDIAN).into());
+        if segment.p_type(ENDIAN) == PT_LOAD && within < size {
+            let len = (size - within).min(len as u64);
+            // `offset` is the file's, and may be anything.
+            let bytes = data.read_bytes_at(offset.saturating_add(within), len);
+            let short = || io::Error::from(ErrorKind::UnexpectedEof);
+            return Ok(bytes.map_err(|()| short())?.to_vec());
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// [`SymbolFile::symbols`] of a file with these headers.
+fn read_symbols<H: FileHeader<Endian = LittleEndian>>(
     cache: &ReadCache<File>,
     each: &mut impl FnMut(FileSymbol<'_>),
 ) -> object::read::Result<()> {
-    let header = Header::parse(cache)?;
+    let header = H::parse(cache)?;
     let sections = header.sections(ENDIAN, cache)?;
     for section in sections.iter() {
         if section.sh_type(ENDIAN) != SHT_SYMTAB {
             continue;
         }
-        let symbols: &[<Header as FileHeader>::Sym] = section.data_as_array(ENDIAN, cache)?;
+        let symbols: &[H::Sym] = section.data_as_array(ENDIAN, cache)?;
         // All names at once: one read a symbol would take seconds.
         let names = sections
             .section(object::SectionIndex(section.sh_link(ENDIAN) as usize))?
@@ -257,7 +316,7 @@ fn read_symbols(
             if names_place && !symbol.is_undefined(ENDIAN) && !name.is_empty() {
                 each(FileSymbol {
                     name,
-                    addr: symbol.st_value(ENDIAN),
+                    addr: symbol.st_value(ENDIAN).into(),
                 });
             }
         }

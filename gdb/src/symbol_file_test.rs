@@ -15,6 +15,7 @@ fn headers_contents_and_symbols_are_read() {
     let symbols = [(BASE, "_text"), (0x40, "current_task")];
     let (_dir, path) = file(&vmlinux(BASE, b"contents", &symbols));
     let file = SymbolFile::open(&path).unwrap();
+    assert!(file.is_64_bit());
     assert_eq!(file.base(), BASE);
     assert_eq!(file.len(), std::fs::metadata(&path).unwrap().len());
     let mut found = Vec::new();
@@ -28,6 +29,43 @@ fn headers_contents_and_symbols_are_read() {
     assert_eq!(found, symbols.map(|(addr, name)| (addr, name.to_owned())));
     assert_eq!(file.read_linked(BASE + 3, 100).unwrap(), b"tents");
     assert_eq!(file.read_linked(BASE + 8, 1).unwrap(), b"");
+}
+
+/// A 32-bit program of one segment at 0xc0100000, with one symbol.
+fn program_32() -> Vec<u8> {
+    let words = |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|w| w.to_le_bytes()).collect() };
+    let halves =
+        |halves: &[u16]| -> Vec<u8> { halves.iter().flat_map(|h| h.to_le_bytes()).collect() };
+    let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    elf.extend(halves(&[2, 3]));
+    elf.extend(words(&[1, 0xc010_0000, 52, 84, 0]));
+    elf.extend(halves(&[52, 32, 1, 40, 3, 2]));
+    elf.extend(words(&[1, 300, 0xc010_0000, 0x10_0000, 8, 8, 5, 4]));
+    elf.resize(84 + 40, 0);
+    // SHT_SYMTAB of two symbols, the first empty; SHT_STRTAB.
+    elf.extend(words(&[0, 2, 0, 0, 204, 32, 2, 0, 4, 16]));
+    elf.extend(words(&[0, 3, 0, 0, 240, 7, 0, 0, 1, 0]));
+    elf.resize(204 + 16, 0);
+    elf.extend(words(&[1, 0xc010_0004, 4, 0x1_0012]));
+    elf.resize(240, 0);
+    elf.extend(b"\0start\0");
+    elf.resize(300, 0);
+    elf.extend(b"contents");
+    elf
+}
+
+#[test]
+fn a_32_bit_program_is_read_as_one() {
+    let (_dir, path) = file(&program_32());
+    let file = SymbolFile::open(&path).unwrap();
+    assert!(!file.is_64_bit());
+    assert_eq!(file.base(), 0xc010_0000);
+    let mut found = Vec::new();
+    file.symbols(|symbol| found.push((symbol.addr, symbol.name.to_vec())))
+        .unwrap();
+    assert_eq!(found, [(0xc010_0004, b"start".to_vec())]);
+    assert_eq!(file.read_linked(0xc010_0003, 100).unwrap(), b"tents");
+    assert_eq!(file.read_linked(0xc010_0008, 1).unwrap(), b"");
 }
 
 #[test]
@@ -60,12 +98,16 @@ fn what_is_no_symbol_file_is_said() {
     let good = vmlinux(BASE, b"contents", &[]);
     let mut arm = good.clone();
     arm[18] = 183;
+    // A 64-bit program in 32-bit headers: x32.
+    let mut x32 = program_32();
+    x32[18] = 62;
     let mut nothing = good.clone();
     nothing[64] = 0;
     nothing[PERCPU_SEGMENT] = 0;
     for (bytes, problem) in [
-        (&b"MZ"[..], "it is no 64-bit ELF file"),
-        (&arm, "it is not for x86-64"),
+        (&b"MZ"[..], "it is no ELF file"),
+        (&x32, "it is for neither x86 nor x86-64"),
+        (&arm, "it is for neither x86 nor x86-64"),
         (&nothing, "it has nothing to load"),
         (&good[..0x200], "its section headers are not in the file"),
     ] {

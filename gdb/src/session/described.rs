@@ -100,8 +100,8 @@ impl Session<'_> {
     /// What a session can live with until its end.
     fn lasting(&self, registers: &Registers) -> Architecture {
         let long = registers.efer & efer::LMA != 0;
-        // A `SymbolFile` is one of x86-64.
-        if long || self.machine.symbols().is_some() {
+        let symbols = self.machine.symbols();
+        if long || symbols.is_some_and(|file| file.is_64_bit()) {
             Architecture::X86_64
         } else {
             Architecture::of(registers)

@@ -56,7 +56,7 @@ fn symbols_that_are_none() {
     refused(
         with(&text),
         BAD_USAGE,
-        &["text is no source of symbols: it is no 64-bit ELF file"],
+        &["text is no source of symbols: it is no ELF file"],
     );
     refused(
         with(Path::new("/nonexistent")),

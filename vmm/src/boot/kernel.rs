@@ -1,7 +1,9 @@
 //! Finding out what a kernel file is, and loading it.
 //!
-//! `linux-loader` does the loading. What is checked before gives the user one
-//! clear line instead of a guest that dies at once.
+//! `linux-loader` does the loading, but for 32-bit ELF files. What is checked before
+//! gives the user one clear line instead of a guest that dies at once.
+
+mod elf32;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -34,8 +36,8 @@ pub enum Error {
     )]
     Unknown { path: PathBuf, start: Vec<u8> },
     #[error(
-        "kernel {} is made for {machine}; this machine is x86-64 and needs a 64-bit \
-         x86 kernel", path.display()
+        "kernel {} is made for {machine}; this machine needs an x86 kernel",
+        path.display()
     )]
     WrongMachine { path: PathBuf, machine: String },
     #[error(
@@ -60,6 +62,11 @@ pub enum Error {
          higher", path.display()
     )]
     TooLow { path: PathBuf, addr: u64 },
+    #[error(
+        "kernel {} is a 32-bit ELF file and has no PVH note (XEN_ELFNOTE_PHYS32_ENTRY) that \
+         says where it is entered; build Linux with CONFIG_PVH", path.display()
+    )]
+    NoEntry { path: PathBuf },
     #[error("kernel {}: {problem}", path.display())]
     Malformed { path: PathBuf, problem: String },
 }
@@ -128,7 +135,11 @@ const ENTRY_64_OFFSET: u64 = 0x200;
 
 const ELF_HEADER_LEN: u64 = 64;
 const ELF_PROGRAM_HEADER_LEN: u64 = 56;
+/// What tells ELF files apart: up to `e_machine`.
+const ELF_KIND_LEN: u64 = 20;
+const ELFCLASS32: u8 = 1;
 const ELFCLASS64: u8 = 2;
+const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 
@@ -136,14 +147,24 @@ impl Image<'_> {
     /// Up to `len` bytes at `offset`; fewer where the file ends.
     fn prefix(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
-        self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| (&self.file).take(len).read_to_end(&mut bytes))
-            .map_err(|source| Error::Read {
-                path: self.path.to_owned(),
-                source,
-            })?;
+        self.seek(offset)?;
+        (&self.file)
+            .take(len)
+            .read_to_end(&mut bytes)
+            .map_err(|source| self.unreadable(source))?;
         Ok(bytes)
+    }
+
+    fn seek(&mut self, offset: u64) -> Result<(), Error> {
+        let sought = self.file.seek(SeekFrom::Start(offset));
+        sought.map(|_| ()).map_err(|source| self.unreadable(source))
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        Error::Read {
+            path: self.path.to_owned(),
+            source,
+        }
     }
 
     /// `len` bytes at `offset`, or the file is truncated.
@@ -182,8 +203,28 @@ impl Image<'_> {
         }
     }
 
+    fn nothing_to_load(&self) -> Error {
+        self.malformed("it has no loadable segment")
+    }
+
     fn load_elf(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
-        self.check_elf()?;
+        let kind = self.bytes(0, ELF_KIND_LEN)?;
+        let (class, machine) = (kind[4], u16_at(&kind, 18));
+        match (class, machine) {
+            (ELFCLASS64, EM_X86_64) => self.load_elf64(memory),
+            (ELFCLASS32, EM_386) => self.load_elf32(memory),
+            _ => {
+                let bits = if class == ELFCLASS64 { 64 } else { 32 };
+                Err(Error::WrongMachine {
+                    path: self.path.to_owned(),
+                    machine: format!("{} ({bits}-bit)", elf_machine_name(machine)),
+                })
+            }
+        }
+    }
+
+    fn load_elf64(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
+        self.check_elf64()?;
         let loaded =
             Elf::load(memory, None, &mut self.file, None).map_err(|e| self.malformed(e))?;
         let entry = match loaded.pvh_boot_cap {
@@ -200,36 +241,28 @@ impl Image<'_> {
         })
     }
 
-    /// Checks class, machine and that every segment is in the file and fits.
-    fn check_elf(&mut self) -> Result<(), Error> {
+    /// Checks that every segment is in the file and fits.
+    fn check_elf64(&mut self) -> Result<(), Error> {
         let header = self.bytes(0, ELF_HEADER_LEN)?;
-        let machine = u16_at(&header, 18);
-        if header[4] != ELFCLASS64 || machine != EM_X86_64 {
-            let bits = if header[4] == ELFCLASS64 { 64 } else { 32 };
-            let machine = format!("{} ({bits}-bit)", elf_machine_name(machine));
-            return Err(Error::WrongMachine {
-                path: self.path.to_owned(),
-                machine,
-            });
-        }
         let (offset, count) = (u64_at(&header, 32), u64::from(u16_at(&header, 56)));
         let table = self.bytes(offset, count * ELF_PROGRAM_HEADER_LEN)?;
         let mut loadable = 0;
         for segment in table.chunks_exact(ELF_PROGRAM_HEADER_LEN as usize) {
-            if u32_at(segment, 0) == PT_LOAD && u64_at(segment, 40) != 0 {
+            let (offset, filesz) = (u64_at(segment, 8), u64_at(segment, 32));
+            let (addr, memsz) = (u64_at(segment, 24), u64_at(segment, 40));
+            if u32_at(segment, 0) == PT_LOAD && memsz != 0 {
                 loadable += 1;
-                self.check_segment(segment)?;
+                self.check_segment(offset, filesz, addr, memsz)?;
             }
         }
         if loadable == 0 {
-            return Err(self.malformed("it has no loadable segment"));
+            return Err(self.nothing_to_load());
         }
         Ok(())
     }
 
-    fn check_segment(&self, segment: &[u8]) -> Result<(), Error> {
-        let (offset, filesz) = (u64_at(segment, 8), u64_at(segment, 32));
-        let (addr, memsz) = (u64_at(segment, 24), u64_at(segment, 40));
+    /// Checks a segment of `filesz` bytes at `offset`, which has `memsz` at `addr`.
+    fn check_segment(&self, offset: u64, filesz: u64, addr: u64, memsz: u64) -> Result<(), Error> {
         self.require_len(offset.saturating_add(filesz))?;
         if addr < layout::HIGH_RAM.0 {
             return Err(Error::TooLow {
@@ -303,7 +336,7 @@ fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> [u8; N] {
 /// Names of the machines that people cross-compile for.
 fn elf_machine_name(machine: u16) -> String {
     match machine {
-        3 => "x86".into(),
+        EM_386 => "x86".into(),
         EM_X86_64 => "x86-64".into(),
         40 => "Arm".into(),
         183 => "AArch64".into(),

@@ -26,13 +26,13 @@ fn elf(addr: u64, filesz: u64, memsz: u64) -> Vec<u8> {
     file
 }
 
-fn try_load(bytes: &[u8]) -> Result<Kernel, Error> {
+pub(super) fn try_load(bytes: &[u8]) -> Result<Kernel, Error> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     load(&memory::allocate(memory::MIN_SIZE).unwrap(), file.path())
 }
 
-fn error(bytes: &[u8]) -> Error {
+pub(super) fn error(bytes: &[u8]) -> Error {
     try_load(bytes).map(|_| ()).unwrap_err()
 }
 
@@ -74,10 +74,9 @@ fn a_kernel_for_another_machine_is_refused_by_name() {
     let mut arm = elf(0x20_0000, 16, 16);
     arm[18..20].copy_from_slice(&183u16.to_le_bytes());
     assert!(error(&arm).to_string().contains("AArch64 (64-bit)"));
-    let mut i386 = elf(0x20_0000, 16, 16);
-    i386[4] = 1;
-    i386[18..20].copy_from_slice(&3u16.to_le_bytes());
-    assert!(error(&i386).to_string().contains("x86 (32-bit)"));
+    let mut x32 = elf(0x20_0000, 16, 16);
+    x32[4] = ELFCLASS32;
+    assert!(error(&x32).to_string().contains("x86-64 (32-bit)"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Loading a kernel and telling it about the machine.
 //!
 //! Three forms of kernel, two protocols: an ELF file with a PVH note starts by
-//! the PVH protocol; any other ELF file and a bzImage start by the 64-bit boot
-//! protocol of Linux.
+//! the PVH protocol, and in 32 bits must have one; any other ELF file and a bzImage
+//! start by the 64-bit boot protocol of Linux.
 
 mod acpi;
 mod entry;
