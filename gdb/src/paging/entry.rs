@@ -65,7 +65,7 @@ impl Step {
             ("U/S", has_rights, bit::USER),
             ("PWT", true, 1 << 3),
             ("PCD", true, 1 << 4),
-            ("A", has_rights, bit::ACCESSED),
+            ("A", true, bit::ACCESSED),
             ("D", is_page, 1 << 6),
             ("PS", is_large, bit::PAGE_SIZE),
             ("PAT", is_page && !is_large, 1 << 7),
@@ -116,7 +116,7 @@ mod tests {
             "a table"
         );
         assert_eq!(flags(Mode::Level4, 4, 0x27), "P R/W U/S A");
-        assert_eq!(flags(Mode::Pae, 3, 0x1f), "P PWT PCD", "no rights");
+        assert_eq!(flags(Mode::Pae, 3, 0x3f), "P PWT PCD A", "no rights");
         let bits32 = Mode::Bits32 { huge: false };
         assert_eq!(flags(bits32, 2, 0x87), "P R/W U/S", "PS without PSE");
         assert_eq!(flags(Mode::Level4, 1, all & !1), "", "not present");

@@ -218,6 +218,20 @@ fn the_page_size_bit_is_reserved_above_1_gib() {
 }
 
 #[test]
+fn the_top_of_pae_may_be_marked_as_accessed_but_has_no_rights() {
+    let mut tables = Tables::new(Mode::Pae);
+    tables.map(0, 0x5000, 12, WRITE).unwrap();
+    let top = tables.space.root;
+    let entry = tables.memory[&top];
+    for bit in 1..9 {
+        tables.memory.insert(top, entry | 1 << bit);
+        // Write-through, cache disable, accessed.
+        let ignored = [3, 4, 5].contains(&bit);
+        assert_eq!(tables.walk(0x123).is_ok(), ignored, "bit {bit}");
+    }
+}
+
+#[test]
 fn without_pse_the_page_size_bit_is_ignored() {
     let mut tables = Tables::new(Mode::Bits32 { huge: false });
     let slot = tables.map(0, 0x5000, 12, 0).unwrap();

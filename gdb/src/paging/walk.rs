@@ -122,7 +122,9 @@ impl AddressSpace {
         let huge = level > 1 && self.is_leaf(level, entry);
         let Mode::Bits32 { .. } = self.mode else {
             let mut reserved = match (self.mode, level) {
-                (Mode::Pae, 3) => 0xfff0_0000_0000_01e6,
+                // Not the accessed bit, though the SDM has it among them (table 5-8):
+                // QEMU's processor sets it, and goes on.
+                (Mode::Pae, 3) => 0xfff0_0000_0000_01c6,
                 (Mode::Pae, _) => 0x7ff0_0000_0000_0000,
                 (_, 4 | 5) => bit::PAGE_SIZE,
                 _ => 0,
