@@ -6,6 +6,7 @@
 
 mod attach;
 mod breakpoints;
+mod code32;
 mod ends;
 mod int3;
 mod late;

@@ -35,6 +35,8 @@ pub struct Host {
     /// Real-mode code can be debugged. QEMU, as the bed's emulated AMD machine, dies
     /// of it.
     pub debugs_real_mode: bool,
+    /// A guest can turn paging on without long mode. PVM refuses it.
+    pub pages_in_32_bits: bool,
 }
 
 impl Host {
@@ -79,13 +81,15 @@ fn parse(report: &str) -> Result<Host, &'static str> {
         watch: watch[n] == "traps",
     };
     let kind = report.lines().find_map(|line| line.strip_prefix("Host: "));
-    let amd = kind.ok_or("Host")?.contains("kvm_amd");
+    let kind = kind.ok_or("Host")?;
+    let amd = kind.contains("kvm_amd");
     Ok(Host {
         ring0: ring(0),
         ring3: ring(1),
         keeps_registers_of_crash: !amd,
         faults_without_page_tables: !amd,
         debugs_real_mode: !amd,
+        pages_in_32_bits: !kind.contains("kvm_pvm"),
     })
 }
 
@@ -123,6 +127,7 @@ What gdb can do
         keeps_registers_of_crash: true,
         faults_without_page_tables: true,
         debugs_real_mode: true,
+        pages_in_32_bits: false,
     };
     assert_eq!(parse(report), Ok(expected));
     assert_eq!(parse("single-step  traps"), Err("single-step"));
