@@ -63,6 +63,19 @@ fn address(name: &str) {
     ip(&["link", "set", name, "up"]);
 }
 
+/// How many queues of a tap the driver has in use.
+///
+/// # Panics
+/// There is no such interface.
+pub fn queues(name: &str) -> usize {
+    let queues = Path::new("/sys/class/net").join(name).join("queues");
+    let queues = std::fs::read_dir(queues).expect("the queues of a tap");
+    let names = queues.map(|queue| queue.expect("a queue").file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("rx-"))
+        .count()
+}
+
 /// Runs `ip` with these arguments.
 ///
 /// # Panics
