@@ -10,7 +10,7 @@ help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
-	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets'
+	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what tests and demo need: packages, guests, the bed'
@@ -48,6 +48,7 @@ soak: setup
 	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare resets -- --nocapture
 	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
+	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=100 OUTBOARD_CYCLES=100 cargo test --locked --package tests --test linux storms
 
 clean:
