@@ -4,7 +4,9 @@
 //! stepping actions, all of which gdb sends for common commands, and it cannot
 //! announce conditions. The session takes what is in these packets, and gdbstub,
 //! which frames and acknowledges, gets a packet that makes it ask the session how
-//! that came out.
+//! that came out. What it knows nothing of, the session answers alone.
+
+use crate::trace::{Malformed, Request};
 
 /// Stands for any definition: more actions for a tracepoint, and these are none.
 pub(super) const NO_ACTIONS: &[u8] = b"QTDP:-00:0000000000000000:";
@@ -23,6 +25,8 @@ pub(super) enum Ahead {
     Start,
     /// `qSupported`, likewise; its answer has to name [`FEATURES`] as well.
     Supported,
+    /// A packet that the session answers, or that makes no sense.
+    Ask(Result<Request, Malformed>),
 }
 
 impl Ahead {
@@ -34,7 +38,7 @@ impl Ahead {
         } else if body.starts_with(b"qSupported") {
             Ahead::Supported
         } else {
-            Ahead::Pass
+            Request::parse(body).map_or(Ahead::Pass, Ahead::Ask)
         }
     }
 }
@@ -49,6 +53,7 @@ mod tests {
         assert_eq!(Ahead::of(b"QTDP:1:10:E:0:0-"), define);
         assert_eq!(Ahead::of(b"QTStart"), Ahead::Start);
         assert_eq!(Ahead::of(b"qSupported:a+"), Ahead::Supported);
+        assert_eq!(Ahead::of(b"qTV:1"), Ahead::Ask(Ok(Request::Value(1))));
         for other in [&b"g"[..], b"QTinit", b"QTDPsrc:1", b"qS", b"qTStatus", b""] {
             assert_eq!(Ahead::of(other), Ahead::Pass);
         }

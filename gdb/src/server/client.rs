@@ -14,6 +14,7 @@ use super::wire::Wire;
 use super::{BUFFER_SIZE, PACKET_SIZE};
 use crate::arch::{Description, Register, RegisterNumber, Registers};
 use crate::session::{Session, Stop};
+use crate::trace::Malformed;
 
 type Machine<'t> = GdbStubStateMachine<'static, Session<'t>, Wire>;
 type Fault = gdbstub::stub::GdbStubError<std::convert::Infallible, std::convert::Infallible>;
@@ -176,6 +177,17 @@ impl<'t> Client<'t> {
                 self.with_wire(|wire| wire.extend_packet(ahead::FEATURES));
                 Ok(())
             }
+            Ahead::Ask(Ok(request)) => {
+                let answer = session.answer_trace_request(request);
+                self.acknowledge();
+                self.tell(session);
+                self.with_wire(|wire| wire.packet(&answer));
+                Ok(())
+            }
+            Ahead::Ask(Err(Malformed)) => {
+                self.refuse(body);
+                Ok(())
+            }
         }
     }
 
@@ -227,13 +239,15 @@ impl<'t> Client<'t> {
     fn refuse(&mut self, body: &[u8]) {
         let start = &body[..body.len().min(40)];
         tracing::debug!(packet = %start.escape_ascii(), "gdb sent what makes no sense");
-        let acknowledges = !self.inlet.is_trusting();
-        self.with_wire(|wire| {
-            if acknowledges {
-                wire.acknowledge();
-            }
-            wire.packet(EINVAL);
-        });
+        self.acknowledge();
+        self.with_wire(|wire| wire.packet(EINVAL));
+    }
+
+    /// Confirms a packet that gdbstub has not seen.
+    fn acknowledge(&mut self) {
+        if !self.inlet.is_trusting() {
+            self.with_wire(Wire::acknowledge);
+        }
     }
 
     fn with_wire(&mut self, act: impl FnOnce(&mut Wire)) {

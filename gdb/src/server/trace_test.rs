@@ -63,6 +63,119 @@ fn gdb_traces_a_guest_that_runs_on() {
     guest.until_undisturbed();
 }
 
+/// `tvariable` in a condition, in `collect` and in `teval`.
+const VARIABLES: &str = "\
+tvariable $passes = 10
+tvariable $odd = -1
+trace *0x1006 if ($passes & 1) == 1
+actions
+collect $passes
+teval $odd = $odd + 2
+collect $odd
+end
+trace *0x1003
+actions
+teval $passes = $passes + 1
+end
+tstart
+";
+
+#[test]
+fn gdb_counts_in_trace_state_variables() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("trace.gdb");
+    std::fs::write(&script, VARIABLES).unwrap();
+    let text = output(
+        &guest,
+        &[
+            "break *0x1000",
+            "continue",
+            &format!("source {}", script.display()),
+            "ignore 1 3",
+            "continue",
+            "tstop",
+            "info tvariables",
+            "tfind tracepoint 2",
+            "print $passes",
+            "print $odd",
+            "tfind tracepoint 2",
+            "print $passes",
+            "print $odd",
+            "tfind tracepoint 3",
+            "print $passes",
+            "tfind none",
+            "print $passes",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "Name            Initial     Current",
+            "$passes         10          14",
+            "$odd            -1          3",
+            "Found trace frame 1, tracepoint 2",
+            "$1 = 11",
+            "$2 = 1",
+            "Found trace frame 4, tracepoint 2",
+            "$3 = 13",
+            "$4 = 3",
+            "Found trace frame 5, tracepoint 3",
+            // Only reckoned with there.
+            "$5 = void",
+            "$6 = 14",
+        ],
+    );
+    guest.until_undisturbed();
+}
+
+#[test]
+fn trace_state_variables_by_packets() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let mut rsp = guest.attach();
+    assert_eq!(rsp.ask("QTinit"), "OK");
+    assert_eq!(rsp.ask("qTfV"), "l");
+    assert_eq!(rsp.ask("QTDP:1:1003:E:0:0-"), "OK");
+    assert_eq!(rsp.ask("QTDP:-1:1003:X4,2e000127"), "OK");
+    assert_eq!(rsp.ask("QTDV:1:fffffffffffffffe:0:6162"), "OK");
+    assert_eq!(rsp.ask("QTDV:2:7:0:63"), "OK");
+    assert_eq!(rsp.ask("qTfV"), "1:fffffffffffffffe:0:6162");
+    assert_eq!(rsp.ask("qTsV"), "2:7:0:63");
+    assert_eq!(rsp.ask("qTsV"), "l");
+    assert_eq!(rsp.ask("qTsV"), "l");
+    assert_eq!(rsp.ask("qTV:1"), "Vfffffffffffffffe");
+    assert_eq!(rsp.ask("qTV:3"), "U");
+    for nonsense in ["QTDV", "qTV", "qTV:x", "QTDV:1:2", "QTDV:1:2:0:6g"] {
+        rsp.send(nonsense);
+        assert_eq!(rsp.told().1, "E16", "{nonsense}");
+    }
+    rsp.send("QTDV:3:0:1:74");
+    let (why, answer) = rsp.told();
+    assert_eq!(answer, "E16");
+    assert!(why.contains("no trace state variable is built in"), "{why}");
+    assert_eq!(rsp.ask("QTStart"), "OK");
+    assert_eq!(rsp.ask("Z0,1000,1"), "OK");
+    for _ in 0..2 {
+        rsp.send("vCont;c");
+        rsp.told();
+    }
+    assert_eq!(rsp.ask("z0,1000,1"), "OK");
+    rsp.send("vCont;c");
+    // While the guest runs there is no telling.
+    assert_eq!(rsp.ask("qTV:1"), "E10");
+    rsp.send_raw(b"\x03");
+    rsp.told();
+    assert_eq!(rsp.ask("QTFrame:0"), "F00T01");
+    assert_eq!(rsp.ask("qTV:1"), "Vfffffffffffffffe");
+    assert_eq!(rsp.ask("qTV:2"), "U", "not collected");
+    assert_eq!(rsp.ask("QTFrame:ffffffff"), "F-1");
+    assert_eq!(rsp.ask("qTV:2"), "V7");
+    assert_eq!(rsp.ask("QTinit"), "OK");
+    assert_eq!(rsp.ask("qTfV"), "l");
+    assert_eq!(rsp.ask("D"), "OK");
+    guest.until_undisturbed();
+}
+
 #[test]
 fn definitions_that_gdbstub_would_end_the_connection_at() {
     let guest = Guest::start(LOOP, &[0x1000]);

@@ -53,11 +53,12 @@ mod memory;
 mod points;
 mod resume;
 mod run;
+mod trace_requests;
 mod tracepoints;
 mod watch;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 
 use gdbstub::common::{Signal, Tid};
@@ -115,6 +116,8 @@ pub(crate) struct Session<'t> {
     traced: Description,
     /// What becomes of the packet that gdbstub is given next.
     trace_answer: Result<(), TraceError>,
+    /// What gdb reads of its trace piece by piece: the rest.
+    trace_uploads: VecDeque<String>,
     /// Stops that gdb was not told of and that will not come again.
     pending: Vec<Option<Reason>>,
     /// How many times in a row the hit of a vCPU was passed over for another's.
@@ -192,6 +195,7 @@ impl<'t> Session<'t> {
             trace: Trace::default(),
             traced: Description::default(),
             trace_answer: Ok(()),
+            trace_uploads: VecDeque::new(),
             pending: vec![None; count],
             missed: vec![0; count],
             unserved: vec![None; count],
@@ -289,6 +293,7 @@ impl<'t> Session<'t> {
         self.reported.fill(None);
         self.collected.fill(None);
         self.trace = Trace::default();
+        self.trace_uploads.clear();
         self.pending.fill(None);
         self.missed.fill(0);
         self.unserved.fill(None);

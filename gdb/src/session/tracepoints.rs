@@ -8,7 +8,8 @@
 //! gdbstub 0.7 ends the connection at a condition, at `collect` of a static
 //! variable (a memory range) and at `while-stepping`. The server hands the packets
 //! that define tracepoints to [`Session::define_tracepoint`] before gdbstub sees
-//! them (`server::ahead`), and gdbstub then asks for the outcome.
+//! them (`server::ahead`), and gdbstub then asks for the outcome. Of some packets it
+//! sees nothing: `trace_requests`.
 
 use gdbstub::target::ext::tracepoints::{
     BufferShape, ExperimentExplanation, ExperimentStatus, FrameDescription, FrameRequest,
@@ -24,7 +25,7 @@ use crate::arch::Registers;
 use crate::breakpoints::Owner;
 use crate::target::{VcpuId, VirtAddr};
 use crate::trace::{
-    DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, Vcpu,
+    DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, VariableError, Vcpu,
 };
 
 /// gdb cannot have its tracepoint, or its trace.
@@ -34,6 +35,8 @@ pub(super) enum TraceError {
     Running,
     #[error("tracepoint refused")]
     Definition(#[from] DefinitionError),
+    #[error("trace state variable refused")]
+    Variable(#[source] VariableError),
     #[error("tracepoint {number} at {:#x} refused", .addr.0)]
     Insert {
         number: usize,

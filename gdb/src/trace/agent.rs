@@ -2,6 +2,7 @@
 //! to be collected (gdb manual, appendix "The GDB Agent Expression Mechanism").
 
 use super::Vcpu;
+use super::variables::{Number, Variables};
 
 /// Most values on the stack. gdb's own expressions need a dozen.
 const MAX_STACK: usize = 64;
@@ -31,25 +32,38 @@ pub(crate) enum AgentError {
     Memory(u64),
     #[error("there is no register {0}")]
     Register(u16),
+    #[error("there is no trace state variable {0}")]
+    Variable(Number),
+}
+
+/// What an expression collects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// So many bytes at an address.
+    Memory(u64, u64),
+    /// A trace state variable, with its value at that moment.
+    Variable(Number, i64),
 }
 
 type Result<T> = std::result::Result<T, AgentError>;
 
-/// Evaluates `code`. `record` gets the address and length of every piece of
-/// memory that it collects.
+/// Evaluates `code`, which may change `variables`. `record` gets all that it
+/// collects.
 ///
 /// # Errors
 /// The expression is malformed, too long, or reads what is not there.
 pub(crate) fn evaluate(
     code: &[u8],
     vcpu: &dyn Vcpu,
-    record: &mut dyn FnMut(u64, u64),
+    variables: &mut Variables,
+    record: &mut dyn FnMut(Collected),
 ) -> Result<Option<u64>> {
     let mut agent = Agent {
         code,
         at: 0,
         stack: Vec::new(),
         vcpu,
+        variables,
         record,
     };
     for _ in 0..MAX_STEPS {
@@ -89,6 +103,9 @@ mod op {
     pub const POP: u8 = 0x29;
     pub const ZERO_EXT: u8 = 0x2a;
     pub const SWAP: u8 = 0x2b;
+    pub const GETV: u8 = 0x2c;
+    pub const SETV: u8 = 0x2d;
+    pub const TRACEV: u8 = 0x2e;
     pub const TRACENZ: u8 = 0x2f;
     pub const TRACE16: u8 = 0x30;
     pub const PICK: u8 = 0x32;
@@ -101,7 +118,8 @@ struct Agent<'a> {
     at: usize,
     stack: Vec<u64>,
     vcpu: &'a dyn Vcpu,
-    record: &'a mut dyn FnMut(u64, u64),
+    variables: &'a mut Variables,
+    record: &'a mut dyn FnMut(Collected),
 }
 
 impl Agent<'_> {
@@ -130,6 +148,7 @@ impl Agent<'_> {
                 let value = self.vcpu.register(number.into());
                 self.push(value.ok_or(AgentError::Register(number))?)
             }
+            op::GETV..=op::TRACEV => self.variable(opcode),
             op::TRACE..=op::TRACE_QUICK | op::TRACENZ..=op::TRACE16 => self.collect(opcode),
             op::DUP..=op::POP | op::SWAP | op::PICK..=op::ROT => self.arrange(opcode),
             other => Err(AgentError::Opcode(other)),
@@ -176,6 +195,23 @@ impl Agent<'_> {
         Ok(())
     }
 
+    fn variable(&mut self, opcode: u8) -> Result<()> {
+        let number = self.operand::<2>()? as Number;
+        let missing = AgentError::Variable(number);
+        if opcode == op::SETV {
+            // The value stays where it is.
+            let value = *self.stack.last().ok_or(AgentError::StackEmpty)?;
+            let set = self.variables.set(number, value.cast_signed());
+            return set.ok_or(missing);
+        }
+        let value = self.variables.get(number).ok_or(missing)?;
+        if opcode == op::TRACEV {
+            (self.record)(Collected::Variable(number, value));
+            return Ok(());
+        }
+        self.push(value.cast_unsigned())
+    }
+
     /// Reads `len` bytes at the address on the stack, zero-extended.
     fn reference(&mut self, len: usize) -> Result<()> {
         let addr = self.pop()?;
@@ -205,7 +241,7 @@ impl Agent<'_> {
             op::TRACENZ => self.string_len(addr, len),
             _ => len,
         };
-        (self.record)(addr, len);
+        (self.record)(Collected::Memory(addr, len));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Agent expressions, among them some as gdb 13 makes them.
 
 use super::*;
+use crate::trace::VariableDefinition;
 
 /// Registers are ten times their number, and a byte of memory is the low byte of
 /// its address. There is none from 0x1000 on.
@@ -20,12 +21,16 @@ impl Vcpu for Model {
 }
 
 fn value(code: &[u8]) -> Result<Option<u64>> {
-    evaluate(code, &Model, &mut |_, _| {})
+    evaluate(code, &Model, &mut Variables::default(), &mut |_| {})
 }
 
 fn collected(code: &[u8]) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
-    evaluate(code, &Model, &mut |addr, len| ranges.push((addr, len))).unwrap();
+    let record = &mut |collected| match collected {
+        Collected::Memory(addr, len) => ranges.push((addr, len)),
+        other => panic!("{other:?}"),
+    };
+    evaluate(code, &Model, &mut Variables::default(), record).unwrap();
     ranges
 }
 
@@ -115,6 +120,37 @@ fn what_is_collected() {
     );
 }
 
+/// `collect $a`, `teval $a = $a + 1` and a condition, as gdb 13 makes them of a
+/// variable that is number 1.
+#[test]
+fn variables_are_read_set_and_collected() {
+    let mut variables = Variables::default();
+    let definition = VariableDefinition::parse("1:fffffffffffffffe:0:61").unwrap();
+    variables.define(definition).unwrap();
+    let mut run = |code: &[u8]| {
+        let mut found = Vec::new();
+        let record = &mut |collected| found.push(collected);
+        let value = evaluate(code, &Model, &mut variables, record);
+        (value, found)
+    };
+    let minus_2 = Some((-2i64).cast_unsigned());
+    let collected = vec![Collected::Variable(1, -2)];
+    assert_eq!(run(&[0x2e, 0, 1, 0x27]), (Ok(None), collected));
+    assert_eq!(run(&[0x2c, 0, 1, 0x27]), (Ok(minus_2), vec![]));
+    let add = [0x2c, 0, 1, 0x22, 5, 0x02, 0x2d, 0, 1, 0x2e, 0, 1, 0x27];
+    let collected = vec![Collected::Variable(1, 3)];
+    assert_eq!(run(&add), (Ok(Some(3)), collected));
+    let missing = Err(AgentError::Variable(0x102));
+    for code in [[0x2c, 1, 2, 0x27], [0x2e, 1, 2, 0x27]] {
+        assert_eq!(run(&code), (missing.clone(), vec![]));
+    }
+    assert_eq!(run(&[0x22, 1, 0x2d, 1, 2, 0x27]), (missing, vec![]));
+    let empty = Err(AgentError::StackEmpty);
+    assert_eq!(run(&[0x2d, 0, 1, 0x27]), (empty, vec![]));
+    assert_eq!(run(&[0x2c, 0]), (Err(AgentError::Truncated), vec![]));
+    assert_eq!(variables.get(1), Some(3));
+}
+
 #[test]
 fn branches_go_by_the_value() {
     // if_goto 8; const8 2; end; 8: const8 1; end
@@ -132,7 +168,7 @@ fn no_expression_is_endless_or_unbounded() {
     assert_eq!(value(&[0x24, 0, 0]), Err(AgentError::Truncated));
     assert_eq!(value(&[0x21, 0xff, 0xff]), Err(AgentError::Truncated));
     assert_eq!(value(&[0x02]), Err(AgentError::StackEmpty));
-    for opcode in [0x00, 0x01, 0x1b, 0x2c, 0x2d, 0x2e, 0x34, 0xff] {
+    for opcode in [0x00, 0x01, 0x1b, 0x34, 0xff] {
         assert_eq!(value(&[opcode]), Err(AgentError::Opcode(opcode)));
     }
 }

@@ -1,6 +1,7 @@
 //! The packet that defines a tracepoint, `QTDP` (gdb manual, "Tracepoint
 //! Packets").
 
+use super::packet::{self, Malformed, hex};
 use crate::arch::{Description, Register};
 use crate::target::VirtAddr;
 
@@ -55,6 +56,12 @@ pub(crate) enum DefinitionError {
 }
 
 type Result<T> = std::result::Result<T, DefinitionError>;
+
+impl From<Malformed> for DefinitionError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
 
 impl Definition {
     /// Parses what stands behind `QTDP:`, of a gdb that knows the registers so.
@@ -181,15 +188,7 @@ fn expression(text: &str) -> Result<(Vec<u8>, &str)> {
     let digits = len.and_then(|len| len.checked_mul(2));
     let digits = digits.filter(|&digits| rest.is_char_boundary(digits));
     let (bytes, rest) = rest.split_at(digits.ok_or(DefinitionError::Malformed)?);
-    let byte = |at| hex(bytes.get(at..at + 2)).map(|byte| byte as u8);
-    let bytes = (0..bytes.len()).step_by(2).map(byte);
-    Ok((bytes.collect::<Result<_>>()?, rest))
-}
-
-fn hex(text: Option<&str>) -> Result<u64> {
-    let text = text.filter(|text| !text.starts_with('+'));
-    let value = text.and_then(|text| u64::from_str_radix(text, 16).ok());
-    value.ok_or(DefinitionError::Malformed)
+    Ok((packet::bytes(bytes)?, rest))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::variables::Number;
 use crate::arch::{Register, Registers, VectorSet};
 use crate::target::VirtAddr;
 
@@ -26,6 +27,7 @@ pub(crate) struct Frame {
     /// Their values, one behind the other.
     values: Box<[u8]>,
     memory: Vec<(VirtAddr, Box<[u8]>)>,
+    variables: Vec<(Number, i64)>,
 }
 
 impl Frame {
@@ -47,11 +49,31 @@ impl Frame {
             registers: which.clone(),
             values: which.iter().flat_map(value).collect(),
             memory: Vec::new(),
+            variables: Vec::new(),
         }
     }
 
     pub fn add_memory(&mut self, addr: VirtAddr, bytes: Box<[u8]>) {
         self.memory.push((addr, bytes));
+    }
+
+    /// Notes the value of a trace state variable; of several the last one stands.
+    pub fn set_variable(&mut self, number: Number, value: i64) {
+        match self
+            .variables
+            .iter_mut()
+            .find(|(other, _)| *other == number)
+        {
+            Some((_, old)) => *old = value,
+            None => self.variables.push((number, value)),
+        }
+    }
+
+    /// The value of a trace state variable that was collected.
+    pub fn variable(&self, number: Number) -> Option<i64> {
+        let mut variables = self.variables.iter();
+        let found = variables.find(|(other, _)| *other == number);
+        found.map(|(_, value)| *value)
     }
 
     /// The registers, where those that were not collected are 0, and which were.
@@ -100,7 +122,8 @@ impl Frame {
     pub fn size(&self) -> usize {
         let memory = self.memory.iter();
         let memory: usize = memory.map(|(_, bytes)| OVERHEAD + bytes.len()).sum();
-        OVERHEAD + self.values.len() + memory
+        let variables = self.variables.len() * size_of::<(Number, i64)>();
+        OVERHEAD + self.values.len() + memory + variables
     }
 }
 
@@ -220,6 +243,18 @@ mod tests {
         assert_eq!(read(0x1a), b"");
         assert_eq!(read(0xf), b"");
         assert_eq!(read(u64::MAX), b"");
+    }
+
+    #[test]
+    fn of_a_variable_the_last_value_stands() {
+        let mut frame = frame(1, &[]);
+        let empty = frame.size();
+        for (number, value) in [(1, 5), (2, -1), (1, 6)] {
+            frame.set_variable(number, value);
+        }
+        let values = [1, 2, 3].map(|number| frame.variable(number));
+        assert_eq!(values, [Some(6), Some(-1), None]);
+        assert_eq!(frame.size() - empty, 32, "the buffer's account knows");
     }
 
     #[test]

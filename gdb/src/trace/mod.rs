@@ -6,6 +6,9 @@
 mod agent;
 mod definition;
 mod frames;
+mod packet;
+mod request;
+mod variables;
 
 use std::sync::Arc;
 
@@ -13,6 +16,11 @@ use gdbstub::target::ext::tracepoints::TracepointEnumerateState;
 
 pub(crate) use definition::{Action, Content, Definition, DefinitionError};
 pub(crate) use frames::{DEFAULT_SIZE, Frame, Frames, MAX_SIZE};
+pub(crate) use packet::Malformed;
+pub(crate) use request::Request;
+pub(crate) use variables::{VariableDefinition, VariableError, Variables};
+
+use agent::{AgentError, Collected};
 
 use crate::arch::{Register, Registers};
 use crate::target::VirtAddr;
@@ -50,6 +58,12 @@ struct Point {
     bytes: u64,
 }
 
+/// A vCPU where it collects.
+struct Hit<'a> {
+    registers: &'a Registers,
+    vcpu: &'a dyn Vcpu,
+}
+
 /// How it stands with the trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -70,6 +84,7 @@ pub(crate) enum Status {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     points: Vec<Point>,
+    pub variables: Variables,
     pub frames: Frames,
     pub status: Status,
     /// The frame whose registers and memory gdb sees in place of the guest's.
@@ -83,9 +98,10 @@ impl Trace {
         self.status == Status::Running
     }
 
-    /// Forgets tracepoints and frames; what gdb has set of the buffer stays.
+    /// Forgets tracepoints, variables and frames; what gdb has set of the buffer stays.
     pub fn clear(&mut self) {
         self.points.clear();
+        self.variables.clear();
         self.frames.clear();
         self.selected = None;
         self.status = Status::NotRun;
@@ -130,6 +146,7 @@ impl Trace {
 
     /// Begins anew, without frames.
     pub fn start(&mut self) {
+        self.variables.start();
         self.frames.clear();
         self.selected = None;
         for point in &mut self.points {
@@ -164,7 +181,8 @@ impl Trace {
                 return;
             }
             if point.enabled && point.addr == addr {
-                self.status = point.hit(registers, vcpu, &mut self.frames);
+                let hit = Hit { registers, vcpu };
+                self.status = point.hit(&hit, &mut self.variables, &mut self.frames);
             }
         }
     }
@@ -210,17 +228,17 @@ impl Point {
     }
 
     /// One hit; returns how it then stands with the trace.
-    fn hit(&mut self, registers: &Registers, vcpu: &dyn Vcpu, frames: &mut Frames) -> Status {
-        let failed = |error: agent::AgentError, number| Status::Error(error.to_string(), number);
+    fn hit(&mut self, hit: &Hit<'_>, variables: &mut Variables, frames: &mut Frames) -> Status {
+        let failed = |error: AgentError, number| Status::Error(error.to_string(), number);
         if let Some(condition) = &self.condition {
-            match agent::evaluate(condition, vcpu, &mut |_, _| {}) {
+            match agent::evaluate(condition, hit.vcpu, variables, &mut |_| {}) {
                 Ok(Some(0)) => return Status::Running,
                 Ok(_) => {}
                 Err(error) => return failed(error, self.number),
             }
         }
-        let mut frame = Frame::new(self.number, self.addr, &self.registers, registers);
-        match self.collect(vcpu, &mut frame, frames.room()) {
+        let mut frame = Frame::new(self.number, self.addr, &self.registers, hit.registers);
+        match self.collect(hit.vcpu, variables, &mut frame, frames.room()) {
             Ok(true) => {}
             Ok(false) => return Status::Full,
             Err(error) => return failed(error, self.number),
@@ -238,14 +256,15 @@ impl Point {
         }
     }
 
-    /// Collects memory; `false` if that is more than there is room for. What cannot
-    /// be read is left out: a pointer may be null at some hits.
+    /// Collects memory and variables; `false` if that is more than there is room
+    /// for. What cannot be read is left out: a pointer may be null at some hits.
     fn collect(
         &self,
         vcpu: &dyn Vcpu,
+        variables: &mut Variables,
         frame: &mut Frame,
         room: usize,
-    ) -> Result<bool, agent::AgentError> {
+    ) -> Result<bool, AgentError> {
         let mut ranges = Vec::new();
         for action in &self.actions {
             match action {
@@ -257,9 +276,12 @@ impl Point {
                     }
                 }
                 Action::Expression(code) => {
-                    let mut record = |addr, len| ranges.push((addr, len));
-                    match agent::evaluate(code, vcpu, &mut record) {
-                        Ok(_) | Err(agent::AgentError::Memory(_)) => {}
+                    let mut record = |collected| match collected {
+                        Collected::Memory(addr, len) => ranges.push((addr, len)),
+                        Collected::Variable(number, value) => frame.set_variable(number, value),
+                    };
+                    match agent::evaluate(code, vcpu, variables, &mut record) {
+                        Ok(_) | Err(AgentError::Memory(_)) => {}
                         Err(error) => return Err(error),
                     }
                 }

@@ -72,6 +72,49 @@ fn pass_count_and_condition() {
     assert_eq!(wrong.status, Status::Error(text, 7));
 }
 
+/// A trace of a tracepoint that adds 1 to variable 1 at each hit, from 5 on, traces
+/// where that is even, and collects it.
+fn counting() -> Trace {
+    let mut trace = Trace::default();
+    for packet in [
+        "1:1000:E:0:0:Xe,2c0001 2201 02 2d0001 2201 0f 0e 27-",
+        "-1:1000:X4,2e000127",
+    ] {
+        let packet = packet.replace(' ', "");
+        let definition = Definition::parse(&packet, Description::default());
+        trace.define(definition.unwrap()).unwrap();
+    }
+    // gdb sends them in this order.
+    let variable = VariableDefinition::parse("1:5:0:61").unwrap();
+    trace.variables.define(variable).unwrap();
+    trace.start();
+    trace
+}
+
+#[test]
+fn variables_count_in_conditions_and_are_collected() {
+    let mut trace = counting();
+    for _ in 0..4 {
+        hit(&mut trace);
+    }
+    assert_eq!(trace.status, Status::Running);
+    let frames = [0, 1, 2].map(|n| trace.frames.get(n)?.variable(1));
+    assert_eq!(frames, [Some(6), Some(8), None]);
+    assert_eq!(trace.variables.get(1), Some(9));
+    trace.start();
+    assert_eq!(trace.variables.get(1), Some(5), "anew");
+    trace.clear();
+    assert_eq!(trace.variables.get(1), None);
+}
+
+#[test]
+fn a_variable_that_is_not_there_ends_the_trace() {
+    let mut trace = trace(&["1:1000:E:0:0-", "-1:1000:X4,2e000127"]);
+    hit(&mut trace);
+    let text = "there is no trace state variable 1".to_owned();
+    assert_eq!(trace.status, Status::Error(text, 1));
+}
+
 #[test]
 fn unreadable_memory_is_left_out_and_the_trace_goes_on() {
     let mut trace = trace(&["1:1000:E:0:0-", "-1:1000:M-1,2000,8M0,10,8X3,220017"]);

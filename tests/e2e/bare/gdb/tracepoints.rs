@@ -14,7 +14,7 @@ const NO_NOTES: &str = "warning: Target does not support trace user/notes, info 
 impl Guest {
     /// [`Guest::gdb_at_scenario`] with a script in front, for commands of several
     /// lines. The first tracepoint is number 2.
-    fn trace(&self, script: &str, commands: &[&str]) -> Vec<String> {
+    pub(super) fn trace(&self, script: &str, commands: &[&str]) -> Vec<String> {
         let path = self.dir.path().join("trace.gdb");
         fs::write(&path, script).unwrap();
         let source = format!("source {}", path.display());
