@@ -129,6 +129,74 @@ fn gdb_counts_in_trace_state_variables() {
     guest.until_undisturbed();
 }
 
+/// Two more instructions behind each hit, of which the second is a tracepoint too.
+const STEPPING: &str = "\
+trace *0x1003
+actions
+while-stepping 4
+collect $rax, *(unsigned char *)0x8000
+end
+end
+trace *0x1006
+tstart
+";
+
+#[test]
+fn gdb_sees_what_follows_a_tracepoint() {
+    let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("trace.gdb");
+    std::fs::write(&script, STEPPING).unwrap();
+    let shown = dir.path().join("shown.gdb");
+    let each = "printf \"%d at %#lx\\n\", $tracepoint, $pc\ntfind\n";
+    std::fs::write(&shown, format!("tfind start\n{}", each.repeat(9))).unwrap();
+    let text = output(
+        &guest,
+        &[
+            "break *0x1000 thread 1",
+            "continue",
+            &format!("source {}", script.display()),
+            "set scheduler-locking on",
+            "continue",
+            "stepi",
+            "stepi",
+            "stepi",
+            "tstop",
+            "tstatus",
+            &format!("source {}", shown.display()),
+            "tfind 1",
+            "print $first = $rax",
+            "print *(unsigned char *)0x8000 != ($rax & 255)",
+            "tfind 2",
+            "print *(unsigned char *)0x8000 == ($rax & 255)",
+            "tfind 5",
+            "print $rax - $first",
+            "print $rip",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "Collected 9 trace frames.",
+            "2 at 0x1003",
+            "2 at 0x1004",
+            "2 at 0x1006",
+            "3 at 0x1006",
+            "2 at 0x1007",
+            "2 at 0x1000",
+            // gdb's own steps count too.
+            "2 at 0x1003",
+            "2 at 0x1004",
+            "2 at 0x1006",
+            "$2 = 1",
+            "$3 = 1",
+            "$4 = 0",
+            "$5 = (void (*)()) 0x1000",
+        ],
+    );
+    guest.until_undisturbed();
+}
+
 #[test]
 fn trace_state_variables_by_packets() {
     let guest = Guest::start(LOOP, &[0x1000]);
@@ -188,10 +256,10 @@ fn definitions_that_gdbstub_would_end_the_connection_at() {
     assert_eq!(rsp.ask("QTinit"), "OK");
     assert_eq!(rsp.ask("QTDP:1:1003:E:0:3:X3,220127-"), "OK");
     assert_eq!(rsp.ask("QTDP:-1:1003:R1M-1,8000,2"), "OK");
-    rsp.send("QTDP:-1:1003:SR1");
+    rsp.send("QTDP:9:1003:E:0:0:F5");
     let (why, answer) = rsp.told();
     assert_eq!(answer, "E79");
-    assert!(why.contains("while-stepping is not supported"), "{why}");
+    assert!(why.contains("fast and static tracepoints are not"), "{why}");
     assert_eq!(rsp.ask("QTStart"), "OK");
     assert_eq!(rsp.ask("Z0,1000,1"), "OK");
     // The breakpoint is once in a pass as well.

@@ -2,7 +2,7 @@
 
 use super::int3::{Met, Unserved};
 use super::resume::Action;
-use super::run::Alone;
+use super::run::{Alone, Run};
 use super::{Reason, Session, Stop};
 use crate::breakpoints::Holder;
 use crate::target::{Event, HW_SLOTS, StopReason, VcpuId};
@@ -286,19 +286,28 @@ impl Session<'_> {
     fn judge(&mut self, vcpu: VcpuId, reason: StopReason, alone: Option<&Alone>) -> Verdict {
         match reason {
             StopReason::Step => self.judge_step(vcpu),
+            StopReason::Int3 if self.is_back(vcpu) => Verdict::Skip,
             StopReason::Int3 => self.judge_int3(vcpu, alone),
             // DR6 may name slots that were not armed (SDM volume 3, 18.2.3): then
             // it was a step, if anything.
-            StopReason::Hardware { hit } => {
-                let reason = self.fired(hit).map(Verdict::Report);
-                reason.unwrap_or_else(|| self.judge_step(vcpu))
-            }
-            StopReason::Protected => Verdict::Open,
-            StopReason::Changed(change) => match self.judge_change(vcpu, &change) {
-                Some(reason) => Verdict::Report(reason),
-                None => Verdict::GoOn,
+            StopReason::Hardware { hit } => match self.fired(hit) {
+                Some(Reason::Software | Reason::Hardware) if self.is_back(vcpu) => Verdict::Skip,
+                Some(reason) => {
+                    self.count_step_that_did_more(vcpu);
+                    Verdict::Report(reason)
+                }
+                None => self.judge_step(vcpu),
             },
+            StopReason::Protected => Verdict::Open,
+            StopReason::Changed(change) => {
+                self.count_step_that_did_more(vcpu);
+                match self.judge_change(vcpu, &change) {
+                    Some(reason) => Verdict::Report(reason),
+                    None => Verdict::GoOn,
+                }
+            }
             StopReason::Trap(text) => {
+                self.count_step_that_did_more(vcpu);
                 self.notice(format!("{vcpu}: {text}"));
                 Verdict::Report(Reason::Trap)
             }
@@ -310,8 +319,13 @@ impl Session<'_> {
     }
 
     fn judge_step(&mut self, vcpu: VcpuId) -> Verdict {
+        let steps = |run: &Run| run.origins.contains_key(&vcpu);
+        let stepped = self.run.as_ref().is_some_and(steps);
         if let Some(verdict) = self.judge_exception(vcpu) {
             return verdict;
+        }
+        if stepped {
+            self.count_step(vcpu);
         }
         let action = self.run.as_ref().and_then(|run| run.actions.get(vcpu.0));
         match action {

@@ -14,7 +14,7 @@
 use super::Session;
 use super::events::Verdict;
 use crate::arch::{Registers, efer, rflags};
-use crate::target::{VcpuId, VirtAddr};
+use crate::target::{Resume, VcpuId, VirtAddr};
 
 /// How far above the stack pointer the frame may lie: KVM lets the handler execute
 /// an instruction or two, which may push.
@@ -85,13 +85,16 @@ impl Session<'_> {
     /// with it.
     pub(super) fn judge_exception(&mut self, vcpu: VcpuId) -> Option<Verdict> {
         let registers = self.machine.registers(vcpu).ok()?;
+        let origin = self.run.as_mut()?.origins.remove(&vcpu)?;
+        if self.is_back(vcpu) {
+            return Some(Verdict::Skip);
+        }
         let run = self.run.as_mut()?;
-        let origin = run.origins.remove(&vcpu)?;
         match run.handling.get(&vcpu).copied() {
             Some(outside) if !outside.is_left_for(&registers) => Some(Verdict::GoOn),
-            Some(outside) => {
+            Some(_) => {
                 run.handling.remove(&vcpu);
-                (registers.rip == outside.rip).then_some(Verdict::Skip)
+                None
             }
             None if self.clear_saved_flag(vcpu, &origin, &registers) => {
                 self.run.as_mut()?.handling.insert(vcpu, origin);
@@ -99,6 +102,58 @@ impl Session<'_> {
             }
             None => None,
         }
+    }
+
+    /// Whether `vcpu` has come back from the handler of an exception to the
+    /// instruction that it came into, which is tried again now. The breakpoint there
+    /// it has left before, and a tracepoint has collected.
+    pub(super) fn is_back(&mut self, vcpu: VcpuId) -> bool {
+        let (Some(run), Ok(registers)) = (&mut self.run, self.machine.registers(vcpu)) else {
+            return false;
+        };
+        let back =
+            |outside: &Origin| outside.is_left_for(&registers) && registers.rip == outside.rip;
+        if !run.handling.get(&vcpu).is_some_and(back) {
+            return false;
+        }
+        run.handling.remove(&vcpu);
+        self.collected[vcpu.0] = Some(registers.rip);
+        true
+    }
+
+    /// Deals with steps that have not ended because the guest was paused for another
+    /// vCPU. One into which an exception has come, and which is to go on, is in the
+    /// handler now and goes through it; of one that is not, nothing must be left.
+    pub(super) fn settle_steps(&mut self, actions: &[Resume]) {
+        let Some(run) = &mut self.run else {
+            return;
+        };
+        for (vcpu, origin) in std::mem::take(&mut run.origins) {
+            let Ok(registers) = self.machine.registers(vcpu) else {
+                continue;
+            };
+            let came = self.clear_saved_flag(vcpu, &origin, &registers);
+            if let Some(run) = &mut self.run
+                && came
+                && actions[vcpu.0] == Resume::Step
+            {
+                run.handling.entry(vcpu).or_insert(origin);
+            }
+        }
+    }
+
+    /// Whether a vCPU that stepped is behind the instruction, and in no exception.
+    pub(super) fn has_left_origin(&mut self, vcpu: VcpuId) -> bool {
+        let Some(run) = &self.run else {
+            return false;
+        };
+        let (origin, handling) = (run.origins.get(&vcpu), run.handling.contains_key(&vcpu));
+        let (Some(&origin), Ok(registers)) = (origin, self.machine.registers(vcpu)) else {
+            return false;
+        };
+        !handling
+            && registers.rip != origin.rip
+            && !self.clear_saved_flag(vcpu, &origin, &registers)
     }
 
     /// Makes sure that no step that is given up comes back to the guest.

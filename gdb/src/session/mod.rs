@@ -56,6 +56,7 @@ mod run;
 mod trace_requests;
 mod tracepoints;
 mod watch;
+mod while_stepping;
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};

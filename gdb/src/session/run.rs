@@ -47,14 +47,14 @@ pub(super) struct Alone {
 
 /// The guest cannot go on as gdb asked.
 #[derive(Debug, thiserror::Error)]
-enum RunError {
+pub(super) enum RunError {
     #[error("this host cannot single-step code at CPL {cpl}, where {vcpu} is")]
     CannotStep { vcpu: VcpuId, cpl: u8 },
     #[error(transparent)]
     Target(#[from] TargetError),
 }
 
-type Result<T> = std::result::Result<T, RunError>;
+pub(super) type Result<T> = std::result::Result<T, RunError>;
 
 impl Session<'_> {
     /// Starts a run. Afterwards the guest runs or there is a stop to report.
@@ -184,6 +184,8 @@ impl Session<'_> {
         for vcpu in run.handling.keys() {
             actions[vcpu.0] = Resume::Step;
         }
+        self.step_traced(&mut actions);
+        self.settle_steps(&actions);
         self.plant_pending();
         self.inject_int3s()?;
         for vcpu in self
@@ -284,7 +286,7 @@ impl Session<'_> {
     }
 
     /// Refuses a step that would never come back.
-    fn check_step(&mut self, vcpu: VcpuId) -> Result<()> {
+    pub(super) fn check_step(&mut self, vcpu: VcpuId) -> Result<()> {
         let cpl = self.machine.registers(vcpu)?.cpl();
         let traps = self.machine.host_traps();
         let ring = if cpl == 3 { traps.ring3 } else { traps.ring0 };

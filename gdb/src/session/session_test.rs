@@ -14,11 +14,11 @@ use crate::target::StopReason::{Crashed, Hardware, Int3, Protected, Step as Step
 use crate::target::{Attachment, Event, HwKind, HwSlots, VirtAddr};
 use crate::testing::{Hand, Scripted};
 
-const X: u64 = 0x1000;
-const Y: u64 = 0x2000;
+pub(super) const X: u64 = 0x1000;
+pub(super) const Y: u64 = 0x2000;
 
 /// Runs `test` with an attached session over vCPUs at these addresses.
-fn with_session(rips: &[u64], test: impl FnOnce(&mut Session<'_>, &Hand)) {
+pub(super) fn with_session(rips: &[u64], test: impl FnOnce(&mut Session<'_>, &Hand)) {
     let (mut target, hand) = Scripted::new(rips);
     let mut session = Session::new(&mut target);
     session.attach();
@@ -35,12 +35,12 @@ fn plant(session: &mut Session<'_>, addr: u64) {
     assert!(matches!(session.add_sw_breakpoint(addr, 1), Ok(true)));
 }
 
-fn at(vcpu: usize, reason: Reason) -> Option<Stop> {
+pub(super) fn at(vcpu: usize, reason: Reason) -> Option<Stop> {
     Some(Stop::At(VcpuId(vcpu), reason))
 }
 
 /// Takes the events that wait and returns the stop.
-fn events(session: &mut Session<'_>) -> Option<Stop> {
+pub(super) fn events(session: &mut Session<'_>) -> Option<Stop> {
     session.on_event();
     session.take_stop()
 }
@@ -404,11 +404,11 @@ fn a_change_by_an_interrupted_lone_step_is_reported_later() {
 }
 
 /// Stacks in the script's RAM.
-const STACK: u64 = 0x3000;
-const HANDLER: u64 = 0x2800;
+pub(super) const STACK: u64 = 0x3000;
+pub(super) const HANDLER: u64 = 0x2800;
 
 /// Brings vCPU 0, which was at [`X`], into a handler whose frame lies at `frame`.
-fn takes_exception(hand: &Hand, frame: u64, rsp: u64) {
+pub(super) fn takes_exception(hand: &Hand, frame: u64, rsp: u64) {
     let mut script = hand.script();
     let words = [X, 8, 0x102, STACK, 0];
     for (n, word) in words.into_iter().enumerate() {
@@ -421,7 +421,7 @@ fn takes_exception(hand: &Hand, frame: u64, rsp: u64) {
 }
 
 /// Puts vCPU 0 into 64-bit mode, with a stack.
-fn in_long_mode(session: &mut Session<'_>) {
+pub(super) fn in_long_mode(session: &mut Session<'_>) {
     let mut registers = session.machine.registers(VcpuId(0)).unwrap();
     registers.efer = crate::arch::efer::LMA;
     registers.cs.selector = 8;
@@ -432,7 +432,7 @@ fn in_long_mode(session: &mut Session<'_>) {
         .unwrap();
 }
 
-fn saved_flags(hand: &Hand, frame: u64) -> u8 {
+pub(super) fn saved_flags(hand: &Hand, frame: u64) -> u8 {
     hand.script().ram[frame as usize + 17]
 }
 
@@ -658,7 +658,7 @@ fn a_target_that_fails_leaves_gdb_with_a_stop_and_the_reason() {
     });
 }
 
-fn define(session: &mut Session<'_>, packets: &[&str]) {
+pub(super) fn define(session: &mut Session<'_>, packets: &[&str]) {
     assert!(session.tracepoints_init().is_ok());
     for packet in packets {
         session.define_tracepoint(packet);
@@ -668,7 +668,7 @@ fn define(session: &mut Session<'_>, packets: &[&str]) {
     assert!(session.trace_experiment_start().is_ok());
 }
 
-fn frames(session: &mut Session<'_>) -> usize {
+pub(super) fn frames(session: &mut Session<'_>) -> usize {
     let mut frames = 0;
     let count = &mut |info: ExperimentExplanation<'_>| {
         if let ExperimentExplanation::Frames(n) = info {

@@ -5,6 +5,8 @@
 //! is just before the instruction there is executed by itself: however the vCPU
 //! came there, by a hit, a step or gdb's `jump`, each execution counts once.
 //!
+//! What it collects in the steps behind is `while_stepping`'s business.
+//!
 //! gdbstub 0.7 ends the connection at a condition, at `collect` of a static
 //! variable (a memory range) and at `while-stepping`. The server hands the packets
 //! that define tracepoints to [`Session::define_tracepoint`] before gdbstub sees
@@ -21,11 +23,10 @@ use gdbstub::target::{TargetError, TargetResult};
 use super::Session;
 use super::base::errno;
 use super::points::InsertError;
-use crate::arch::Registers;
 use crate::breakpoints::Owner;
 use crate::target::{VcpuId, VirtAddr};
 use crate::trace::{
-    DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, VariableError, Vcpu,
+    DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, VariableError,
 };
 
 /// gdb cannot have its tracepoint, or its trace.
@@ -44,26 +45,6 @@ pub(super) enum TraceError {
         #[source]
         source: InsertError,
     },
-}
-
-/// The vCPU at a tracepoint.
-struct Hit<'a, 't> {
-    session: &'a Session<'t>,
-    vcpu: VcpuId,
-    registers: &'a Registers,
-}
-
-impl Vcpu for Hit<'_, '_> {
-    fn register(&self, number: usize) -> Option<u64> {
-        let register = self.session.traced.register(number)?;
-        let mut value = [0; 8];
-        value.copy_from_slice(&register.bytes(self.registers)[..8]);
-        Some(u64::from_le_bytes(value))
-    }
-
-    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
-        self.session.read_virtual(self.vcpu, VirtAddr(addr), buf) == buf.len()
-    }
 }
 
 impl Session<'_> {
@@ -141,19 +122,7 @@ impl Session<'_> {
             return;
         }
         self.collected[vcpu.0] = Some(registers.rip);
-        // Apart from the session, of which the hit reads the rest.
-        let mut trace = std::mem::take(&mut self.trace);
-        let hit = Hit {
-            session: self,
-            vcpu,
-            registers: &registers,
-        };
-        trace.hit(addr, &registers, &hit);
-        let status = trace.status.clone();
-        self.trace = trace;
-        if status != Status::Running {
-            self.end_trace(status);
-        }
+        self.collect(vcpu, &registers, Trace::hit);
     }
 
     /// Ends the trace, if one runs. The guest is paused.

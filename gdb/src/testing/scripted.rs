@@ -28,6 +28,8 @@ pub struct Script {
     pub slots: HwSlots,
     pub int3: bool,
     pub watched: Vec<std::ops::Range<PhysAddr>>,
+    /// All, unless the test says otherwise.
+    pub traps: Option<HostTraps>,
     pub fail_resume: bool,
     pub fail_pause: bool,
 }
@@ -159,7 +161,7 @@ impl Target for Scripted {
     }
 
     fn host_traps(&mut self) -> HostTraps {
-        ALL_TRAPS
+        self.script().traps.unwrap_or(ALL_TRAPS)
     }
 
     fn attachment(&mut self, attachment: Attachment) {

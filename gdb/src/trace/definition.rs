@@ -32,12 +32,18 @@ pub(crate) struct Definition {
 pub(crate) enum Content {
     New {
         enabled: bool,
+        /// Instructions to step behind each hit.
+        steps: u64,
         /// The hit that ends the trace; 0 for none.
         pass_count: u64,
         condition: Option<Vec<u8>>,
     },
-    /// More for one that is there.
-    Actions(Vec<Action>),
+    /// More for one that is there. From `stepping` on, all are for the steps behind
+    /// a hit, those of later packets included.
+    Actions {
+        actions: Vec<Action>,
+        stepping: Option<Vec<Action>>,
+    },
 }
 
 /// The tracepoint cannot be had.
@@ -45,8 +51,6 @@ pub(crate) enum Content {
 pub(crate) enum DefinitionError {
     #[error("gdb's packet that defines a tracepoint is malformed")]
     Malformed,
-    #[error("while-stepping is not supported: a step would hold up every vCPU")]
-    WhileStepping,
     #[error("fast and static tracepoints are not supported: use trace")]
     Kind,
     #[error("there are too many tracepoints, or one collects too much: at most {0}")]
@@ -80,7 +84,7 @@ impl Definition {
         let addr = VirtAddr(hex(fields.next())?);
         let rest = fields.next().ok_or(DefinitionError::Malformed)?;
         let content = if extends {
-            Content::Actions(actions(rest, description)?)
+            divided(rest, description)?
         } else {
             new(rest)?
         };
@@ -100,9 +104,7 @@ fn new(text: &str) -> Result<Content> {
         Some("D") => false,
         _ => return Err(DefinitionError::Malformed),
     };
-    if hex(fields.next())? != 0 {
-        return Err(DefinitionError::WhileStepping);
-    }
+    let steps = hex(fields.next())?;
     let pass_count = hex(fields.next())?;
     let mut condition = None;
     for option in fields {
@@ -117,8 +119,23 @@ fn new(text: &str) -> Result<Content> {
     }
     Ok(Content::New {
         enabled,
+        steps,
         pass_count,
         condition,
+    })
+}
+
+/// Actions, of which those behind the first `S` are for steps. It stands before the
+/// letter of an action, where no digits can be.
+fn divided(text: &str, description: Description) -> Result<Content> {
+    let (before, behind) = match text.split_once('S') {
+        Some((before, behind)) => (before, Some(behind)),
+        None => (text, None),
+    };
+    let stepping = behind.map(|behind| actions(behind, description));
+    Ok(Content::Actions {
+        actions: actions(before, description)?,
+        stepping: stepping.transpose()?,
     })
 }
 
@@ -140,7 +157,6 @@ fn actions(mut text: &str, description: Description) -> Result<Vec<Action>> {
                 let (bytes, after) = expression(rest)?;
                 (Action::Expression(bytes), after)
             }
-            'S' => return Err(DefinitionError::WhileStepping),
             _ => return Err(DefinitionError::Malformed),
         };
         actions.push(action);
@@ -151,7 +167,7 @@ fn actions(mut text: &str, description: Description) -> Result<Vec<Action>> {
 
 /// Up to the letter of the next action, which is no hexadecimal digit.
 fn until_next(text: &str) -> (&str, &str) {
-    let end = text.find(['R', 'M', 'X', 'S']).unwrap_or(text.len());
+    let end = text.find(['R', 'M', 'X']).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -209,6 +225,7 @@ mod tests {
         assert_eq!((new.number, new.addr), (1, VirtAddr(0x10_004b)));
         let expected = Content::New {
             enabled: true,
+            steps: 0,
             pass_count: 3,
             condition: Some(vec![0x22, 1, 0x27]),
         };
@@ -229,17 +246,35 @@ mod tests {
             },
             Action::Expression(vec![0x22, 5, 0x27]),
         ];
-        assert_eq!(content(packet), Ok(Content::Actions(actions)));
+        let expected = Content::Actions {
+            actions,
+            stepping: None,
+        };
+        assert_eq!(content(packet), Ok(expected));
+    }
+
+    #[test]
+    fn steps_and_what_they_collect() {
+        let new = content("1:10:E:1f4:0-");
+        let Ok(Content::New { steps: 0x1f4, .. }) = new else {
+            panic!("{new:?}");
+        };
+        let divided = |packet| match content(packet) {
+            Ok(Content::Actions { actions, stepping }) => (actions.len(), stepping),
+            other => panic!("{other:?}"),
+        };
+        let rax = || Action::Registers(vec![Register::Gpr(0)]);
+        let code = || Action::Expression(vec![0x27]);
+        assert_eq!(divided("-1:10:R1X1,27"), (2, None));
+        let stepping = Some(vec![rax(), code()]);
+        assert_eq!(divided("-1:10:SR1X1,27-"), (0, stepping));
+        let stepping = Some(vec![code(), rax()]);
+        assert_eq!(divided("-1:10:R1SX1,27R1"), (1, stepping));
+        assert_eq!(divided("-1:10:S"), (0, Some(vec![])));
     }
 
     #[test]
     fn what_is_not_supported_is_named() {
-        assert_eq!(
-            content("1:10:E:5:0"),
-            Err(DefinitionError::WhileStepping),
-            "a step count"
-        );
-        assert_eq!(content("-1:10:SR01"), Err(DefinitionError::WhileStepping));
         assert_eq!(content("1:10:E:0:0:F5"), Err(DefinitionError::Kind));
         assert_eq!(content("1:10:E:0:0:S"), Err(DefinitionError::Kind));
     }
@@ -258,6 +293,9 @@ mod tests {
             "1:2:E:0:0:X1,22ff",
             "1:11112222333344445:E:0:0",
             "-1:2:R0G",
+            "-1:2:SSR1",
+            "-1:2:X2,22S",
+            "1:2:E:g:0",
             "-1:2:M1,2",
             "-1:2:X2,22é",
             "-1:2:Xffffffffffffffff,22",

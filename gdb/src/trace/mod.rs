@@ -4,26 +4,29 @@
 //! vCPUs past them, and asks [`Trace::hit`] at each. gdb has no part in a hit.
 
 mod agent;
+mod collection;
 mod definition;
 mod frames;
 mod packet;
+mod point;
 mod request;
 mod variables;
-
-use std::sync::Arc;
+mod walks;
 
 use gdbstub::target::ext::tracepoints::TracepointEnumerateState;
 
-pub(crate) use definition::{Action, Content, Definition, DefinitionError};
+pub(crate) use definition::{Content, Definition, DefinitionError};
 pub(crate) use frames::{DEFAULT_SIZE, Frame, Frames, MAX_SIZE};
 pub(crate) use packet::Malformed;
 pub(crate) use request::Request;
 pub(crate) use variables::{VariableDefinition, VariableError, Variables};
 
-use agent::{AgentError, Collected};
+use collection::Collection;
+use point::Point;
+use walks::Walks;
 
-use crate::arch::{Register, Registers};
-use crate::target::VirtAddr;
+use crate::arch::Registers;
+use crate::target::{VcpuId, VirtAddr};
 
 /// Most tracepoints, and most actions of one.
 const MAX_POINTS: usize = 1024;
@@ -41,27 +44,11 @@ pub(crate) trait Vcpu {
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
 }
 
-/// One location of a tracepoint.
-#[derive(Debug)]
-struct Point {
-    number: usize,
-    addr: VirtAddr,
-    enabled: bool,
-    /// The hit that ends the trace; 0 for none.
-    pass_count: u64,
-    condition: Option<Vec<u8>>,
-    /// Always with RIP: a frame without it is of no use.
-    registers: Arc<[Register]>,
-    actions: Vec<Action>,
-    hits: u64,
-    /// What its frames take of the buffer.
-    bytes: u64,
-}
-
 /// A vCPU where it collects.
-struct Hit<'a> {
-    registers: &'a Registers,
-    vcpu: &'a dyn Vcpu,
+pub(crate) struct Hit<'a> {
+    pub vcpu: VcpuId,
+    pub registers: &'a Registers,
+    pub view: &'a dyn Vcpu,
 }
 
 /// How it stands with the trace.
@@ -84,6 +71,7 @@ pub(crate) enum Status {
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     points: Vec<Point>,
+    walks: Walks,
     pub variables: Variables,
     pub frames: Frames,
     pub status: Status,
@@ -101,6 +89,7 @@ impl Trace {
     /// Forgets tracepoints, variables and frames; what gdb has set of the buffer stays.
     pub fn clear(&mut self) {
         self.points.clear();
+        self.walks.clear();
         self.variables.clear();
         self.frames.clear();
         self.selected = None;
@@ -117,6 +106,7 @@ impl Trace {
         match definition.content {
             Content::New {
                 enabled,
+                steps,
                 pass_count,
                 condition,
             } => {
@@ -128,18 +118,21 @@ impl Trace {
                     number,
                     addr,
                     enabled,
+                    steps,
                     pass_count,
                     condition,
-                    registers: [Register::PC].into(),
-                    actions: Vec::new(),
+                    at_hit: Collection::default(),
+                    at_step: Collection::default(),
+                    defines_steps: false,
                     hits: 0,
                     bytes: 0,
                 });
                 Ok(())
             }
-            Content::Actions(actions) => {
+            Content::Actions { actions, stepping } => {
                 let point = self.points.iter_mut().find(|point| at(point));
-                point.ok_or(DefinitionError::Unknown)?.extend(actions)
+                let point = point.ok_or(DefinitionError::Unknown)?;
+                point.extend(actions, stepping)
             }
         }
     }
@@ -147,11 +140,10 @@ impl Trace {
     /// Begins anew, without frames.
     pub fn start(&mut self) {
         self.variables.start();
+        self.walks.clear();
         self.frames.clear();
         self.selected = None;
-        for point in &mut self.points {
-            (point.hits, point.bytes) = (0, 0);
-        }
+        self.points.iter_mut().for_each(Point::start);
         self.status = Status::Running;
     }
 
@@ -173,18 +165,47 @@ impl Trace {
         Some((point.hits, point.bytes))
     }
 
-    /// A vCPU is about to execute what is at `addr`: collects for every tracepoint
-    /// there. It may be the end of the trace.
-    pub fn hit(&mut self, addr: VirtAddr, registers: &Registers, vcpu: &dyn Vcpu) {
-        for point in &mut self.points {
+    /// A vCPU is about to execute the instruction where it is: collects for every
+    /// tracepoint there. It may be the end of the trace.
+    pub fn hit(&mut self, hit: &Hit<'_>) {
+        let addr = hit.registers.linear_rip();
+        let here = |point: &&mut Point| point.enabled && point.addr == addr;
+        for point in self.points.iter_mut().filter(here) {
             if self.status != Status::Running {
                 return;
             }
-            if point.enabled && point.addr == addr {
-                let hit = Hit { registers, vcpu };
-                self.status = point.hit(&hit, &mut self.variables, &mut self.frames);
+            match point.hit(hit, &mut self.variables, &mut self.frames) {
+                Ok(true) => self.walks.begin(hit.vcpu, point.number, addr, point.steps),
+                Ok(false) => {}
+                Err(end) => self.status = end,
             }
         }
+    }
+
+    /// Whether a vCPU is to be stepped.
+    pub fn is_stepping(&self, vcpu: VcpuId) -> bool {
+        self.is_running() && self.walks.has(vcpu)
+    }
+
+    /// A vCPU has executed an instruction: collects for the tracepoints that it is
+    /// stepped for. It may be the end of the trace.
+    pub fn stepped(&mut self, hit: &Hit<'_>) {
+        for walk in self.walks.step(hit.vcpu) {
+            if self.status != Status::Running {
+                return;
+            }
+            let at = |point: &&mut Point| (point.number, point.addr) == (walk.number, walk.addr);
+            if let Some(point) = self.points.iter_mut().find(at)
+                && let Err(end) = point.step(hit, &mut self.variables, &mut self.frames)
+            {
+                self.status = end;
+            }
+        }
+    }
+
+    /// A vCPU cannot be stepped any further.
+    pub fn give_up_steps(&mut self, vcpu: VcpuId) {
+        self.walks.end(vcpu);
     }
 
     /// The frame that gdb has selected.
@@ -196,120 +217,6 @@ impl Trace {
     pub fn select(&mut self, start: usize, fits: impl Fn(&Frame) -> bool) -> Option<&Frame> {
         self.selected = self.frames.find(start, fits);
         self.frame()
-    }
-}
-
-impl Point {
-    fn extend(&mut self, actions: Vec<Action>) -> Result<(), DefinitionError> {
-        let code = |actions: &[Action]| -> usize { actions.iter().map(Action::code_len).sum() };
-        if self.actions.len() + actions.len() > MAX_ACTIONS {
-            return Err(DefinitionError::TooMuch(MAX_ACTIONS));
-        }
-        if code(&self.actions) + code(&actions) > MAX_CODE {
-            return Err(DefinitionError::TooMuch(MAX_CODE));
-        }
-        for action in actions {
-            match action {
-                Action::Registers(more) => self.add_registers(&more),
-                other => self.actions.push(other),
-            }
-        }
-        Ok(())
-    }
-
-    fn add_registers(&mut self, more: &[Register]) {
-        let mut registers = self.registers.to_vec();
-        for register in more {
-            if !registers.contains(register) {
-                registers.push(*register);
-            }
-        }
-        self.registers = registers.into();
-    }
-
-    /// One hit; returns how it then stands with the trace.
-    fn hit(&mut self, hit: &Hit<'_>, variables: &mut Variables, frames: &mut Frames) -> Status {
-        let failed = |error: AgentError, number| Status::Error(error.to_string(), number);
-        if let Some(condition) = &self.condition {
-            match agent::evaluate(condition, hit.vcpu, variables, &mut |_| {}) {
-                Ok(Some(0)) => return Status::Running,
-                Ok(_) => {}
-                Err(error) => return failed(error, self.number),
-            }
-        }
-        let mut frame = Frame::new(self.number, self.addr, &self.registers, hit.registers);
-        match self.collect(hit.vcpu, variables, &mut frame, frames.room()) {
-            Ok(true) => {}
-            Ok(false) => return Status::Full,
-            Err(error) => return failed(error, self.number),
-        }
-        let size = frame.size() as u64;
-        if !frames.push(frame) {
-            return Status::Full;
-        }
-        self.hits += 1;
-        self.bytes += size;
-        if self.hits == self.pass_count {
-            Status::PassCount(self.number)
-        } else {
-            Status::Running
-        }
-    }
-
-    /// Collects memory and variables; `false` if that is more than there is room
-    /// for. What cannot be read is left out: a pointer may be null at some hits.
-    fn collect(
-        &self,
-        vcpu: &dyn Vcpu,
-        variables: &mut Variables,
-        frame: &mut Frame,
-        room: usize,
-    ) -> Result<bool, AgentError> {
-        let mut ranges = Vec::new();
-        for action in &self.actions {
-            match action {
-                Action::Registers(_) => {}
-                Action::Memory { base, offset, len } => {
-                    let base = base.map_or(Some(0), |number| vcpu.register(number));
-                    if let Some(base) = base {
-                        ranges.push((base.wrapping_add(*offset), *len));
-                    }
-                }
-                Action::Expression(code) => {
-                    let mut record = |collected| match collected {
-                        Collected::Memory(addr, len) => ranges.push((addr, len)),
-                        Collected::Variable(number, value) => frame.set_variable(number, value),
-                    };
-                    match agent::evaluate(code, vcpu, variables, &mut record) {
-                        Ok(_) | Err(AgentError::Memory(_)) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
-            }
-        }
-        for (n, &(addr, len)) in ranges.iter().enumerate() {
-            if ranges[..n].contains(&(addr, len)) {
-                continue;
-            }
-            let left = room.saturating_sub(frame.size());
-            let Some(len) = usize::try_from(len).ok().filter(|len| *len <= left) else {
-                return Ok(false);
-            };
-            let mut bytes = vec![0; len];
-            if vcpu.read(addr, &mut bytes) {
-                frame.add_memory(VirtAddr(addr), bytes.into());
-            }
-        }
-        Ok(true)
-    }
-}
-
-impl Action {
-    fn code_len(&self) -> usize {
-        match self {
-            Action::Expression(code) => code.len(),
-            Action::Registers(_) | Action::Memory { .. } => 0,
-        }
     }
 }
 

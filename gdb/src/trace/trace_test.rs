@@ -30,8 +30,21 @@ fn trace(packets: &[&str]) -> Trace {
     trace
 }
 
+/// vCPU 0 at `rip`.
+fn at(rip: u64, act: impl FnOnce(&Hit<'_>)) {
+    let registers = Registers {
+        rip,
+        ..Registers::default()
+    };
+    act(&Hit {
+        vcpu: VcpuId(0),
+        registers: &registers,
+        view: &Model,
+    });
+}
+
 fn hit(trace: &mut Trace) {
-    trace.hit(X, &Registers::default(), &Model);
+    at(X.0, |hit| trace.hit(hit));
 }
 
 #[test]
@@ -124,6 +137,7 @@ fn unreadable_memory_is_left_out_and_the_trace_goes_on() {
         .define(Definition::parse(bad, Description::default()).unwrap())
         .unwrap();
     trace.points[0]
+        .at_hit
         .actions
         .retain(|action| action.code_len() != 3);
     hit(&mut trace);
@@ -132,6 +146,76 @@ fn unreadable_memory_is_left_out_and_the_trace_goes_on() {
     let mut buf = [1; 8];
     assert_eq!(frame.read(VirtAddr(0x2000), &mut buf), 0);
     assert_eq!(frame.read(VirtAddr(0x10), &mut buf), 8);
+}
+
+/// What the frames are of, and where.
+fn frames(trace: &Trace) -> Vec<(usize, u64)> {
+    let frames = (0..).map_while(|n| trace.frames.get(n));
+    frames
+        .map(|frame| (frame.tracepoint, frame.addr.0))
+        .collect()
+}
+
+#[test]
+fn steps_behind_a_hit_collect_what_is_theirs() {
+    // The second packet of step actions has no S.
+    let mut trace = trace(&[
+        "1:1000:E:2:0-",
+        "-1:1000:M-1,10,8-",
+        "-1:1000:SM-1,20,8-",
+        "-1:1000:M-1,30,8",
+        "2:1002:E:1:0",
+    ]);
+    let vcpu = VcpuId(0);
+    assert!(!trace.is_stepping(vcpu));
+    hit(&mut trace);
+    assert!(trace.is_stepping(vcpu) && !trace.is_stepping(VcpuId(1)));
+    at(0x1002, |hit| trace.stepped(hit));
+    at(0x1002, |hit| trace.hit(hit));
+    at(0x1004, |hit| trace.stepped(hit));
+    assert!(!trace.is_stepping(vcpu));
+    at(0x1005, |hit| trace.stepped(hit));
+    let expected = [
+        (1, 0x1000),
+        (1, 0x1002),
+        (2, 0x1002),
+        (1, 0x1004),
+        (2, 0x1004),
+    ];
+    assert_eq!(frames(&trace), expected);
+    let has = |frame: usize, addr| {
+        let frame = trace.frames.get(frame).unwrap();
+        frame.read(VirtAddr(addr), &mut [0; 8]) == 8
+    };
+    let held = |frame| [0x10, 0x20, 0x30].map(|addr| has(frame, addr));
+    assert_eq!(held(0), [true, false, false]);
+    assert_eq!(held(1), [false, true, true]);
+    assert_eq!(held(2), [false; 3]);
+    assert_eq!(trace.counts(1, X).unwrap().0, 1, "steps are no hits");
+}
+
+#[test]
+fn steps_end_with_the_trace_and_are_taken_for_hits_that_count_alone() {
+    let mut never = trace(&["1:1000:E:5:0:X3,220027"]);
+    hit(&mut never);
+    assert!(!never.is_stepping(VcpuId(0)));
+    let mut last = trace(&["1:1000:E:5:1"]);
+    hit(&mut last);
+    assert_eq!(last.status, Status::PassCount(1));
+    assert!(!last.is_stepping(VcpuId(0)));
+    let mut full = trace(&["1:1000:E:5:0"]);
+    full.frames.size = 200;
+    hit(&mut full);
+    at(0x1001, |hit| full.stepped(hit));
+    assert!(full.is_stepping(VcpuId(0)));
+    at(0x1002, |hit| full.stepped(hit));
+    assert_eq!((full.frames.len(), &full.status), (2, &Status::Full));
+    assert!(!full.is_stepping(VcpuId(0)));
+    full.start();
+    assert!(!full.is_stepping(VcpuId(0)), "nothing is left of it");
+    hit(&mut full);
+    full.give_up_steps(VcpuId(0));
+    assert!(!full.is_stepping(VcpuId(0)));
 }
 
 #[test]

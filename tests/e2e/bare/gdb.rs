@@ -21,6 +21,7 @@ mod trace_variables;
 mod tracepoints;
 mod vcpus;
 mod watchpoints;
+mod while_stepping;
 mod written;
 
 use std::path::PathBuf;

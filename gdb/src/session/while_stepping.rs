@@ -1,0 +1,99 @@
+//! vCPUs that step behind a tracepoint, and collect at each step.
+//!
+//! The first step leaves the tracepoint, while all others wait. After it the vCPU
+//! steps beside those that run, as for gdb's `stepi`: it may be waiting for one of
+//! them. A step is counted where it ends, exceptions that came into it aside.
+
+use super::Session;
+use crate::arch::Registers;
+use crate::target::{Resume, VcpuId, VirtAddr};
+use crate::trace::{Hit, Status, Trace, Vcpu};
+
+/// A stopped vCPU, as expressions see it.
+struct View<'a, 't> {
+    session: &'a Session<'t>,
+    vcpu: VcpuId,
+    registers: &'a Registers,
+}
+
+impl Vcpu for View<'_, '_> {
+    fn register(&self, number: usize) -> Option<u64> {
+        let register = self.session.traced.register(number)?;
+        let mut value = [0; 8];
+        value.copy_from_slice(&register.bytes(self.registers)[..8]);
+        Some(u64::from_le_bytes(value))
+    }
+
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
+        self.session.read_virtual(self.vcpu, VirtAddr(addr), buf) == buf.len()
+    }
+}
+
+impl Session<'_> {
+    /// Has the trace collect of a vCPU, which may be the end of it.
+    pub(super) fn collect(
+        &mut self,
+        vcpu: VcpuId,
+        registers: &Registers,
+        act: impl FnOnce(&mut Trace, &Hit<'_>),
+    ) {
+        // Apart from the session, of which the view reads the rest.
+        let mut trace = std::mem::take(&mut self.trace);
+        let view = View {
+            session: self,
+            vcpu,
+            registers,
+        };
+        let hit = Hit {
+            vcpu,
+            registers,
+            view: &view,
+        };
+        act(&mut trace, &hit);
+        let status = trace.status.clone();
+        self.trace = trace;
+        if status != Status::Running {
+            self.end_trace(status);
+        }
+    }
+
+    /// `vcpu` has stepped over an instruction.
+    pub(super) fn count_step(&mut self, vcpu: VcpuId) {
+        if self.trace.is_stepping(vcpu)
+            && let Ok(registers) = self.machine.registers(vcpu)
+        {
+            self.collect(vcpu, &registers, Trace::stepped);
+        }
+    }
+
+    /// `vcpu` has stopped for something else than the end of its step, which may
+    /// have ended all the same.
+    pub(super) fn count_step_that_did_more(&mut self, vcpu: VcpuId) {
+        if self.trace.is_stepping(vcpu) && self.has_left_origin(vcpu) {
+            self.count_step(vcpu);
+        }
+    }
+
+    /// Has those step that are to, of the vCPUs that go on.
+    pub(super) fn step_traced(&mut self, actions: &mut [Resume]) {
+        for vcpu in self.machine.vcpus() {
+            if actions[vcpu.0] != Resume::Continue || !self.trace.is_stepping(vcpu) {
+                continue;
+            }
+            match self.check_step(vcpu) {
+                Ok(()) => actions[vcpu.0] = Resume::Step,
+                Err(error) => {
+                    self.notice(format!(
+                        "what follows the tracepoint is not traced to its end: {}",
+                        super::chain(&error)
+                    ));
+                    self.trace.give_up_steps(vcpu);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "while_stepping_test.rs"]
+mod tests;

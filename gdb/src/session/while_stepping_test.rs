@@ -1,0 +1,181 @@
+//! Steps behind tracepoints, event by event.
+
+use gdbstub::target::ext::breakpoints::{HwBreakpoint, HwWatchpoint, WatchKind as Gdb};
+
+use super::super::resume::Action::{Continue, Hold};
+use super::super::tests::{
+    HANDLER, STACK, X, Y, at, define, events, frames, in_long_mode, saved_flags, takes_exception,
+    with_session,
+};
+use super::super::{Reason, VirtAddr};
+use crate::breakpoints::WatchKind;
+use crate::target::Resume;
+use crate::target::StopReason::{Hardware, Int3, Step as Stepped};
+use crate::testing::ALL_TRAPS;
+
+/// Where the last frame is of.
+fn last(session: &super::Session<'_>) -> u64 {
+    let frames = &session.trace.frames;
+    frames.get(frames.len() - 1).unwrap().addr.0
+}
+
+#[test]
+fn a_vcpu_steps_beside_those_that_run() {
+    with_session(&[Y, Y], |session, hand| {
+        define(session, &["1:1000:E:3:0"]);
+        session.start(vec![Continue, Continue]);
+        hand.stops(1, X, Int3);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Hold, Resume::Step], "leaves it");
+        hand.stops(1, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(frames(session), 2);
+        assert_eq!(hand.resumed(), [Resume::Continue, Resume::Step]);
+        // The other one's hit is no step of this one.
+        hand.stops(0, X, Int3);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(frames(session), 4);
+        assert_eq!(hand.resumed(), [Resume::Step; 2]);
+        hand.stops(1, Y, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!((frames(session), last(session)), (5, Y));
+        hand.stops(1, Y + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Continue]);
+        assert_eq!(frames(session), 6);
+    });
+}
+
+#[test]
+fn a_stop_for_gdb_only_interrupts_the_steps() {
+    with_session(&[Y, Y], |session, hand| {
+        define(session, &["1:1000:E:2:0"]);
+        let watched = session.add_hw_watchpoint(0x3000, 1, Gdb::Write);
+        assert!(matches!(watched, Ok(true)));
+        session.start(vec![Continue, Continue]);
+        hand.stops(0, X, Int3);
+        assert_eq!(events(session), None);
+        // The instruction is executed, whatever else it has done.
+        hand.stops(0, X + 1, Hardware { hit: 1 });
+        let (addr, kind) = (VirtAddr(0x3000), WatchKind::Write);
+        assert_eq!(events(session), at(0, Reason::Watch { addr, kind }));
+        assert_eq!((frames(session), last(session)), (2, X + 1));
+        session.start(vec![Hold, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Hold, Resume::Continue]);
+        session.interrupt();
+        assert!(session.take_stop().is_some());
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Continue]);
+        // Met, but not executed.
+        hand.stops(0, X + 1, Int3);
+        assert_eq!(events(session), None);
+        assert_eq!(frames(session), 2);
+        hand.stops(0, X + 2, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(frames(session), 3);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+    });
+}
+
+#[test]
+fn the_handler_of_an_exception_is_no_step() {
+    // The end of the handler, or at once the breakpoint at its return address.
+    for back in [Stepped, Int3, Hardware { hit: 1 }] {
+        with_session(&[X], |session, hand| {
+            in_long_mode(session);
+            if back == (Hardware { hit: 1 }) {
+                assert!(matches!(session.add_hw_breakpoint(X, 1), Ok(true)));
+            }
+            define(session, &["1:1000:E:1:0"]);
+            session.start(vec![Continue]);
+            takes_exception(hand, STACK - 40, STACK - 40);
+            assert_eq!(events(session), None);
+            hand.stops(0, HANDLER + 2, Stepped);
+            assert_eq!(events(session), None);
+            hand.script().registers[0].gpr[7] = STACK;
+            hand.stops(0, X, back.clone());
+            assert_eq!(events(session), None);
+            assert_eq!(frames(session), 1, "the same execution");
+            hand.stops(0, X + 1, Stepped);
+            assert_eq!(events(session), None);
+            assert_eq!((frames(session), last(session)), (2, X + 1));
+            assert_eq!(hand.resumed(), [Resume::Continue]);
+        });
+    }
+}
+
+/// vCPU 0 is to step behind X, and runs a handler without the trap flag, as on
+/// hardware, while vCPU 1 hits a tracepoint.
+fn handles_while_another_hits(definitions: &[&str], test: impl FnOnce(Resume, u64, u64)) {
+    with_session(&[X, Y], |session, hand| {
+        in_long_mode(session);
+        define(session, definitions);
+        session.start(vec![Continue, Continue]);
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Continue]);
+        hand.script().registers[0].rip = X;
+        takes_exception(hand, STACK - 40, STACK - 40);
+        let mut script = hand.script();
+        script.events.clear();
+        // What it has saved is where the step began.
+        let at = (STACK - 40) as usize;
+        script.ram[at..at + 8].copy_from_slice(&(X + 1).to_le_bytes());
+        drop(script);
+        hand.stops(1, 0x3f00, Int3);
+        assert_eq!(events(session), None);
+        if hand.resumed() == [Resume::Hold, Resume::Step] {
+            hand.stops(1, 0x3f01, Stepped);
+            assert_eq!(events(session), None);
+        }
+        let resumed = hand.resumed()[0];
+        let flags = saved_flags(hand, STACK - 40).into();
+        let before = frames(session);
+        hand.stops(0, HANDLER + 1, Stepped);
+        assert_eq!(events(session), None);
+        let handler = frames(session) - before;
+        test(resumed, flags, handler as u64);
+    });
+}
+
+#[test]
+fn a_pause_for_another_vcpu_does_not_make_the_handler_one() {
+    let definitions = ["1:1000:E:5:0", "2:3f00:E:0:0"];
+    handles_while_another_hits(&definitions, |resumed, flags, handler| {
+        assert_eq!((resumed, flags, handler), (Resume::Step, 0, 0));
+    });
+}
+
+#[test]
+fn the_end_of_the_trace_leaves_no_trap_flag_behind() {
+    let definitions = ["1:1000:E:5:0", "2:3f00:E:0:1"];
+    handles_while_another_hits(&definitions, |resumed, flags, handler| {
+        assert_eq!((resumed, flags, handler), (Resume::Continue, 0, 0));
+    });
+}
+
+#[test]
+fn code_that_the_host_does_not_step_ends_the_steps() {
+    let mut traps = ALL_TRAPS;
+    traps.ring3.step = false;
+    with_session(&[Y, Y], |session, hand| {
+        hand.script().traps = Some(traps);
+        define(session, &["1:1000:E:5:0"]);
+        session.start(vec![Continue, Continue]);
+        hand.stops(0, X, Int3);
+        assert_eq!(events(session), None);
+        hand.script().registers[0].cs.selector = 3;
+        hand.script().registers[0].cr0 = 1;
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+        let notices = session.take_notices().join("");
+        assert!(
+            notices.contains("cannot single-step code at CPL 3"),
+            "{notices}"
+        );
+    });
+}
