@@ -11,8 +11,9 @@ use crate::trace::{Malformed, Request};
 /// Stands for any definition: more actions for a tracepoint, and these are none.
 pub(super) const NO_ACTIONS: &[u8] = b"QTDP:-00:0000000000000000:";
 
-/// Announced beside what gdbstub announces: conditions, and `collect/s`.
-pub(super) const FEATURES: &str = ";ConditionalTracepoints+;tracenz+";
+/// Announced beside what gdbstub announces: conditions, `collect/s`, and that the
+/// source of tracepoints is kept.
+pub(super) const FEATURES: &str = ";ConditionalTracepoints+;tracenz+;TracepointSource+";
 
 /// What a packet is to the tracepoints.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ mod tests {
         assert_eq!(Ahead::of(b"QTStart"), Ahead::Start);
         assert_eq!(Ahead::of(b"qSupported:a+"), Ahead::Supported);
         assert_eq!(Ahead::of(b"qTV:1"), Ahead::Ask(Ok(Request::Value(1))));
-        for other in [&b"g"[..], b"QTinit", b"QTDPsrc:1", b"qS", b"qTStatus", b""] {
+        for other in [&b"g"[..], b"QTinit", b"qS", b"qTStatus", b""] {
             assert_eq!(Ahead::of(other), Ahead::Pass);
         }
     }

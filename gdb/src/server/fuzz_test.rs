@@ -62,6 +62,10 @@ fn known() -> impl Strategy<Value = Vec<u8>> {
         "qTBuffer:0,100",
         "qTStatus",
         "qTP:1:1003",
+        "qTBuffer:fffffffffffffff0,ffffffffffffffff",
+        "QTDPsrc:1:1003:at:0:7:2a307831303033",
+        "QTDPsrc:1:1003:cmd:0:3:656e64",
+        "QTSave:2f746d702f78",
         "qTfP",
         "qTsP",
     ]);

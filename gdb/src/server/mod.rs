@@ -308,4 +308,6 @@ mod modes_test;
 #[path = "serve_test.rs"]
 mod tests;
 #[cfg(test)]
+mod trace_file_test;
+#[cfg(test)]
 mod trace_test;

@@ -130,7 +130,7 @@ fn gdb_counts_in_trace_state_variables() {
 }
 
 /// Two more instructions behind each hit, of which the second is a tracepoint too.
-const STEPPING: &str = "\
+pub(super) const STEPPING: &str = "\
 trace *0x1003
 actions
 while-stepping 4
@@ -213,13 +213,19 @@ fn trace_state_variables_by_packets() {
     assert_eq!(rsp.ask("qTsV"), "l");
     assert_eq!(rsp.ask("qTV:1"), "Vfffffffffffffffe");
     assert_eq!(rsp.ask("qTV:3"), "U");
-    for nonsense in ["QTDV", "qTV", "qTV:x", "QTDV:1:2", "QTDV:1:2:0:6g"] {
+    for (nonsense, answer) in [
+        ("QTDV", "E16"),
+        ("qTV", "E16"),
+        ("qTV:x", "E16"),
+        ("QTDV:1:2", "E79"),
+        ("QTDV:1:2:0:6g", "E79"),
+    ] {
         rsp.send(nonsense);
-        assert_eq!(rsp.told().1, "E16", "{nonsense}");
+        assert_eq!(rsp.told().1, answer, "{nonsense}");
     }
     rsp.send("QTDV:3:0:1:74");
     let (why, answer) = rsp.told();
-    assert_eq!(answer, "E16");
+    assert_eq!(answer, "E79");
     assert!(why.contains("no trace state variable is built in"), "{why}");
     assert_eq!(rsp.ask("QTStart"), "OK");
     assert_eq!(rsp.ask("Z0,1000,1"), "OK");
@@ -250,7 +256,7 @@ fn definitions_that_gdbstub_would_end_the_connection_at() {
     let mut rsp = guest.attach();
     assert!(
         rsp.ask("qSupported:swbreak+")
-            .ends_with(";ConditionalTracepoints+;tracenz+")
+            .ends_with(";ConditionalTracepoints+;tracenz+;TracepointSource+")
     );
     assert_eq!(rsp.ask("qTStatus").split(';').next(), Some("T0"));
     assert_eq!(rsp.ask("QTinit"), "OK");
@@ -307,7 +313,7 @@ fn a_trace_ends_with_its_gdb() {
             rsp.ask("qTStatus").split(";tframes").next(),
             Some("T0;tnotrun:0")
         );
-        assert_eq!(rsp.ask("qTfP"), "", "nothing is left of the last one's");
+        assert_eq!(rsp.ask("qTfP"), "l", "nothing is left of the last one's");
         assert_eq!(rsp.ask("QTinit"), "OK");
         assert_eq!(rsp.ask("QTDP:1:1003:E:0:0-"), "OK");
         assert_eq!(rsp.ask("QTDP:-1:1003:R1"), "OK");

@@ -71,7 +71,7 @@ use crate::inspect::Trap;
 use crate::linux::Linux;
 use crate::machine::Machine;
 use crate::target::{Attachment, Resume, Target, VcpuId, VirtAddr};
-use crate::trace::Trace;
+use crate::trace::{FileCopy, Trace};
 
 use self::described::Described;
 use self::int3::Unserved;
@@ -119,6 +119,8 @@ pub(crate) struct Session<'t> {
     trace_answer: Result<(), TraceError>,
     /// What gdb reads of its trace piece by piece: the rest.
     trace_uploads: VecDeque<String>,
+    /// Where gdb is in its copy of the frames.
+    trace_copy: FileCopy,
     /// Stops that gdb was not told of and that will not come again.
     pending: Vec<Option<Reason>>,
     /// How many times in a row the hit of a vCPU was passed over for another's.
@@ -197,6 +199,7 @@ impl<'t> Session<'t> {
             traced: Description::default(),
             trace_answer: Ok(()),
             trace_uploads: VecDeque::new(),
+            trace_copy: FileCopy::default(),
             pending: vec![None; count],
             missed: vec![0; count],
             unserved: vec![None; count],
@@ -295,6 +298,7 @@ impl<'t> Session<'t> {
         self.collected.fill(None);
         self.trace = Trace::default();
         self.trace_uploads.clear();
+        self.trace_copy = FileCopy::default();
         self.pending.fill(None);
         self.missed.fill(0);
         self.unserved.fill(None);

@@ -4,10 +4,18 @@
 use super::Session;
 use super::base::errno;
 use super::tracepoints::TraceError;
-use crate::trace::{Request, VariableDefinition};
+use crate::server::PACKET_SIZE;
+use crate::trace::{Request, Source, VariableDefinition, encoded};
 
 /// The end of a list.
 const END: &str = "l";
+
+/// A refusal whose reason gdb's user is told otherwise. gdb takes an error number that
+/// begins with 1 or 2 for something else here.
+const REFUSED: &str = "E79";
+
+/// Most bytes of the trace buffer in one answer, in hexadecimal digits.
+const MOST_OF_BUFFER: usize = (PACKET_SIZE - 64) / 2;
 
 impl Session<'_> {
     /// The answer to a packet.
@@ -29,20 +37,46 @@ impl Session<'_> {
                 self.trace_uploads = self.trace.variables.described().collect();
                 self.next_upload()
             }
+            Request::Source(source) => {
+                let added = Source::parse(&source).and_then(|it| self.trace.add_source(&it));
+                self.outcome(added.map_err(TraceError::Definition))
+            }
+            Request::Tracepoints => {
+                self.trace_uploads = self.trace.described().collect();
+                self.next_upload()
+            }
             Request::Next => self.next_upload(),
+            Request::Buffer { offset, len } => self.read_trace_buffer(offset, len),
+            Request::Save => self.outcome(Err(TraceError::Save)),
         }
     }
 
     fn define_variable(&mut self, definition: &str) -> String {
         let defined = VariableDefinition::parse(definition)
             .and_then(|definition| self.trace.variables.define(definition));
-        match defined {
+        self.outcome(defined.map_err(TraceError::Variable))
+    }
+
+    fn outcome(&mut self, outcome: Result<(), TraceError>) -> String {
+        match outcome {
             Ok(()) => "OK".to_owned(),
             Err(refusal) => {
-                self.notice(super::chain(&TraceError::Variable(refusal)));
-                error(errno::EINVAL)
+                self.notice(super::chain(&refusal));
+                REFUSED.to_owned()
             }
         }
+    }
+
+    fn read_trace_buffer(&mut self, offset: u64, len: u64) -> String {
+        let len = usize::try_from(len).map_or(MOST_OF_BUFFER, |len| len.min(MOST_OF_BUFFER));
+        let description = self.description();
+        let frames = &self.trace.frames;
+        let bytes = self.trace_copy.read(frames, description, offset, len);
+        if bytes.is_empty() {
+            self.trace_copy = Default::default();
+            return END.to_owned();
+        }
+        encoded(&bytes)
     }
 
     fn next_upload(&mut self) -> String {

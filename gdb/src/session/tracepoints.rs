@@ -38,6 +38,8 @@ pub(super) enum TraceError {
     Definition(#[from] DefinitionError),
     #[error("trace state variable refused")]
     Variable(#[source] VariableError),
+    #[error("this end writes no files for gdb: use tsave without -r")]
+    Save,
     #[error("tracepoint {number} at {:#x} refused", .addr.0)]
     Insert {
         number: usize,
@@ -204,7 +206,7 @@ impl Tracepoints for Session<'_> {
         &mut self.trace.uploads
     }
 
-    /// A gdb that has just attached finds none: a trace ends with its gdb.
+    /// Not called: `trace_requests` answers. Nor is the next one.
     fn tracepoint_enumerate_start(
         &mut self,
         _: Option<Tracepoint>,
@@ -237,7 +239,7 @@ impl Tracepoints for Session<'_> {
         Ok(())
     }
 
-    /// `tsave` is not supported: gdb is told so with its first request.
+    /// Not called: `trace_requests` answers.
     fn trace_buffer_request(
         &mut self,
         _: u64,
@@ -254,7 +256,8 @@ impl Tracepoints for Session<'_> {
         report(match &self.trace.status {
             Status::NotRun => ExperimentStatus::NotRun,
             Status::Running => ExperimentStatus::Running,
-            Status::Stopped => ExperimentStatus::Stop(None),
+            // Without a text gdb 13 crashes in tsave.
+            Status::Stopped => ExperimentStatus::Stop(Some(b"")),
             Status::Full => ExperimentStatus::Full,
             Status::PassCount(number) => ExperimentStatus::PassCount(Tracepoint(*number)),
             Status::Error(text, number) => {

@@ -20,6 +20,13 @@ pub(crate) enum Action {
     Expression(Vec<u8>),
 }
 
+/// Actions, and how gdb has said so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Actions {
+    pub list: Vec<Action>,
+    pub text: String,
+}
+
 /// One packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
@@ -41,8 +48,8 @@ pub(crate) enum Content {
     /// More for one that is there. From `stepping` on, all are for the steps behind
     /// a hit, those of later packets included.
     Actions {
-        actions: Vec<Action>,
-        stepping: Option<Vec<Action>>,
+        actions: Actions,
+        stepping: Option<Actions>,
     },
 }
 
@@ -132,10 +139,15 @@ fn divided(text: &str, description: Description) -> Result<Content> {
         Some((before, behind)) => (before, Some(behind)),
         None => (text, None),
     };
-    let stepping = behind.map(|behind| actions(behind, description));
+    let parsed = |text: &str| -> Result<_> {
+        Ok(Actions {
+            list: actions(text, description)?,
+            text: text.to_owned(),
+        })
+    };
     Ok(Content::Actions {
-        actions: actions(before, description)?,
-        stepping: stepping.transpose()?,
+        actions: parsed(before)?,
+        stepping: behind.map(parsed).transpose()?,
     })
 }
 
@@ -246,8 +258,12 @@ mod tests {
             },
             Action::Expression(vec![0x22, 5, 0x27]),
         ];
+        let text = packet.strip_prefix("-1:10004b:").unwrap().to_owned();
         let expected = Content::Actions {
-            actions,
+            actions: Actions {
+                list: actions,
+                text,
+            },
             stepping: None,
         };
         assert_eq!(content(packet), Ok(expected));
@@ -260,17 +276,20 @@ mod tests {
             panic!("{new:?}");
         };
         let divided = |packet| match content(packet) {
-            Ok(Content::Actions { actions, stepping }) => (actions.len(), stepping),
+            Ok(Content::Actions { actions, stepping }) => {
+                let stepping = stepping.map(|stepping| (stepping.list, stepping.text));
+                (actions.list.len(), stepping)
+            }
             other => panic!("{other:?}"),
         };
         let rax = || Action::Registers(vec![Register::Gpr(0)]);
         let code = || Action::Expression(vec![0x27]);
         assert_eq!(divided("-1:10:R1X1,27"), (2, None));
-        let stepping = Some(vec![rax(), code()]);
+        let stepping = Some((vec![rax(), code()], "R1X1,27".to_owned()));
         assert_eq!(divided("-1:10:SR1X1,27-"), (0, stepping));
-        let stepping = Some(vec![code(), rax()]);
+        let stepping = Some((vec![code(), rax()], "X1,27R1".to_owned()));
         assert_eq!(divided("-1:10:R1SX1,27R1"), (1, stepping));
-        assert_eq!(divided("-1:10:S"), (0, Some(vec![])));
+        assert_eq!(divided("-1:10:S"), (0, Some((vec![], String::new()))));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Frame {
     values: Box<[u8]>,
     memory: Vec<(VirtAddr, Box<[u8]>)>,
     variables: Vec<(Number, i64)>,
+    /// A trace file is to have the registers, even if it has PC alone.
+    needs_registers: bool,
 }
 
 impl Frame {
@@ -50,7 +52,28 @@ impl Frame {
             values: which.iter().flat_map(value).collect(),
             memory: Vec::new(),
             variables: Vec::new(),
+            needs_registers: false,
         }
+    }
+
+    /// gdb cannot tell by the tracepoint where the frame is of.
+    pub fn require_registers(&mut self) {
+        self.needs_registers = true;
+    }
+
+    /// Whether gdb knows less without the registers.
+    pub fn needs_registers(&self) -> bool {
+        self.needs_registers || *self.registers != [Register::PC]
+    }
+
+    /// The pieces of memory, in the order in which they were collected.
+    pub fn memory(&self) -> impl Iterator<Item = (VirtAddr, &[u8])> {
+        self.memory.iter().map(|(addr, bytes)| (*addr, &**bytes))
+    }
+
+    /// The trace state variables that were collected.
+    pub fn variables(&self) -> impl Iterator<Item = (Number, i64)> {
+        self.variables.iter().copied()
     }
 
     pub fn add_memory(&mut self, addr: VirtAddr, bytes: Box<[u8]>) {

@@ -6,19 +6,23 @@
 mod agent;
 mod collection;
 mod definition;
+mod file;
 mod frames;
 mod packet;
 mod point;
 mod request;
+mod source;
 mod variables;
 mod walks;
 
 use gdbstub::target::ext::tracepoints::TracepointEnumerateState;
 
 pub(crate) use definition::{Content, Definition, DefinitionError};
+pub(crate) use file::Copy as FileCopy;
 pub(crate) use frames::{DEFAULT_SIZE, Frame, Frames, MAX_SIZE};
-pub(crate) use packet::Malformed;
+pub(crate) use packet::{Malformed, encoded};
 pub(crate) use request::Request;
+pub(crate) use source::Source;
 pub(crate) use variables::{VariableDefinition, VariableError, Variables};
 
 use collection::Collection;
@@ -34,6 +38,9 @@ const MAX_ACTIONS: usize = 1024;
 
 /// Most bytes of all expressions of one tracepoint.
 const MAX_CODE: usize = 64 << 10;
+
+/// Most bytes of what is kept of definitions only for gdb to read it back.
+const MAX_TEXT: usize = 4 << 20;
 
 /// The vCPU that hit a tracepoint, as expressions see it.
 pub(crate) trait Vcpu {
@@ -72,12 +79,14 @@ pub(crate) enum Status {
 pub(crate) struct Trace {
     points: Vec<Point>,
     walks: Walks,
+    /// What the points' lines take.
+    text: usize,
     pub variables: Variables,
     pub frames: Frames,
     pub status: Status,
     /// The frame whose registers and memory gdb sees in place of the guest's.
     pub selected: Option<usize>,
-    /// gdbstub's. There is never anything to enumerate: a trace ends with gdb.
+    /// gdbstub's, which does not get to enumerate anything.
     pub uploads: TracepointEnumerateState<u64>,
 }
 
@@ -89,6 +98,7 @@ impl Trace {
     /// Forgets tracepoints, variables and frames; what gdb has set of the buffer stays.
     pub fn clear(&mut self) {
         self.points.clear();
+        self.text = 0;
         self.walks.clear();
         self.variables.clear();
         self.frames.clear();
@@ -102,7 +112,6 @@ impl Trace {
     /// There is too much, or nothing that the packet could add to.
     pub fn define(&mut self, definition: Definition) -> Result<(), DefinitionError> {
         let Definition { number, addr, .. } = definition;
-        let at = |point: &Point| (point.number, point.addr) == (number, addr);
         match definition.content {
             Content::New {
                 enabled,
@@ -113,7 +122,9 @@ impl Trace {
                 if self.points.len() == MAX_POINTS {
                     return Err(DefinitionError::TooMuch(MAX_POINTS));
                 }
-                self.points.retain(|point| !at(point));
+                self.remove(number, addr);
+                let mut others = self.points.iter_mut().filter(|it| it.number == number);
+                let is_one_of_several = others.next().map(|other| other.is_one_of_several = true);
                 self.points.push(Point {
                     number,
                     addr,
@@ -124,17 +135,59 @@ impl Trace {
                     at_hit: Collection::default(),
                     at_step: Collection::default(),
                     defines_steps: false,
+                    lines: Vec::new(),
+                    is_one_of_several: is_one_of_several.is_some(),
                     hits: 0,
                     bytes: 0,
                 });
                 Ok(())
             }
             Content::Actions { actions, stepping } => {
-                let point = self.points.iter_mut().find(|point| at(point));
-                let point = point.ok_or(DefinitionError::Unknown)?;
-                point.extend(actions, stepping)
+                self.change(number, addr, |point| point.extend(actions, stepping))
             }
         }
+    }
+
+    /// Takes a piece of a tracepoint's source, for a gdb that asks for it.
+    ///
+    /// # Errors
+    /// There is too much, or no such tracepoint.
+    pub fn add_source(&mut self, source: &Source) -> Result<(), DefinitionError> {
+        self.change(source.number, source.addr, |point| {
+            point.lines.push(source.line());
+            Ok(())
+        })
+    }
+
+    /// Tracepoints, actions and sources, as gdb reads them back.
+    pub fn described(&self) -> impl Iterator<Item = String> {
+        let lines = |point: &Point| [vec![point.described()], point.lines.clone()].concat();
+        self.points.iter().flat_map(lines)
+    }
+
+    fn remove(&mut self, number: usize, addr: VirtAddr) {
+        let at = |point: &mut Point| (point.number, point.addr) == (number, addr);
+        let removed = self.points.extract_if(.., at);
+        self.text -= removed.map(|point| point.text_size()).sum::<usize>();
+    }
+
+    /// Has more belong to a tracepoint, as long as there is room.
+    fn change(
+        &mut self,
+        number: usize,
+        addr: VirtAddr,
+        change: impl FnOnce(&mut Point) -> Result<(), DefinitionError>,
+    ) -> Result<(), DefinitionError> {
+        if self.text > MAX_TEXT {
+            return Err(DefinitionError::TooMuch(MAX_TEXT));
+        }
+        let at = |point: &&mut Point| (point.number, point.addr) == (number, addr);
+        let point = self.points.iter_mut().find(at);
+        let point = point.ok_or(DefinitionError::Unknown)?;
+        let before = point.text_size();
+        let changed = change(point);
+        self.text += point.text_size() - before;
+        changed
     }
 
     /// Begins anew, without frames.

@@ -2,7 +2,7 @@
 
 use super::agent::{self, AgentError};
 use super::collection::Collection;
-use super::definition::{Action, DefinitionError};
+use super::definition::{Actions, DefinitionError};
 use super::frames::{Frame, Frames};
 use super::variables::Variables;
 use super::{Hit, Status};
@@ -22,6 +22,10 @@ pub(super) struct Point {
     pub at_step: Collection,
     /// The actions that gdb sends next are for steps.
     pub defines_steps: bool,
+    /// Its actions and its source, as gdb reads them back.
+    pub lines: Vec<String>,
+    /// The tracepoint has other locations too.
+    pub is_one_of_several: bool,
     pub hits: u64,
     /// What its frames take of the buffer.
     pub bytes: u64,
@@ -37,18 +41,36 @@ impl Point {
     /// There are too many.
     pub fn extend(
         &mut self,
-        actions: Vec<Action>,
-        stepping: Option<Vec<Action>>,
+        actions: Actions,
+        stepping: Option<Actions>,
     ) -> Result<(), DefinitionError> {
-        match self.defines_steps {
-            true => self.at_step.extend(actions)?,
-            false => self.at_hit.extend(actions)?,
-        }
+        self.add(actions)?;
         if let Some(stepping) = stepping {
             self.defines_steps = true;
-            self.at_step.extend(stepping)?;
+            self.add(stepping)?;
         }
         Ok(())
+    }
+
+    fn add(&mut self, actions: Actions) -> Result<(), DefinitionError> {
+        let (collection, kind) = match self.defines_steps {
+            true => (&mut self.at_step, 'S'),
+            false => (&mut self.at_hit, 'A'),
+        };
+        collection.extend(actions.list)?;
+        if !actions.text.is_empty() {
+            let (number, addr, text) = (self.number, self.addr.0, actions.text);
+            self.lines.push(format!("{kind}{number:x}:{addr:x}:{text}"));
+        }
+        Ok(())
+    }
+
+    /// What its lines take.
+    pub fn text_size(&self) -> usize {
+        self.lines
+            .iter()
+            .map(|line| size_of::<String>() + line.len())
+            .sum()
     }
 
     /// Forgets its hits.
@@ -72,7 +94,8 @@ impl Point {
                 return Ok(false);
             }
         }
-        self.bytes += self.collect(&self.at_hit, hit, variables, frames)?;
+        let frame = self.frame(&self.at_hit, hit);
+        self.bytes += self.collect(frame, &self.at_hit, hit, (variables, frames))?;
         self.hits += 1;
         match self.hits == self.pass_count {
             true => Err(Status::PassCount(self.number)),
@@ -90,20 +113,28 @@ impl Point {
         variables: &mut Variables,
         frames: &mut Frames,
     ) -> Result<(), End> {
-        self.bytes += self.collect(&self.at_step, hit, variables, frames)?;
+        let frame = self.frame(&self.at_step, hit);
+        self.bytes += self.collect(frame, &self.at_step, hit, (variables, frames))?;
         Ok(())
     }
 
-    /// Makes a frame, and returns what it takes of the buffer.
-    fn collect(
-        &self,
-        what: &Collection,
-        hit: &Hit<'_>,
-        variables: &mut Variables,
-        frames: &mut Frames,
-    ) -> Result<u64, End> {
+    fn frame(&self, what: &Collection, hit: &Hit<'_>) -> Frame {
         let addr = hit.registers.linear_rip();
         let mut frame = Frame::new(self.number, addr, &what.registers, hit.registers);
+        if self.steps > 0 || self.is_one_of_several {
+            frame.require_registers();
+        }
+        frame
+    }
+
+    /// Fills and keeps a frame, and returns what it takes of the buffer.
+    fn collect(
+        &self,
+        mut frame: Frame,
+        what: &Collection,
+        hit: &Hit<'_>,
+        (variables, frames): (&mut Variables, &mut Frames),
+    ) -> Result<u64, End> {
         let collected = what.collect(hit.view, variables, &mut frame, frames.room());
         let size = frame.size() as u64;
         match collected.map_err(|error| self.failed(&error))? && frames.push(frame) {

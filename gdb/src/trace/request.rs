@@ -14,8 +14,16 @@ pub(crate) enum Request {
     Value(Number),
     /// `qTfV`: the first of all variables.
     Variables,
-    /// `qTsV`: the next of what was asked for.
+    /// `QTDPsrc`: a piece of a tracepoint's source, from behind the colon.
+    Source(String),
+    /// `qTfP`: the first of all tracepoints.
+    Tracepoints,
+    /// `qTsV` and `qTsP`: the next of what was asked for.
     Next,
+    /// `qTBuffer`: a piece of the frames, as trace files have them.
+    Buffer { offset: u64, len: u64 },
+    /// `QTSave`: a trace file, to be written here.
+    Save,
 }
 
 impl Request {
@@ -32,7 +40,13 @@ impl Request {
                 .map(|rest| Self::DefineVariable(rest.to_owned())),
             "qTV" => number(rest).map(Self::Value),
             "qTfV" => Ok(Self::Variables),
-            "qTsV" => Ok(Self::Next),
+            "QTDPsrc" => rest
+                .ok_or(Malformed)
+                .map(|rest| Self::Source(rest.to_owned())),
+            "qTfP" => Ok(Self::Tracepoints),
+            "qTsV" | "qTsP" => Ok(Self::Next),
+            "qTBuffer" => rest.ok_or(Malformed).and_then(buffer),
+            "QTSave" => Ok(Self::Save),
             _ => return None,
         })
     }
@@ -40,6 +54,15 @@ impl Request {
 
 fn number(text: Option<&str>) -> Result<Number, Malformed> {
     Number::try_from(hex(text)?).map_err(|_| Malformed)
+}
+
+/// OFFSET `,` LENGTH.
+fn buffer(text: &str) -> Result<Request, Malformed> {
+    let (offset, len) = text.split_once(',').ok_or(Malformed)?;
+    Ok(Request::Buffer {
+        offset: hex(Some(offset))?,
+        len: hex(Some(len))?,
+    })
 }
 
 #[cfg(test)]
@@ -54,7 +77,27 @@ mod tests {
         assert_eq!(known("qTV:1f"), Some(Ok(Request::Value(0x1f))));
         assert_eq!(known("qTfV"), Some(Ok(Request::Variables)));
         assert_eq!(known("qTsV"), Some(Ok(Request::Next)));
-        for nonsense in ["QTDV", "qTV", "qTV:", "qTV:+1", "qTV:10000"] {
+        assert_eq!(known("qTfP"), Some(Ok(Request::Tracepoints)));
+        assert_eq!(known("qTsP"), Some(Ok(Request::Next)));
+        assert_eq!(known("QTSave:2f61"), Some(Ok(Request::Save)));
+        let source = Request::Source("1:2:at:0:1:61".to_owned());
+        assert_eq!(known("QTDPsrc:1:2:at:0:1:61"), Some(Ok(source)));
+        let buffer = Request::Buffer {
+            offset: 0x10,
+            len: 0x7d0,
+        };
+        assert_eq!(known("qTBuffer:10,7d0"), Some(Ok(buffer)));
+        for nonsense in [
+            "qTBuffer",
+            "qTBuffer:1",
+            "qTBuffer:g,1",
+            "QTDPsrc",
+            "QTDV",
+            "qTV",
+            "qTV:",
+            "qTV:+1",
+            "qTV:10000",
+        ] {
             assert_eq!(known(nonsense), Some(Err(Malformed)), "{nonsense}");
         }
         for other in ["", "g", "qT", "qTStatus", "QTDP:1", "QTDVx:1", "\u{e9}"] {

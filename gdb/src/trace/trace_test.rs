@@ -258,3 +258,67 @@ fn definitions_are_bounded() {
     let full = Err(DefinitionError::TooMuch(MAX_POINTS));
     assert_eq!(define(&mut trace, "ffff:9:E:0:0"), full);
 }
+
+#[test]
+fn definitions_come_back_as_they_were_sent() {
+    let mut trace = trace(&[
+        "1:1000:E:2:3:X3,220127-",
+        "-1:1000:R1-",
+        "-1:1000:X1,27SR3-",
+        "-1:1000:M-1,10,8",
+        "a:2000:D:0:0",
+    ]);
+    for source in ["1:1000:at:0:4:6d61696e", "a:2000:cmd:0:3:656e64"] {
+        assert_eq!(trace.add_source(&Source::parse(source).unwrap()), Ok(()));
+    }
+    let missing = Source::parse("2:1000:at:0:1:61").unwrap();
+    assert_eq!(trace.add_source(&missing), Err(DefinitionError::Unknown));
+    let described: Vec<_> = trace.described().collect();
+    let expected = [
+        "T1:1000:E:2:3:X3,220127",
+        "A1:1000:R1",
+        "A1:1000:X1,27",
+        "S1:1000:R3",
+        "S1:1000:M-1,10,8",
+        "Z1:1000:at:0:4:6d61696e",
+        "Ta:2000:D:0:0",
+        "Za:2000:cmd:0:3:656e64",
+    ];
+    assert_eq!(described, expected);
+    let again = Definition::parse("1:1000:E:0:0", Description::default());
+    assert_eq!(trace.define(again.unwrap()), Ok(()));
+    assert_eq!(trace.described().last().unwrap(), "T1:1000:E:0:0");
+    trace.clear();
+    assert_eq!((trace.described().count(), trace.text), (0, 0));
+}
+
+#[test]
+fn what_is_kept_to_be_read_back_is_bounded() {
+    let mut trace = trace(&["1:1000:E:0:0", "2:1000:E:0:0"]);
+    let source = format!("1:1000:cmd:0:1:{}", "61".repeat(0x8000));
+    let source = Source::parse(&source).unwrap();
+    let added = (0..100).take_while(|_| trace.add_source(&source).is_ok());
+    assert_eq!(added.count(), MAX_TEXT / 0x10000);
+    let registers = Definition::parse("-2:1000:R1", Description::default()).unwrap();
+    let full = Err(DefinitionError::TooMuch(MAX_TEXT));
+    assert_eq!(trace.define(registers.clone()), full);
+    let anew = Definition::parse("1:1000:E:0:0", Description::default()).unwrap();
+    assert_eq!(trace.define(anew), Ok(()));
+    assert_eq!(trace.text, 0, "what it had is gone");
+    assert_eq!(trace.define(registers), Ok(()));
+}
+
+/// gdb knows where a frame is of, if it has no registers, by the tracepoint.
+#[test]
+fn frames_that_may_be_of_several_places_need_registers() {
+    let mut trace = trace(&[
+        "1:1000:E:0:0",
+        "2:1000:E:1:0",
+        "3:1000:E:0:0",
+        "3:2000:E:0:0",
+    ]);
+    hit(&mut trace);
+    at(0x2000, |hit| trace.hit(hit));
+    let needs = (0..4).map(|n| trace.frames.get(n).unwrap().needs_registers());
+    assert_eq!(needs.collect::<Vec<_>>(), [false, true, true, true]);
+}

@@ -17,6 +17,7 @@ mod monitor;
 mod registers;
 mod rings;
 mod stepping;
+mod trace_files;
 mod trace_variables;
 mod tracepoints;
 mod vcpus;

@@ -52,7 +52,7 @@ tstart
             "Breakpoint 3, scenario () at guests/debug/main.c:123",
             "123\t{",
             "warning: Target does not support trace notes, note ignored",
-            "Trace stopped by a tstop command.",
+            "Trace stopped by a tstop command ().",
             "Collected 15 trace frames.",
             "Trace will stop if GDB disconnects.",
             "Not looking at any trace frame.",
