@@ -63,7 +63,8 @@ pub enum CtlCommand {
 
 #[derive(Args, Debug, Default)]
 pub struct RunArgs {
-    /// Kernel: vmlinux (ELF, PVH or 64-bit protocol), bzImage, or a bare-metal ELF file.
+    /// Kernel: vmlinux (ELF, PVH or 64-bit protocol), bzImage, or a bare-metal ELF file; of
+    /// 32 bits too, if ELF with a PVH note.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.

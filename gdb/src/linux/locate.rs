@@ -57,6 +57,11 @@ pub(crate) enum NotFound {
     )]
     TooEarly,
     #[error(
+        "the guest's page tables are those of a 32-bit kernel, or of its boot loader; \
+         of Linux only x86-64 kernels are known here"
+    )]
+    Bits32,
+    #[error(
         "what is mapped where Linux has its kernel carries no symbol table (CONFIG_KALLSYMS) \
          that makes sense; give its vmlinux with --symbols"
     )]
@@ -71,7 +76,7 @@ pub(crate) enum NotFound {
 impl NotFound {
     /// Whether the guest may be further at its next stop.
     pub fn may_change(&self) -> bool {
-        *self == NotFound::TooEarly
+        matches!(self, NotFound::TooEarly | NotFound::Bits32)
     }
 }
 
@@ -136,7 +141,10 @@ pub(crate) fn kernel(guest: &dyn Guest, file: Option<&SymbolFile>) -> Result<Ker
             None
         }
     };
-    let mut why = NotFound::TooEarly;
+    let mut why = match pages_in_32_bits(guest) {
+        true => NotFound::Bits32,
+        false => NotFound::TooEarly,
+    };
     for space in spaces(guest) {
         let memory = Memory { guest, space };
         let ranges = image::ranges(&memory);
@@ -187,6 +195,14 @@ fn spaces(guest: &dyn Guest) -> Vec<AddressSpace> {
     }
     spaces.truncate(MAX_SPACES);
     spaces
+}
+
+/// Whether a vCPU pages as no x86-64 kernel has it.
+fn pages_in_32_bits(guest: &dyn Guest) -> bool {
+    let modes = guest.registers().into_iter().flatten();
+    modes
+        .map(|registers| AddressSpace::of(&registers).mode)
+        .any(|mode| matches!(mode, Mode::Bits32 { .. } | Mode::Pae))
 }
 
 /// A symbol file and what memory must have if it belongs to the kernel.

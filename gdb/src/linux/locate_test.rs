@@ -148,6 +148,26 @@ fn what_is_no_kernel_is_said() {
 }
 
 #[test]
+fn a_32_bit_kernel_is_told_from_none() {
+    use crate::arch::cr4;
+    let mut guest = Paged::new();
+    for (cr4, efer, expected) in [
+        (cr4::PAE, 0, NotFound::Bits32),
+        (cr4::PSE, 0, NotFound::Bits32),
+        (cr4::PAE, guest.registers.efer, NotFound::TooEarly),
+    ] {
+        guest.registers.cr4 = cr4;
+        guest.registers.efer = efer;
+        let found = kernel(&guest, None).err();
+        assert_eq!(found, Some(expected), "{cr4:#x} {efer:#x}");
+    }
+    // A boot loader may yet start a 64-bit one.
+    assert!(NotFound::Bits32.may_change());
+    guest.registers.cr0 = 0;
+    assert_eq!(kernel(&guest, None).err(), Some(NotFound::TooEarly));
+}
+
+#[test]
 fn tables_that_lead_to_themselves_are_bounded() {
     let mut guest = Paged::new();
     // Every entry of every level is the table itself: all of the area is mapped.

@@ -27,7 +27,7 @@ const ENTRIES: u64 = 512;
 /// Page directories: one for each of the first 4 GiB.
 const DIRECTORIES: u64 = 4;
 
-/// Selectors of the 64-bit boot protocol: __BOOT_CS and __BOOT_DS.
+/// Selectors of Linux' boot protocols: __BOOT_CS and __BOOT_DS.
 const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 const TASK_SELECTOR: u16 = 0x20;
@@ -75,31 +75,44 @@ fn write_page_tables(memory: &GuestMemory) -> Result<(), Error> {
 
 /// Sets general and system registers for `entry`.
 pub fn set_registers(vcpu: &Vcpu, entry: Entry) -> Result<(), kvm::Error> {
+    let mut sregs = vcpu.sregs()?;
+    let regs = registers(entry);
+    set_system_registers(&mut sregs, entry);
+    vcpu.set_boot_state(&regs, &sregs)
+}
+
+/// Interrupts are off, and what no protocol speaks of is 0.
+fn registers(entry: Entry) -> kvm_regs {
     let mut regs = kvm_regs {
         rflags: RFLAGS_RESERVED,
         rsp: layout::BOOT_STACK,
         ..Default::default()
     };
-    let mut sregs = vcpu.sregs()?;
     match entry {
         Entry::Pvh { rip } => {
             regs.rip = rip;
             regs.rbx = layout::PVH_START_INFO.0;
-            sregs.cr0 = CR0_PE | CR0_ET;
-            sregs.cr4 = 0;
-            sregs.efer = 0;
         }
-        Entry::Linux64 { rip } => {
+        Entry::Linux32 { rip } | Entry::Linux64 { rip } => {
             regs.rip = rip;
             regs.rsi = layout::ZERO_PAGE.0;
-            sregs.cr0 = CR0_PE | CR0_ET | CR0_PG;
-            sregs.cr3 = layout::PAGE_TABLES.0;
-            sregs.cr4 = CR4_PAE;
-            sregs.efer = EFER_LME | EFER_LMA;
         }
     }
-    set_segments(&mut sregs, matches!(entry, Entry::Linux64 { .. }));
-    vcpu.set_boot_state(&regs, &sregs)
+    regs
+}
+
+fn set_system_registers(sregs: &mut kvm_sregs, entry: Entry) {
+    sregs.cr0 = CR0_PE | CR0_ET;
+    sregs.cr4 = 0;
+    sregs.efer = 0;
+    let long = matches!(entry, Entry::Linux64 { .. });
+    if long {
+        sregs.cr0 |= CR0_PG;
+        sregs.cr3 = layout::PAGE_TABLES.0;
+        sregs.cr4 = CR4_PAE;
+        sregs.efer = EFER_LME | EFER_LMA;
+    }
+    set_segments(sregs, long);
 }
 
 fn set_segments(sregs: &mut kvm_sregs, long: bool) {
@@ -187,5 +200,49 @@ mod tests {
         assert_eq!(descriptor(&code(false)), 0x00cf_9b00_0000_ffff);
         assert_eq!(descriptor(&data()), 0x00cf_9300_0000_ffff);
         assert_eq!(descriptor(&task()), 0x0000_8b00_0000_0067);
+    }
+
+    /// Linux: Documentation/arch/x86/boot.rst, "32-bit Boot Protocol".
+    #[test]
+    fn a_32_bit_linux_is_entered_as_its_protocol_says() {
+        let entry = Entry::Linux32 { rip: 0x10_0000 };
+        let regs = registers(entry);
+        assert_eq!(regs.rip, 0x10_0000);
+        assert_eq!(regs.rsi, layout::ZERO_PAGE.0);
+        assert_eq!((regs.rbp, regs.rdi, regs.rbx), (0, 0, 0));
+        assert_eq!(regs.rflags, 2, "interrupts are off");
+        let mut sregs = kvm_sregs {
+            efer: EFER_LME | EFER_LMA,
+            cr4: CR4_PAE,
+            ..Default::default()
+        };
+        set_system_registers(&mut sregs, entry);
+        assert_eq!(sregs.cr0 & (CR0_PE | CR0_PG), CR0_PE, "no paging");
+        assert_eq!((sregs.cr4, sregs.efer), (0, 0));
+        let flat = |segment: &kvm_segment| (segment.base, segment.limit, segment.g, segment.db);
+        assert_eq!((sregs.cs.selector, sregs.cs.l), (0x10, 0));
+        assert_eq!(sregs.cs.type_ & 0xa, 0xa, "execute and read");
+        assert_eq!(flat(&sregs.cs), (0, 0xffff_ffff, 1, 1));
+        for segment in [&sregs.ds, &sregs.es, &sregs.ss] {
+            assert_eq!(segment.selector, 0x18);
+            assert_eq!(segment.type_ & 0xa, 2, "read and write");
+            assert_eq!(flat(segment), (0, 0xffff_ffff, 1, 1));
+        }
+        assert_eq!(sregs.gdt.base, layout::GDT.0);
+    }
+
+    #[test]
+    fn the_selectors_of_the_protocol_are_in_the_table() {
+        let memory = crate::memory::allocate(crate::memory::MIN_SIZE).unwrap();
+        for (entry, code) in [
+            (Entry::Linux32 { rip: 0 }, 0x00cf_9b00_0000_ffff_u64),
+            (Entry::Linux64 { rip: 0 }, 0x00af_9b00_0000_ffff),
+        ] {
+            write_tables(&memory, entry).unwrap();
+            let at = |selector| GuestAddress(layout::GDT.0 + selector);
+            assert_eq!(memory.read_obj::<u64>(at(0x10)).unwrap(), code);
+            let data = memory.read_obj::<u64>(at(0x18)).unwrap();
+            assert_eq!(data, 0x00cf_9300_0000_ffff);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! `linux-loader` does the loading, but for 32-bit ELF files. What is checked before
 //! gives the user one clear line instead of a guest that dies at once.
 
+mod bzimage;
 mod elf32;
 
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use devices::virtio::GuestMemory;
 use linux_loader::loader::bootparam::setup_header;
-use linux_loader::loader::{BzImage, Elf, KernelLoader, PvhBootCapability};
+use linux_loader::loader::{Elf, KernelLoader, PvhBootCapability};
 
 use super::{Entry, memory_map};
 use crate::layout;
@@ -64,9 +65,14 @@ pub enum Error {
     TooLow { path: PathBuf, addr: u64 },
     #[error(
         "kernel {} is a 32-bit ELF file and has no PVH note (XEN_ELFNOTE_PHYS32_ENTRY) that \
-         says where it is entered; build Linux with CONFIG_PVH", path.display()
+         says where it is entered; build Linux with CONFIG_PVH, or give its bzImage", path.display()
     )]
     NoEntry { path: PathBuf },
+    #[error(
+        "kernel {} has boot protocol {}.{}, without the addresses that it needs; it must be \
+         of Linux 2.6.31 or later (protocol 2.10)", path.display(), version >> 8, version & 0xff
+    )]
+    TooOld { path: PathBuf, version: u16 },
     #[error("kernel {}: {problem}", path.display())]
     Malformed { path: PathBuf, problem: String },
 }
@@ -112,7 +118,7 @@ pub fn load(memory: &GuestMemory, path: &Path) -> Result<Kernel, Error> {
     let start = image.prefix(0, 4)?;
     if start == *b"\x7fELF" {
         image.load_elf(memory)
-    } else if image.prefix(HDRS_OFFSET, 4)? == *b"HdrS" {
+    } else if image.is_bzimage()? {
         image.load_bzimage(memory)
     } else {
         Err(Error::Unknown {
@@ -121,17 +127,6 @@ pub fn load(memory: &GuestMemory, path: &Path) -> Result<Kernel, Error> {
         })
     }
 }
-
-/// Linux boot protocol: the magic of the setup header.
-const HDRS_OFFSET: u64 = 0x202;
-/// ... fields of the setup header that the file is judged by.
-const SETUP_SECTS_OFFSET: u64 = 0x1f1;
-const SETUP_HEADER_END: u64 = 0x268;
-/// The oldest protocol with a 64-bit entry that says so (XLF_KERNEL_64).
-const PROTOCOL_2_12: u16 = 0x20c;
-const XLF_KERNEL_64: u16 = 1;
-/// The 64-bit entry's distance from the load address.
-const ENTRY_64_OFFSET: u64 = 0x200;
 
 const ELF_HEADER_LEN: u64 = 64;
 const ELF_PROGRAM_HEADER_LEN: u64 = 56;
@@ -271,44 +266,6 @@ impl Image<'_> {
             });
         }
         self.require_ram(addr.saturating_add(memsz.max(filesz)))
-    }
-
-    fn load_bzimage(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
-        let header = self.bytes(0, SETUP_HEADER_END)?;
-        let setup_sects = match header[SETUP_SECTS_OFFSET as usize] {
-            0 => 4,
-            sects => u64::from(sects),
-        };
-        let payload = (setup_sects + 1) * 512;
-        // syssize: the protected-mode part in 16-byte units.
-        let syssize = u64::from(u32_at(&header, 0x1f4)) * 16;
-        self.require_len(payload + syssize)?;
-        let (version, xloadflags) = (u16_at(&header, 0x206), u16_at(&header, 0x236));
-        if version < PROTOCOL_2_12 || xloadflags & XLF_KERNEL_64 == 0 {
-            let machine = format!(
-                "32-bit x86, or older than boot protocol 2.12 (it has {}.{})",
-                version >> 8,
-                version & 0xff
-            );
-            return Err(Error::WrongMachine {
-                path: self.path.to_owned(),
-                machine,
-            });
-        }
-        // The kernel unpacks itself to pref_address and needs init_size there.
-        let (pref_address, init_size) = (u64_at(&header, 0x258), u32_at(&header, 0x260));
-        let end = pref_address.saturating_add(init_size.into());
-        self.require_ram(end)?;
-        let loaded = BzImage::load(memory, None, &mut self.file, Some(layout::HIGH_RAM))
-            .map_err(|error| self.malformed(error))?;
-        Ok(Kernel {
-            entry: Entry::Linux64 {
-                rip: loaded.kernel_load.0 + ENTRY_64_OFFSET,
-            },
-            end: end.max(loaded.kernel_end),
-            initrd_max: u32_at(&header, 0x22c).into(),
-            setup_header: loaded.setup_header,
-        })
     }
 }
 

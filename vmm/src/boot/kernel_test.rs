@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::bzimage::SETUP_SECTS_OFFSET;
 use super::*;
 use crate::memory;
 
@@ -102,7 +103,7 @@ fn a_kernel_over_the_boot_data_is_refused() {
 /// The first sectors of a bzImage with a `syssize` of `units` * 16 bytes.
 fn bzimage(version: u16, xloadflags: u16, init_size: u32, units: u32) -> Vec<u8> {
     let mut file = vec![0; 1024 + units as usize * 16];
-    file[SETUP_SECTS_OFFSET as usize] = 1;
+    file[SETUP_SECTS_OFFSET] = 1;
     file[0x1f4..0x1f8].copy_from_slice(&units.to_le_bytes());
     file[0x202..0x206].copy_from_slice(b"HdrS");
     file[0x206..0x208].copy_from_slice(&version.to_le_bytes());
@@ -124,18 +125,23 @@ fn a_bzimage_starts_behind_its_32_bit_entry() {
 }
 
 #[test]
+fn a_bzimage_without_a_64_bit_entry_starts_at_its_32_bit_one() {
+    // In protocol 2.11 the flags are something else.
+    for (version, xloadflags) in [(0x20f, 0), (0x20f, 0x7e), (0x20b, 1), (0x20a, 1)] {
+        let kernel = try_load(&bzimage(version, xloadflags, 0x10_0000, 64)).unwrap();
+        assert_eq!(kernel.entry, Entry::Linux32 { rip: 0x10_0000 });
+        assert_eq!(kernel.end, 0x110_0000);
+    }
+}
+
+#[test]
 fn bad_bzimages_are_told_apart() {
     let good = bzimage(0x20f, 1, 0x10_0000, 64);
     assert!(matches!(error(&good[..1500]), Error::Truncated { .. }));
     assert!(matches!(error(&good[..0x220]), Error::Truncated { .. }));
-    assert!(matches!(
-        error(&bzimage(0x204, 0, 0, 64)),
-        Error::WrongMachine { .. }
-    ));
-    assert!(matches!(
-        error(&bzimage(0x20f, 0, 0, 64)),
-        Error::WrongMachine { .. }
-    ));
+    let old = error(&bzimage(0x209, 0, 0, 64));
+    assert!(matches!(old, Error::TooOld { .. }), "{old}");
+    assert!(old.to_string().contains("has boot protocol 2.9,"), "{old}");
     assert!(matches!(
         error(&bzimage(0x20f, 1, 1 << 30, 64)),
         Error::TooLarge { .. }

@@ -1,8 +1,8 @@
 //! Loading a kernel and telling it about the machine.
 //!
-//! Three forms of kernel, two protocols: an ELF file with a PVH note starts by
+//! Three forms of kernel, three protocols: an ELF file with a PVH note starts by
 //! the PVH protocol, and in 32 bits must have one; any other ELF file and a bzImage
-//! start by the 64-bit boot protocol of Linux.
+//! start by the 64-bit boot protocol of Linux, a bzImage of 32 bits by the 32-bit one.
 
 mod acpi;
 mod entry;
@@ -68,6 +68,8 @@ pub enum Error {
 pub enum Entry {
     /// 32-bit protected mode without paging, start info in RBX.
     Pvh { rip: u64 },
+    /// 32-bit protected mode without paging, zero page in RSI.
+    Linux32 { rip: u64 },
     /// 64-bit mode with identity paging, zero page in RSI.
     Linux64 { rip: u64 },
 }
@@ -93,7 +95,9 @@ pub fn load(memory: &GuestMemory, config: &Config) -> Result<Entry, Error> {
     reset_vector::write(memory)?;
     match kernel.entry {
         Entry::Pvh { .. } => pvh::write(memory, initrd)?,
-        Entry::Linux64 { .. } => linux::write(memory, &kernel, initrd, &config.cmdline)?,
+        Entry::Linux32 { .. } | Entry::Linux64 { .. } => {
+            linux::write(memory, &kernel, initrd, &config.cmdline)?;
+        }
     }
     entry::write_tables(memory, kernel.entry)?;
     Ok(kernel.entry)
