@@ -1,0 +1,26 @@
+/* What the parts of `rebind` share. */
+#pragma once
+
+#include <semaphore.h>
+
+/*
+ * Of each kind of device: I/O until some fails, each of which posts `begun`; and whether
+ * the device serves a driver that is new.
+ */
+void block_work(void);
+void block_check(void);
+void network_work(void);
+void network_check(void);
+void entropy_work(void);
+void entropy_check(void);
+
+/* eth0's address as ADDRESS/BITS, and who answers there. */
+void network_configure(const char *address, const char *peer);
+
+extern sem_t begun;
+
+/* Ends the program, with the reason in errno. */
+void fail(const char *what);
+
+/* The result of a system call, or the end. */
+int must(int result, const char *what);
