@@ -176,6 +176,9 @@ pub enum Attachment {
     Left {
         crashed: bool,
     },
+    /// It leaves, and its trace goes on: the debugger still stops vCPUs and lets them
+    /// go on, but a crash is not kept. [`Attachment::Left`] follows.
+    Tracing,
     /// It asked for the guest's end (`kill`), and may: the guest stays stopped.
     Killed,
 }

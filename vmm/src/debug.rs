@@ -193,8 +193,8 @@ impl Target for DebugTarget {
     }
 
     fn attachment(&mut self, attachment: Attachment) {
-        let attached = attachment == Attachment::Attached;
-        self.vcpus.group().set_debugged(attached);
+        let debugged = matches!(attachment, Attachment::Attached | Attachment::Tracing);
+        self.vcpus.group().set_debugged(debugged);
         self.attachments.send(attachment);
     }
 

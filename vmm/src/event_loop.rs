@@ -300,7 +300,9 @@ impl EventLoop<'_> {
             match attachment {
                 Attachment::Left { crashed: true } => return Some(Ended::Crashed),
                 Attachment::Killed => return Some(Ended::UserQuit),
-                Attachment::Attached | Attachment::Left { crashed: false } => {}
+                Attachment::Attached
+                | Attachment::Tracing
+                | Attachment::Left { crashed: false } => {}
             }
         }
         None

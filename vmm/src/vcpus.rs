@@ -32,7 +32,7 @@ struct State {
     stopped: Option<kvm_clock_data>,
     /// Which vCPU goes on first at the next resume.
     first: usize,
-    /// A debugger is attached: it alone stops vCPUs and lets them go on.
+    /// A debugger is attached, or traces: it alone stops vCPUs and lets them go on.
     debugged: bool,
 }
 
@@ -83,12 +83,12 @@ impl Group<'_> {
         self.state.stopped.is_some()
     }
 
-    /// Whether a debugger is attached.
+    /// Whether a debugger is attached, or traces.
     pub fn is_debugged(&self) -> bool {
         self.state.debugged
     }
 
-    /// A debugger comes, or has left.
+    /// A debugger comes, or has left for good.
     pub fn set_debugged(&mut self, debugged: bool) {
         self.state.debugged = debugged;
     }

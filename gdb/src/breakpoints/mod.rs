@@ -231,6 +231,22 @@ impl Breakpoints {
         self.planted.clear(memory)
     }
 
+    /// Removes everything but the tracepoints. Goes on after an error and returns the
+    /// first.
+    ///
+    /// # Errors
+    /// An original byte cannot be written back.
+    pub fn keep_traced(&mut self, memory: &mut impl PhysicalMemory) -> Result<()> {
+        self.watched = Watched::default();
+        self.slots.keep_software();
+        let mut result = Ok(());
+        for addr in self.software.keys().copied().collect::<Vec<_>>() {
+            let removed = self.remove_software(memory, addr, Owner::Gdb);
+            result = result.and(removed);
+        }
+        result
+    }
+
     /// Forgets what lies at physical addresses, without touching memory: a reset
     /// has replaced it.
     pub fn forget_planted(&mut self) {

@@ -75,6 +75,12 @@ impl Slots {
         self.held.retain(|(held, _)| *held != holder);
     }
 
+    /// Takes all away but those of software breakpoints.
+    pub fn keep_software(&mut self) {
+        self.held
+            .retain(|(held, _)| matches!(held, Holder::Software(_)));
+    }
+
     pub fn holds(&self, holder: Holder) -> bool {
         self.held.iter().any(|(held, _)| *held == holder)
     }

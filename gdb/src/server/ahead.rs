@@ -11,9 +11,10 @@ use crate::trace::{Malformed, Request};
 /// Stands for any definition: more actions for a tracepoint, and these are none.
 pub(super) const NO_ACTIONS: &[u8] = b"QTDP:-00:0000000000000000:";
 
-/// Announced beside what gdbstub announces: conditions, `collect/s`, and that the
-/// source of tracepoints is kept.
-pub(super) const FEATURES: &str = ";ConditionalTracepoints+;tracenz+;TracepointSource+";
+/// Announced beside what gdbstub announces: conditions, `collect/s`, that the source
+/// of tracepoints is kept, and that a trace may outlive its gdb.
+pub(super) const FEATURES: &str =
+    ";ConditionalTracepoints+;tracenz+;TracepointSource+;DisconnectedTracing+";
 
 /// What a packet is to the tracepoints.
 #[derive(Debug, PartialEq, Eq)]

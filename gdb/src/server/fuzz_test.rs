@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use proptest::prelude::*;
 
 use super::tests::LOOP;
-use crate::testing::{Guest, packet};
+use crate::testing::{Guest, Rsp, packet};
 
 /// Bodies that lead deep into the server, to be sent in any order.
 fn known() -> impl Strategy<Value = Vec<u8>> {
@@ -66,6 +66,8 @@ fn known() -> impl Strategy<Value = Vec<u8>> {
         "QTDPsrc:1:1003:at:0:7:2a307831303033",
         "QTDPsrc:1:1003:cmd:0:3:656e64",
         "QTSave:2f746d702f78",
+        "QTDisconnected:0",
+        "QTDisconnected:1",
         "qTfP",
         "qTsP",
     ]);
@@ -124,11 +126,19 @@ proptest! {
             let _ = rsp.stream.read_to_end(&mut answers);
         }
         drop(rsp);
-        // A client may have written over the code or moved a RIP out of it.
-        guest.watcher.until("it is let go", |state| state.is_let_go());
         let mut next = guest.connect();
         prop_assert!(next.ask("qSupported:swbreak+").contains("PacketSize"));
+        leave_for_good(next);
+        // A client may have written over the code or moved a RIP out of it.
+        guest.watcher.until("it is let go", |state| state.is_let_go());
     }
+}
+
+/// Leaves no trace behind that goes on.
+fn leave_for_good(mut rsp: Rsp) {
+    rsp.send("QTDisconnected:0");
+    assert_eq!(rsp.told().1, "OK");
+    assert_eq!(rsp.ask("D"), "OK");
 }
 
 /// Packets that [`the_server_neither_stops_nor_grows`] sends; `make soak` sends
@@ -208,17 +218,14 @@ fn the_server_neither_stops_nor_grows() {
         answers as u64 > packets / 4,
         "{answers} answers to {packets} packets"
     );
-    let grown = begin.map_or(0, |begin| resident().saturating_sub(begin));
-    assert!(grown < SLACK, "{grown} KiB more after {packets} packets");
+    let mut last = guest.connect();
+    assert!(last.ask("qSupported:swbreak+").contains("PacketSize"));
+    leave_for_good(last);
     guest
         .watcher
         .until("it is let go", |state| state.is_let_go());
-    assert!(
-        guest
-            .connect()
-            .ask("qSupported:swbreak+")
-            .contains("PacketSize")
-    );
+    let grown = begin.map_or(0, |begin| resident().saturating_sub(begin));
+    assert!(grown < SLACK, "{grown} KiB more after {packets} packets");
 }
 
 fn rand_index(rng: &mut proptest::test_runner::TestRng, below: usize) -> usize {

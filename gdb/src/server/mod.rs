@@ -81,8 +81,9 @@ pub enum ServeError {
 /// Serves one gdb at a time until the guest ends or the VMM asks to stop.
 ///
 /// Blocks; the VMM gives it a thread of its own. Whatever way a client leaves,
-/// the guest runs on with nothing planted and nothing armed. On
-/// [`Options::stop`] an attached client is detached first.
+/// the guest runs on with nothing planted and nothing armed, but for a trace that it
+/// wants to go on. On [`Options::stop`] an attached client is detached first, and such
+/// a trace ends.
 ///
 /// # Errors
 /// The host refuses to poll or accept. The trouble of one client is not an
@@ -100,6 +101,7 @@ pub fn serve(
     );
     let ended = server.run();
     server.release_client();
+    server.session.abandon_trace();
     ended
 }
 
@@ -169,10 +171,16 @@ impl<'a, 't> Server<'a, 't> {
         if !self.session.waits_for_page() {
             return Ok(());
         }
-        self.with_client(|client, session| {
-            session.look_for_pages();
-            client.on_stop(session)
-        })
+        match &self.client {
+            Some(client) if client.is_attached() => self.with_client(|client, session| {
+                session.look_for_pages();
+                client.on_stop(session)
+            }),
+            _ => {
+                self.session.look_for_pages_unattended();
+                Ok(())
+            }
+        }
     }
 
     fn dispatch(&mut self, ready: Ready) -> Result<(), ServeError> {
@@ -298,6 +306,8 @@ impl<'a, 't> Server<'a, 't> {
     }
 }
 
+#[cfg(test)]
+mod disconnected_test;
 #[cfg(test)]
 mod fuzz_test;
 #[cfg(test)]

@@ -256,7 +256,7 @@ fn definitions_that_gdbstub_would_end_the_connection_at() {
     let mut rsp = guest.attach();
     assert!(
         rsp.ask("qSupported:swbreak+")
-            .ends_with(";ConditionalTracepoints+;tracenz+;TracepointSource+")
+            .ends_with(";ConditionalTracepoints+;tracenz+;TracepointSource+;DisconnectedTracing+")
     );
     assert_eq!(rsp.ask("qTStatus").split(';').next(), Some("T0"));
     assert_eq!(rsp.ask("QTinit"), "OK");

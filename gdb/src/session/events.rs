@@ -48,8 +48,18 @@ impl Session<'_> {
         self.judge_all(events, None);
     }
 
+    /// The same, while nobody is attached.
+    pub fn look_for_pages_unattended(&mut self) {
+        self.look_for_pages();
+        self.after_unattended();
+    }
+
     /// Takes the guest's events while nobody is attached.
     pub fn on_unattended_event(&mut self) {
+        if self.is_running() {
+            self.on_event();
+            return self.after_unattended();
+        }
         let Some(event) = self.machine.next_event() else {
             return;
         };

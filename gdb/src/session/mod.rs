@@ -45,6 +45,7 @@
 
 mod base;
 mod described;
+mod disconnected;
 mod events;
 mod exceptions;
 mod files;
@@ -71,7 +72,7 @@ use crate::inspect::Trap;
 use crate::linux::Linux;
 use crate::machine::Machine;
 use crate::target::{Attachment, Resume, Target, VcpuId, VirtAddr};
-use crate::trace::{FileCopy, Trace};
+use crate::trace::{FileCopy, Status, Trace};
 
 use self::described::Described;
 use self::int3::Unserved;
@@ -224,7 +225,10 @@ impl<'t> Session<'t> {
     pub fn attach(&mut self) {
         self.attached = true;
         self.machine.attachment(Attachment::Attached);
-        self.halt_and_note();
+        match self.is_running() {
+            true => self.halt_unnoticed(),
+            false => self.halt_and_note(),
+        }
         self.forget_description();
         self.linux.look_again(&self.machine);
         let crashed = self.crashes.iter().position(Option::is_some);
@@ -235,14 +239,20 @@ impl<'t> Session<'t> {
         }
     }
 
-    /// Lets the guest run as if there had never been a debugger. Errors are
-    /// logged: there is nobody left to tell, and every step is tried.
+    /// Lets the guest run as if there had never been a debugger, unless a trace is to
+    /// go on. Errors are logged: there is nobody left to tell, and every step is tried.
     pub fn detach(&mut self) {
+        if self.exited.is_none() && self.trace_outlives_gdb() {
+            self.halt_unnoticed();
+        }
         if self.exited.is_none() {
             self.halt_and_note();
         }
-        // Before the guest runs: a crash from now on is the VMM's to handle.
         let crashed = self.crashes.iter().any(Option::is_some);
+        if self.exited.is_none() && self.trace_outlives_gdb() && !crashed {
+            return self.leave_tracing();
+        }
+        // Before the guest runs: a crash from now on is the VMM's to handle.
         self.machine.attachment(Attachment::Left { crashed });
         if self.exited.is_none() {
             self.release_guest();
@@ -253,6 +263,7 @@ impl<'t> Session<'t> {
     /// Stops the guest for good, at gdb's wish. The VMM is told, and ends it.
     pub fn kill(&mut self) {
         self.halt_and_note();
+        self.trace = Trace::default();
         self.forget_client();
         self.machine.attachment(Attachment::Killed);
     }
@@ -264,14 +275,8 @@ impl<'t> Session<'t> {
             "restore the guest's code",
             self.breakpoints.clear(&mut self.machine),
         );
-        self.devices.wanted = false;
-        log_failure("let the devices go on", self.pause_devices(false));
-        for device in std::mem::take(&mut self.noted) {
-            let ended = self.machine.inspect().note_writes(device, false);
-            log_failure("no longer note what a device writes", ended);
-        }
-        self.traps.clear();
-        log_failure("take the traps away", self.machine.inspect().set_traps(&[]));
+        self.end_trace(Status::Stopped);
+        self.let_devices_go();
         log_failure(
             "disarm the vCPUs",
             self.machine.arm(Default::default(), false),
@@ -285,6 +290,18 @@ impl<'t> Session<'t> {
         log_failure("resume the guest", self.machine.resume(&actions));
     }
 
+    /// Takes from the devices what gdb's user wanted of them.
+    fn let_devices_go(&mut self) {
+        self.devices.wanted = false;
+        log_failure("let the devices go on", self.pause_devices(false));
+        for device in std::mem::take(&mut self.noted) {
+            let ended = self.machine.inspect().note_writes(device, false);
+            log_failure("no longer note what a device writes", ended);
+        }
+        self.traps.clear();
+        log_failure("take the traps away", self.machine.inspect().set_traps(&[]));
+    }
+
     fn forget_client(&mut self) {
         self.attached = false;
         self.asked_for.set(None);
@@ -296,7 +313,10 @@ impl<'t> Session<'t> {
         self.request = Request::default();
         self.reported.fill(None);
         self.collected.fill(None);
-        self.trace = Trace::default();
+        self.trace.selected = None;
+        if !self.trace.disconnected {
+            self.trace = Trace::default();
+        }
         self.trace_uploads.clear();
         self.trace_copy = FileCopy::default();
         self.pending.fill(None);
@@ -338,10 +358,12 @@ impl<'t> Session<'t> {
 
     /// Tells the user, and the log for those who do not see gdb's console.
     fn notice(&mut self, text: String) {
+        if self.attached || self.is_running() {
+            tracing::warn!("gdb: {text}");
+        }
         if !self.attached {
             return;
         }
-        tracing::warn!("gdb: {text}");
         if self.notices.len() < MAX_NOTICES && self.notices.last() != Some(&text) {
             self.notices.push(text);
         }

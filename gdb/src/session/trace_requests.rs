@@ -47,6 +47,10 @@ impl Session<'_> {
             }
             Request::Next => self.next_upload(),
             Request::Buffer { offset, len } => self.read_trace_buffer(offset, len),
+            Request::Disconnected(disconnected) => {
+                self.trace.disconnected = disconnected;
+                "OK".to_owned()
+            }
             Request::Save => self.outcome(Err(TraceError::Save)),
         }
     }

@@ -277,7 +277,8 @@ impl Tracepoints for Session<'_> {
         report(ExperimentExplanation::Size(frames.size));
         report(ExperimentExplanation::Free(frames.free()));
         report(ExperimentExplanation::Circular(frames.circular));
-        report(ExperimentExplanation::DisconnectedTracing(false));
+        let outlives = self.trace.disconnected;
+        report(ExperimentExplanation::DisconnectedTracing(outlives));
         Ok(())
     }
 

@@ -84,6 +84,8 @@ pub(crate) struct Trace {
     pub variables: Variables,
     pub frames: Frames,
     pub status: Status,
+    /// It outlives its gdb.
+    pub disconnected: bool,
     /// The frame whose registers and memory gdb sees in place of the guest's.
     pub selected: Option<usize>,
     /// gdbstub's, which does not get to enumerate anything.

@@ -22,6 +22,8 @@ pub(crate) enum Request {
     Next,
     /// `qTBuffer`: a piece of the frames, as trace files have them.
     Buffer { offset: u64, len: u64 },
+    /// `QTDisconnected`: whether the trace outlives its gdb.
+    Disconnected(bool),
     /// `QTSave`: a trace file, to be written here.
     Save,
 }
@@ -46,6 +48,11 @@ impl Request {
             "qTfP" => Ok(Self::Tracepoints),
             "qTsV" | "qTsP" => Ok(Self::Next),
             "qTBuffer" => rest.ok_or(Malformed).and_then(buffer),
+            "QTDisconnected" => match hex(rest) {
+                Ok(0) => Ok(Self::Disconnected(false)),
+                Ok(1) => Ok(Self::Disconnected(true)),
+                _ => Err(Malformed),
+            },
             "QTSave" => Ok(Self::Save),
             _ => return None,
         })
@@ -82,12 +89,18 @@ mod tests {
         assert_eq!(known("QTSave:2f61"), Some(Ok(Request::Save)));
         let source = Request::Source("1:2:at:0:1:61".to_owned());
         assert_eq!(known("QTDPsrc:1:2:at:0:1:61"), Some(Ok(source)));
+        let on = Request::Disconnected(true);
+        assert_eq!(known("QTDisconnected:1"), Some(Ok(on)));
+        let off = Request::Disconnected(false);
+        assert_eq!(known("QTDisconnected:0"), Some(Ok(off)));
         let buffer = Request::Buffer {
             offset: 0x10,
             len: 0x7d0,
         };
         assert_eq!(known("qTBuffer:10,7d0"), Some(Ok(buffer)));
         for nonsense in [
+            "QTDisconnected",
+            "QTDisconnected:2",
             "qTBuffer",
             "qTBuffer:1",
             "qTBuffer:g,1",

@@ -7,6 +7,7 @@
 mod attach;
 mod breakpoints;
 mod code32;
+mod disconnected;
 mod ends;
 mod int3;
 mod late;

@@ -69,7 +69,8 @@ fn undebugged(
 ) -> (Status, Value) {
     let mut group = control.vcpus.group();
     if group.is_debugged() {
-        let text = "a debugger is attached: stop the guest, or let it go on, there";
+        let text =
+            "a debugger is attached, or its trace goes on: stop the guest, or let it go on, there";
         return (Status::Conflict, problem(text));
     }
     match change(&mut group) {

@@ -1,0 +1,91 @@
+//! A trace that goes on without its gdb (`set disconnected-tracing on`).
+//!
+//! The guest is then run as for gdb, with nothing but the tracepoints planted, and
+//! what would be a stop for gdb is none. The end of the trace lets the guest go as
+//! gdb's leave does otherwise; what was collected is kept for the next gdb.
+
+use super::resume::Action;
+use super::{Reason, Session, Stop, log_failure};
+use crate::target::Attachment;
+use crate::trace::Status;
+
+impl Session<'_> {
+    /// Whether the trace goes on when gdb leaves.
+    pub(super) fn trace_outlives_gdb(&self) -> bool {
+        self.trace.disconnected && self.trace.is_running()
+    }
+
+    /// Stops the guest where nobody is to be told. What has happened until then is
+    /// dealt with: the trace misses nothing.
+    pub(super) fn halt_unnoticed(&mut self) {
+        self.interrupt();
+        if matches!(self.stop, Some(Stop::At(..))) {
+            self.stop = None;
+        }
+    }
+
+    /// Lets the guest run, and the trace go on, without gdb and all that it has
+    /// planted.
+    pub(super) fn leave_tracing(&mut self) {
+        self.machine.attachment(Attachment::Tracing);
+        log_failure(
+            "restore the guest's code",
+            self.breakpoints.keep_traced(&mut self.machine),
+        );
+        self.let_devices_go();
+        let (reported, collected) = (self.reported.clone(), self.collected.clone());
+        self.forget_client();
+        // Who has collected and who is past a tracepoint is the trace's business.
+        (self.reported, self.collected) = (reported, collected);
+        self.run_unattended();
+    }
+
+    fn run_unattended(&mut self) {
+        self.start(vec![Action::Continue; self.machine.vcpu_count()]);
+        self.after_unattended();
+    }
+
+    /// Goes on after the guest's events while the trace has nobody attached.
+    pub(super) fn after_unattended(&mut self) {
+        match self.stop.take() {
+            None if self.trace.is_running() => {}
+            None => self.let_go(),
+            Some(stop @ Stop::Exited(_)) => self.stop = Some(stop),
+            Some(Stop::At(vcpu, reason)) => {
+                let why = match reason {
+                    Reason::Reset => "the guest was reset",
+                    Reason::Crash => "the guest crashed",
+                    Reason::Refused => "the guest could not be resumed",
+                    // Met before gdb has left: it is past it.
+                    _ => return self.run_unattended(),
+                };
+                tracing::warn!("gdb's trace ends at {vcpu}: {why}");
+                self.end_trace(Status::Error(why.to_owned(), 0));
+                self.let_go();
+            }
+        }
+    }
+
+    /// Ends a trace that has nobody attached, for the server ends too.
+    pub(crate) fn abandon_trace(&mut self) {
+        if self.is_running() && self.exited.is_none() {
+            self.halt_unnoticed();
+            self.end_trace(Status::Stopped);
+            self.let_go();
+        }
+    }
+
+    /// The guest runs on as if there had never been a debugger.
+    fn let_go(&mut self) {
+        self.halt_and_note();
+        self.run = None;
+        self.machine.attachment(Attachment::Left { crashed: false });
+        if self.exited.is_none() {
+            self.release_guest();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "disconnected_test.rs"]
+mod tests;
