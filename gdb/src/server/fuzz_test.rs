@@ -71,6 +71,22 @@ fn known() -> impl Strategy<Value = Vec<u8>> {
         "qTfP",
         "qTsP",
     ]);
+    let tracing = (
+        prop::sample::select(vec![
+            "QTDP:",
+            "QTDP:-1:1003:",
+            "QTDPsrc:1:1003:",
+            "QTDV:",
+            "qTV:",
+            "qTP:",
+            "qTBuffer:",
+            "QTBuffer:",
+            "QTDisconnected:",
+            "QTFrame:",
+        ]),
+        "[0-9a-f:,XRMSED-]{0,40}",
+    )
+        .prop_map(|(name, rest)| format!("{name}{rest}"));
     let points = (
         0..5u8,
         any::<bool>(),
@@ -91,7 +107,14 @@ fn known() -> impl Strategy<Value = Vec<u8>> {
             let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("M{addr:x},{:x}:{hex}", data.len())
         });
-    prop_oneof![fixed.prop_map(str::to_owned), points, memory, writes].prop_map(String::into_bytes)
+    prop_oneof![
+        fixed.prop_map(str::to_owned),
+        tracing,
+        points,
+        memory,
+        writes
+    ]
+    .prop_map(String::into_bytes)
 }
 
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
