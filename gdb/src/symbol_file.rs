@@ -137,6 +137,26 @@ impl SymbolFile {
         self.base
     }
 
+    /// The link-time address above 4 GiB with this lower half that the file has
+    /// something at; a 32-bit file has none.
+    pub(crate) fn above_4_gib(&self, low: u32) -> Option<u64> {
+        if !self.is_64_bit() {
+            return None;
+        }
+        let cache = ReadCache::new(self.file.try_clone().ok()?);
+        let header = Header64::parse(&cache).ok()?;
+        let segments = header.program_headers(ENDIAN, &cache).ok()?;
+        let mut loaded = segments
+            .iter()
+            .filter(|segment| segment.p_type(ENDIAN) == PT_LOAD);
+        loaded.find_map(|segment| {
+            let start = segment.p_vaddr(ENDIAN);
+            let within = u64::from(low.wrapping_sub(start as u32));
+            let addr = start.checked_add(within)?;
+            (within < segment.p_memsz(ENDIAN) && addr >> 32 != 0).then_some(addr)
+        })
+    }
+
     /// Reads up to the end of the file, as gdb is to see it: with the per-CPU
     /// section outside of any segment, so that `qOffsets`, which moves segments,
     /// leaves it at address 0.

@@ -69,6 +69,32 @@ fn a_32_bit_program_is_read_as_one() {
 }
 
 #[test]
+fn an_address_is_found_by_its_lower_half() {
+    let (_dir, path) = file(&vmlinux(BASE, b"contents", &[]));
+    let kernel = SymbolFile::open(&path).unwrap();
+    for (low, whole) in [
+        (0x8100_0000, Some(BASE)),
+        (0x8100_0007, Some(BASE + 7)),
+        (0x8100_0008, None),
+        (0x80ff_ffff, None),
+        // The per-CPU section is not above 4 GiB.
+        (0, None),
+    ] {
+        assert_eq!(kernel.above_4_gib(low), whole, "{low:#x}");
+    }
+    let (_dir, path) = file(&vmlinux(0xffff_ffff, b"contents", &[]));
+    let kernel = SymbolFile::open(&path).unwrap();
+    assert_eq!(kernel.above_4_gib(0xffff_ffff), None);
+    assert_eq!(kernel.above_4_gib(0x20), None);
+    let (_dir, path) = file(&vmlinux(0xffff_fff0, &[0; 0x40], &[]));
+    let kernel = SymbolFile::open(&path).unwrap();
+    assert_eq!(kernel.above_4_gib(0x20), Some(0x1_0000_0020));
+    let (_dir, path) = file(&program_32());
+    let program = SymbolFile::open(&path).unwrap();
+    assert_eq!(program.above_4_gib(0xc010_0000), None);
+}
+
+#[test]
 fn gdb_sees_the_per_cpu_section_outside_of_any_segment() {
     let original = vmlinux(BASE, b"contents", &[]);
     let (_dir, path) = file(&original);

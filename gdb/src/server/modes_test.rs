@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::gdb_test::{assert_lines, output};
 use crate::arch::{Registers, cr0};
-use crate::testing::{Guest, LONG_MODE};
+use crate::testing::{Guest, HIGH, LONG_MODE};
 
 /// A loop; at 0x1004 what is 32- and 64-bit code's `mov $0x1234,%eax`, and in 16
 /// bits `mov $0x1234,%ax` and `add %al,(%bx,%si)`; at 0x1010 a loop that enters long
@@ -201,6 +201,59 @@ fn user_code_of_32_bits_is_part_of_a_64_bit_system_until_gdb_looks_again() {
             ]
         );
     }
+    guest.until_undisturbed();
+}
+
+/// gdb sends the lower half of an address that its description cannot hold.
+#[test]
+fn half_an_address_is_refused_where_only_the_whole_makes_sense() {
+    let guest = Guest::start(CODE, &[0x1000]);
+    // A step plants breakpoints too, and ends where one is missing.
+    let whole = format!("*{:#x}", HIGH + 0x1002);
+    let text = output(
+        &guest,
+        &[
+            "monitor architecture i386",
+            "unset tdesc filename",
+            &format!("hbreak {whole}"),
+            "stepi",
+            "delete",
+            &format!("break {whole}"),
+            "stepi",
+            "delete",
+            "watch *(int *)0xffffffff80001000",
+            "stepi",
+            "delete",
+            // In 32 bits there is nothing to confuse these with.
+            "hbreak *0x90001000",
+            "stepi",
+            "delete",
+            "monitor architecture x86-64",
+            "unset tdesc filename",
+            &format!("set $pc = {:#x}", HIGH + 0x1000),
+            &format!("hbreak {whole}"),
+            "continue",
+            "delete",
+            "set $pc = 0x1000",
+        ],
+    );
+    for what in [
+        "hardware breakpoint at 0x80001002",
+        "breakpoint at 0x80001002",
+        "watchpoint at 0x80001000",
+    ] {
+        let whole = HIGH | u64::from_str_radix(&what[what.len() - 8..], 16).unwrap();
+        let refused = format!(
+            "{what} refused: with i386 gdb has only the lower half of {whole:#x}; \"monitor \
+             architecture x86-64\" and then \"unset tdesc filename\" give it the whole"
+        );
+        assert!(
+            text.lines().any(|line| line == refused),
+            "no {refused:?} in:\n{text}"
+        );
+    }
+    assert_eq!(text.matches(" refused: ").count(), 3, "{text}");
+    assert_lines(&text, &["Breakpoint 5, 0xffffffff80001002 in ?? ()"]);
     guest.until_undisturbed();
 }
 

@@ -49,6 +49,7 @@ mod disconnected;
 mod events;
 mod exceptions;
 mod files;
+mod halved;
 mod int3;
 mod memory;
 mod points;

@@ -11,6 +11,7 @@ use gdbstub::target::{TargetError, TargetResult};
 
 use super::Session;
 use super::base::errno;
+use super::halved::Halved;
 use super::watch::PageError;
 use crate::arch::cr4;
 use crate::breakpoints::{Holder, Owner, Rings, SlotError};
@@ -24,6 +25,8 @@ const MAX_WARNED: usize = 1024;
 /// The breakpoint cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InsertError {
+    #[error(transparent)]
+    Halved(#[from] Halved),
     #[error(transparent)]
     Address(AddressError),
     #[error("this host traps no {what} in {}", .rings.name())]
@@ -49,6 +52,7 @@ impl Session<'_> {
         addr: VirtAddr,
         owner: Owner,
     ) -> Result<(), InsertError> {
+        self.check_whole(addr)?;
         if let Some(there) = self.breakpoints.software(addr) {
             // The guest may have rewritten the byte, or mapped the page: afresh.
             let taken_out = self
@@ -145,6 +149,7 @@ impl Session<'_> {
 
     /// gdb's `Z1`.
     fn insert_hardware(&mut self, addr: VirtAddr) -> Result<(), InsertError> {
+        self.check_whole(addr)?;
         let translation = self.translate_code(addr)?;
         let rings = self.rings_executing(addr, translation);
         if !rings.any_traps(&self.machine.host_traps(), |ring| ring.hw_breakpoint) {

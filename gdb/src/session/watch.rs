@@ -61,6 +61,7 @@ impl Session<'_> {
         len: u64,
         kind: WatchKind,
     ) -> Result<(), InsertError> {
+        self.check_whole(addr)?;
         let Err(error) = self.watch_by_slots(addr, len, kind) else {
             return Ok(());
         };

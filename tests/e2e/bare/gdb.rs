@@ -68,8 +68,12 @@ impl Guest {
     }
 
     fn launch(name: &str, configure: impl FnOnce(Vmm) -> Vmm) -> Self {
+        Self::of_file(guest::bare(name), configure)
+    }
+
+    /// Any ELF file as both kernel and gdb's file.
+    fn of_file(symbols: PathBuf, configure: impl FnOnce(Vmm) -> Vmm) -> Self {
         let dir = scratch();
-        let symbols = guest::bare(name);
         let vmm = configure(Vmm::new(&symbols).gdb(dir.path())).start();
         wait_until("the gdb socket", DEADLINE, || vmm.gdb_socket().exists());
         Self { vmm, symbols, dir }

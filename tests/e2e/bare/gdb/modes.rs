@@ -1,6 +1,10 @@
 //! 16- and 32-bit code, with the 64-bit symbols that there are: as 64-bit code that
 //! gdb disassembles wrongly, and as what it is.
 
+use std::path::{Path, PathBuf};
+
+use tests::{guest, scratch};
+
 use super::Guest;
 use crate::host::{host, shown};
 
@@ -237,4 +241,65 @@ fn gdb_sees_the_real_mode_code_of_a_processor_that_starts_up() {
             "=> 0x10030f <ap_start64>:\tmov    $0x10,%eax",
         ],
     );
+}
+
+/// A copy of an ELF file with its segments in the uppermost 2 GiB of virtual memory,
+/// as Linux has them, and where they were of physical.
+fn raised(elf: &Path, dir: &Path) -> PathBuf {
+    const PT_LOAD: [u8; 4] = [1, 0, 0, 0];
+    const VIRTUAL: std::ops::Range<usize> = 16..24;
+    let mut bytes = std::fs::read(elf).unwrap();
+    let table = u64::from_le_bytes(bytes[32..40].try_into().unwrap()) as usize;
+    let count = u16::from_le_bytes(bytes[56..58].try_into().unwrap()) as usize;
+    for segment in bytes[table..].chunks_exact_mut(56).take(count) {
+        if segment[..4] == PT_LOAD {
+            let addr = u64::from_le_bytes(segment[VIRTUAL].try_into().unwrap());
+            let high = addr.wrapping_sub(2 << 30);
+            segment[VIRTUAL].copy_from_slice(&high.to_le_bytes());
+        }
+    }
+    let copy = dir.join("raised.elf");
+    std::fs::write(&copy, bytes).unwrap();
+    copy
+}
+
+#[test]
+fn a_breakpoint_that_waited_in_vain_at_half_its_address_is_refused() {
+    let dir = scratch();
+    let kernel = raised(&guest::bare("debug"), dir.path());
+    let guest = Guest::of_file(kernel, |vmm| vmm.gdb_wait());
+    guest.expect(
+        &[
+            LOOK_AGAIN,
+            "hbreak *0xffffffff801001cb",
+            "continue",
+            "monitor architecture x86-64",
+            LOOK_AGAIN,
+            "delete",
+            "set breakpoint always-inserted on",
+            "hbreak *0xffffffff801001cb",
+            "monitor info breakpoints",
+        ],
+        &[
+            "Hardware assisted breakpoint 1 at 0x801001cb",
+            "Warning:",
+            "Cannot insert hardware breakpoint 1.",
+            "Could not insert hardware breakpoints:",
+            "You may have requested too many hardware breakpoints/watchpoints.",
+            "Command aborted.",
+            "hardware breakpoint at 0x801001cb refused: with i386 gdb has only the lower half of \
+             0xffffffff801001cb; \"monitor architecture x86-64\" and then \"unset tdesc filename\" \
+             give it the whole",
+            "vCPU 0 runs i386 code, gdb has i386",
+            "\"unset tdesc filename\" has gdb take i386:x86-64",
+            "Hardware assisted breakpoint 2 at 0xffffffff801001cb",
+            "planted now (gdb plants when it resumes the guest):",
+            "hardware slots:",
+            "  0: execute 0xffffffff801001cb, 1 bytes, for hbreak 0xffffffff801001cb",
+            "  1: free",
+            "  2: free",
+            "  3: free",
+        ],
+    );
+    guest.finish();
 }
