@@ -37,7 +37,7 @@ pub enum Error {
     )]
     Unknown { path: PathBuf, start: Vec<u8> },
     #[error(
-        "kernel {} is made for {machine}; this machine needs an x86 kernel",
+        "kernel {} is made for {machine}; this machine is x86-64 and needs an x86 kernel",
         path.display()
     )]
     WrongMachine { path: PathBuf, machine: String },
