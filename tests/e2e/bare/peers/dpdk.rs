@@ -115,7 +115,7 @@ fn dpdk_serves_a_guest_with_net_vhost() {
         .unwrap()
         .to_owned();
     println!("{agreed}");
-    for feature in ["VERSION_1", "EVENT_IDX", "MQ, REPLY_ACK"] {
+    for feature in ["VERSION_1", "EVENT_IDX", "MQ, LOG_SHMFD, REPLY_ACK"] {
         assert!(agreed.contains(feature), "no {feature}: {agreed}");
     }
     assert_forwarded(backend.process);
