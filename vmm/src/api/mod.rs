@@ -5,7 +5,8 @@
 //! | `GET /v1/status` | vCPUs, devices, their backends, counters |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may go on |
-//! | `POST /v1/reset`, `/v1/shutdown` | when the main thread has been told |
+//! | `POST /v1/reset` | when the main thread has been told |
+//! | `POST /v1/shutdown` | just before the machine ends |
 //!
 //! An error is an object with one member, `error`. One request a connection;
 //! each client has a thread and a deadline, so that a silent one holds up nobody.
@@ -25,7 +26,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, SharedTransport};
-use crate::power::PowerSwitch;
+use crate::power::{PowerRequest, PowerSwitch};
 use crate::unix_socket;
 use crate::vcpus::Vcpus;
 use http::{Request, Status};
@@ -133,6 +134,11 @@ fn accept(listener: &UnixListener, control: &Weak<Control>) {
 /// Answers one request.
 fn serve(client: &UnixStream, control: &Control) {
     let (status, answer) = match http::receive(client, CLIENT_DEADLINE) {
+        Ok(request) if is_shutdown(&request) => {
+            // The process ends with the machine, and would not wait for the answer.
+            answer_with(client, commands::shutdown());
+            return control.power.request(PowerRequest::Off);
+        }
         Ok(request) => route(&request, control),
         Err(error) => match error.status() {
             Some(status) => (status, problem(error.to_string())),
@@ -140,6 +146,14 @@ fn serve(client: &UnixStream, control: &Control) {
             None => return,
         },
     };
+    answer_with(client, (status, answer));
+}
+
+fn is_shutdown(request: &Request) -> bool {
+    (request.method.as_str(), request.path.as_str()) == ("POST", "/v1/shutdown")
+}
+
+fn answer_with(client: &UnixStream, (status, answer): (Status, Value)) {
     if let Err(error) = http::answer(client, status, &answer, CLIENT_DEADLINE) {
         tracing::debug!(%error, "control API: a client did not take its answer");
     }
@@ -156,7 +170,6 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
         ("POST", ["v1", "pause"]) => commands::pause(control),
         ("POST", ["v1", "resume"]) => commands::resume(control),
         ("POST", ["v1", "reset"]) => commands::reset(control),
-        ("POST", ["v1", "shutdown"]) => commands::shutdown(control),
         (_, ["v1", "status"]) => wrong_method(request, "GET"),
         (_, ["v1", "devices", _, "restart"])
         | (_, ["v1", "pause" | "resume" | "reset" | "shutdown"]) => wrong_method(request, "POST"),
