@@ -4,10 +4,12 @@
 //! gives the user one clear line instead of a guest that dies at once.
 
 mod bzimage;
+mod clear;
 mod elf32;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use devices::virtio::GuestMemory;
@@ -16,6 +18,7 @@ use linux_loader::loader::{Elf, KernelLoader, PvhBootCapability};
 
 use super::{Entry, memory_map};
 use crate::layout;
+use clear::clear;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -219,9 +222,12 @@ impl Image<'_> {
     }
 
     fn load_elf64(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
-        self.check_elf64()?;
+        let rests = self.check_elf64()?;
         let loaded =
             Elf::load(memory, None, &mut self.file, None).map_err(|e| self.malformed(e))?;
+        for rest in rests {
+            self.clear(memory, rest)?;
+        }
         let entry = match loaded.pvh_boot_cap {
             PvhBootCapability::PvhEntryPresent(addr) => Entry::Pvh { rip: addr.0 },
             _ => Entry::Linux64 {
@@ -236,24 +242,30 @@ impl Image<'_> {
         })
     }
 
-    /// Checks that every segment is in the file and fits.
-    fn check_elf64(&mut self) -> Result<(), Error> {
+    /// Checks that every segment is in the file and fits. Returns where they are that
+    /// the file does not fill.
+    fn check_elf64(&mut self) -> Result<Vec<Range<u64>>, Error> {
         let header = self.bytes(0, ELF_HEADER_LEN)?;
         let (offset, count) = (u64_at(&header, 32), u64::from(u16_at(&header, 56)));
         let table = self.bytes(offset, count * ELF_PROGRAM_HEADER_LEN)?;
-        let mut loadable = 0;
+        let mut rests = Vec::new();
         for segment in table.chunks_exact(ELF_PROGRAM_HEADER_LEN as usize) {
             let (offset, filesz) = (u64_at(segment, 8), u64_at(segment, 32));
             let (addr, memsz) = (u64_at(segment, 24), u64_at(segment, 40));
             if u32_at(segment, 0) == PT_LOAD && memsz != 0 {
-                loadable += 1;
                 self.check_segment(offset, filesz, addr, memsz)?;
+                rests.push(addr.saturating_add(filesz)..addr.saturating_add(memsz));
             }
         }
-        if loadable == 0 {
+        if rests.is_empty() {
             return Err(self.nothing_to_load());
         }
-        Ok(())
+        Ok(rests)
+    }
+
+    /// Zeroes guest RAM that the file says nothing of: after a reset it is not empty.
+    fn clear(&self, memory: &GuestMemory, rest: Range<u64>) -> Result<(), Error> {
+        clear(memory, rest).map_err(|error| self.malformed(error))
     }
 
     /// Checks a segment of `filesz` bytes at `offset`, which has `memsz` at `addr`.

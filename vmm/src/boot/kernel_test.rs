@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use vm_memory::{Bytes, GuestAddress};
+
 use super::bzimage::SETUP_SECTS_OFFSET;
 use super::*;
 use crate::memory;
@@ -42,6 +44,23 @@ fn a_plain_elf_starts_by_the_64_bit_protocol() {
     let kernel = try_load(&elf(0x20_0000, 16, 64)).unwrap();
     assert_eq!(kernel.entry, Entry::Linux64 { rip: 0x20_0008 });
     assert_eq!(kernel.end, 0x20_0040);
+}
+
+#[test]
+fn what_the_file_does_not_fill_is_cleared_also_where_ram_is_not_empty() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&elf(0x20_0000, 16, 0x3000)).unwrap();
+    let memory = memory::allocate(memory::MIN_SIZE).unwrap();
+    let dirty = [0xee; 0x4000];
+    memory.write_slice(&dirty, GuestAddress(0x20_0000)).unwrap();
+    load(&memory, file.path()).unwrap();
+    let mut bytes = [0; 0x4000];
+    memory
+        .read_slice(&mut bytes, GuestAddress(0x20_0000))
+        .unwrap();
+    assert_eq!(bytes[..16], [0x90; 16]);
+    assert!(bytes[16..0x3000].iter().all(|byte| *byte == 0));
+    assert_eq!(bytes[0x3000..], dirty[0x3000..]);
 }
 
 #[test]

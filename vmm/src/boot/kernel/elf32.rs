@@ -110,7 +110,7 @@ impl Image<'_> {
             .read_exact_volatile_from(GuestAddress(start), &mut self.file, filesz as usize)
             .map_err(|error| self.malformed(error))?;
         let end = start + u64::from(segment.p_memsz(ENDIAN));
-        clear(memory, start + filesz, end).map_err(|error| self.malformed(error))
+        self.clear(memory, start + filesz..end)
     }
 }
 
@@ -120,16 +120,6 @@ fn is_loaded(segment: &Segment) -> bool {
 
 fn address(segment: &Segment) -> u64 {
     segment.p_paddr(ENDIAN).into()
-}
-
-/// Zeroes guest RAM from `start` up to `end`.
-fn clear(memory: &GuestMemory, start: u64, end: u64) -> Result<(), vm_memory::GuestMemoryError> {
-    const ZEROS: [u8; 0x1000] = [0; 0x1000];
-    for addr in (start..end).step_by(ZEROS.len()) {
-        let len = ZEROS.len().min((end - addr) as usize);
-        memory.write_slice(&ZEROS[..len], GuestAddress(addr))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
