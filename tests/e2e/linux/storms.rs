@@ -93,7 +93,7 @@ fn drivers_are_taken_away_and_given_back_in_the_middle_of_io() {
         .device("rng", &rng.socket);
     let mut vmm = vmm.start();
     vmm.process.close_stdin();
-    // All three take a third of a second a cycle in an idle bed, and more in a busy one.
+    // All three take 0.4 s a cycle in the bed, and twice that on a busy machine.
     let patience = BOOT + Duration::from_millis(1500) * cycles() as u32;
     vmm.process.expect_exit(0, patience);
     assert_eq!(
