@@ -4,8 +4,9 @@
 //! what would be a stop for gdb is none. The end of the trace lets the guest go as
 //! gdb's leave does otherwise; what was collected is kept for the next gdb.
 
+use super::clients::log_failure;
 use super::resume::Action;
-use super::{Reason, Session, Stop, log_failure};
+use super::{Reason, Session, Stop};
 use crate::target::Attachment;
 use crate::trace::Status;
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::arch::{BREAKPOINT, Served};
 use crate::breakpoints::Condition;
 use crate::target::StopReason::{Crashed, Hardware, Int3, Protected, Step as Stepped};
-use crate::target::{Attachment, Event, HwKind, HwSlots, VirtAddr};
+use crate::target::{Attachment, Event, HwKind, HwSlots, Resume, VirtAddr};
 use crate::testing::{Hand, Scripted};
 
 pub(super) const X: u64 = 0x1000;
