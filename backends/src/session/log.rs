@@ -36,6 +36,10 @@ where
         let log = Arc::new(log);
         page_log::attach(&self.memory.guest_memory()?, self.wanted(Some(&log)))?;
         self.log = Some(log);
+        tracing::debug!(
+            bytes = place.mmap_size,
+            "logging the pages that are written"
+        );
         // The document does not say what the answer carries. The vhost crate's frontend takes only
         // what it sent, QEMU anything.
         Ok(Answer::Payload(place.as_slice().to_vec()))

@@ -1,14 +1,17 @@
 //! This project's backends under QEMU's frontend. Its emulator will do, because the
 //! frontend is the same with KVM, so that Linux guests need no KVM here either.
 
+use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use devices::virtio::DeviceType;
 use tests::backend::{self, Backend};
 use tests::network::{self, Passt, WebServer};
-use tests::process::{Process, Stream};
+use tests::process::{Process, Stream, wait_until};
 use tests::{DEADLINE, guest, program, scratch};
 
 use super::assert_agreed;
@@ -110,4 +113,73 @@ fn linux_under_qemu(packed: &str) {
     let of_net = ["NET_MRG_RXBUF", "MQ", "REPLY_ACK"];
     assert_agreed(net, DeviceType::NET, &[&rings[..], &of_net].concat());
     assert_agreed(rng, DeviceType::RNG, &rings);
+}
+
+/// QEMU's monitor for people.
+struct Monitor(UnixStream);
+
+impl Monitor {
+    fn connect(socket: &Path) -> Self {
+        wait_until("QEMU's monitor", DEADLINE, || socket.exists());
+        let stream = UnixStream::connect(socket).unwrap();
+        stream.set_read_timeout(Some(BOOT)).unwrap();
+        let mut monitor = Self(stream);
+        monitor.answer();
+        monitor
+    }
+
+    /// Gives a command, and returns what is shown until it is done.
+    fn run(&mut self, command: &str) -> String {
+        self.0.write_all(format!("{command}\n").as_bytes()).unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut shown = Vec::new();
+        while !shown.ends_with(b"(qemu) ") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            shown.push(byte[0]);
+        }
+        String::from_utf8_lossy(&shown).into_owned()
+    }
+}
+
+/// The log of written pages: without it, what the disk writes into memory while that is being
+/// copied is missing in the copy.
+#[test]
+fn a_guest_that_reads_its_disk_is_migrated() {
+    let dir = scratch();
+    let image = backend::ext4_image(dir.path(), 64);
+    let state = dir.path().join("state");
+    let start = |more: &[&str]| {
+        let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "2"]);
+        let mut command = qemu("outboard.run=disk outboard.mib=32 outboard.again=12");
+        let device = ["-device", "vhost-user-blk-pci,chardev=disk"];
+        attach(&mut command, "disk", &disk, &device);
+        let monitor = dir.path().join("monitor");
+        let socket = format!("unix:{},server=on,wait=off", monitor.display());
+        command.args(["-monitor", &socket]).args(more);
+        (Process::start("qemu", &mut command), disk, monitor)
+    };
+    let (source, disk, monitor) = start(&[]);
+    source.wait_for("outboard-guest: disk=again", BOOT);
+    let mut monitor = Monitor::connect(&monitor);
+    let shown = monitor.run(&format!("migrate \"exec:cat > {}\"", state.display()));
+    let after = monitor.run("info migrate");
+    assert!(after.contains("completed"), "{shown}{after}");
+    assert!(
+        !source.printed(Stream::Out).contains("disk=ok"),
+        "it was still at work"
+    );
+    drop(source);
+    let log = disk.process.transcript();
+    assert!(log.contains("logging the pages that are written"), "{log}");
+    assert_agreed(disk, DeviceType::BLK, &["LOG_SHMFD"]);
+
+    let incoming = format!("exec:cat {}", state.display());
+    let (mut target, _disk, _) = start(&["-incoming", &incoming]);
+    target.expect_exit(0, BOOT);
+    let said = target.printed(Stream::Out);
+    assert!(said.contains("outboard-guest: disk=ok"), "{said}");
 }
