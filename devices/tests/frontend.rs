@@ -654,3 +654,20 @@ fn a_backend_that_hangs_over_the_log_is_lost() {
     machine.transport.note_writes(true).unwrap();
     assert!(machine.has_status(Status::NEEDS_RESET));
 }
+
+/// What a SCSI driver writes are settings; of an input device, to write is to ask.
+#[test]
+fn a_scsi_backend_is_not_told_what_it_has_set_itself() {
+    for (device_type, told) in [(DeviceType::SCSI, vec![9]), (DeviceType::INPUT, vec![3, 9])] {
+        let backend = Scripted::start(FEATURES, CONFIG, []);
+        let mut frontend = connect_as(&backend, device_type).unwrap();
+        // The scripted space counts up from 0.
+        frontend.write_config(3, &[3]).unwrap();
+        frontend.write_config(3, &[9]).unwrap();
+        drop(frontend);
+        let received = backend.finish();
+        let written = find(&received, SET_CONFIG);
+        let written: Vec<u8> = written.iter().map(|said| said.payload[12]).collect();
+        assert_eq!(written, told, "{device_type}");
+    }
+}
