@@ -90,6 +90,23 @@ fn a_working_guest_sees_nothing_of_thirty_restarts() {
     killstorm::finish(vmm);
 }
 
+/// What the driver has set goes from one process to the next.
+#[test]
+fn a_network_backend_is_restarted_under_a_working_guest() {
+    for options in ["event_idx", "packed event_idx"] {
+        let dir = scratch();
+        let vmm = killstorm::storming_on_a_network(dir.path(), options);
+        let vmm = vmm.arg("--api", socket(dir.path()));
+        let mut vmm = killstorm::start_on_a_network(vmm);
+        for _ in 0..10 {
+            ctl(dir.path(), &["restart", "net0"], 0);
+        }
+        let connections = &status(dir.path())["devices"][0]["backend"]["connections"];
+        assert_eq!(*connections, 11);
+        killstorm::finish_on_a_network(&mut vmm);
+    }
+}
+
 /// It keeps no record of requests in flight: they are waited for.
 #[test]
 fn a_backend_that_tracks_nothing_can_be_restarted_too() {

@@ -194,28 +194,43 @@ fn no_buffer_of_packed_queues_is_lost_with_two_hundred_killed_network_backends()
     storm_of_killed_network_backends("packed event_idx indirect");
 }
 
-fn storm_of_killed_network_backends(options: &str) {
-    let dir = scratch();
-    let peer = network::echo_peer(dir.path());
+/// A guest that sends frames to a peer that sends them back, until it is told to finish.
+pub fn storming_on_a_network(dir: &Path, options: &str) -> Vmm {
+    let peer = network::echo_peer(dir);
     let command = format!(
         "{} --peer-connect {}",
         program::own("outboard-net").display(),
         peer.display()
     );
-    let mut vmm = Vmm::new(guest::bare("virtio"))
+    Vmm::new(guest::bare("virtio"))
         .cmdline(&format!("net=storm timeout=3600 {options}"))
         .arg("--device", format!("net,exec=\"{command}\""))
-        .start();
+}
+
+/// Starts such a guest.
+pub fn start_on_a_network(vmm: Vmm) -> Running {
+    let vmm = vmm.start();
     vmm.process.wait_for("net storm: start depth=16", DEADLINE);
-    let (mut moments, begun) = (Moments::new(), Instant::now());
-    kill_again_and_again(&vmm, &mut moments);
-    let elapsed = begun.elapsed();
+    vmm
+}
+
+/// Ends its work, of which it then tells.
+pub fn finish_on_a_network(vmm: &mut Running) {
     vmm.process.send(b"x");
     vmm.process.wait_for("net storm: ok", DEADLINE);
     vmm.process.close_stdin();
     vmm.process.expect_exit(0, DEADLINE);
     let messages = vmm.messages();
     assert!(!messages.contains("needs a reset"), "{messages}");
+}
+
+fn storm_of_killed_network_backends(options: &str) {
+    let dir = scratch();
+    let mut vmm = start_on_a_network(storming_on_a_network(dir.path(), options));
+    let (mut moments, begun) = (Moments::new(), Instant::now());
+    kill_again_and_again(&vmm, &mut moments);
+    let elapsed = begun.elapsed();
+    finish_on_a_network(&mut vmm);
     let [sent, received, again] = ["sent", "received", "again"].map(|key| counted(&vmm, key));
     println!(
         "{} kills in {elapsed:.1?}, {sent} frames sent, {received} came back",
