@@ -471,7 +471,10 @@ impl Device for Frontend {
 
     fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
         match self.ring_mut(index).and_then(Option::take) {
-            Some(ring) if ring.is_running() => Ok(self.try_stop(index)?),
+            Some(ring) if ring.is_running() => {
+                self.let_finish(index, &ring);
+                Ok(self.try_stop(index)?)
+            }
             _ => Ok(0),
         }
     }

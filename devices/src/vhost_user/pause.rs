@@ -18,6 +18,8 @@ use crate::virtio::{DeviceEvent, GuestMemory};
 /// Between looks at a ring that is being finished: who finishes it signals the
 /// driver, not the frontend.
 const DRAIN_RETRY: Duration = Duration::from_millis(1);
+/// How long requests are waited for that the driver does not wait for.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 /// Rings on which nothing is used for so long are at rest.
 const REST: Duration = Duration::from_millis(20);
 
@@ -42,6 +44,30 @@ impl Frontend {
         match done.err().and_then(|problem| self.lose(problem)) {
             Some(error) => DeviceEvent::Broken(Box::new(error)),
             None => DeviceEvent::Nothing,
+        }
+    }
+
+    /// Waits a while for the requests of a ring that the driver takes away. QEMU's
+    /// storage daemon stops at once, and would write into memory that the driver has
+    /// long used for something else.
+    pub(super) fn let_finish(&mut self, index: u16, ring: &Ring) {
+        let is_tracked = self.driver.inflight.is_some();
+        if is_tracked || !ring.is_split() || !self.profile.requests_end {
+            return;
+        }
+        let memory = self.memory.guest();
+        if ring.has_used_up_to(ring.available(memory), memory) {
+            return;
+        }
+        let Link::Up(session) = &mut self.link else {
+            return;
+        };
+        let deadline = Deadline::after(self.options.deadline);
+        let patience = Deadline::after(LAST_REQUESTS.min(self.options.deadline / 2));
+        let waited = quiesce(session, &[(index, ring)], memory, &patience, &deadline);
+        if let Err(error) = waited {
+            // Stopping the ring finds what is wrong with the backend.
+            tracing::debug!(device = self.options.id, %error, "requests are not waited for");
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Profile {
     /// Whether what drivers write there are only settings, so that to write what is
     /// there already says nothing.
     pub config_is_settings: bool,
+    /// Whether each request ends by itself, and soon: no queue holds empty buffers.
+    pub requests_end: bool,
     /// Where the configuration space counts queues.
     pub queue_count: Option<QueueCount>,
     /// Queues whose buffers the device uses in the order it takes them, and
@@ -93,6 +95,7 @@ const fn plain(queues: u16, config_sizes: &'static [u32]) -> Profile {
         config_sizes,
         config_required: false,
         config_is_settings: false,
+        requests_end: false,
         queue_count: None,
         in_order: InOrder::None,
     }
@@ -115,6 +118,13 @@ const fn requiring(queues: u16, config_sizes: &'static [u32]) -> Profile {
 const fn with_settings(profile: Profile) -> Profile {
     Profile {
         config_is_settings: true,
+        ..profile
+    }
+}
+
+const fn with_ends(profile: Profile) -> Profile {
+    Profile {
+        requests_end: true,
         ..profile
     }
 }
@@ -153,7 +163,7 @@ const PROFILES: &[(DeviceType, Profile)] = &[
         // have), with queues, without topology.
         DeviceType::BLK,
         counting(
-            requiring(1, &[96, 72, 60, 36, 24, 8]),
+            with_ends(requiring(1, &[96, 72, 60, 36, 24, 8])),
             QueueCount {
                 offset: 34,
                 width: 2,
