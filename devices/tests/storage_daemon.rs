@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devices::vhost_user::{Frontend, Options, Reconnect};
 use devices::virtio::spec::Register;
@@ -195,6 +195,32 @@ fn the_device_works_again_after_resets_on_the_same_connection() {
     }
     machine.write(Register::Status, 0);
     assert_eq!(machine.read(Register::Status), 0);
+}
+
+/// Its requests are waited for at a reset, but not by one that does nothing any more.
+#[test]
+fn a_reset_of_a_daemon_that_hangs_over_a_request_costs_one_deadline() {
+    let daemon = Daemon::start(1);
+    let memory = support::shared_memory();
+    let deadline = Duration::from_secs(1);
+    let options = Options {
+        deadline,
+        reconnect: Reconnect::Off,
+        ..Options::new("disk", DeviceType::BLK, socket(daemon.dir.path()))
+    };
+    let frontend = Frontend::connect(options, memory.clone()).unwrap();
+    let mut machine = Machine::new(Box::new(frontend), memory);
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let [ring] = &mut rings;
+    let pid = daemon.process.id().to_string();
+    let stopped = Command::new("kill").args(["-STOP", &pid]).status();
+    assert!(stopped.unwrap().success());
+    blk::begin_flush(&mut machine, ring);
+    let begun = Instant::now();
+    machine.write(Register::Status, 0);
+    let took = begun.elapsed();
+    assert!(deadline <= took && took < deadline * 7 / 4, "{took:?}");
 }
 
 #[test]

@@ -472,7 +472,10 @@ impl Device for Frontend {
     fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
         match self.ring_mut(index).and_then(Option::take) {
             Some(ring) if ring.is_running() => {
-                self.let_finish(index, &ring);
+                // One that hangs over this is not waited for a second time.
+                if let Err(problem) = self.let_finish(index, &ring) {
+                    return Ok(self.lose(problem).map_or(Ok(0), Err)?);
+                }
                 Ok(self.try_stop(index)?)
             }
             _ => Ok(0),

@@ -50,24 +50,26 @@ impl Frontend {
     /// Waits a while for the requests of a ring that the driver takes away. QEMU's
     /// storage daemon stops at once, and would write into memory that the driver has
     /// long used for something else.
-    pub(super) fn let_finish(&mut self, index: u16, ring: &Ring) {
+    ///
+    /// An error is that of a backend that has failed over it.
+    pub(super) fn let_finish(&mut self, index: u16, ring: &Ring) -> Result<(), Problem> {
         let is_tracked = self.driver.inflight.is_some();
         if is_tracked || !ring.is_split() || !self.profile.requests_end {
-            return;
+            return Ok(());
         }
         let memory = self.memory.guest();
         if ring.has_used_up_to(ring.available(memory), memory) {
-            return;
+            return Ok(());
         }
         let Link::Up(session) = &mut self.link else {
-            return;
+            return Ok(());
         };
         let deadline = Deadline::after(self.options.deadline);
         let patience = Deadline::after(LAST_REQUESTS.min(self.options.deadline / 2));
-        let waited = quiesce(session, &[(index, ring)], memory, &patience, &deadline);
-        if let Err(error) = waited {
-            // Stopping the ring finds what is wrong with the backend.
-            tracing::debug!(device = self.options.id, %error, "requests are not waited for");
+        match quiesce(session, &[(index, ring)], memory, &patience, &deadline) {
+            // One that does not take another kick descriptor may still stop the ring.
+            Err(problem) if !problem.ends_connection() => Ok(()),
+            waited => waited,
         }
     }
 
