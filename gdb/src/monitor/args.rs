@@ -37,6 +37,18 @@ impl<'a> Words<'a> {
         Some(word)
     }
 
+    /// The last word, if there is one: `on` or `off`.
+    pub fn on_off(&mut self) -> Result<Option<bool>, MonitorError> {
+        let wanted = match self.optional() {
+            Some("on") => Some(true),
+            Some("off") => Some(false),
+            None => None,
+            Some(word) => return Err(MonitorError::OnOff(word.to_owned())),
+        };
+        self.end()?;
+        Ok(wanted)
+    }
+
     /// No word is left.
     pub fn end(&self) -> Result<(), MonitorError> {
         match self.words.get(self.next) {

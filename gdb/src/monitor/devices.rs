@@ -17,14 +17,7 @@ pub(super) fn pause(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    let wanted = match words.optional() {
-        Some("on") => Some(true),
-        Some("off") => Some(false),
-        None => None,
-        Some(word) => return Err(MonitorError::OnOff(word.to_owned())),
-    };
-    words.end()?;
+    let wanted = Words::new(arguments).on_off()?;
     if let Some(wanted) = wanted {
         session.pause_devices(wanted)?;
         session.devices.wanted = wanted;

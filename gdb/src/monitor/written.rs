@@ -17,13 +17,7 @@ pub(super) fn written(
 ) -> Result<(), MonitorError> {
     let mut words = Words::new(arguments);
     let name = words.need("a device, by name or number,")?;
-    let wanted = match words.optional() {
-        Some("on") => Some(true),
-        Some("off") => Some(false),
-        None => None,
-        Some(word) => return Err(MonitorError::OnOff(word.to_owned())),
-    };
-    words.end()?;
+    let wanted = words.on_off()?;
     let (number, device) = find(session.machine.inspect().devices()?, name)?;
     let Some(wanted) = wanted else {
         return show(session, number, &device.id, out);
