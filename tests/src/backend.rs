@@ -191,6 +191,13 @@ pub fn vhost_device(device_type: &str, option: &str, socket: &Path, options: &[&
     Backend::start(&name, &mut command, listens)
 }
 
+/// `vhost-device-vsock` of a guest with CID 42. When the guest connects to a port of
+/// the host, the backend connects to `streams`_PORT.
+pub fn vhost_device_vsock(dir: &Path, streams: &Path) -> Backend {
+    let options = ["--uds-path", streams.to_str().unwrap(), "--guest-cid", "42"];
+    vhost_device("vsock", "--socket", &dir.join("vsock.sock"), &options)
+}
+
 fn file_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()

@@ -238,21 +238,24 @@ pub fn echo(stream: UnixStream) -> thread::JoinHandle<()> {
     })
 }
 
-/// A network peer on a socket in `dir` that sends every frame back, to one
-/// backend after the other, until the process ends.
+/// Listens on `socket`, and on every connection sends back what comes.
+///
+/// # Panics
+/// There cannot be such a socket.
+pub fn echo_all(socket: &Path) {
+    let listener = UnixListener::bind(socket)
+        .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", socket.display()));
+    thread::spawn(move || listener.incoming().flatten().map(echo).count());
+}
+
+/// A network peer on a socket in `dir` that sends every frame, which is a length and
+/// that many bytes, back as it came.
 ///
 /// # Panics
 /// There cannot be such a socket.
 pub fn echo_peer(dir: &Path) -> PathBuf {
     let socket = dir.join("echo.sock");
-    let listener = UnixListener::bind(&socket)
-        .unwrap_or_else(|error| panic!("cannot listen on {}: {error}", socket.display()));
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            // A frame and its length go back as they came.
-            let _ = echo(stream).join();
-        }
-    });
+    echo_all(&socket);
     socket
 }
 

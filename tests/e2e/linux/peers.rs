@@ -90,8 +90,7 @@ fn vhost_devices_rng_console_and_vsock_serve_linux() {
     let options = ["--backend", "network", "--tcp-port", &terminal_port];
     let console = backend::vhost_device("console", "--socket-path", &path("hvc.sock"), &options);
     let streams = path("streams");
-    let options = ["--uds-path", streams.to_str().unwrap(), "--guest-cid", "42"];
-    let vsock = backend::vhost_device("vsock", "--socket", &path("vsock.sock"), &options);
+    let vsock = backend::vhost_device_vsock(dir.path(), &streams);
     // Where the backend connects to when the guest does.
     let host = UnixListener::bind(path(&format!("streams_{PORT}"))).unwrap();
     let what = format!("outboard.run=rng,terminal,vsock outboard.port={PORT}");

@@ -2,8 +2,10 @@
  * Takes the driver of the first virtio device of a kind away in the middle of I/O and
  * gives it back, so many times; each time the device has to serve its new driver.
  *
- *   rebind virtio_blk|virtio_rng CYCLES
- *   rebind virtio_net CYCLES ADDRESS/BITS PEER   eth0's; who answers there
+ *   rebind virtio_blk|virtio_console|virtio_rng CYCLES
+ *   rebind virtio_net CYCLES ADDRESS/BITS PEER         eth0's; who answers there
+ *   rebind virtiofs CYCLES TAG                         the file system's
+ *   rebind vmw_vsock_virtio_transport CYCLES PORT      where the host listens
  *
  * It is no script: under emulation that starts processes for most of its time.
  */
@@ -28,6 +30,7 @@
 
 struct subject {
 	const char *driver;
+	void (*configure)(char **arguments);
 	void (*work)(void);
 	void (*check)(void);
 };
@@ -48,10 +51,18 @@ int must(int result, const char *what)
 	return result;
 }
 
+static void configure_nothing(char **arguments)
+{
+	(void)arguments;
+}
+
 static const struct subject subjects[] = {
-	{ "virtio_blk", block_work, block_check },
-	{ "virtio_net", network_work, network_check },
-	{ "virtio_rng", entropy_work, entropy_check },
+	{ "virtio_blk", configure_nothing, block_work, block_check },
+	{ "virtio_console", configure_nothing, console_work, console_check },
+	{ "virtio_net", network_configure, network_work, network_check },
+	{ "virtio_rng", configure_nothing, entropy_work, entropy_check },
+	{ "virtiofs", files_configure, files_work, files_check },
+	{ "vmw_vsock_virtio_transport", stream_configure, stream_work, stream_check },
 };
 
 static const struct subject *subject_of(const char *driver)
@@ -121,11 +132,10 @@ int main(int argc, char **argv)
 	const struct subject *subject;
 	const char *device;
 
-	if (argc != 3 && argc != 5)
+	if (argc < 3)
 		return 2;
-	if (argc == 5)
-		network_configure(argv[3], argv[4]);
 	subject = subject_of(argv[1]);
+	subject->configure(argv + 3);
 	device = device_of(argv[1]);
 	srandom(getpid() ^ time(NULL));
 	for (int n = atoi(argv[2]); n > 0; n--)

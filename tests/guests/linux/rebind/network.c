@@ -2,6 +2,7 @@
 #include "rebind.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/ip_icmp.h>
@@ -17,16 +18,18 @@
 
 static struct sockaddr_in address, netmask, peer;
 
-void network_configure(const char *own, const char *other)
+void network_configure(char **arguments)
 {
+	const char *own = arguments[0], *other = own ? arguments[1] : NULL;
 	char ip[16];
 	unsigned bits;
 
-	if (sscanf(own, "%15[0-9.]/%u", ip, &bits) != 2 || bits < 1 || bits > 32 ||
+	errno = EINVAL;
+	if (!own || sscanf(own, "%15[0-9.]/%u", ip, &bits) != 2 || bits < 1 || bits > 32 ||
 	    !inet_aton(ip, &address.sin_addr))
-		fail(own);
-	if (!inet_aton(other, &peer.sin_addr))
-		fail(other);
+		fail("eth0's address");
+	if (!other || !inet_aton(other, &peer.sin_addr))
+		fail("the peer's address");
 	netmask.sin_addr.s_addr = htonl(~0u << (32 - bits));
 	address.sin_family = netmask.sin_family = peer.sin_family = AF_INET;
 	peer.sin_port = htons(DISCARD_PORT);

@@ -9,13 +9,21 @@
  */
 void block_work(void);
 void block_check(void);
-void network_work(void);
-void network_check(void);
+void console_work(void);
+void console_check(void);
 void entropy_work(void);
 void entropy_check(void);
+void files_work(void);
+void files_check(void);
+void network_work(void);
+void network_check(void);
+void stream_work(void);
+void stream_check(void);
 
-/* eth0's address as ADDRESS/BITS, and who answers there. */
-void network_configure(const char *address, const char *peer);
+/* What stands behind the cycles, up to a NULL. */
+void files_configure(char **arguments);
+void network_configure(char **arguments);
+void stream_configure(char **arguments);
 
 extern sem_t begun;
 
