@@ -48,8 +48,9 @@ impl Frontend {
     }
 
     /// Waits a while for the requests of a ring that the driver takes away. QEMU's
-    /// storage daemon stops at once, and would write into memory that the driver has
-    /// long used for something else.
+    /// storage daemon and backends on rust-vmm's crate stop at once, while other threads
+    /// of theirs go on, and would write into memory that the driver has long used for
+    /// something else.
     ///
     /// An error is that of a backend that has failed over it.
     pub(super) fn let_finish(&mut self, index: u16, ring: &Ring) -> Result<(), Problem> {

@@ -177,7 +177,10 @@ const PROFILES: &[(DeviceType, Profile)] = &[
         DeviceType::CONSOLE,
         ordered(InOrder::Even, small(plain(2, &[12, 8, 4]))),
     ),
-    (DeviceType::RNG, ordered(InOrder::All, plain(1, &[]))),
+    (
+        DeviceType::RNG,
+        with_ends(ordered(InOrder::All, plain(1, &[]))),
+    ),
     (DeviceType::BALLOON, plain(2, &[16, 8])),
     (
         // Linux writes the default sizes of a request, and QEMU does not tell backends:
@@ -203,12 +206,12 @@ const PROFILES: &[(DeviceType, Profile)] = &[
         DeviceType::VSOCK,
         ordered(InOrder::Even, requiring(3, &[8])),
     ),
-    (DeviceType::CRYPTO, requiring(2, &[56])),
+    (DeviceType::CRYPTO, with_ends(requiring(2, &[56]))),
     (DeviceType::SOUND, small(requiring(4, &[16, 12]))),
     (
         DeviceType::FS,
         counting(
-            requiring(2, &[40]),
+            with_ends(requiring(2, &[40])),
             QueueCount {
                 offset: 36,
                 width: 4,
@@ -218,10 +221,10 @@ const PROFILES: &[(DeviceType, Profile)] = &[
             },
         ),
     ),
-    (DeviceType::PMEM, requiring(1, &[16])),
-    (DeviceType::RPMB, requiring(1, &[3])),
+    (DeviceType::PMEM, with_ends(requiring(1, &[16]))),
+    (DeviceType::RPMB, with_ends(requiring(1, &[3]))),
     (DeviceType::SCMI, plain(2, &[])),
-    (DeviceType::I2C, plain(1, &[])),
+    (DeviceType::I2C, with_ends(plain(1, &[]))),
     (DeviceType::CAN, plain(3, &[2])),
     (DeviceType::GPIO, requiring(2, &[8])),
 ];
