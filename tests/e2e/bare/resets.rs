@@ -8,6 +8,8 @@ use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, network, program, repetitions, scratch};
 
+use crate::peers::dpdk::net_vhost;
+
 const MIB: u64 = 8;
 
 /// `make soak` asks for more.
@@ -78,31 +80,65 @@ fn every_device_is_reset_a_hundred_times_in_the_middle_of_its_work() {
     }
 }
 
-/// It does not always survive a ring that stops with requests in flight (QEMU
-/// 10 dies of it about once in a thousand times); then it is started again.
+/// Other people's backends, of those that stand a reset: the used ring of vhost-device-rng
+/// 0.1.0 goes on behind one where it was, since vhost-user-backend 0.10.0 has it so.
+struct Strangers {
+    net: Backend,
+    /// It does not always survive a ring that stops with requests in flight (QEMU
+    /// 10 dies of it about once in a thousand times); then it is started again.
+    storage_daemon: String,
+}
+
+impl Strangers {
+    fn start(dir: &Path) -> Self {
+        let image = backend::disk_image(dir, MIB);
+        let storage_daemon = format!(
+            "{} --blockdev driver=file,node-name=f,filename={} \
+             --export type=vhost-user-blk,id=e,node-name=f,writable=on,addr.type=fd,addr.str={{listen-fd}}",
+            program::system("qemu-storage-daemon").display(),
+            image.display()
+        );
+        Self {
+            net: net_vhost(dir),
+            storage_daemon,
+        }
+    }
+
+    fn machine(&self, cmdline: &str) -> Vmm {
+        Vmm::new(guest::bare("virtio"))
+            .cmdline(&format!("timeout=3600 {cmdline}"))
+            .arg("--device", format!("blk,exec=\"{}\"", self.storage_daemon))
+            .device("net", &self.net.socket)
+    }
+}
+
 #[test]
-fn qemu_s_storage_daemon_is_reset_a_hundred_times_in_the_middle_of_its_work() {
+fn devices_of_other_people_s_backends_are_reset_a_hundred_times_in_the_middle_of_their_work() {
     let dir = scratch();
-    let image = backend::disk_image(dir.path(), MIB);
-    let command = format!(
-        "{} --blockdev driver=file,node-name=f,filename={} \
-         --export type=vhost-user-blk,id=e,node-name=f,writable=on,addr.type=fd,addr.str={{listen-fd}}",
-        program::system("qemu-storage-daemon").display(),
-        image.display()
-    );
-    let vmm = Vmm::new(guest::bare("virtio"))
-        .cmdline(&format!("mode=reset timeout=3600 resets={}", resets()))
-        .arg("--device", format!("blk,exec=\"{command}\""));
-    let vmm = run(vmm);
+    let backends = Strangers::start(dir.path());
+    let cmdline = format!("mode=reset resets={}", resets());
+    let vmm = run(backends.machine(&cmdline));
     let console = vmm.console();
-    assert!(console.contains("reset: ok device=2"), "{console}");
+    assert_eq!(console.matches("reset: ok").count(), 2, "{console}");
+    println!("{} requests were in flight", in_flight(&vmm));
 }
 
 #[test]
 fn a_guest_reboots_a_hundred_times_with_requests_in_flight() {
     let dir = scratch();
     let backends = Backends::start(dir.path());
-    let mut vmm = backends.machine("mode=reboot event_idx indirect").start();
+    reboot(backends.machine("mode=reboot event_idx indirect"));
+}
+
+#[test]
+fn a_guest_of_other_people_s_backends_reboots_a_hundred_times_with_requests_in_flight() {
+    let dir = scratch();
+    let backends = Strangers::start(dir.path());
+    reboot(backends.machine("mode=reboot event_idx"));
+}
+
+fn reboot(vmm: Vmm) {
+    let mut vmm = vmm.start();
     let mut line = 0;
     for _ in 0..resets() {
         let text = "reboot: in_flight=";

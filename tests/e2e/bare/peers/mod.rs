@@ -1,7 +1,7 @@
 //! Other people's frontends on this project's backends, and other people's backends
 //! under bare-metal guests. Each test says which features the two have agreed on.
 
-mod dpdk;
+pub mod dpdk;
 mod packed;
 mod qemu;
 mod sweep;
