@@ -88,14 +88,9 @@ pub(super) fn phys(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    match words.optional() {
-        Some("on") => session.physical = true,
-        Some("off") => session.physical = false,
-        None => {}
-        Some(word) => return Err(MonitorError::OnOff(word.to_owned())),
+    if let Some(wanted) = Words::new(arguments).on_off()? {
+        session.physical = wanted;
     }
-    words.end()?;
     if session.physical {
         writeln!(
             out,
