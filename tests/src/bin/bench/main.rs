@@ -5,22 +5,20 @@
 //! `bench linux` where KVM can run Linux.
 
 mod proxy;
+mod qemu;
+mod requests;
 mod stub;
 mod stubs;
 
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tests::backend::{self, Backend};
-use tests::process::{Process, Stream};
-use tests::vmm::{Running, Vmm};
+use tests::backend;
+use tests::vmm::Vmm;
 use tests::{DEADLINE, guest, program, scratch};
 
 const ROUNDS: usize = 15;
-const READS: u64 = 4000;
-const DEPTH: u64 = 16;
 
 fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
@@ -36,8 +34,7 @@ fn here() -> Result<()> {
     println!("host: {}", host_kind()?);
     start_up()?;
     memory()?;
-    exits_per_request()?;
-    block_reads()?;
+    requests::compare()?;
     stub::compare()
 }
 
@@ -64,7 +61,7 @@ fn start_up() -> Result<()> {
         ours.push(begin.elapsed().as_secs_f64() * 1e3);
         first.push(vmm.first_instruction_ms());
         let begin = Instant::now();
-        qemu(&guest::bare("hello"), "", &[])?;
+        qemu::run(&guest::bare("hello"), "", &[])?;
         theirs.push(begin.elapsed().as_secs_f64() * 1e3);
     }
     println!(
@@ -108,111 +105,6 @@ fn resident_kib(pid: u32) -> Result<u64> {
             .parse()?)
     };
     Ok(field("RssAnon:")? + field("RssFile:")?)
-}
-
-fn exits_per_request() -> Result<()> {
-    let dir = scratch();
-    let image = backend::disk_image(dir.path(), 64);
-    let disk = backend::outboard_blk(dir.path(), &image, &[]);
-    let run = |reads: u64| {
-        let cmdline = format!("mode=bench n={reads} depth=1");
-        Vmm::new(guest::bare("virtio"))
-            .cmdline(&cmdline)
-            .device("blk", &disk.socket)
-            .run(0)
-    };
-    let mmio = |vmm: &Running| vmm.exits("MMIO_READ") + vmm.exits("MMIO_WRITE");
-    let (few, many) = (run(100), run(1100));
-    let more = mmio(&many) - mmio(&few);
-    println!("MMIO exits to user space for 1000 more block requests: {more} (goal: 0)");
-    Ok(())
-}
-
-/// 4 KiB random reads by a guest, with its own backend and beside others.
-fn block_reads() -> Result<()> {
-    let dir = scratch();
-    let image = backend::disk_image(dir.path(), 64);
-    for depth in [1, DEPTH] {
-        let cmdline = format!("mode=bench n={READS} depth={depth}");
-        let (mut ours, mut daemon, mut qemu_own) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..5 {
-            let disk = backend::outboard_blk(dir.path(), &image, &[]);
-            ours.push(outboard_reads(&cmdline, &disk)?);
-            drop(disk);
-            let disk = backend::qemu_storage_daemon(dir.path(), &image);
-            daemon.push(outboard_reads(&cmdline, &disk)?);
-            drop(disk);
-            qemu_own.push(qemu_reads(&cmdline, &image)?);
-        }
-        println!(
-            "cycles per 4 KiB read, depth {depth}: {:.0}; with qemu-storage-daemon {:.2} times \
-             as many; QEMU microvm with its own disk {:.2} times",
-            median(&mut ours.clone()),
-            median_ratio(&daemon, &ours),
-            median_ratio(&qemu_own, &ours),
-        );
-    }
-    Ok(())
-}
-
-fn outboard_reads(cmdline: &str, disk: &Backend) -> Result<f64> {
-    let vmm = Vmm::new(guest::bare("virtio"))
-        .cmdline(cmdline)
-        .device("blk", &disk.socket)
-        .run(0);
-    cycles_per_read(&vmm.console())
-}
-
-fn qemu_reads(cmdline: &str, image: &Path) -> Result<f64> {
-    let drive = format!("file={},format=raw,if=none,id=disk", image.display());
-    let cmdline = format!("{cmdline} virtio=0xfeb00000 stride=0x200 gsi=16");
-    let devices = ["-drive", &drive, "-device", "virtio-blk-device,drive=disk"];
-    cycles_per_read(&qemu(&guest::bare("virtio"), &cmdline, &devices)?)
-}
-
-fn cycles_per_read(console: &str) -> Result<f64> {
-    let (_, after) = console
-        .split_once("per_read=")
-        .context("the guest printed no result")?;
-    Ok(after
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .parse()?)
-}
-
-/// Runs a bare-metal guest under QEMU's microvm and returns what it printed.
-fn qemu(kernel: &Path, cmdline: &str, devices: &[&str]) -> Result<String> {
-    let mut command = qemu_command(kernel, cmdline);
-    let mut process = Process::start("qemu", command.args(devices));
-    process.expect_exit(0, DEADLINE);
-    Ok(process.printed(Stream::Out))
-}
-
-fn qemu_command(kernel: &Path, cmdline: &str) -> Command {
-    let mut command = Command::new(program::system("qemu-system-x86_64"));
-    command
-        .args([
-            "-M",
-            "microvm,acpi=on,ioapic2=off",
-            "-accel",
-            "kvm",
-            // Some hosts give that MSR's value and take it from nobody.
-            "-cpu",
-            "host,-arch-capabilities",
-            "-m",
-            "512M",
-        ])
-        .args([
-            "-global",
-            "virtio-mmio.force-legacy=off",
-            "-nodefaults",
-            "-no-reboot",
-        ])
-        .args(["-display", "none", "-serial", "stdio", "-kernel"])
-        .arg(kernel)
-        .args(["-append", cmdline]);
-    command
 }
 
 /// What needs a KVM that runs Linux: disk integrity on 1, 2 and 4 vCPUs, and

@@ -6,7 +6,7 @@ use tests::process::Process;
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest};
 
-use super::qemu_command;
+use super::qemu;
 use super::stub::wait_for_socket;
 
 /// A running guest that serves gdb on a Unix socket.
@@ -61,7 +61,7 @@ impl Stub for Qemu {
     fn start(dir: &Path, name: &str, cpus: usize) -> Self {
         let socket = dir.join("qemu-gdb");
         let chardev = format!("socket,id=gdb,server=on,wait=off,path={}", socket.display());
-        let mut command = qemu_command(&guest::bare(name), cmdline(name));
+        let mut command = qemu::command(&guest::bare(name), cmdline(name));
         command.args(["-smp", &cpus.to_string()]).args([
             "-chardev",
             &chardev,

@@ -84,6 +84,7 @@ static void send_frames(struct net *net)
 	u32 count = cmdline_number("count", 100);
 	u32 size = cmdline_number("size", 256);
 	u64 checksum = FNV_START;
+	u64 start = rdtsc();
 
 	if (size < 60 || size > FRAME_MAX)
 		panic("net: size %u is not in 60..%u", size, FRAME_MAX);
@@ -96,7 +97,8 @@ static void send_frames(struct net *net)
 			panic("net: echo of frame %u differs", number);
 		checksum = fnv(checksum, frame + 2 * MAC_SIZE, size - 2 * MAC_SIZE);
 	}
-	printf("net: send count=%u size=%u checksum=%016lx\n", count, size, checksum);
+	printf("net: send count=%u size=%u checksum=%016lx per_frame=%lu\n", count, size, checksum,
+	       (rdtsc() - start) / count);
 }
 
 static void echo_frames(struct net *net)
