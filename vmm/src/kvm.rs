@@ -44,11 +44,6 @@ pub fn failed<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Error
     }
 }
 
-/// Opens /dev/kvm.
-pub fn open() -> Result<Kvm, Error> {
-    Kvm::new().map_err(failed("opening /dev/kvm"))
-}
-
 /// One KVM virtual machine with its in-kernel interrupt chips and RAM slots.
 pub struct Vm {
     fd: VmFd,

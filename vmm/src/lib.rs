@@ -16,6 +16,7 @@ pub mod events;
 pub mod guest_mapping;
 pub mod host;
 pub mod kvm;
+pub mod kvm_device;
 pub mod layout;
 pub mod machine;
 pub mod memory;

@@ -23,6 +23,7 @@ use crate::console;
 use crate::debug::Parts;
 use crate::events::Notifier;
 use crate::kvm::{self, Chips, Vm};
+use crate::kvm_device::{self, Unavailable};
 use crate::layout;
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
@@ -36,6 +37,8 @@ use crate::windows::{self, Windows};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
     #[error(transparent)]
     Kvm(#[from] kvm::Error),
     #[error(transparent)]
@@ -99,7 +102,7 @@ impl Machine {
         reports: Reports,
         supervisor: &Supervisor,
     ) -> Result<Self, Error> {
-        let kvm = kvm::open()?;
+        let kvm = kvm_device::open()?;
         let limit = kvm.get_max_vcpus();
         if usize::from(config.cpus) > limit {
             return Err(Error::TooManyCpus {

@@ -1,5 +1,6 @@
 //! One probe VM: flat paging, no descriptor tables, a handful of instructions.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -10,7 +11,8 @@ use kvm_bindings::{kvm_regs, kvm_segment};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::judge;
-use crate::kvm::{self, Error, Vm, failed};
+use crate::kvm::{Error, Vm, failed};
+use crate::kvm_device;
 use crate::memory;
 use crate::vcpu::kick::{self, ImmediateExit};
 use crate::vcpu::{DebugControl, Vcpu, cpuid};
@@ -70,7 +72,9 @@ pub struct Probe {
 impl Probe {
     /// Builds the VM; with `int3` the third instruction is one.
     pub fn new(ring: Ring, int3: bool) -> Result<Self, Error> {
-        let kvm = kvm::open()?;
+        let kvm = kvm_device::open()
+            .map_err(io::Error::other)
+            .map_err(failed("opening /dev/kvm"))?;
         let vm = Vm::new(&kvm, ram(ring, int3)?)?;
         let supported = cpuid::supported(&kvm)?;
         let vcpu = Vcpu::new(

@@ -6,7 +6,7 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::probe::Ring;
 use super::{Finding, Findings};
-use crate::kvm;
+use crate::kvm_device;
 
 /// Writes the report. Says for each facility what was found, and at the end
 /// what gdb can therefore do.
@@ -14,7 +14,7 @@ use crate::kvm;
 /// # Errors
 /// /dev/kvm cannot be opened, or `out` refuses.
 pub fn print(out: &mut dyn Write) -> io::Result<()> {
-    let kvm = kvm::open().map_err(io::Error::other)?;
+    let kvm = kvm_device::open().map_err(io::Error::other)?;
     writeln!(out, "Host: {}", kind())?;
     writeln!(out, "KVM API version {}", kvm.get_api_version())?;
     capabilities(&kvm, out)?;
