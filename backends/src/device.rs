@@ -266,10 +266,12 @@ impl<T: VhostUserBackend> Device<T> {
             let used = packed.used();
             let recovered =
                 inflight::packed::Tracker::recover(region, index, ring.size, used, flags);
-            let recovered = recovered?.map_err(StartError::Memory)?;
-            let left = recovered.left.len();
-            tracing::debug!(ring = index, used = ?recovered.used, left, "tracking requests in flight");
-            packed.resume(recovered)?;
+            if let Some(recovered) = if_it_has_room(index, recovered)? {
+                let recovered = recovered.map_err(StartError::Memory)?;
+                let left = recovered.left.len();
+                tracing::debug!(ring = index, used = ?recovered.used, left, "tracking requests in flight");
+                packed.resume(recovered)?;
+            }
         }
         *self.records[index].lock() = Progress::Packed(packed);
         Ok(())
@@ -283,14 +285,9 @@ impl<T: VhostUserBackend> Device<T> {
         ring: &ReadyRing<'_>,
         used: u16,
     ) -> Result<(), StartError> {
-        let (tracker, next_avail) = match Tracker::recover(region, index, ring.size, used) {
-            // QEMU's record has its own queue size, but on virtio-mmio a driver may choose a
-            // larger one, as SeaBIOS does. Such a ring works as well as with no record at all.
-            Err(error @ InflightError::Room { .. }) => {
-                warn_limited!(LOG, ring = index, %error, "requests in flight are not tracked");
-                return Ok(());
-            }
-            recovered => recovered?,
+        let recovered = Tracker::recover(region, index, ring.size, used);
+        let Some((tracker, next_avail)) = if_it_has_room(index, recovered)? else {
+            return Ok(());
         };
         let left = tracker.left_count();
         tracing::debug!(ring = index, used, left, "tracking requests in flight");
@@ -317,5 +314,22 @@ impl<T: VhostUserBackend> Device<T> {
             Progress::Packed(ring) => ring.base(),
         };
         Ok(drained.map(|()| base))
+    }
+}
+
+/// What was recovered of a ring's record, or nothing where the record is for smaller rings.
+///
+/// QEMU's record has its own queue size, but on virtio-mmio a driver may choose a larger one,
+/// as SeaBIOS does. Such a ring works as well as with no record at all.
+fn if_it_has_room<R>(
+    ring: usize,
+    recovered: Result<R, InflightError>,
+) -> Result<Option<R>, InflightError> {
+    match recovered {
+        Err(error @ InflightError::Room { .. }) => {
+            warn_limited!(LOG, ring, %error, "requests in flight are not tracked");
+            Ok(None)
+        }
+        recovered => recovered.map(Some),
     }
 }

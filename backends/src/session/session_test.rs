@@ -22,6 +22,7 @@ const USER: u64 = 0x7000_0000_0000;
 const MEMORY: u64 = 0x10_0000;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 const LOG_ALL: u64 = 1 << 26;
+const PACKED: u64 = 1 << VIRTIO_F_RING_PACKED;
 
 /// A device, a session on it, and the frontend's end of the socket.
 struct Bench {
@@ -34,7 +35,12 @@ struct Bench {
 
 impl Bench {
     fn new(queues: usize) -> Self {
-        let (recorder, events) = Recorder::new(queues);
+        Self::with_features(queues, 0)
+    }
+
+    fn with_features(queues: usize, features: u64) -> Self {
+        let (mut recorder, events) = Recorder::new(queues);
+        Arc::get_mut(&mut recorder).unwrap().features |= features;
         let shutdown = Shutdown::new().unwrap();
         let device = Device::new(Arc::clone(&recorder), &shutdown.handle()).unwrap();
         let (near, far) = UnixStream::pair().unwrap();
@@ -711,4 +717,34 @@ fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
     assert!(talk.enable(0, true));
     assert!(matches!(*record.lock(), Progress::Split(None)));
     assert_eq!(talk.base(0), 3);
+}
+
+#[test]
+fn a_packed_ring_that_is_larger_than_its_record_runs_without_too() {
+    const BASE: u32 = 0x8003_8003;
+    let mut bench = Bench::with_features(1, PACKED);
+    bench.device.keep_records();
+    let record = bench.device.record(0).unwrap();
+    let (mut talk, recorder, _) = bench.talk();
+    talk.negotiate();
+    assert_ne!(recorder.acked.load(Ordering::SeqCst) & PACKED, 0);
+    talk.set_memory(0, USER);
+    let file = memfd(4096);
+    let mut place = [0; 24];
+    place[..8].copy_from_slice(&4096u64.to_ne_bytes());
+    place[16] = 1;
+    for (entries, is_tracked) in [(16, true), (8, false)] {
+        place[18] = entries;
+        file.write_all_at(&[0; 4096], 0).unwrap();
+        let given = vec![file.try_clone().unwrap()];
+        assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given));
+        talk.set_ring(0, BASE);
+        assert!(talk.enable(0, true));
+        assert!(matches!(*record.lock(), Progress::Packed(_)));
+        assert_eq!(talk.base(0), BASE);
+        // A record that is in use has its version.
+        let mut used = [0; 16];
+        file.read_exact_at(&mut used, 0).unwrap();
+        assert_eq!(used != [0; 16], is_tracked);
+    }
 }
