@@ -150,6 +150,59 @@ fn killed_gdb_leaves_the_guest_running() {
     finish(vmm);
 }
 
+#[test]
+fn tracepoints_collect_in_the_kernel_while_it_runs() {
+    let dir = scratch();
+    let (vmm, vmlinux) = ticking(dir.path(), 2);
+    let script = dir.path().join("trace.gdb");
+    let lines = "\
+trace uptime_proc_show if m->count < 4096
+actions
+collect $args, m->op->show, jiffies_64, init_task.comm
+end
+trace vfs_read if count == 123456789
+actions
+collect $regs
+end
+tstart
+";
+    std::fs::write(&script, lines).unwrap();
+    let source = format!("source {}", script.display());
+    let mut commands = vec![
+        &*source,
+        "break uptime_proc_show",
+        "eval \"monitor break-if %#lx hits=10\", uptime_proc_show",
+        "continue",
+        "tstop",
+        "info tracepoints",
+        "tfind start",
+    ];
+    let frame = [
+        "output m->op->show",
+        "echo \\n",
+        "print init_task.comm",
+        "printf \"jiffies=%lu\\n\", jiffies_64",
+    ];
+    for _ in 0..10 {
+        commands.extend(frame);
+        commands.push("tfind");
+    }
+    commands.extend(["tfind none", "delete", "detach"]);
+    let output = merged(&vmm, &vmlinux, &commands);
+    let count = |part: &str| output.matches(part).count();
+    assert_eq!(count("<uptime_proc_show>"), 10, "{output}");
+    assert_eq!(count("\"swapper/0"), 10, "{output}");
+    let jiffies: Vec<u64> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("jiffies=")?.parse().ok())
+        .collect();
+    assert_eq!(jiffies.len(), 10, "{output}");
+    // Ten lines a second, 250 jiffies: the guest ran from hit to hit.
+    assert!(jiffies.is_sorted_by(|a, b| a < b), "{output}");
+    assert!(output.contains("No trace frame found"), "{output}");
+    finish(vmm);
+}
+
 /// What gdb prints, monitor commands' output included.
 fn merged(vmm: &Running, symbols: &std::path::Path, commands: &[&str]) -> String {
     let mut gdb = gdb::start_merged(vmm.gdb_socket(), symbols, commands);
