@@ -5,18 +5,21 @@
 //! nobody's memory but its own: a device that is killed leaves it behind only in the record of
 //! requests in flight ([`crate::inflight::packed`]).
 
+mod position;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
 use virtio_bindings::virtio_ring::{
-    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_DESC_F_AVAIL,
-    VRING_PACKED_DESC_F_USED, VRING_PACKED_EVENT_F_WRAP_CTR, VRING_PACKED_EVENT_FLAG_DESC,
-    VRING_PACKED_EVENT_FLAG_DISABLE, VRING_PACKED_EVENT_FLAG_ENABLE,
+    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_EVENT_F_WRAP_CTR,
+    VRING_PACKED_EVENT_FLAG_DESC, VRING_PACKED_EVENT_FLAG_DISABLE, VRING_PACKED_EVENT_FLAG_ENABLE,
 };
 use virtio_queue::desc::split;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
+
+pub use position::{OWNER, Position};
 
 use crate::chain::{Chain, ChainError, MAX_DESCRIPTORS};
 use crate::inflight::InflightError;
@@ -36,74 +39,6 @@ const EVENT_FLAGS: u64 = 2;
 const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
-const AVAIL: u16 = 1 << VRING_PACKED_DESC_F_AVAIL;
-const USED: u16 = 1 << VRING_PACKED_DESC_F_USED;
-/// The bit pair that says whose a descriptor is.
-pub const OWNER: u16 = AVAIL | USED;
-
-/// A place in the ring, in one of its laps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    pub index: u16,
-    /// The wrap counter.
-    pub wrap: bool,
-}
-
-impl Position {
-    /// Where a ring begins (section 2.8.1).
-    pub const START: Position = Position {
-        index: 0,
-        wrap: true,
-    };
-
-    /// As the vhost-user document has it in half of a vring base.
-    pub fn from_bits(bits: u16) -> Self {
-        Position {
-            index: bits & 0x7fff,
-            wrap: bits & 0x8000 != 0,
-        }
-    }
-
-    pub fn bits(self) -> u16 {
-        self.index | u16::from(self.wrap) << 15
-    }
-
-    /// `by` descriptors on, of a ring that has `size`, and at least as many.
-    pub fn advanced(self, by: u16, size: u16) -> Self {
-        let index = u32::from(self.index) + u32::from(by);
-        if index < u32::from(size) {
-            return Position {
-                index: index as u16,
-                ..self
-            };
-        }
-        Position {
-            index: (index - u32::from(size)) as u16,
-            wrap: !self.wrap,
-        }
-    }
-
-    /// `by` descriptors back.
-    fn retreated(self, by: u16, size: u16) -> Self {
-        match self.index.checked_sub(by) {
-            Some(index) => Position { index, ..self },
-            None => Position {
-                index: self.index + size - by,
-                wrap: !self.wrap,
-            },
-        }
-    }
-
-    /// The flags of a descriptor that the driver has made available in this lap.
-    pub fn available(self) -> u16 {
-        if self.wrap { AVAIL } else { USED }
-    }
-
-    /// The flags of one that the device has used in this lap.
-    fn used(self) -> u16 {
-        if self.wrap { OWNER } else { 0 }
-    }
-}
 
 /// A ring that cannot be run. The frontend is at fault.
 #[derive(Debug, Error)]

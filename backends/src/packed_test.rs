@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::position::{AVAIL, USED};
 use super::*;
 use crate::inflight::{Region, Shape, create, decode};
 
