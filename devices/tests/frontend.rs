@@ -483,6 +483,9 @@ fn the_backend_hears_of_the_drivers_status_and_reset_if_it_wants_to() {
     let order = requests(&received);
     let at = |request| order.iter().position(|r| *r == request).unwrap();
     assert!(at(SET_FEATURES) < at(SET_STATUS), "features come first");
+    let is_driver_ok = |m: &Received| m.request == SET_STATUS && m.number() == 0xf;
+    let driver_ok = received.iter().position(is_driver_ok).unwrap();
+    assert!(at(SET_VRING_ENABLE) < driver_ok, "rings are started");
     assert!(at(GET_VRING_BASE) < at(RESET_DEVICE), "rings are stopped");
 }
 

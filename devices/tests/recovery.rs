@@ -631,6 +631,37 @@ fn a_backend_that_comes_back_to_a_paused_device_waits_too() {
     assert_eq!(count(&backend.finish_lives()[1], SET_VRING_KICK), 2);
 }
 
+const STATUS: u64 = 1 << 16;
+
+/// A backend may look at its rings when it hears of DRIVER_OK, and only then.
+#[test]
+fn the_driver_is_ready_when_its_rings_are_started_in_each_life() {
+    for paused in [false, true] {
+        let life = || Life::new(FEATURES, ALL | STATUS).answer(GET_QUEUE_NUM, Answer::Number(2));
+        let backend = Scripted::lives([life(), life()]);
+        let mut machine = machine(options(&backend, DeviceType::NET));
+        machine.bring_up(u64::MAX, &mut rings());
+        if paused {
+            machine.transport.pause();
+        }
+        lose(&mut machine, &backend);
+        let presence = machine.transport.presence().unwrap();
+        machine.handle_until("the backend is back", |_| presence.get().connections == 2);
+        if paused {
+            machine.transport.unpause();
+        }
+        assert!(!machine.has_status(Status::NEEDS_RESET));
+        drop(machine);
+        for life in backend.finish_lives() {
+            let statuses = life.iter().filter(|m| m.request == SET_STATUS);
+            let statuses: Vec<_> = statuses.map(Received::number).collect();
+            assert_eq!(statuses, [0xb, 0xf]);
+            let last = |request| life.iter().rposition(|m| m.request == request);
+            assert!(last(SET_VRING_KICK) < last(SET_STATUS), "paused={paused}");
+        }
+    }
+}
+
 /// Connections to processes that can be ended from here, as far as it knows.
 struct Supervisor {
     socket: PathBuf,

@@ -16,6 +16,7 @@ use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 use super::deadline::Deadline;
 use super::files;
 use super::message::{Message, Reply, Request};
+use crate::virtio::status::Status;
 
 /// Length of a message header: request, flags and payload size.
 pub const HEADER_SIZE: usize = 12;
@@ -70,6 +71,8 @@ pub enum ChannelError {
     ReplySize { message: FrontendReq, found: usize },
     #[error("the backend refused {message:?} (it answered {code}){}", hint(*.message))]
     Refused { message: FrontendReq, code: u64 },
+    #[error("the backend left {missing} out of its status ({found:#x}){}", status_hint(*.missing))]
+    Status { missing: Status, found: u64 },
 }
 
 /// What the user can do about a refusal.
@@ -81,10 +84,19 @@ fn hint(message: FrontendReq) -> &'static str {
     }
 }
 
+/// What the user can do about a status.
+fn status_hint(missing: Status) -> &'static str {
+    if missing == Status::FEATURES_OK {
+        ": it does not work with the features that the driver took; features= keeps some from the driver"
+    } else {
+        ""
+    }
+}
+
 impl ChannelError {
     /// Whether the two sides are still in step.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        matches!(self, Self::Refused { .. } | Self::Status { .. })
     }
 
     /// Whether the backend ended the connection. After any other error it may

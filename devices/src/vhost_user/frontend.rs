@@ -469,6 +469,11 @@ impl Device for Frontend {
         Ok(())
     }
 
+    fn begin(&mut self) -> Result<(), DeviceError> {
+        self.exchange(|session, deadline| session.begin(deadline))?;
+        Ok(())
+    }
+
     fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
         match self.ring_mut(index).and_then(Option::take) {
             Some(ring) if ring.is_running() => {

@@ -414,7 +414,7 @@ pub(super) fn start_rings(
         session.start_ring(&setup, deadline)?;
         ring.signal();
     }
-    Ok(())
+    Ok(session.begin(deadline)?)
 }
 
 /// An error and its causes on one line.

@@ -33,6 +33,8 @@ pub struct Session {
     shared_memory: Vec<u64>,
     /// The memory regions that were added one by one, as they are removed again.
     added: Vec<RemoveMemoryRegion>,
+    /// The driver's status as the backend has it.
+    status: u32,
 }
 
 /// All about one ring that a backend has to know.
@@ -89,6 +91,7 @@ impl Session {
             requests,
             shared_memory,
             added: Vec::new(),
+            status: 0,
         };
         Ok((session, config))
     }
@@ -117,9 +120,7 @@ impl Session {
         self.agreement.protocol.contains(protocol)
     }
 
-    /// Hands over the driver's features and the guest's memory. The driver's
-    /// status is complete then, though no ring runs yet: a ring that the driver
-    /// started late would not be another status.
+    /// Hands over the driver's features and the guest's memory.
     pub fn activate(
         &mut self,
         features: u64,
@@ -127,18 +128,21 @@ impl Session {
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
         let features = self.agreement.features_to_set(features);
+        self.status = 0;
         self.channel.tell(&SetFeatures(features), deadline)?;
-        let mut status = Status::ACKNOWLEDGE.bits() | Status::DRIVER.bits();
-        if self.has(Protocol::STATUS) {
-            status |= Status::FEATURES_OK.bits();
-            self.set_status(status, deadline)?;
-        }
+        self.add_status(
+            &[Status::ACKNOWLEDGE, Status::DRIVER, Status::FEATURES_OK],
+            deadline,
+        )?;
         self.share(memory, deadline)?;
-        if self.has(Protocol::STATUS) {
-            status |= Status::DRIVER_OK.bits();
-            self.set_status(status, deadline)?;
-        }
         self.wait_until_done(deadline)
+    }
+
+    /// The driver is ready, and the rings are started that it set up for that: a backend
+    /// may look at them only now (virtio 1.3, section 3.1.1, steps 7 and 8). Those that
+    /// follow are no other status.
+    pub fn begin(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        self.add_status(&[Status::DRIVER_OK], deadline)
     }
 
     /// Hands over the guest's memory: region by region where the backend says how
@@ -183,17 +187,23 @@ impl Session {
         device_state::load(&mut self.channel, state, deadline)
     }
 
-    /// Sets the driver's status, and makes sure that the device takes it: it
-    /// refuses features by leaving FEATURES_OK out (virtio 1.3, section 3.1.1).
-    fn set_status(&mut self, status: u32, deadline: &Deadline) -> Result<(), ChannelError> {
-        self.channel.tell(&SetStatus(status.into()), deadline)?;
-        let code = self.channel.ask(&GetStatus, deadline)?;
-        let missing = u64::from(status) & !code;
-        if missing == 0 {
+    /// Adds to the driver's status, where the backend wants to know it, and makes sure
+    /// that the device takes that: it refuses features by leaving FEATURES_OK out
+    /// (virtio 1.3, section 3.1.1).
+    fn add_status(&mut self, bits: &[Status], deadline: &Deadline) -> Result<(), ChannelError> {
+        let added = bits.iter().fold(0, |bits, bit| bits | bit.bits());
+        if !self.has(Protocol::STATUS) || self.status & added == added {
             return Ok(());
         }
-        let message = SetStatus::CODE;
-        Err(ChannelError::Refused { message, code })
+        self.status |= added;
+        self.channel
+            .tell(&SetStatus(self.status.into()), deadline)?;
+        let found = self.channel.ask(&GetStatus, deadline)?;
+        let missing = bits.iter().find(|bit| found & u64::from(bit.bits()) == 0);
+        missing.map_or(Ok(()), |missing| {
+            let missing = *missing;
+            Err(ChannelError::Status { missing, found })
+        })
     }
 
     /// The driver has reset the device, whose rings are stopped: the backend
@@ -204,6 +214,7 @@ impl Session {
             self.channel.tell(&ResetDevice, deadline)?;
         }
         if self.has(Protocol::STATUS) {
+            self.status = 0;
             self.channel.tell(&SetStatus(0), deadline)?;
         }
         Ok(())

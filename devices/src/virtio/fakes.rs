@@ -17,6 +17,7 @@ use crate::hypervisor::Hypervisor;
 pub enum Call {
     Activate(u64),
     Start(u16, QueueConfig),
+    Begin,
     Stop(u16),
     WriteConfig(u32, Vec<u8>),
     Reset,
@@ -80,6 +81,11 @@ impl Device for FakeDevice {
         let mut script = self.script();
         script.calls.push(Call::Start(index, *queue));
         failure(script.fail_start == Some(index), "cannot start")
+    }
+
+    fn begin(&mut self) -> Result<(), DeviceError> {
+        self.script().calls.push(Call::Begin);
+        Ok(())
     }
 
     fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {

@@ -39,6 +39,9 @@ impl MmioTransport {
                 return;
             }
         }
+        if let Err(error) = self.device.begin() {
+            return self.broken(error.as_ref());
+        }
         tracing::debug!(device = %self.id, "started");
     }
 

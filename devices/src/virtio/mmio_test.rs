@@ -233,7 +233,8 @@ fn a_whole_handshake_starts_the_ready_queues_only() {
         fixture.take_calls(),
         [
             Call::Activate(VERSION_1 | FLUSH),
-            Call::Start(1, queue_config())
+            Call::Start(1, queue_config()),
+            Call::Begin,
         ]
     );
     fixture.write(Register::Status, DRIVER_OK);
@@ -294,7 +295,10 @@ fn features_are_settled_by_features_ok() {
     fixture.negotiate(VERSION_1);
     fixture.choose(u64::MAX);
     fixture.write(Register::Status, DRIVER_OK);
-    assert_eq!(fixture.take_calls(), [Call::Activate(VERSION_1)]);
+    assert_eq!(
+        fixture.take_calls(),
+        [Call::Activate(VERSION_1), Call::Begin]
+    );
 }
 
 #[test]
@@ -315,7 +319,10 @@ fn queues_that_are_wrong_do_not_become_ready() {
         fixture.write(Register::QueueReady, 1);
         assert_eq!(fixture.read(Register::QueueReady), 0, "{register:?}");
         fixture.write(Register::Status, DRIVER_OK);
-        assert_eq!(fixture.take_calls(), [Call::Activate(VERSION_1)]);
+        assert_eq!(
+            fixture.take_calls(),
+            [Call::Activate(VERSION_1), Call::Begin]
+        );
     }
 }
 

@@ -55,8 +55,8 @@ pub enum DeviceEvent {
 /// The device behind a transport.
 ///
 /// The transport calls [`activate`](Self::activate) once a handshake, then
-/// starts the queues that the driver configured, and stops every one that it
-/// started before the next handshake. All calls come with the transport's lock
+/// starts the queues that the driver configured, calls [`begin`](Self::begin), and
+/// stops every queue that it started before the next handshake. All calls come with the transport's lock
 /// held, possibly on a vCPU thread: an implementation bounds its waits.
 pub trait Device: Send {
     fn device_type(&self) -> DeviceType;
@@ -85,6 +85,12 @@ pub trait Device: Send {
         kick: &EventFd,
         call: &EventFd,
     ) -> Result<(), DeviceError>;
+
+    /// The driver is ready, and the queues that it set up for that are started. Others
+    /// may follow.
+    fn begin(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
 
     /// Stops a queue and returns where it would have gone on: the index of the
     /// next available-ring entry, or both positions in a packed ring (vhost-user
