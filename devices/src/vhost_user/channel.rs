@@ -10,12 +10,15 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use vhost::vhost_user::message::FrontendReq;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use super::deadline::Deadline;
 use super::files;
 use super::message::{Message, Reply, Request};
+use super::requests::BackendRequests;
 use crate::virtio::status::Status;
 
 /// Length of a message header: request, flags and payload size.
@@ -115,9 +118,10 @@ pub enum Idle {
 }
 
 /// A connection to a backend.
-#[derive(Debug)]
 pub struct Channel {
     stream: UnixStream,
+    /// The socket for the backend's own requests, where it has some.
+    requests: Option<BackendRequests>,
     /// Whether VHOST_USER_PROTOCOL_F_REPLY_ACK is negotiated.
     acks: bool,
 }
@@ -127,6 +131,7 @@ impl Channel {
     pub fn new(stream: UnixStream) -> Self {
         Self {
             stream,
+            requests: None,
             acks: false,
         }
     }
@@ -139,6 +144,16 @@ impl Channel {
     /// Whether a message told has been carried out when it returns.
     pub fn acks(&self) -> bool {
         self.acks
+    }
+
+    /// Has the backend's own requests served whenever it is waited for.
+    pub fn serve_meanwhile(&mut self, requests: BackendRequests) {
+        self.requests = Some(requests);
+    }
+
+    /// The backend's own requests, as long as they can be served.
+    pub fn requests(&mut self) -> &mut Option<BackendRequests> {
+        &mut self.requests
     }
 
     /// Sends a request and waits for its reply.
@@ -331,6 +346,9 @@ impl Channel {
                 });
             };
             let io_error = |source| ChannelError::Io { message, source };
+            if !self.is_answering(left).map_err(io_error)? {
+                continue;
+            }
             self.stream.set_read_timeout(Some(left)).map_err(io_error)?;
             let closed = ChannelError::Closed {
                 message,
@@ -346,6 +364,30 @@ impl Channel {
             }
         }
         Ok(())
+    }
+
+    /// Waits for the backend to answer, or to have a request of its own served: one that
+    /// does not answer before that is not late. `false` when it is to be waited for again.
+    fn is_answering(&mut self, left: Duration) -> io::Result<bool> {
+        let requests = self.requests.as_mut().filter(|requests| requests.is_open());
+        let Some(requests) = requests else {
+            return Ok(true);
+        };
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut fds = [
+            PollFd::new(&self.stream, PollFlags::IN),
+            PollFd::new(&*requests, PollFlags::IN),
+        ];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let [answer, request] = fds.map(|fd| !fd.revents().is_empty());
+        if request && !answer {
+            requests.serve_meanwhile();
+        }
+        Ok(answer)
     }
 }
 

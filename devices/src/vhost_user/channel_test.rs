@@ -335,6 +335,78 @@ fn descriptors_that_were_not_asked_for_are_not_kept() {
     assert_eq!(read.unwrap(), 0, "its other end is closed everywhere");
 }
 
+/// CONFIG_CHANGE_MSG (vhost-user document, "Back-end message types").
+const CONFIG_CHANGE: u32 = 2;
+
+fn config_change(flags: u32) -> Vec<u8> {
+    let header = Header {
+        request: CONFIG_CHANGE,
+        flags: VERSION | flags,
+        size: 0,
+    };
+    header.to_bytes().to_vec()
+}
+
+/// One that has a single thread, or holds a lock meanwhile.
+#[test]
+fn a_backend_may_have_a_request_answered_before_it_answers() {
+    let (requests, mut theirs) = BackendRequests::new().unwrap();
+    let backend = move |mut stream: UnixStream| {
+        take_request(&mut stream);
+        for _ in 0..3 {
+            theirs.write_all(&config_change(NEED_REPLY)).unwrap();
+            let mut answer = [0; HEADER_SIZE + 8];
+            theirs.read_exact(&mut answer).unwrap();
+            assert_eq!(answer[HEADER_SIZE..], 0u64.to_ne_bytes());
+        }
+        // More than its socket takes without somebody who reads them.
+        for _ in 0..10_000 {
+            theirs.write_all(&config_change(0)).unwrap();
+        }
+        stream.write_all(&features_reply(7)).unwrap();
+        let _ = stream.read(&mut [0]);
+    };
+    converse(backend, |channel| {
+        channel.serve_meanwhile(requests);
+        assert_eq!(ask_features(channel, PROMPT).unwrap(), 7);
+        let requests = channel.requests().as_mut().unwrap();
+        assert!(requests.serve().unwrap().config_changed);
+    });
+}
+
+#[test]
+fn a_backend_that_asks_and_never_answers_is_late() {
+    let (requests, theirs) = BackendRequests::new().unwrap();
+    let flood = move |stream: UnixStream| {
+        while (&theirs).write_all(&config_change(0)).is_ok() {}
+        drop(stream);
+    };
+    let error = converse(flood, |channel| {
+        channel.serve_meanwhile(requests);
+        let late = ask_features(channel, SHORT).unwrap_err();
+        *channel.requests() = None;
+        late
+    });
+    assert!(matches!(error, ChannelError::Late { .. }), "{error}");
+}
+
+#[test]
+fn a_backend_that_ends_its_requests_may_still_answer() {
+    let (requests, theirs) = BackendRequests::new().unwrap();
+    let backend = move |stream| {
+        drop(theirs);
+        answering(features_reply(7))(stream);
+    };
+    converse(backend, |channel| {
+        channel.serve_meanwhile(requests);
+        assert_eq!(ask_features(channel, PROMPT).unwrap(), 7);
+        assert_eq!(
+            channel.tell(&SetOwner, &Deadline::after(PROMPT)).ok(),
+            Some(())
+        );
+    });
+}
+
 #[test]
 fn idle_tells_quiet_from_speech_from_hanging_up() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();

@@ -50,7 +50,7 @@ pub struct Frontend {
     /// Where the backend logs the pages that it writes, if somebody wants to know.
     pub(super) page_log: Option<Arc<PageLog>>,
     /// Where the backend has files mapped, if it does so at all.
-    pub(super) shared_memory: Option<SharedMemory>,
+    pub(super) shared_memory: Option<Arc<SharedMemory>>,
     /// What the device can do, with the last backend.
     pub(super) features: u64,
     /// How many queues the last backend has.
@@ -162,7 +162,7 @@ impl Frontend {
         let deadline = Deadline::after(options.deadline);
         let opened = negotiate::greet(&mut channel, &deadline)
             .map_err(Problem::from)
-            .and_then(|()| Session::open(channel, options, &profile, &deadline));
+            .and_then(|()| Session::open(channel, options, &profile, None, &deadline));
         opened.map_err(|problem| match connector.last_words() {
             Some(last_words) if problem.is_closed() => last_words,
             _ => problem,
@@ -223,6 +223,12 @@ impl Frontend {
 
     /// Gives the backend the regions that it wants. Not after the device is in use.
     pub fn give_shared_memory(&mut self, memory: SharedMemory) {
+        let memory = Arc::new(memory);
+        if let Link::Up(session) = &mut self.link
+            && let Some(requests) = session.requests()
+        {
+            requests.give_shared_memory(Some(memory.clone()));
+        }
         self.shared_memory = Some(memory);
     }
 
@@ -420,7 +426,7 @@ impl Device for Frontend {
 
     fn shared_memory(&self) -> &[SharedRegion] {
         let memory = self.shared_memory.as_ref();
-        memory.map_or(&[], SharedMemory::regions)
+        memory.map_or(&[], |memory| memory.regions())
     }
 
     fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
@@ -517,7 +523,7 @@ impl Device for Frontend {
             }
         }
         self.driver = Driver::new(self.queue_sizes.len());
-        let cleared = self.shared_memory.as_mut().map(SharedMemory::clear);
+        let cleared = self.shared_memory.as_ref().map(|memory| memory.clear());
         if let Some(Err(error)) = cleared {
             let error = self.error(Problem::SharedMemory(error));
             self.warn(&error, "cannot reset the device in order");
@@ -569,5 +575,7 @@ pub(super) fn watch_requests(events: &Events, session: &mut Session) -> Result<(
         return Ok(());
     };
     let watched = events.watch(requests, Source::Requests);
-    watched.map_err(Problem::Events)
+    watched
+        .and_then(|()| events.watch(requests.news(), Source::Requests))
+        .map_err(Problem::Events)
 }

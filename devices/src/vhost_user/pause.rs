@@ -147,11 +147,13 @@ fn quiesce(
     };
     while !all_used() && patience.left().is_some() {
         thread::sleep(DRAIN_RETRY);
+        session.serve_meanwhile();
     }
     let used = || -> Vec<u16> { rings.iter().map(|(_, ring)| ring.used(memory)).collect() };
     let mut before = used();
     while !rings.is_empty() && patience.left().is_some() {
         thread::sleep(REST);
+        session.serve_meanwhile();
         let now = used();
         if now == before {
             break;

@@ -129,7 +129,7 @@ impl Frontend {
         let Some(requests) = session.requests() else {
             return Ok(DeviceEvent::Nothing);
         };
-        let error = match requests.serve(self.shared_memory.as_mut()) {
+        let error = match requests.serve() {
             Ok(asked) if asked.config_changed => return Ok(DeviceEvent::ConfigChanged),
             Ok(_) => return Ok(DeviceEvent::Nothing),
             Err(error) => error,
@@ -218,7 +218,11 @@ impl Frontend {
     /// go on where the last one left. All within one deadline.
     fn welcome(&mut self, channel: Channel) -> Result<DeviceEvent, Error> {
         let deadline = Deadline::after(self.options.deadline);
-        let opened = Session::open(channel, &self.options, &self.profile, &deadline);
+        let memory = self.shared_memory.as_ref();
+        if let Some(memory) = memory {
+            memory.inherit();
+        }
+        let opened = Session::open(channel, &self.options, &self.profile, memory, &deadline);
         let (mut session, config) = match opened {
             Ok(opened) => opened,
             Err(problem) => return self.turn_away(problem, &deadline),
@@ -234,9 +238,6 @@ impl Frontend {
         }
         let has_changed = config != self.config;
         self.config = config;
-        if let Some(memory) = &mut self.shared_memory {
-            memory.inherit();
-        }
         let resumed = self.resume(&mut session, &deadline);
         if let Err(problem) = resumed {
             return self.fail_to_resume(session, problem);

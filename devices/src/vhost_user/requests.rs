@@ -3,12 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
+use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vhost::vhost_user::message::{BackendReq, VhostUserMMap};
 use vm_memory::ByteValued;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::channel::{HEADER_SIZE, Header, NEED_REPLY, REPLY, VERSION, VERSION_MASK};
 use super::files;
@@ -50,9 +53,15 @@ pub enum RequestsError {
 }
 
 /// The frontend's end of the socket.
-#[derive(Debug)]
 pub struct BackendRequests {
     stream: UnixStream,
+    /// Where the backend may have files mapped.
+    memory: Option<Arc<SharedMemory>>,
+    /// What was asked for, and how it ended, as long as nobody knows of it.
+    asked: Asked,
+    ended: Option<RequestsError>,
+    /// Readable while there is something of that.
+    news: EventFd,
     /// What has come of the next request.
     received: Vec<u8>,
     /// The file that came with it.
@@ -87,6 +96,10 @@ impl BackendRequests {
         stream.set_nonblocking(true)?;
         let ours = Self {
             stream,
+            memory: None,
+            asked: Asked::default(),
+            ended: None,
+            news: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             received: Vec::new(),
             file: None,
             log: LOG,
@@ -94,15 +107,58 @@ impl BackendRequests {
         Ok((ours, theirs))
     }
 
-    /// Serves the requests that have come, a bounded number at once. Never
-    /// blocks. After an error the socket is of no more use; all else is.
-    pub fn serve(&mut self, mut memory: Option<&mut SharedMemory>) -> Result<Asked, RequestsError> {
-        let mut asked = Asked::default();
+    /// Has the backend's mappings made there.
+    pub fn give_shared_memory(&mut self, memory: Option<Arc<SharedMemory>>) {
+        self.memory = memory;
+    }
+
+    /// Readable when [`serve`](Self::serve) has something to tell, though no request
+    /// has come since.
+    pub fn news(&self) -> &EventFd {
+        &self.news
+    }
+
+    /// Serves the requests that have come, a bounded number at once, and tells what was
+    /// asked for since the last call. Never blocks. After an error the socket is of no
+    /// more use; all else is.
+    pub fn serve(&mut self) -> Result<Asked, RequestsError> {
+        // An error means that there is none.
+        let _ = self.news.read();
+        self.serve_batch();
+        match self.ended.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut self.asked)),
+        }
+    }
+
+    /// Serves requests while something else is waited for, which the backend may be able
+    /// to do only when it has its answers. What follows from them is left to
+    /// [`serve`](Self::serve).
+    pub fn serve_meanwhile(&mut self) {
+        self.serve_batch();
+        if self.ended.is_some() || self.asked != Asked::default() {
+            // An error means that the counter is full: the sign is there.
+            let _ = self.news.write(1);
+        }
+    }
+
+    /// Whether requests may still come.
+    pub fn is_open(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    fn serve_batch(&mut self) {
+        if self.is_open() {
+            self.ended = self.try_serve_batch().err();
+        }
+    }
+
+    fn try_serve_batch(&mut self) -> Result<(), RequestsError> {
         for _ in 0..BATCH {
             let Some(request) = self.receive()? else {
                 break;
             };
-            let answer = match carry_out(&request, memory.as_deref_mut(), &mut asked) {
+            let answer = match carry_out(&request, self.memory.as_deref(), &mut self.asked) {
                 Ok(()) => DONE,
                 Err(refusal) => {
                     self.log_refusal(&request, &refusal);
@@ -113,7 +169,7 @@ impl BackendRequests {
                 self.answer(request.header.request, answer)?;
             }
         }
-        Ok(asked)
+        Ok(())
     }
 
     fn log_refusal(&mut self, request: &Request, refusal: &Refusal) {
@@ -200,7 +256,7 @@ impl BackendRequests {
 
 fn carry_out(
     request: &Request,
-    memory: Option<&mut SharedMemory>,
+    memory: Option<&SharedMemory>,
     asked: &mut Asked,
 ) -> Result<(), Refusal> {
     let memory = memory.ok_or(Refusal::NoSharedMemory);
@@ -229,6 +285,12 @@ fn range(request: &Request) -> Result<VhostUserMMap, Refusal> {
 impl AsRawFd for BackendRequests {
     fn as_raw_fd(&self) -> RawFd {
         self.stream.as_raw_fd()
+    }
+}
+
+impl AsFd for BackendRequests {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 }
 

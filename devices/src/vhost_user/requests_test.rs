@@ -27,20 +27,36 @@ fn answer(stream: &mut UnixStream) -> (u32, u32, u64) {
 #[test]
 fn a_changed_configuration_is_noticed_and_answered_when_that_is_asked_for() {
     let (mut requests, mut backend) = BackendRequests::new().unwrap();
-    assert_eq!(
-        requests.serve(None).unwrap(),
-        Asked::default(),
-        "nothing yet"
-    );
+    assert_eq!(requests.serve().unwrap(), Asked::default(), "nothing yet");
     backend.write_all(&request(CONFIG_CHANGE, 0, &[])).unwrap();
-    assert!(requests.serve(None).unwrap().config_changed);
+    assert!(requests.serve().unwrap().config_changed);
     backend.set_nonblocking(true).unwrap();
     assert!(backend.read(&mut [0]).is_err(), "no answer");
     backend.set_nonblocking(false).unwrap();
     let with_reply = request(CONFIG_CHANGE, NEED_REPLY, &[]);
     backend.write_all(&with_reply).unwrap();
-    assert!(requests.serve(None).unwrap().config_changed);
+    assert!(requests.serve().unwrap().config_changed);
     assert_eq!(answer(&mut backend), (CONFIG_CHANGE, VERSION | REPLY, DONE));
+}
+
+#[test]
+fn what_is_asked_for_meanwhile_is_news_until_it_is_told() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    requests.serve_meanwhile();
+    assert!(requests.news().read().is_err(), "nothing yet");
+    backend.write_all(&request(CONFIG_CHANGE, 0, &[])).unwrap();
+    requests.serve_meanwhile();
+    requests.serve_meanwhile();
+    assert!(requests.serve().unwrap().config_changed);
+    assert!(requests.news().read().is_err(), "it has been told");
+    assert_eq!(requests.serve().unwrap(), Asked::default());
+
+    drop(backend);
+    requests.serve_meanwhile();
+    assert!(!requests.is_open());
+    assert!(requests.news().read().is_ok());
+    let error = requests.serve().unwrap_err();
+    assert!(matches!(error, RequestsError::Closed), "{error}");
 }
 
 #[test]
@@ -51,7 +67,7 @@ fn what_is_not_known_is_refused_and_skipped() {
         backend.write_all(&unknown).unwrap();
     }
     backend.write_all(&request(CONFIG_CHANGE, 0, &[])).unwrap();
-    assert!(requests.serve(None).unwrap().config_changed);
+    assert!(requests.serve().unwrap().config_changed);
     for code in [SHMEM_MAP, 4711] {
         assert_eq!(answer(&mut backend), (code, VERSION | REPLY, REFUSED));
     }
@@ -64,10 +80,10 @@ fn a_request_may_come_byte_by_byte() {
     let (last, start) = bytes.split_last().unwrap();
     for byte in start {
         backend.write_all(&[*byte]).unwrap();
-        assert_eq!(requests.serve(None).unwrap(), Asked::default());
+        assert_eq!(requests.serve().unwrap(), Asked::default());
     }
     backend.write_all(&[*last]).unwrap();
-    assert!(requests.serve(None).unwrap().config_changed);
+    assert!(requests.serve().unwrap().config_changed);
 }
 
 #[test]
@@ -77,7 +93,7 @@ fn a_flood_is_served_in_parts_and_one_that_is_not_listened_to_ends() {
     let one = request(CONFIG_CHANGE, NEED_REPLY, &[]);
     for _ in 0..1_000_000 {
         while (&backend).write_all(&one).is_ok() {}
-        match requests.serve(None) {
+        match requests.serve() {
             Ok(_) => {}
             Err(RequestsError::Io(_) | RequestsError::Malformed { .. }) => return,
             Err(error) => panic!("{error}"),
@@ -92,7 +108,7 @@ fn nonsense_and_the_end_are_told_apart() {
     let mut long = request(CONFIG_CHANGE, 0, &[]);
     long[8..12].copy_from_slice(&u32::MAX.to_ne_bytes());
     backend.write_all(&long).unwrap();
-    let error = requests.serve(None).unwrap_err();
+    let error = requests.serve().unwrap_err();
     assert!(
         matches!(error, RequestsError::Malformed { size: u32::MAX, .. }),
         "{error}"
@@ -102,12 +118,12 @@ fn nonsense_and_the_end_are_told_apart() {
     backend
         .write_all(&request(CONFIG_CHANGE, REPLY, &[]))
         .unwrap();
-    let error = requests.serve(None).unwrap_err();
+    let error = requests.serve().unwrap_err();
     assert!(matches!(error, RequestsError::Malformed { .. }), "{error}");
 
     let (mut requests, backend) = BackendRequests::new().unwrap();
     drop(backend);
-    let error = requests.serve(None).unwrap_err();
+    let error = requests.serve().unwrap_err();
     assert!(matches!(error, RequestsError::Closed), "{error}");
 }
 
@@ -150,7 +166,7 @@ mod hostile {
             backend.set_nonblocking(true).unwrap();
             for (bytes, fds) in pieces {
                 let fds = vec![file.as_raw_fd(); fds];
-                if backend.send_with_fds(&[&bytes[..]], &fds).is_err() || requests.serve(None).is_err() {
+                if backend.send_with_fds(&[&bytes[..]], &fds).is_err() || requests.serve().is_err() {
                     break;
                 }
                 prop_assert!(requests.received.len() <= HEADER_SIZE + MAX_PAYLOAD);

@@ -1,6 +1,7 @@
 //! One connection to a backend: what is agreed on it, and what is said.
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use vhost::vhost_user::message::{
     VhostUserProtocolFeatures as Protocol, VhostUserVringAddr, VhostUserVringState,
@@ -17,6 +18,7 @@ use super::negotiate::{self, Agreement};
 use super::page_log::PageLog;
 use super::profile::Profile;
 use super::requests::BackendRequests;
+use super::shared_memory::SharedMemory;
 use super::{Options, config, device_state};
 use crate::virtio::features::VHOST_F_LOG_ALL;
 use crate::virtio::status::Status;
@@ -27,8 +29,6 @@ pub struct Session {
     agreement: Agreement,
     /// Bytes to read of the configuration space; 0 when there is none.
     config_size: u32,
-    /// The socket for the backend's own requests, where it has some.
-    requests: Option<BackendRequests>,
     /// Sizes of the shared memory regions by number, in bytes; 0 where there is none.
     shared_memory: Vec<u64>,
     /// The memory regions that were added one by one, as they are removed again.
@@ -51,11 +51,12 @@ pub struct RingSetup<'a> {
 
 impl Session {
     /// Negotiates with a backend that has been greeted, and returns its
-    /// configuration space too.
+    /// configuration space too. What it maps by its own requests is mapped into `given`.
     pub fn open(
         mut channel: Channel,
         options: &Options,
         profile: &Profile,
+        given: Option<&Arc<SharedMemory>>,
         deadline: &Deadline,
     ) -> Result<(Self, Vec<u8>), Problem> {
         let agreement = negotiate::negotiate(&mut channel, options, profile, deadline)?;
@@ -71,24 +72,22 @@ impl Session {
             }
             None => (0, Vec::new()),
         };
-        // Before any ring runs, lest a backend has something to say and cannot.
-        let requests = if agreement.protocol.contains(Protocol::BACKEND_REQ) {
-            let (ours, theirs) = BackendRequests::new().map_err(Problem::Events)?;
-            channel.tell(&SetBackendReqFd(&theirs), deadline)?;
-            Some(ours)
-        } else {
-            None
-        };
         let shared_memory = if agreement.protocol.contains(Protocol::SHMEM) {
             channel.ask(&GetShmemConfig, deadline)?.0
         } else {
             Vec::new()
         };
+        // Before any ring runs, lest a backend has something to say and cannot.
+        if agreement.protocol.contains(Protocol::BACKEND_REQ) {
+            let (mut ours, theirs) = BackendRequests::new().map_err(Problem::Events)?;
+            ours.give_shared_memory(given.cloned());
+            channel.serve_meanwhile(ours);
+            channel.tell(&SetBackendReqFd(&theirs), deadline)?;
+        }
         let session = Self {
             channel,
             agreement,
             config_size,
-            requests,
             shared_memory,
             added: Vec::new(),
             status: 0,
@@ -107,7 +106,14 @@ impl Session {
 
     /// The backend's own requests, as long as they can be served.
     pub fn requests(&mut self) -> &mut Option<BackendRequests> {
-        &mut self.requests
+        self.channel.requests()
+    }
+
+    /// Serves the backend's own requests that have come.
+    pub fn serve_meanwhile(&mut self) {
+        if let Some(requests) = self.requests() {
+            requests.serve_meanwhile();
+        }
     }
 
     /// The shared memory regions that the backend wants: number and size in bytes.

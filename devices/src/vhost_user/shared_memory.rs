@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vm_memory::{Address, GuestAddress};
@@ -56,7 +56,7 @@ pub enum MapError {
 pub struct SharedMemory {
     hypervisor: Arc<dyn Hypervisor>,
     regions: Vec<SharedRegion>,
-    mapped: Vec<Mapped>,
+    mapped: Mutex<Vec<Mapped>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -78,12 +78,16 @@ impl SharedMemory {
         Self {
             hypervisor,
             regions,
-            mapped: Vec::new(),
+            mapped: Mutex::default(),
         }
     }
 
     pub fn regions(&self) -> &[SharedRegion] {
         &self.regions
+    }
+
+    fn mapped(&self) -> MutexGuard<'_, Vec<Mapped>> {
+        self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where in the guest a request is about.
@@ -104,7 +108,7 @@ impl SharedMemory {
 
     /// SHMEM_MAP. What the backend itself has mapped there stays; what a predecessor
     /// left makes room.
-    pub fn map(&mut self, asked: &VhostUserMMap, file: Option<&File>) -> Result<(), MapError> {
+    pub fn map(&self, asked: &VhostUserMMap, file: Option<&File>) -> Result<(), MapError> {
         let (offset, shm_offset, len) = (asked.fd_offset, asked.shm_offset, asked.len);
         let at = self.place(asked)?;
         let is_whole = |value: u64| value.is_multiple_of(PAGE);
@@ -119,16 +123,17 @@ impl SharedMemory {
         let flags = VhostUserMMapFlags::from_bits(flags).ok_or(MapError::Flags(flags))?;
         let file = file.ok_or(MapError::NoFile)?;
         check_size(file, offset, len)?;
-        let mut there = self.mapped.iter().filter(|mapped| mapped.overlaps(at, len));
+        let mut mapped = self.mapped();
+        let mut there = mapped.iter().filter(|mapped| mapped.overlaps(at, len));
         if there.any(|mapped| !mapped.is_inherited) {
             let end = shm_offset + len;
             return Err(MapError::Overlap { shm_offset, end });
         }
         let writable = flags.contains(VhostUserMMapFlags::WRITABLE);
         let mapping = FileMapping::new(file, offset, len, writable)?;
-        self.unmap_all(|mapped| mapped.overlaps(at, len))?;
+        self.unmap_all(&mut mapped, |mapped| mapped.overlaps(at, len))?;
         self.hypervisor.map(at, mapping)?;
-        self.mapped.push(Mapped {
+        mapped.push(Mapped {
             at,
             len,
             is_inherited: false,
@@ -137,31 +142,36 @@ impl SharedMemory {
     }
 
     /// SHMEM_UNMAP, of a whole mapping.
-    pub fn unmap(&mut self, asked: &VhostUserMMap) -> Result<(), MapError> {
+    pub fn unmap(&self, asked: &VhostUserMMap) -> Result<(), MapError> {
         let (shm_offset, len) = (asked.shm_offset, asked.len);
         let at = self.place(asked)?;
         let is_it = |mapped: &Mapped| mapped.at == at && mapped.len == len;
-        if !self.mapped.iter().any(is_it) {
+        let mut mapped = self.mapped();
+        if !mapped.iter().any(is_it) {
             return Err(MapError::NotMapped { shm_offset, len });
         }
-        Ok(self.unmap_all(is_it)?)
+        Ok(self.unmap_all(&mut mapped, is_it)?)
     }
 
     /// The driver has reset the device: nothing is mapped any more.
-    pub fn clear(&mut self) -> io::Result<()> {
-        self.unmap_all(|_| true)
+    pub fn clear(&self) -> io::Result<()> {
+        self.unmap_all(&mut self.mapped(), |_| true)
     }
 
     /// The backend is another one now. The guest keeps what the last one mapped.
-    pub fn inherit(&mut self) {
-        for mapped in &mut self.mapped {
+    pub fn inherit(&self) {
+        for mapped in self.mapped().iter_mut() {
             mapped.is_inherited = true;
         }
     }
 
-    fn unmap_all(&mut self, which: impl Fn(&Mapped) -> bool) -> io::Result<()> {
-        let (gone, kept) = self.mapped.iter().partition(|mapped| which(mapped));
-        self.mapped = kept;
+    fn unmap_all(
+        &self,
+        mapped: &mut Vec<Mapped>,
+        which: impl Fn(&Mapped) -> bool,
+    ) -> io::Result<()> {
+        let (gone, kept) = mapped.iter().partition(|mapped| which(mapped));
+        *mapped = kept;
         let gone: Vec<Mapped> = gone;
         gone.iter()
             .try_for_each(|mapped| self.hypervisor.unmap(mapped.at))

@@ -78,7 +78,7 @@ fn asked(shmid: u8, fd_offset: u64, shm_offset: u64, len: u64, flags: u64) -> Vh
 
 #[test]
 fn files_are_mapped_where_the_region_is_and_unmapped_whole() {
-    let (host, mut memory, file) = memory();
+    let (host, memory, file) = memory();
     let (first, second) = (asked(2, 0, 0, 1, 1), asked(2, 1, 1, 2, 0));
     memory.map(&first, Some(&file)).unwrap();
     memory.map(&second, Some(&file)).unwrap();
@@ -97,8 +97,8 @@ fn files_are_mapped_where_the_region_is_and_unmapped_whole() {
 
 #[test]
 fn what_cannot_be_mapped_is_refused_by_name() {
-    let (host, mut memory, file) = memory();
-    let mut refuse = |asked: VhostUserMMap, expected: &str| {
+    let (host, memory, file) = memory();
+    let refuse = |asked: VhostUserMMap, expected: &str| {
         let error = memory.map(&asked, Some(&file)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
@@ -131,7 +131,7 @@ fn what_cannot_be_mapped_is_refused_by_name() {
 
 #[test]
 fn a_backend_maps_nothing_over_its_own_but_over_what_another_left() {
-    let (host, mut memory, file) = memory();
+    let (host, memory, file) = memory();
     memory.map(&asked(2, 0, 0, 2, 0), Some(&file)).unwrap();
     let over = asked(2, 0, 1, 2, 0);
     let error = memory.map(&over, Some(&file)).unwrap_err();
