@@ -528,6 +528,7 @@ fn a_mask_does_not_hide_protocol_features() {
 }
 
 const BACKEND_REQ: u64 = 1 << 5;
+const BACKEND_SEND_FD: u64 = 1 << 10;
 const SHMEM: u64 = 1 << 22;
 
 /// The payload of the answer to GET_SHMEM_CONFIG: sizes by region number.
@@ -571,6 +572,19 @@ fn shared_memory_regions_are_told_to_the_driver() {
     assert_eq!(read(3), (1 << 32, 3 << 33));
     for absent in [0, 2, 4, 256 + 1] {
         assert_eq!(read(absent), (u64::MAX, u64::MAX), "region {absent}");
+    }
+}
+
+/// A backend must not send a file without it.
+#[test]
+fn files_are_taken_from_backends_that_have_some_to_map_and_from_no_other() {
+    let mappings = BACKEND_REQ | SHMEM;
+    for (protocol, taken) in [(mappings, BACKEND_SEND_FD), (SHMEM, 0), (BACKEND_REQ, 0)] {
+        let sizes = [(GET_SHMEM_CONFIG, shared_memory_config(&[0, 4096]))];
+        let backend = Scripted::start(FEATURES, ALL | BACKEND_SEND_FD | protocol, sizes);
+        drop(connect_as(&backend, DeviceType::FS).unwrap());
+        let agreed = find(&backend.finish(), SET_PROTOCOL_FEATURES)[0].number();
+        assert_eq!(agreed & BACKEND_SEND_FD, taken, "{protocol:#x}");
     }
 }
 

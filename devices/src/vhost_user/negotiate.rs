@@ -31,6 +31,7 @@ const WANTED: &[Protocol] = &[
     Protocol::CONFIGURE_MEM_SLOTS,
     Protocol::DEVICE_STATE,
     Protocol::SHMEM,
+    Protocol::BACKEND_SEND_FD,
     Protocol::LOG_SHMFD,
 ];
 
@@ -160,6 +161,10 @@ fn negotiate_protocol(
     if !protocol.contains(Protocol::BACKEND_REQ) {
         // There would be no way to ask for a mapping.
         protocol.remove(Protocol::SHMEM);
+    }
+    if !protocol.contains(Protocol::SHMEM) {
+        // Nothing else that a backend asks for comes with a file.
+        protocol.remove(Protocol::BACKEND_SEND_FD);
     }
     channel.tell(&SetProtocolFeatures(protocol.bits()), deadline)?;
     if protocol.contains(Protocol::REPLY_ACK) {
