@@ -862,10 +862,31 @@ fn memory_is_added_and_removed_region_by_region_where_the_backend_says_how_many(
 
 #[test]
 fn a_backend_with_too_few_memory_slots_is_not_used() {
-    let backend = Scripted::lives([with_slots(1)]);
+    let backend = Scripted::lives([with_slots(2), with_slots(1)]);
     let mut machine = machine(options(&backend, DeviceType::NET));
     machine.bring_up(u64::MAX, &mut rings());
-    assert!(machine.has_status(Status::NEEDS_RESET));
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(machine.has_status(Status::NEEDS_RESET), "nor after a reset");
     drop(machine);
-    assert_eq!(count(&backend.finish(), ADD_MEM_REG), 0);
+    assert_eq!(count(&backend.finish_lives()[1], ADD_MEM_REG), 0);
+}
+
+#[test]
+fn too_few_memory_slots_are_found_before_there_is_a_guest() {
+    let backend = Scripted::lives([with_slots(1)]);
+    let options = options(&backend, DeviceType::NET);
+    let error = Frontend::connect(options, support::shared_memory());
+    let problem = error.err().unwrap().problem;
+    assert!(
+        matches!(
+            problem,
+            Problem::TooFewMemorySlots {
+                needed: 2,
+                found: 1
+            }
+        ),
+        "{problem}"
+    );
 }

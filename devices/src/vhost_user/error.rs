@@ -42,7 +42,9 @@ pub enum Problem {
         "the backend that came back cannot load the state that its predecessor has saved (VHOST_USER_PROTOCOL_F_DEVICE_STATE)"
     )]
     StateLost,
-    #[error("the backend takes {found} memory regions, and guest RAM has {needed}")]
+    #[error(
+        "the backend takes {found} memory regions (VHOST_USER_GET_MAX_MEM_SLOTS), and guest RAM has {needed}; a smaller --memory may have fewer"
+    )]
     TooFewMemorySlots { needed: usize, found: u64 },
     #[error(
         "the backend that came back has other shared memory regions than the machine was made with"

@@ -191,7 +191,7 @@ impl Frontend {
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
         let presence = Arc::new(Presence::new(options.address.to_string()));
         presence.connected();
-        Ok(Self {
+        let frontend = Self {
             options,
             connector,
             presence,
@@ -210,7 +210,9 @@ impl Frontend {
             schedule,
             events,
             log: LOG,
-        })
+        };
+        frontend.check_memory_slots()?;
+        Ok(frontend)
     }
 
     /// The shared memory regions that the backend wants: number and size in bytes.
