@@ -104,8 +104,8 @@ fn messages_come_in_the_order_that_backends_know() {
             SET_VRING_CALL,
             SET_VRING_KICK,
             SET_VRING_ENABLE,
-            SET_VRING_ENABLE,
             GET_VRING_BASE,
+            SET_VRING_ENABLE,
         ]
     );
     let [set_features] = find(&received, SET_FEATURES)[..] else {

@@ -337,16 +337,25 @@ impl Session {
 
     /// Stops a ring and returns what the backend says: which ring it stopped,
     /// and where it would have gone on.
+    ///
+    /// It is stopped before it is disabled. A disabled ring that is not stopped is to be
+    /// processed without side effects (vhost-user document, "Ring states"): packets that
+    /// a pause meets would be gone, and writes not be done.
     pub fn stop_ring(
         &mut self,
         index: u16,
         deadline: &Deadline,
     ) -> Result<VhostUserVringState, ChannelError> {
         let state = VhostUserVringState::new(index.into(), 0);
+        let stopped = self.channel.ask(&GetVringBase(state), deadline)?;
         if self.agreement.has_vring_enable() {
-            self.channel.tell(&SetVringEnable(state), deadline)?;
+            match self.channel.tell(&SetVringEnable(state), deadline) {
+                // It is stopped, which is what counts.
+                Err(error) if !error.is_refusal() => return Err(error),
+                _ => {}
+            }
         }
-        self.channel.ask(&GetVringBase(state), deadline)
+        Ok(stopped)
     }
 
     /// Reads the configuration space; `None` when there is none.
