@@ -13,6 +13,7 @@ use devices::virtio::status::Status;
 use devices::virtio::{Device, DeviceEvent, DeviceType, SharedRegion};
 use support::scripted::{Answer, CONFIG, FEATURES, MQ, REPLY_ACK, Received, Scripted};
 use support::{Machine, Ring, wait};
+use vhost::vhost_user::message::BackendReq;
 use vhost::vhost_user::message::FrontendReq::{self, *};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
@@ -496,6 +497,28 @@ fn a_backend_that_leaves_features_ok_out_has_refused_them() {
     let mut machine = machine(&backend, DeviceType::BLK);
     machine.bring_up(u64::MAX, &mut []);
     assert!(machine.has_status(Status::NEEDS_RESET));
+}
+
+const NEEDS_RESET: u64 = 0x40;
+
+/// As any device tells it: a bit in its status, and a change of its configuration.
+#[test]
+fn a_device_that_says_that_it_needs_a_reset_has_one() {
+    for status in [0xf, 0xf | NEEDS_RESET] {
+        let answers = [(GET_STATUS, Answer::Number(status))];
+        let backend = Scripted::start(FEATURES, ALL | STATUS | BACKEND_REQ, answers);
+        let mut machine = machine(&backend, DeviceType::BLK);
+        machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
+        backend.ask(BackendReq::CONFIG_CHANGE_MSG);
+        let told = machine.config_call();
+        machine.handle_until("the driver is told", |_| told.read().is_ok());
+        let needs_reset = status & NEEDS_RESET != 0;
+        assert_eq!(machine.has_status(Status::NEEDS_RESET), needs_reset);
+        drop(machine);
+        // It is in step, and stops what it serves.
+        let stopped = find(&backend.finish(), GET_VRING_BASE).len();
+        assert_eq!(stopped, usize::from(needs_reset));
+    }
 }
 
 #[test]

@@ -94,6 +94,10 @@ pub enum Problem {
         "the backend sent something that was not asked for, and cannot be trusted to be in step"
     )]
     Unasked,
+    #[error(
+        "the backend says that it needs a reset (DEVICE_NEEDS_RESET in its status); its own log may say why"
+    )]
+    NeedsReset,
     #[error("cannot wait for the backend's socket")]
     Events(#[source] io::Error),
     #[error("{asked} queues were asked for and the backend has {found}")]

@@ -244,7 +244,7 @@ impl Frontend {
 
     /// Has `exchange` talk to the backend, within one deadline. `None` when the
     /// backend is away and waited for, or went away over it.
-    fn exchange<T>(
+    pub(super) fn exchange<T>(
         &mut self,
         exchange: impl FnOnce(&mut Session, &Deadline) -> Result<T, ChannelError>,
     ) -> Result<Option<T>, Error> {

@@ -130,7 +130,7 @@ impl Frontend {
             return Ok(DeviceEvent::Nothing);
         };
         let error = match requests.serve() {
-            Ok(asked) if asked.config_changed => return Ok(DeviceEvent::ConfigChanged),
+            Ok(asked) if asked.config_changed => return self.on_change(),
             Ok(_) => return Ok(DeviceEvent::Nothing),
             Err(error) => error,
         };
@@ -145,6 +145,15 @@ impl Frontend {
             tracing::warn!(device, suppressed, error, "the backend's own requests end");
         }
         Ok(DeviceEvent::Nothing)
+    }
+
+    /// The configuration is another, or the device needs a reset, which a device tells in
+    /// the same way.
+    fn on_change(&mut self) -> Result<DeviceEvent, Error> {
+        match self.exchange(|session, deadline| session.needs_reset(deadline))? {
+            Some(true) => Err(self.error(Problem::NeedsReset)),
+            _ => Ok(DeviceEvent::ConfigChanged),
+        }
     }
 
     /// It is time for the next attempt, or too late for the last one.

@@ -212,6 +212,16 @@ impl Session {
         })
     }
 
+    /// Whether the device says that it cannot go on (virtio 1.3, section 2.1.2). Before the
+    /// driver is ready its backend has no status to say so in.
+    pub fn needs_reset(&mut self, deadline: &Deadline) -> Result<bool, ChannelError> {
+        if self.status & Status::DRIVER_OK.bits() == 0 {
+            return Ok(false);
+        }
+        let status = self.channel.ask(&GetStatus, deadline)?;
+        Ok(status & u64::from(Status::NEEDS_RESET.bits()) != 0)
+    }
+
     /// The driver has reset the device, whose rings are stopped: the backend
     /// forgets all else, as far as it can be told to.
     pub fn reset(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {

@@ -5,14 +5,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use vhost::vhost_user::message::FrontendReq;
+use vhost::vhost_user::message::{BackendReq, FrontendReq};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 /// VERSION_1 and VHOST_USER_F_PROTOCOL_FEATURES.
@@ -84,6 +84,8 @@ pub struct Scripted {
     pub socket: PathBuf,
     /// The present connection.
     stream: Arc<Mutex<Option<UnixStream>>>,
+    /// The last socket for its own requests.
+    requests: Arc<Mutex<Option<UnixStream>>>,
     thread: JoinHandle<Vec<Vec<Received>>>,
     _dir: tempfile::TempDir,
 }
@@ -130,13 +132,16 @@ impl Scripted {
     ) -> Self {
         let stream = Arc::new(Mutex::new(None));
         let present = stream.clone();
+        let requests = Arc::new(Mutex::new(None));
+        let asking = requests.clone();
         let lives: Vec<_> = lives.into_iter().collect();
         let thread = std::thread::spawn(move || {
             let live = |life: Life| {
                 let stream = connect();
                 *present.lock().unwrap() = Some(stream.try_clone().unwrap());
-                let received = serve(&stream, &life.script);
+                let received = serve(&stream, &life.script, &asking);
                 *present.lock().unwrap() = None;
+                *asking.lock().unwrap() = None;
                 received
             };
             lives.into_iter().map(live).collect()
@@ -144,9 +149,24 @@ impl Scripted {
         Self {
             socket,
             stream,
+            requests,
             thread,
             _dir: dir,
         }
+    }
+
+    /// Asks the frontend for something, without an answer.
+    pub fn ask(&self, request: BackendReq) {
+        let requests = self.requests.lock().unwrap();
+        let mut requests = requests.as_ref().expect("a socket for requests");
+        let header = [u32::from(request), 1, 0].map(u32::to_ne_bytes).concat();
+        requests.write_all(&header).unwrap();
+    }
+
+    /// Closes the socket for its requests.
+    pub fn ask_no_more(&self) {
+        let requests = self.requests.lock().unwrap().take();
+        requests.expect("a socket for requests");
     }
 
     /// Ends the present life: the frontend sees the connection close.
@@ -167,15 +187,23 @@ impl Scripted {
     }
 }
 
-fn serve(mut stream: &UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received> {
+fn serve(
+    mut stream: &UnixStream,
+    script: &HashMap<u32, Answer>,
+    requests: &Mutex<Option<UnixStream>>,
+) -> Vec<Received> {
     let mut received = Vec::new();
     let mut header = [0; HEADER_SIZE];
-    while let Some(inode) = read_header(stream, &mut header) {
+    while let Some(file) = read_header(stream, &mut header) {
         let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
         let (request, flags, size) = (word(0), word(4), word(8));
         let mut payload = vec![0; size as usize];
         if stream.read_exact(&mut payload).is_err() {
             break;
+        }
+        let inode = file.as_ref().map(|file| file.metadata().unwrap().ino());
+        if request == u32::from(FrontendReq::SET_BACKEND_REQ_FD) {
+            *requests.lock().unwrap() = file.map(|file| OwnedFd::from(file).into());
         }
         let answer = script.get(&request).cloned();
         let answer = answer.unwrap_or_else(|| by_the_book(request, flags, &payload));
@@ -208,8 +236,8 @@ fn serve(mut stream: &UnixStream, script: &HashMap<u32, Answer>) -> Vec<Received
     received
 }
 
-/// Reads a header, and says which file came with it if only one did.
-fn read_header(mut stream: &UnixStream, header: &mut [u8; HEADER_SIZE]) -> Option<Option<u64>> {
+/// Reads a header, and the file that came with it if only one did.
+fn read_header(mut stream: &UnixStream, header: &mut [u8; HEADER_SIZE]) -> Option<Option<File>> {
     let mut fds = [0; 8];
     let mut iovecs = [libc::iovec {
         iov_base: header.as_mut_ptr().cast(),
@@ -218,15 +246,13 @@ fn read_header(mut stream: &UnixStream, header: &mut [u8; HEADER_SIZE]) -> Optio
     // SAFETY: the one buffer is valid and may hold any bytes.
     let (count, files) = unsafe { stream.recv_with_fds(&mut iovecs, &mut fds) }.ok()?;
     stream.read_exact(&mut header[count..]).ok()?;
-    let files: Vec<_> = fds[..files]
+    let mut files: Vec<_> = fds[..files]
         .iter()
         // SAFETY: these descriptors have just come in and are nobody else's.
         .map(|fd| unsafe { File::from_raw_fd(*fd) })
         .collect();
-    let [file] = &files[..] else {
-        return Some(None);
-    };
-    Some(Some(file.metadata().unwrap().ino()))
+    let is_only = files.len() == 1;
+    Some(files.pop().filter(|_| is_only))
 }
 
 fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {
