@@ -499,6 +499,22 @@ fn a_backend_that_leaves_features_ok_out_has_refused_them() {
     assert!(machine.has_status(Status::NEEDS_RESET));
 }
 
+#[test]
+fn a_queue_whose_start_is_refused_is_stopped() {
+    let refusal = [(SET_VRING_ENABLE, Answer::Number(1))];
+    let backend = Scripted::start(FEATURES, ALL, refusal);
+    let mut machine = machine(&backend, DeviceType::NET);
+    machine.bring_up(u64::MAX, &mut [Ring::new(1, 0x4000)]);
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    machine.write(Register::Status, 0);
+    drop(machine);
+    let stopped = backend.finish();
+    let [stopped] = find(&stopped, GET_VRING_BASE)[..] else {
+        panic!("once");
+    };
+    assert_eq!(stopped.state(), (1, 0));
+}
+
 const NEEDS_RESET: u64 = 0x40;
 
 /// As any device tells it: a bit in its status, and a change of its configuration.

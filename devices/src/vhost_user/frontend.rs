@@ -466,7 +466,13 @@ impl Device for Frontend {
         call: &EventFd,
     ) -> Result<(), DeviceError> {
         if let Err(error) = self.try_start(index, queue, kick, call) {
-            self.ring_mut(index).map(Option::take);
+            // A backend that has refused a part of it may have begun with the rest.
+            let ring = self.ring_mut(index).and_then(Option::take);
+            if ring.is_some_and(|ring| ring.is_running())
+                && let Err(error) = self.try_stop(index)
+            {
+                tracing::debug!(device = self.options.id, index, %error, "cannot stop it either");
+            }
             return Err(error.into());
         }
         // A kick from before the ring was enabled may have been dropped.
