@@ -278,6 +278,12 @@ fn queue_counts_of_backends_are_not_believed_blindly() {
 }
 
 #[test]
+fn a_legacy_backend_is_refused() {
+    let refused = problem(DeviceType::RNG, FEATURES & !VERSION_1, ALL, []);
+    assert!(matches!(refused, Problem::Legacy), "{refused}");
+}
+
+#[test]
 fn more_queues_than_the_backend_has_are_refused() {
     let backend = Scripted::start(FEATURES, ALL, [(GET_QUEUE_NUM, Answer::Number(2))]);
     let options = Options {

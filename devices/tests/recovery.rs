@@ -240,6 +240,23 @@ fn features_of_the_old_backend_are_not_assumed_of_the_new_one() {
     assert_eq!(count(second, SET_FEATURES), 1);
 }
 
+/// Not even after a reset: no driver could do without what it lacks.
+#[test]
+fn a_legacy_backend_takes_the_place_of_no_other() {
+    let legacy = Life::new(FEATURES & !(1 << 32), ALL);
+    let backend = Scripted::lives([sound(), legacy, sound()]);
+    let mut machine = machine(options(&backend, DeviceType::NET));
+    machine.bring_up(u64::MAX, &mut rings());
+    lose(&mut machine, &backend);
+    expect_needs_reset(&mut machine);
+    let presence = machine.transport.presence().unwrap();
+    machine.handle_until("a sound one is met", |_| presence.get().connections == 2);
+    machine.bring_up(u64::MAX, &mut rings());
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+    drop(machine);
+    assert_eq!(count(&backend.finish_lives()[1], SET_PROTOCOL_FEATURES), 0);
+}
+
 #[test]
 fn features_that_the_driver_did_not_take_may_go() {
     let more = Life::new(FEATURES | NET_MRG_RXBUF, ALL).answer(GET_QUEUE_NUM, Answer::Number(2));

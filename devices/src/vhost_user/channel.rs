@@ -48,7 +48,8 @@ pub enum ChannelError {
         waited: Duration,
     },
     #[error(
-        "the backend closed the connection instead of answering {message:?} ({received} of {expected} bytes came); its own log may say why"
+        "the backend closed the connection instead of {}; its own log may say why",
+        instead(*.message, *.received, *.expected)
     )]
     Closed {
         message: FrontendReq,
@@ -76,6 +77,15 @@ pub enum ChannelError {
     Refused { message: FrontendReq, code: u64 },
     #[error("the backend left {missing} out of its status ({found:#x}){}", status_hint(*.missing))]
     Status { missing: Status, found: u64 },
+}
+
+/// What a backend was to do that closed the connection. Nothing is expected of one that
+/// has closed it before the message was said.
+fn instead(message: FrontendReq, received: usize, expected: usize) -> String {
+    match expected {
+        0 => format!("taking {message:?}"),
+        _ => format!("answering {message:?} ({received} of {expected} bytes came)"),
+    }
 }
 
 /// What the user can do about a refusal.

@@ -104,6 +104,10 @@ pub enum Problem {
     TooManyQueues { asked: u16, found: u64 },
     #[error("queues={0} is not possible: a network device has pairs of queues")]
     OddQueues(u16),
+    #[error(
+        "it does not offer VIRTIO_F_VERSION_1, and devices from before virtio 1.0 (legacy) are not supported"
+    )]
+    Legacy,
     #[error("it says that it has no queues")]
     NoQueues,
     #[error(

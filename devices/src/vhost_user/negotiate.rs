@@ -113,6 +113,9 @@ pub fn negotiate(
 ) -> Result<Agreement, Problem> {
     let asked = options.queues;
     let backend_features = channel.complete::<GetFeatures>(deadline)?;
+    if backend_features & features::VERSION_1 == 0 {
+        return Err(Problem::Legacy);
+    }
     let protocol = if backend_features & (1 << VHOST_USER_F_PROTOCOL_FEATURES) != 0 {
         negotiate_protocol(channel, options, deadline)?
     } else {
