@@ -15,6 +15,8 @@ use std::thread::JoinHandle;
 use vhost::vhost_user::message::{BackendReq, FrontendReq};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
+use super::requests::Request;
+
 /// VERSION_1 and VHOST_USER_F_PROTOCOL_FEATURES.
 pub const FEATURES: u64 = 1 << 32 | 1 << 30;
 pub const MQ: u64 = 1;
@@ -37,6 +39,10 @@ pub enum Answer {
     Raw(Vec<u8>),
     Silence,
     HangUp,
+    /// By the book, as soon as the frontend has done all this.
+    After(Vec<Request>),
+    /// None, and these requests without end.
+    Flood(Vec<Request>),
 }
 
 /// What came in.
@@ -157,10 +163,16 @@ impl Scripted {
 
     /// Asks the frontend for something, without an answer.
     pub fn ask(&self, request: BackendReq) {
-        let requests = self.requests.lock().unwrap();
-        let mut requests = requests.as_ref().expect("a socket for requests");
+        let mut requests = self.requests();
         let header = [u32::from(request), 1, 0].map(u32::to_ne_bytes).concat();
         requests.write_all(&header).unwrap();
+    }
+
+    /// The socket for its requests.
+    pub fn requests(&self) -> UnixStream {
+        let requests = self.requests.lock().unwrap();
+        let requests = requests.as_ref().expect("a socket for requests");
+        requests.try_clone().unwrap()
     }
 
     /// Closes the socket for its requests.
@@ -205,7 +217,17 @@ fn serve(
         if request == u32::from(FrontendReq::SET_BACKEND_REQ_FD) {
             *requests.lock().unwrap() = file.map(|file| OwnedFd::from(file).into());
         }
-        let answer = script.get(&request).cloned();
+        let answer = match script.get(&request).cloned() {
+            Some(Answer::After(wishes)) => {
+                have_done(&wishes, requests);
+                None
+            }
+            Some(Answer::Flood(wishes)) => {
+                flood(&wishes, requests);
+                Some(Answer::HangUp)
+            }
+            answer => answer,
+        };
         let answer = answer.unwrap_or_else(|| by_the_book(request, flags, &payload));
         received.push(Received {
             request: FrontendReq::try_from(request).unwrap(),
@@ -227,6 +249,7 @@ fn serve(
             Answer::Raw(bytes) => bytes,
             Answer::Silence => continue,
             Answer::HangUp => break,
+            Answer::After(_) | Answer::Flood(_) => unreachable!("no answers in themselves"),
         };
         // The frontend may have given up already.
         if stream.write_all(&bytes).is_err() {
@@ -234,6 +257,22 @@ fn serve(
         }
     }
     received
+}
+
+fn have_done(wishes: &[Request], requests: &Mutex<Option<UnixStream>>) {
+    let requests = requests.lock().unwrap();
+    let requests = requests.as_ref().expect("a socket for requests");
+    for wish in wishes {
+        assert_eq!(wish.ask(requests).expect("an answer"), 0, "{wish:?}");
+    }
+}
+
+/// Until the frontend has enough.
+fn flood(wishes: &[Request], requests: &Mutex<Option<UnixStream>>) {
+    let requests = requests.lock().unwrap();
+    let requests = requests.as_ref().expect("a socket for requests");
+    let mut wishes = wishes.iter().cycle();
+    while wishes.next().is_some_and(|wish| wish.ask(requests).is_ok()) {}
 }
 
 /// Reads a header, and the file that came with it if only one did.
