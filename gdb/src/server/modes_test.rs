@@ -316,3 +316,15 @@ fn selectors_are_loaded_from_the_gdt_or_refused_with_the_reason() {
     assert!(registers.cs.long);
     guest.until_undisturbed();
 }
+
+/// A vCPU that has crashed may have been reset by the host, as by AMD's KVM.
+#[test]
+fn a_crash_says_nothing_of_the_code_that_a_vcpu_runs() {
+    const CRASH_IN_LONG_MODE: &[u8] = &[0x90, 0x90, 0xeb, 0xfc, 0xe6, LONG_MODE, 0, 0, 0];
+    let guest = Guest::start(CRASH_IN_LONG_MODE, &[0x1000]);
+    flat_32(&mut guest.watcher.state().cpus[0].registers);
+    let text = output(&guest, &["print $pc = 0x1004", "continue"]);
+    assert_lines(&text, &["Program received signal SIGABRT, Aborted."]);
+    assert!(text.contains("vCPU 0 crashed: triple fault"), "{text}");
+    assert!(!text.contains("has it look again"), "{text}");
+}

@@ -241,10 +241,13 @@ impl Session<'_> {
     pub(super) fn finish(&mut self, stop: Stop) {
         self.give_up_steps();
         self.run = None;
-        if let Stop::At(vcpu, _) = stop {
+        if let Stop::At(vcpu, reason) = stop {
             self.focus = vcpu;
             self.mark_reported(vcpu);
-            self.compare_description(vcpu);
+            // AMD's KVM has reset a vCPU that has crashed: it shows 16-bit code.
+            if reason != Reason::Crash {
+                self.compare_description(vcpu);
+            }
             if self.devices.wanted
                 && let Err(error) = self.pause_devices(true)
             {
