@@ -24,14 +24,18 @@ pub type Vring = VringRwLock<SharedMemory<PageLog>>;
 /// A ring that is set up wrongly. The frontend is at fault.
 #[derive(Debug, Error)]
 pub enum RingError {
-    /// Zero, not a power of two, or beyond what the device offers.
-    #[error("ring size {size} asked for; it must be a power of two from 1 to {max}")]
+    /// Zero, or beyond what the device offers.
+    #[error("ring size {size} asked for; it must be from 1 to {max}")]
     Size {
         /// What was asked.
         size: u32,
         /// The device's largest.
         max: u16,
     },
+    /// virtio 1.3, section 2.7: of a split ring, a power of two. Section 2.8.10.1 frees packed
+    /// rings of that.
+    #[error("ring size {0} asked for; a split ring's must be a power of two")]
+    SplitSize(u16),
     /// A split ring's position is a 16-bit counter.
     #[error("ring base {0} asked for; a split ring's base is at most 65535")]
     Base(u32),
@@ -124,14 +128,12 @@ pub struct RingSetup {
 
 impl RingSetup {
     /// SET_VRING_NUM.
-    pub fn set_size(&mut self, size: u32, max: u16) -> Result<(), RingError> {
-        match u16::try_from(size) {
-            Ok(n) if n.is_power_of_two() && n <= max => {
-                self.size = Some(n);
-                Ok(())
-            }
-            _ => Err(RingError::Size { size, max }),
-        }
+    pub fn set_size(&mut self, size: u32, max: u16, packed: bool) -> Result<(), RingError> {
+        let entries = u16::try_from(size).ok().filter(|n| (1..=max).contains(n));
+        let entries = entries.ok_or(RingError::Size { size, max })?;
+        check_format(entries, packed)?;
+        self.size = Some(entries);
+        Ok(())
     }
 
     /// SET_VRING_ADDR.
@@ -176,6 +178,8 @@ impl RingSetup {
         else {
             return Ok(None);
         };
+        // Again: the format may have been agreed on after the size.
+        check_format(size, packed)?;
         let find = |part, address, len| {
             memory
                 .translate(address, len)
@@ -201,12 +205,21 @@ impl RingSetup {
     }
 }
 
+/// Whether a ring of this format can have so many entries.
+fn check_format(entries: u16, packed: bool) -> Result<(), RingError> {
+    if packed || entries.is_power_of_two() {
+        Ok(())
+    } else {
+        Err(RingError::SplitSize(entries))
+    }
+}
+
 /// A ring that has everything it needs to run.
 #[derive(Debug)]
 pub struct ReadyRing<'a> {
     /// Whether the parts are those of a packed ring.
     pub packed: bool,
-    /// Entries, a power of two.
+    /// Entries; of a split ring, a power of two.
     pub size: u16,
     /// Descriptor table.
     pub descriptors: GuestAddress,

@@ -21,7 +21,7 @@ fn addresses(descriptors: u64, available: u64, used: u64) -> RingAddresses {
 
 fn complete() -> RingSetup {
     let mut setup = RingSetup::default();
-    setup.set_size(64, 256).unwrap();
+    setup.set_size(64, 256, false).unwrap();
     setup.set_addresses(addresses(0, 0x1000, 0x2000));
     setup.set_base(7, false).unwrap();
     setup.kick = Some(eventfd());
@@ -82,16 +82,29 @@ fn every_byte_of_a_ring_must_be_shared() {
 fn sizes_and_bases_are_checked() {
     let mut setup = complete();
     for wrong in [0, 3, 100, 512, 65536, u32::MAX] {
-        assert!(setup.set_size(wrong, 256).is_err(), "{wrong}");
+        assert!(setup.set_size(wrong, 256, false).is_err(), "{wrong}");
     }
     // What was refused changes nothing.
     assert_eq!(setup.ready(&memory(), false).unwrap().unwrap().size, 64);
     for right in [1, 2, 256] {
-        setup.set_size(right, 256).unwrap();
+        setup.set_size(right, 256, false).unwrap();
     }
     setup.set_base(65535, false).unwrap();
     assert!(setup.set_base(65536, false).is_err());
     assert_eq!(setup.base, 65535);
+}
+
+#[test]
+fn only_a_packed_ring_has_a_size_that_is_no_power_of_two() {
+    let (mut setup, memory) = (complete(), memory());
+    for wrong in [0, 257, 65536, u32::MAX] {
+        assert!(setup.set_size(wrong, 256, true).is_err(), "{wrong}");
+    }
+    setup.set_size(100, 256, true).unwrap();
+    assert_eq!(setup.ready(&memory, true).unwrap().unwrap().size, 100);
+    // The frontend may agree on split rings after all.
+    let split = setup.ready(&memory, false);
+    assert!(matches!(split, Err(RingError::SplitSize(100))));
 }
 
 #[test]

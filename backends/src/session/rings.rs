@@ -32,7 +32,8 @@ where
         state: VhostUserVringState,
     ) -> Result<Answer, RequestError> {
         let max = self.device.max_queue_size();
-        self.change(state.index, |setup| setup.set_size(state.num, max))
+        let packed = self.is_packed();
+        self.change(state.index, |setup| setup.set_size(state.num, max, packed))
     }
 
     pub(super) fn set_vring_addr(

@@ -720,6 +720,26 @@ fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
 }
 
 #[test]
+fn a_packed_ring_may_have_any_number_of_entries() {
+    use FrontendReq as R;
+    let mut bench = Bench::with_features(1, PACKED);
+    bench.device.keep_records();
+    let (mut talk, _, events) = bench.talk();
+    talk.negotiate();
+    talk.set_memory(0, USER);
+    assert!(talk.enable(0, true));
+    let _fds = talk.set_ring(0, 0x8000_8000);
+    assert_eq!(events.next(), (0, 0));
+    assert!(talk.acked(R::SET_VRING_NUM, state(0, 5).as_slice(), vec![]));
+    assert_eq!(events.next(), (0, 0));
+    // Split rings are another matter, whichever is agreed on first.
+    let split = (talk.get(R::GET_FEATURES) & !PACKED).to_ne_bytes();
+    assert!(talk.acked(R::SET_FEATURES, &split, vec![]));
+    assert!(!talk.enable(0, true));
+    assert!(!talk.acked(R::SET_VRING_NUM, state(0, 5).as_slice(), vec![]));
+}
+
+#[test]
 fn a_packed_ring_that_is_larger_than_its_record_runs_without_too() {
     const BASE: u32 = 0x8003_8003;
     let mut bench = Bench::with_features(1, PACKED);
