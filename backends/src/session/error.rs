@@ -3,7 +3,9 @@
 use std::io;
 
 use thiserror::Error;
-use vhost::vhost_user::message::{FrontendReq, VhostUserInflight, VhostUserLog};
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserInflight, VhostUserLog, VhostUserProtocolFeatures as Protocol,
+};
 use vm_memory::ByteValued;
 
 use crate::device::StartError;
@@ -127,8 +129,8 @@ pub enum ErrorAnswer {
     HangUp,
 }
 
-/// How the document lets a backend say no to `request`.
-pub fn error_answer(request: Option<FrontendReq>) -> ErrorAnswer {
+/// How the document lets a backend say no to `request`, with `protocol` agreed on.
+pub fn error_answer(request: Option<FrontendReq>, protocol: Protocol) -> ErrorAnswer {
     match request {
         // "uses zero length of payload to indicate an error".
         Some(FrontendReq::GET_CONFIG) => ErrorAnswer::Payload(Vec::new()),
@@ -141,8 +143,9 @@ pub fn error_answer(request: Option<FrontendReq>) -> ErrorAnswer {
         Some(FrontendReq::SET_DEVICE_STATE_FD | FrontendReq::CHECK_DEVICE_STATE) => {
             ErrorAnswer::Payload(0x101u64.to_ne_bytes().to_vec())
         }
-        // Answered whether the frontend asks for it or not: no log of any size is in use.
-        Some(FrontendReq::SET_LOG_BASE) => {
+        // Answered whether the frontend asks for it or not, but only with this feature: no log of
+        // any size is in use.
+        Some(FrontendReq::SET_LOG_BASE) if protocol.contains(Protocol::LOG_SHMFD) => {
             ErrorAnswer::Payload(VhostUserLog::default().as_slice().to_vec())
         }
         Some(

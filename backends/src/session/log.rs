@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use vhost::vhost_user::message::{VhostUserLog, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::{
+    VhostUserLog, VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures,
+};
 use vhost_user_backend::VhostUserBackend;
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{ByteValued, GuestMemoryMmap};
@@ -28,7 +30,7 @@ where
     /// SET_LOG_BASE: another log. The answer says that nothing is written into the one before
     /// it any more.
     pub(super) fn set_log_base(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
-        if !Self::can_log() {
+        if !self.protocol.contains(Protocol::LOG_SHMFD) {
             return Err(RequestError::Unsupported);
         }
         let place: VhostUserLog = request.body()?;

@@ -146,7 +146,7 @@ where
             RequestError::Worker(e) => return Err(e.into()),
             other => other,
         };
-        match error_answer(kind) {
+        match error_answer(kind, self.protocol) {
             ErrorAnswer::Payload(payload) => channel.reply(request.code, &payload)?,
             ErrorAnswer::HangUp => {
                 return Err(SessionError::Unanswerable {

@@ -368,6 +368,22 @@ fn what_is_written_is_logged_while_the_frontend_wants_it() {
 }
 
 #[test]
+fn without_log_shmfd_nobody_waits_for_an_answer_about_a_log() {
+    let mut bench = Bench::new(1);
+    let (mut talk, _, _) = bench.talk();
+    // As the vhost crate's frontend sends it then: an address, and no file.
+    let base = 0u64.to_ne_bytes();
+    assert_eq!(talk.ask(FrontendReq::SET_LOG_BASE, &base, vec![]), None);
+    let acks = Protocol::REPLY_ACK.bits().to_ne_bytes();
+    assert!(talk.acked(FrontendReq::SET_PROTOCOL_FEATURES, &acks, vec![]));
+    let log = VhostUserLog::new(32, 0);
+    let file = || vec![memfd(4096)];
+    let log_base = FrontendReq::SET_LOG_BASE;
+    assert_eq!(talk.ask(log_base, log.as_slice(), file()), None);
+    assert!(!talk.acked(log_base, log.as_slice(), file()));
+}
+
+#[test]
 fn a_ring_runs_when_it_is_complete_whatever_the_order() {
     let mut bench = Bench::new(1);
     let (mut talk, _, events) = bench.talk();
