@@ -4,11 +4,14 @@
 //! Format: scripts/kallsyms.c and kernel/kallsyms.c of Linux. Names are
 //! compressed: a name is a length (one byte, or two if bit 7 is set) and that
 //! many token numbers; a token is a string of `kallsyms_token_table`. The first
-//! character is the symbol's type as in nm(1). The tables are 8-aligned and in
-//! one of two orders:
+//! character is the symbol's type as in nm(1). The tables are in one of three
+//! layouts, and all aligned alike:
 //!
-//! | up to 6.3 | offsets, relative_base, num_syms, names, markers, (seqs_of_names,) token_table, token_index |
-//! | from 6.4 on | num_syms, names, markers, token_table, token_index, offsets, relative_base, … |
+//! | | aligned to | order |
+//! |---|---|---|
+//! | up to 6.3 | 8 | offsets, relative_base, num_syms, names, markers, (seqs_of_names,) token_table, token_index |
+//! | from 6.4 on | 8 | num_syms, names, markers, token_table, token_index, offsets, relative_base, … |
+//! | by 7.2 | 4 | the same without relative_base: each offset is from its own place |
 //!
 //! The memory may hold anything: every length and number is checked, and the
 //! search ends after [`MAX_STEPS`].
@@ -31,7 +34,8 @@ const MAX_NAME: usize = 2048;
 const MAX_DISTANCE: usize = 48 << 20;
 /// A marker is kept for every this many names.
 const MARKER_STRIDE: usize = 256;
-const ALIGN: usize = 8;
+/// What tables are aligned to, in bytes.
+const ALIGNMENTS: [usize; 2] = [8, 4];
 
 /// The digits of ASCII are tokens of themselves in every kernel, because its
 /// symbols use them all.
@@ -41,23 +45,39 @@ const FIRST_DIGIT: usize = b'0' as usize;
 /// Finds the table in a part of the kernel's image that is mapped without a
 /// hole, and returns its symbols at their run-time addresses.
 ///
-/// `image` begins at a page.
-pub(crate) fn find(image: &[u8]) -> Option<Symbols> {
+/// `image` begins at a page, whose run-time address is `start`.
+pub(crate) fn find(image: &[u8], start: u64) -> Option<Symbols> {
     let mut steps = MAX_STEPS;
     for digits in memchr::memmem::find_iter(image, DIGITS) {
         steps = steps.checked_sub(TABLE_STEPS)?;
-        let tokens = Tokens::around(image, digits);
-        let symbols = tokens.and_then(|tokens| tokens.find_symbols(&mut steps));
-        if symbols.is_some() {
-            return symbols;
+        for align in ALIGNMENTS {
+            let image = Image {
+                bytes: image,
+                start,
+                align,
+            };
+            let tokens = Tokens::around(image, digits);
+            let symbols = tokens.and_then(|tokens| tokens.find_symbols(&mut steps));
+            if symbols.is_some() {
+                return symbols;
+            }
         }
     }
     None
 }
 
+/// Where the tables are looked for, and how they are to be aligned.
+#[derive(Clone, Copy)]
+struct Image<'a> {
+    bytes: &'a [u8],
+    /// Run-time address of the first byte.
+    start: u64,
+    align: usize,
+}
+
 /// `kallsyms_token_table` and `kallsyms_token_index`.
 struct Tokens<'a> {
-    image: &'a [u8],
+    image: Image<'a>,
     /// Where the table begins and the index ends, in `image`.
     table: usize,
     end: usize,
@@ -72,29 +92,29 @@ struct Names {
 
 impl<'a> Tokens<'a> {
     /// The table whose tokens of the digits are at `digits`.
-    fn around(image: &'a [u8], digits: usize) -> Option<Self> {
+    fn around(image: Image<'a>, digits: usize) -> Option<Self> {
         let mut end = digits;
         for _ in FIRST_DIGIT..256 {
-            end += memchr::memchr(0, image.get(end..)?.get(..MAX_NAME)?)? + 1;
+            end += memchr::memchr(0, image.bytes.get(end..)?.get(..MAX_NAME)?)? + 1;
         }
-        let index = end.next_multiple_of(ALIGN);
-        let before = usize::from(u16_at(image, index + 2 * FIRST_DIGIT)?);
+        let index = end.next_multiple_of(image.align);
+        let before = usize::from(u16_at(image.bytes, index + 2 * FIRST_DIGIT)?);
         let tokens = Self {
             image,
             table: digits.checked_sub(before)?,
             end: index + 2 * 256,
         };
         let begins = |n: usize| {
-            let at = tokens.table + usize::from(u16_at(image, index + 2 * n)?);
-            Some(at < index && (n == 0 && at == tokens.table || n > 0 && image[at - 1] == 0))
+            let at = tokens.table + usize::from(u16_at(image.bytes, index + 2 * n)?);
+            Some(at < index && (n == 0 && at == tokens.table || n > 0 && image.bytes[at - 1] == 0))
         };
         (0..256).all(|n| begins(n) == Some(true)).then_some(tokens)
     }
 
     fn token(&self, n: u8) -> &'a [u8] {
         let index = self.end - 2 * 256;
-        let offset = u16_at(self.image, index + 2 * usize::from(n)).unwrap_or_default();
-        let rest = &self.image[self.table + usize::from(offset)..];
+        let offset = u16_at(self.image.bytes, index + 2 * usize::from(n)).unwrap_or_default();
+        let rest = &self.image.bytes[self.table + usize::from(offset)..];
         let rest = &rest[..rest.len().min(MAX_NAME)];
         &rest[..memchr::memchr(0, rest).unwrap_or(0)]
     }
@@ -102,9 +122,10 @@ impl<'a> Tokens<'a> {
     fn find_symbols(&self, steps: &mut usize) -> Option<Symbols> {
         let lowest = self.table.saturating_sub(MAX_DISTANCE);
         // The nearer, the likelier.
-        let mut at = self.table & !(ALIGN - 1);
-        while at >= lowest + ALIGN {
-            at -= ALIGN;
+        let align = self.image.align;
+        let mut at = self.table & !(align - 1);
+        while at >= lowest + align {
+            at -= align;
             *steps = steps.checked_sub(1)?;
             if let Some(names) = self.names_at(at, steps)
                 && let Some(symbols) = self.symbols(&names)
@@ -118,11 +139,12 @@ impl<'a> Tokens<'a> {
     /// The names, if `kallsyms_num_syms` is at `at`: the markers behind the
     /// names must agree with them.
     fn names_at(&self, at: usize, steps: &mut usize) -> Option<Names> {
-        let count = u32_at(self.image, at)? as usize;
-        if !(MIN_SYMBOLS..=MAX_SYMBOLS).contains(&count) || u32_at(self.image, at + 4)? != 0 {
+        let count = u32_at(self.image.bytes, at)? as usize;
+        let start = at + self.image.align;
+        let padding = self.image.bytes.get(at + 4..start)?;
+        if !(MIN_SYMBOLS..=MAX_SYMBOLS).contains(&count) || padding.iter().any(|byte| *byte != 0) {
             return None;
         }
-        let start = at + ALIGN;
         let mut position = start;
         let mut markers = Vec::new();
         for n in 0..count {
@@ -137,52 +159,57 @@ impl<'a> Tokens<'a> {
             }
             position = next;
         }
-        let place = position.next_multiple_of(ALIGN);
-        let agree = |(n, marker)| u32_at(self.image, place + 4 * n) == Some(marker);
+        let place = position.next_multiple_of(self.image.align);
+        let agree = |(n, marker)| u32_at(self.image.bytes, place + 4 * n) == Some(marker);
         (markers.into_iter().enumerate().all(agree)).then_some(Names { at, count })
     }
 
     /// The token numbers of the name at `at`, at least one, and where the next
     /// name is. Names end before the token table.
     fn name(&self, at: usize) -> Option<(&'a [u8], usize)> {
-        let first = usize::from(*self.image.get(at)?);
+        let first = usize::from(*self.image.bytes.get(at)?);
         let (len, start) = if first & 0x80 == 0 {
             (first, at + 1)
         } else {
-            let second = usize::from(*self.image.get(at + 1)?);
+            let second = usize::from(*self.image.bytes.get(at + 1)?);
             (first & 0x7f | second << 7, at + 2)
         };
         let end = start + len;
         if len == 0 || len > MAX_NAME || end > self.table {
             return None;
         }
-        Some((&self.image[start..end], end))
+        Some((&self.image.bytes[start..end], end))
     }
 
     /// The symbols with the addresses that make sense of them.
     fn symbols(&self, names: &Names) -> Option<Symbols> {
         let size = 4 * names.count;
+        let align = self.image.align;
         // Up to 6.3: before the names. Then: behind the token index.
         let before = names.at.checked_sub(8).and_then(|base| {
-            let offsets = base.checked_sub(size.next_multiple_of(ALIGN))?;
+            let offsets = base.checked_sub(size.next_multiple_of(align))?;
             Some((offsets, base))
         });
-        let offsets = self.end.next_multiple_of(ALIGN);
-        let behind = (offsets, (offsets + size).next_multiple_of(ALIGN));
-        [before, Some(behind)]
+        let behind = self.end.next_multiple_of(align);
+        let with_base = [
+            before,
+            Some((behind, (behind + size).next_multiple_of(align))),
+        ];
+        let offsets = |at: usize| self.image.bytes.get(at..at + size);
+        let addresses = with_base
             .into_iter()
             .flatten()
-            .find_map(|(offsets, base)| {
-                let base = u64_at(self.image, base)?;
-                let offsets = self.image.get(offsets..offsets + size)?;
-                let addresses = addresses(offsets, base)?;
-                self.assemble(names, &addresses)
-            })
+            .find_map(|(at, base)| addresses(offsets(at)?, u64_at(self.image.bytes, base)?))
+            .or_else(|| {
+                let place = self.image.start.wrapping_add(behind as u64);
+                addresses_by_place(offsets(behind)?, place)
+            })?;
+        self.assemble(names, &addresses)
     }
 
     fn assemble(&self, names: &Names, addresses: &[u64]) -> Option<Symbols> {
         let mut symbols = Symbols::default();
-        let mut position = names.at + ALIGN;
+        let mut position = names.at + self.image.align;
         let mut name = Vec::new();
         for &addr in addresses {
             let (tokens, next) = self.name(position)?;
@@ -213,10 +240,7 @@ fn addresses(offsets: &[u8], base: u64) -> Option<Vec<u64>> {
         return None;
     }
     let decode = |decode: &dyn Fn(u32) -> u64| {
-        let offsets = offsets.chunks_exact(4);
-        let addresses: Vec<u64> = offsets
-            .map(|bytes| decode(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])))
-            .collect();
+        let addresses: Vec<u64> = words(offsets).map(decode).collect();
         let inside = addresses.last().is_some_and(|last| *last >= base);
         (inside && addresses.is_sorted()).then_some(addresses)
     };
@@ -227,6 +251,24 @@ fn addresses(offsets: &[u8], base: u64) -> Option<Vec<u64>> {
             .wrapping_sub(i64::from(relative) as u64),
     };
     decode(&percpu).or_else(|| decode(&|offset| base.wrapping_add(u64::from(offset))))
+}
+
+/// The addresses that signed offsets from their own places stand for, the first
+/// of which is at `place`: sorted, and all in the kernel's area.
+fn addresses_by_place(offsets: &[u8], place: u64) -> Option<Vec<u64>> {
+    let places = (place..).step_by(4);
+    let addresses: Vec<u64> = words(offsets)
+        .zip(places)
+        .map(|(offset, place)| place.wrapping_add_signed(i64::from(offset as i32)))
+        .collect();
+    let ends = [addresses.first()?, addresses.last()?];
+    let inside = ends.iter().all(|addr| AREA.contains(addr));
+    (inside && addresses.is_sorted()).then_some(addresses)
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    let words = bytes.chunks_exact(4);
+    words.map(|bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

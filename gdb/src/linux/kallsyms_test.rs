@@ -4,6 +4,10 @@ use super::*;
 use crate::linux::testing::{Encoding, Order, kallsyms};
 
 const BASE: u64 = 0xffff_ffff_9a00_0000;
+/// Where [`image`] begins, and its tables, which are not aligned to 8 bytes where
+/// they need not be.
+const START: u64 = 0xffff_ffff_9b23_0000;
+const TABLES: usize = 0x1004;
 
 /// More symbols than one marker covers, names with long tokens and a long name.
 fn named() -> Vec<(u64, char, String)> {
@@ -32,7 +36,17 @@ fn image(symbols: &[(u64, char, String)], order: Order, encoding: Encoding) -> V
     let tables = kallsyms(&symbols, BASE, order, encoding);
     // Amid other data, with another run of digits in front.
     let other = [b"\x01\0", DIGITS, &[0x55; 0x1002 - DIGITS.len() - 12]].concat();
-    [&other[..0x1000 - 8], &[0; 8], &tables, &[0x55; 0x1000]].concat()
+    let gap = match encoding {
+        Encoding::FromPlace(_) => TABLES - (0x1000 - 8),
+        _ => 8,
+    };
+    [
+        &other[..0x1000 - 8],
+        &[0; 12][..gap],
+        &tables[..],
+        &[0x55; 0x1000],
+    ]
+    .concat()
 }
 
 #[test]
@@ -50,9 +64,14 @@ fn symbols_are_found_in_every_order_and_encoding() {
         ),
         (named(), Order::AddressesFirst, Encoding::Unsigned),
         (named(), Order::AddressesLast, Encoding::Unsigned),
+        (
+            named(),
+            Order::AddressesLast,
+            Encoding::FromPlace(START + TABLES as u64),
+        ),
     ];
     for (expected, order, encoding) in cases {
-        let found = find(&image(&expected, order, encoding));
+        let found = find(&image(&expected, order, encoding), START);
         let found = found.unwrap_or_else(|| panic!("nothing: {order:?}, {encoding:?}"));
         let found: Vec<_> = found
             .iter()
@@ -76,7 +95,12 @@ fn tables_that_disagree_are_no_symbols() {
     let base_at = memchr::memmem::find(&good, &base).unwrap();
     let markers_at = {
         let digits = memchr::memmem::rfind(&good, DIGITS).unwrap();
-        Tokens::around(&good, digits).unwrap().table - 16
+        let image = Image {
+            bytes: &good,
+            start: START,
+            align: 8,
+        };
+        Tokens::around(image, digits).unwrap().table - 16
     };
     for (what, at, bytes) in [
         ("a base outside of the kernel's area", base_at, &[0; 8][..]),
@@ -87,21 +111,27 @@ fn tables_that_disagree_are_no_symbols() {
     ] {
         let mut bad = good.clone();
         bad[at..at + bytes.len()].copy_from_slice(bytes);
-        assert!(find(&bad).is_none(), "{what}");
+        assert!(find(&bad, START).is_none(), "{what}");
     }
-    assert!(find(&good).is_some());
+    assert!(find(&good, START).is_some());
 }
 
 proptest! {
     /// Whatever is there, looking ends without a panic.
     #[test]
     fn any_damage_is_borne(damage in prop::collection::vec((0usize..20_000, any::<u8>()), 1..40)) {
-        let mut bytes = image(&with_percpu(), Order::AddressesLast, Encoding::AbsolutePercpu);
-        for (at, byte) in damage {
-            let at = at % bytes.len();
-            bytes[at] = byte;
+        let by_place = Encoding::FromPlace(START + TABLES as u64);
+        for (symbols, encoding) in [
+            (with_percpu(), Encoding::AbsolutePercpu),
+            (named(), by_place),
+        ] {
+            let mut bytes = image(&symbols, Order::AddressesLast, encoding);
+            for &(at, byte) in &damage {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            let cut = bytes.len() - bytes[0x1010] as usize;
+            let _ = find(&bytes[..cut], START);
         }
-        let cut = bytes.len() - bytes[0x1010] as usize;
-        let _ = find(&bytes[..cut]);
     }
 }

@@ -268,7 +268,7 @@ impl<'a> Expected<'a> {
 fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
     let symbols = ranges.iter().find_map(|range| {
         let image = memory.bytes(range.start, usize::try_from(range.len).ok()?);
-        kallsyms::find(&image.ok()?)
+        kallsyms::find(&image.ok()?, range.start)
     })?;
     let base = symbols.get("_text").or_else(|| symbols.get("_stext"))?;
     let banner = read_banner(memory, &symbols);

@@ -22,6 +22,9 @@ pub enum Encoding {
     /// CONFIG_KALLSYMS_ABSOLUTE_PERCPU.
     AbsolutePercpu,
     Unsigned,
+    /// Signed, each from its own place, in tables that begin at this address and
+    /// are aligned to 4 bytes. There is no base.
+    FromPlace(u64),
 }
 
 /// Tokens of more than one character, by number.
@@ -29,7 +32,11 @@ const LONG: [(u8, &str); 3] = [(1, "do_"), (2, "sys_"), (0x80, "T_")];
 
 /// What scripts/kallsyms makes of `symbols`, which are sorted by address.
 pub fn kallsyms(symbols: &[Sym<'_>], base: u64, order: Order, encoding: Encoding) -> Vec<u8> {
-    let mut num = (symbols.len() as u64).to_le_bytes().to_vec();
+    let align = match encoding {
+        Encoding::FromPlace(_) => 4,
+        _ => 8,
+    };
+    let mut num = (symbols.len() as u32).to_le_bytes().to_vec();
     let (mut names, mut markers) = (Vec::new(), Vec::new());
     for (n, (_, kind, name)) in symbols.iter().enumerate() {
         if n % 256 == 0 {
@@ -48,22 +55,22 @@ pub fn kallsyms(symbols: &[Sym<'_>], base: u64, order: Order, encoding: Encoding
         table.extend(token(n));
         table.push(0);
     }
-    let mut offsets: Vec<u8> = symbols
-        .iter()
-        .flat_map(|(addr, ..)| encode(*addr, base, encoding).to_le_bytes())
-        .collect();
-    for part in [
-        &mut num,
-        &mut names,
-        &mut markers,
-        &mut table,
-        &mut index,
-        &mut offsets,
-    ] {
-        part.resize(part.len().next_multiple_of(8), 0);
+    for part in [&mut num, &mut names, &mut markers, &mut table, &mut index] {
+        part.resize(part.len().next_multiple_of(align), 0);
     }
-    let addresses = [offsets, base.to_le_bytes().to_vec()].concat();
     let tables = [num, names, markers, table, index].concat();
+    let mut addresses: Vec<u8> = symbols
+        .iter()
+        .enumerate()
+        .flat_map(|(n, (addr, ..))| {
+            let place = (tables.len() + 4 * n) as u64;
+            encode(*addr, base, place, encoding).to_le_bytes()
+        })
+        .collect();
+    if !matches!(encoding, Encoding::FromPlace(_)) {
+        addresses.resize(addresses.len().next_multiple_of(align), 0);
+        addresses.extend(base.to_le_bytes());
+    }
     match order {
         Order::AddressesFirst => [addresses, tables].concat(),
         Order::AddressesLast => [tables, addresses].concat(),
@@ -90,8 +97,10 @@ fn compress(mut name: &str) -> Vec<u8> {
     tokens
 }
 
-fn encode(addr: u64, base: u64, encoding: Encoding) -> u32 {
+/// `place` is the offset's own in the tables, where they end in addresses.
+fn encode(addr: u64, base: u64, place: u64, encoding: Encoding) -> u32 {
     match encoding {
+        Encoding::FromPlace(tables) => addr.wrapping_sub(tables + place) as u32,
         Encoding::Unsigned => addr.wrapping_sub(base) as u32,
         Encoding::AbsolutePercpu if addr < base => addr as u32,
         Encoding::AbsolutePercpu => (-1 - (addr - base) as i64) as u32,
