@@ -60,11 +60,19 @@ struct Layout {
 
 struct Sections {
     attrs: u64,
-    count: u64,
+    count: Count,
     array: u64,
     stride: u64,
     name: u64,
     address: u64,
+}
+
+/// How many sections there are.
+enum Count {
+    /// By a member.
+    Member(u64),
+    /// By this member, a list of pointers that ends in a null pointer.
+    Pointers(u64),
 }
 
 impl Layout {
@@ -95,7 +103,11 @@ impl Layout {
                     btf.offset("bin_attribute", "private")?,
                 ),
             };
-            let count = btf.offset("module_sect_attrs", "nsections")?;
+            // Dropped in 6.14 too.
+            let count = match btf.offset("module_sect_attrs", "nsections") {
+                Ok(count) => Count::Member(count),
+                Err(_) => Count::Pointers(btf.offset("module_sect_attrs", "grp.bin_attrs")?),
+            };
             Ok::<_, super::btf::Missing>(Sections {
                 attrs,
                 count,
@@ -133,8 +145,7 @@ impl Layout {
 
 impl Sections {
     fn read(&self, memory: &Memory<'_>, attrs: u64) -> Result<Vec<(String, u64)>, Unreadable> {
-        let count = memory.u32(attrs.wrapping_add(self.count))?;
-        let count = u64::from(count).min(MAX_SECTIONS);
+        let count = self.count.read(memory, attrs)?.min(MAX_SECTIONS);
         let section = |n| {
             let at = attrs.wrapping_add(self.array + n * self.stride);
             let name = memory.u64(at.wrapping_add(self.name))?;
@@ -142,6 +153,22 @@ impl Sections {
             Ok((memory.string(name, MAX_NAME)?, addr))
         };
         (0..count).map(section).collect()
+    }
+}
+
+impl Count {
+    /// At most [`MAX_SECTIONS`] where pointers are to be counted.
+    fn read(&self, memory: &Memory<'_>, attrs: u64) -> Result<u64, Unreadable> {
+        let pointers = match self {
+            Count::Member(at) => return Ok(memory.u32(attrs.wrapping_add(*at))?.into()),
+            Count::Pointers(at) => memory.u64(attrs.wrapping_add(*at))?,
+        };
+        for n in 0..MAX_SECTIONS {
+            if memory.u64(pointers.wrapping_add(8 * n))? == 0 {
+                return Ok(n);
+            }
+        }
+        Ok(MAX_SECTIONS)
     }
 }
 

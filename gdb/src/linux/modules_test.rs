@@ -5,6 +5,7 @@ const HEAD: u64 = DATA;
 const MODULE: u64 = DATA + 0x100;
 const ATTRS: u64 = DATA + 0x300;
 const NAMES: u64 = DATA + 0x400;
+const POINTERS: u64 = DATA + 0x500;
 const BASE: u64 = 0xffff_ffff_c000_1000;
 
 /// `struct module` with its list at 8, its name at 0x18, then the rest.
@@ -38,8 +39,15 @@ fn types(modern: bool) -> Types {
         let members = [("battr", battr, 0), ("address", long, 0x18)];
         types.structure("module_sect_attr", 0x20, &members);
     }
-    let members = [("nsections", int, 8), ("attrs", battr, 0x10)];
-    types.structure("module_sect_attrs", 0x10, &members);
+    let group = types.structure("attribute_group", 8, &[("bin_attrs", long, 0)]);
+    let members = [
+        ("grp", group, 0),
+        ("attrs", battr, 0x10),
+        ("nsections", int, 8),
+    ];
+    // The last is not there any more.
+    let members = &members[..if modern { 2 } else { 3 }];
+    types.structure("module_sect_attrs", 0x10, members);
     types
 }
 
@@ -50,7 +58,11 @@ fn running(modern: bool) -> Running {
     linux.put_bytes(MODULE + 0x18, b"virtio_blk\0");
     linux.put(MODULE + 0x60, &[BASE, 0x7000]);
     linux.put(MODULE + 0x80, &[IMAGE + ATTRS]);
-    linux.put(ATTRS + 8, &[3]);
+    match modern {
+        true => linux.put(ATTRS, &[IMAGE + POINTERS]),
+        false => linux.put(ATTRS + 8, &[3]),
+    }
+    linux.put(POINTERS, &[1, 1, 1, 0]);
     let (stride, address) = if modern { (0x10, 8) } else { (0x20, 0x18) };
     for (n, (name, addr)) in [
         (&b".text\0"[..], BASE + 0x40),
@@ -101,9 +113,14 @@ fn a_module_without_sections_has_its_base() {
 
 #[test]
 fn more_sections_than_any_module_has_are_cut() {
-    let mut linux = running(true);
-    linux.put(ATTRS + 8, &[u64::MAX]);
-    let error = all(&linux.kernel, &linux.memory());
-    // The names beyond lead nowhere.
-    assert!(error.is_err(), "{error:?}");
+    for modern in [false, true] {
+        let mut linux = running(modern);
+        match modern {
+            true => linux.put(POINTERS, &[1; 300]),
+            false => linux.put(ATTRS + 8, &[u64::MAX]),
+        }
+        let error = all(&linux.kernel, &linux.memory());
+        // The names beyond lead nowhere.
+        assert!(error.is_err(), "{error:?}");
+    }
 }
