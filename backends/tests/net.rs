@@ -473,6 +473,16 @@ fn frames_pass_over_a_stream_whose_other_end_comes_and_goes() {
         let mut got = [0; 104];
         peer.read_exact(&mut got).unwrap();
         assert_eq!(got[..], framed(&[round; 100]));
+        // What is no frame goes neither way: passt, and this backend, close the connection for one.
+        peer.write_all(&[framed(&[round; 13]), framed(&[round; 14])].concat())
+            .unwrap();
+        assert_eq!(driver.run(RX, &[w(BUFFERS, 1600)]), 12 + 14);
+        for len in [12, 25, 12 + 65536, 26] {
+            assert_eq!(driver.run(TX, &[r(BUFFERS, len)]), 0);
+        }
+        let mut got = [0; 18];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got[..4], 14u32.to_be_bytes());
         // Nonsense is the end of a peer. The driver hears that the link is down, and up again:
         // not of a loss that is over before anybody looked, so that there is no new peer yet.
         let path = captured.with_file_name("peer");
@@ -496,6 +506,9 @@ fn frames_pass_over_a_stream_whose_other_end_comes_and_goes() {
         assert_eq!(driver.rings[RX].wait_used(&driver.memory).1, 72);
     }
     let captured = std::fs::read(captured).unwrap();
-    // Four frames a round.
-    assert_eq!(captured.len(), 24 + 2 * (4 * 16 + 60 + 1514 + 100 + 60));
+    // Seven frames a round, one of them too long for the link.
+    assert_eq!(
+        captured.len(),
+        24 + 2 * (7 * 16 + 60 + 1514 + 100 + 14 + 65536 + 14 + 60)
+    );
 }

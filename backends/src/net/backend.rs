@@ -144,7 +144,7 @@ impl<L: Link> NetDevice<L> {
     }
 
     fn wants(&self, frame: &[u8]) -> bool {
-        self.wishes().filter.accepts(frame)
+        frame.len() >= packet::MIN_FRAME && self.wishes().filter.accepts(frame)
     }
 
     fn wishes(&self) -> RwLockReadGuard<'_, Wishes> {

@@ -20,6 +20,9 @@ pub const LEGACY_HEADER_SIZE: usize = 10;
 /// Longest packet, header and all: what segmentation offloads may make of 64 KiB.
 pub const MAX_PACKET: usize = (1 << 16) + 128;
 
+/// Shortest frame: two addresses and a type.
+pub const MIN_FRAME: usize = 14;
+
 /// Offset of `num_buffers` in the header.
 const NUM_BUFFERS: usize = 10;
 
@@ -29,6 +32,9 @@ pub enum PacketError {
     /// The driver's buffer has not even room for the header.
     #[error("a buffer of {0} bytes is too small for a packet header")]
     NoHeader(u64),
+    /// No frame: what is at a link's other end may end at the sight of one.
+    #[error("{0} bytes are too few for a packet header and a frame")]
+    TooShort(u64),
     /// The driver's buffer is not where it says.
     #[error("the buffer cannot be used")]
     Buffer(#[from] BufferError),
@@ -143,8 +149,8 @@ pub fn transmit<M: GuestMemory>(
 ) -> Result<(), PacketError> {
     let buffer = &chain.readable;
     let header = header_size as u64;
-    if buffer.len() < header {
-        return Err(PacketError::NoHeader(buffer.len()));
+    if buffer.len() < header + MIN_FRAME as u64 {
+        return Err(PacketError::TooShort(buffer.len()));
     }
     let direct = link.packet_fd(pair);
     if direct.is_none() || capture.is_some() {

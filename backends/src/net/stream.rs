@@ -18,6 +18,8 @@ use crate::warn_limited;
 
 /// Size of a frame's length.
 const PREFIX: usize = 4;
+/// Longest frame that is sent: for a longer one, passt closes the connection.
+const MAX_SENT: usize = 65535;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 16;
 
@@ -144,8 +146,10 @@ impl Link for FrameStream {
         let Some(stream) = self.peer.current() else {
             return Ok(());
         };
-        let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
-        let mut message = length.to_be_bytes().to_vec();
+        if frame.len() > MAX_SENT {
+            return Err(io::Error::other("it is longer than any frame on a stream"));
+        }
+        let mut message = (frame.len() as u32).to_be_bytes().to_vec();
         message.extend_from_slice(frame);
         let sent = lock(&self.output).send(stream.as_fd(), &message);
         match sent {
