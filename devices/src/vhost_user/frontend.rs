@@ -20,7 +20,7 @@ use super::listen::Listener;
 use super::memory::MemoryTable;
 use super::negotiate;
 use super::page_log::PageLog;
-use super::profile::{self, Profile};
+use super::profile::{self, ConfigWrites, Profile};
 use super::reconnect::Schedule;
 use super::ring::Ring;
 use super::session::{RingSetup, Session};
@@ -76,6 +76,8 @@ pub(super) struct Driver {
     pub(super) features: Option<u64>,
     /// The queues it started, by number.
     pub(super) rings: Vec<Option<Ring>>,
+    /// What it wrote to the configuration space, where that is [`ConfigWrites::Questions`].
+    question: Vec<u8>,
     /// Where the backend tracks its requests, if it does.
     pub(super) inflight: Option<Inflight>,
     /// What a backend has saved of its own for the one that takes its place.
@@ -348,6 +350,19 @@ impl Frontend {
         there.is_some_and(|there| there.starts_with(data))
     }
 
+    /// All that the driver has written to the configuration space, these bytes last, with
+    /// zeroes where it has written nothing. What it reads there is another matter: an
+    /// answer need not repeat the question.
+    fn question_with(&mut self, offset: u32, data: &[u8]) -> Vec<u8> {
+        let question = &mut self.driver.question;
+        question.resize(self.config.len(), 0);
+        let there = question.get_mut(offset as usize..).unwrap_or_default();
+        for (there, byte) in there.iter_mut().zip(data) {
+            *there = *byte;
+        }
+        question.clone()
+    }
+
     fn ring_mut(&mut self, index: u16) -> Option<&mut Option<Ring>> {
         self.driver.rings.get_mut(usize::from(index))
     }
@@ -515,11 +530,16 @@ impl Device for Frontend {
     }
 
     fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
-        if self.profile.config_is_settings && self.has_in_config(offset, data) {
-            return Ok(());
-        }
-        let written =
-            self.exchange(|session, deadline| session.write_config(offset, data, deadline))?;
+        let written = match self.profile.config_writes {
+            ConfigWrites::Settings if self.has_in_config(offset, data) => return Ok(()),
+            ConfigWrites::Settings | ConfigWrites::Events => {
+                self.exchange(|session, deadline| session.write_config(offset, data, deadline))
+            }
+            ConfigWrites::Questions => {
+                let question = self.question_with(offset, data);
+                self.exchange(|session, deadline| session.write_config(0, &question, deadline))
+            }
+        }?;
         Ok(written.ok_or_else(|| self.error(Problem::Away))?)
     }
 

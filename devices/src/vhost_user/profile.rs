@@ -19,9 +19,8 @@ pub struct Profile {
     pub config_sizes: &'static [u32],
     /// Whether drivers work without the configuration space.
     pub config_required: bool,
-    /// Whether what drivers write there are only settings, so that to write what is
-    /// there already says nothing.
-    pub config_is_settings: bool,
+    /// What a driver means by writing there.
+    pub config_writes: ConfigWrites,
     /// Whether each request ends by itself, and soon: no queue holds empty buffers.
     pub requests_end: bool,
     /// Where the configuration space counts queues.
@@ -29,6 +28,19 @@ pub struct Profile {
     /// Queues whose buffers the device uses in the order it takes them, and
     /// may take twice without harm.
     pub in_order: InOrder,
+}
+
+/// What a driver's write to the configuration space means to the backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigWrites {
+    /// Whatever it is, the backend gets the bytes that the driver wrote.
+    Events,
+    /// Only settings: to write what is there already says nothing.
+    Settings,
+    /// A question, of several fields, to which the space then has the answer. QEMU
+    /// sends the whole space with each write, and backends look at its start whatever
+    /// the offset.
+    Questions,
 }
 
 /// Which queues of a device a new backend can take up in the middle without the
@@ -94,7 +106,7 @@ const fn plain(queues: u16, config_sizes: &'static [u32]) -> Profile {
         queue_size: Options::QUEUE_SIZE,
         config_sizes,
         config_required: false,
-        config_is_settings: false,
+        config_writes: ConfigWrites::Events,
         requests_end: false,
         queue_count: None,
         in_order: InOrder::None,
@@ -115,9 +127,9 @@ const fn requiring(queues: u16, config_sizes: &'static [u32]) -> Profile {
     }
 }
 
-const fn with_settings(profile: Profile) -> Profile {
+const fn writing(config_writes: ConfigWrites, profile: Profile) -> Profile {
     Profile {
-        config_is_settings: true,
+        config_writes,
         ..profile
     }
 }
@@ -187,7 +199,7 @@ const PROFILES: &[(DeviceType, Profile)] = &[
         // vhost-device-scsi ends itself when it is told.
         DeviceType::SCSI,
         counting(
-            with_settings(small(requiring(3, &[36]))),
+            writing(ConfigWrites::Settings, small(requiring(3, &[36]))),
             QueueCount {
                 offset: 0,
                 width: 4,
@@ -200,7 +212,10 @@ const PROFILES: &[(DeviceType, Profile)] = &[
     (DeviceType::GPU, requiring(2, &[16])),
     (
         DeviceType::INPUT,
-        ordered(InOrder::Even, small(requiring(2, &[136]))),
+        writing(
+            ConfigWrites::Questions,
+            ordered(InOrder::Even, small(requiring(2, &[136]))),
+        ),
     ),
     (
         DeviceType::VSOCK,
@@ -227,6 +242,7 @@ const PROFILES: &[(DeviceType, Profile)] = &[
     (DeviceType::I2C, with_ends(plain(1, &[]))),
     (DeviceType::CAN, plain(3, &[2])),
     (DeviceType::GPIO, requiring(2, &[8])),
+    (DeviceType::SPI, with_ends(requiring(1, &[32]))),
 ];
 
 /// A type that is not in the table: whatever length works.

@@ -30,6 +30,7 @@ const NAMES: &[(&str, DeviceType)] = &[
     ("i2c", DeviceType::I2C),
     ("can", DeviceType::CAN),
     ("gpio", DeviceType::GPIO),
+    ("spi", DeviceType::SPI),
 ];
 
 impl DeviceType {
@@ -54,6 +55,7 @@ impl DeviceType {
     pub const I2C: Self = Self(34);
     pub const CAN: Self = Self(36);
     pub const GPIO: Self = Self(41);
+    pub const SPI: Self = Self(45);
 
     /// The type with this device ID. 0 is the ID of an absent device.
     pub fn new(id: u32) -> Option<Self> {
@@ -116,6 +118,8 @@ mod tests {
             ("sound", VIRTIO_ID_SOUND),
             ("gpio", VIRTIO_ID_GPIO),
             ("i2c", VIRTIO_ID_I2C_ADAPTER),
+            // Not among those bindings.
+            ("spi", 45),
             ("4711", 4711),
         ] {
             assert_eq!(text.parse::<DeviceType>().unwrap().id(), id, "{text}");
