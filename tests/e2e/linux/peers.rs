@@ -133,6 +133,25 @@ fn vhost_devices_rng_console_and_vsock_serve_linux() {
     }
 }
 
+/// It takes reads only.
+#[test]
+fn vhost_device_scsi_serves_a_linux_disk() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let image = dir.path().join("image");
+    let bytes = network::noise(16 << 20);
+    std::fs::write(&image, &bytes).unwrap();
+    let options = ["--read-only", image.to_str().unwrap()];
+    let socket = dir.path().join("scsi.sock");
+    let scsi = backend::vhost_device("scsi", "--socket-path", &socket, &options);
+    let what = "outboard.run=sum outboard.disk=/dev/sda";
+    let vmm = linux(&guest.bzimage, &guest, what).device("scsi", &scsi.socket);
+    let vmm = run(vmm);
+    assert_eq!(vmm.guest_value("sum-driver"), "sd");
+    assert_eq!(vmm.guest_value("sum"), network::md5(&bytes));
+    assert!(agreed(&vmm, "scsi0").contains("VERSION_1"));
+}
+
 /// A TCP port of the loopback interface that nobody listens on.
 fn free_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
