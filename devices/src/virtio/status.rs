@@ -98,6 +98,10 @@ impl Status {
             return Ok(Step::Reset);
         }
         let asked = Self::parse(value)?;
+        if self.is_begun_again(asked) {
+            let asked = Self((asked.0 | Self::ACKNOWLEDGE.0) & !Self::FAILED.0);
+            return self.go_on(Self::ACKNOWLEDGE, asked, features);
+        }
         if self.contains(Self::FAILED) {
             return Err(HandshakeError::AfterFailed);
         }
@@ -105,12 +109,29 @@ impl Status {
             self.0 |= Self::FAILED.0;
             return Ok(Step::GiveUp);
         }
-        self.check_order(asked)?;
-        let new = Self(asked.0 & !self.0);
+        self.go_on(*self, asked, features)
+    }
+
+    /// Linux sets FAILED behind the reset by a driver whose probe has failed, and the next
+    /// driver, such as the module that was mended, begins without another reset. There is
+    /// nothing that one could undo.
+    fn is_begun_again(self, asked: Self) -> bool {
+        self == Self::FAILED && asked != Self::FAILED
+    }
+
+    /// Takes the handshake from `before` to `asked`.
+    fn go_on(
+        &mut self,
+        before: Self,
+        asked: Self,
+        features: impl FnOnce() -> Result<(), FeaturesError>,
+    ) -> Result<Step, HandshakeError> {
+        before.check_order(asked)?;
+        let new = Self(asked.0 & !before.0);
         if new.contains(Self::FEATURES_OK) {
             features().map_err(HandshakeError::Features)?;
         }
-        self.0 |= new.0;
+        self.0 = before.0 | new.0;
         Ok(if new.contains(Self::DRIVER_OK) {
             Step::Start
         } else {
@@ -252,6 +273,21 @@ mod tests {
             Err(HandshakeError::AfterFailed)
         );
         assert_eq!(write(&mut status, 0), Ok(Step::Reset));
+    }
+
+    #[test]
+    fn after_failed_behind_a_reset_a_driver_may_begin_again() {
+        // As Linux does it, which does not acknowledge the device again either.
+        let driver = Status::DRIVER.bits();
+        let mut status = Status::default();
+        assert_eq!(write(&mut status, FAILED), Ok(Step::GiveUp));
+        assert_eq!(write(&mut status, FAILED), Err(HandshakeError::AfterFailed));
+        assert!(write(&mut status, FAILED | Status::DRIVER_OK.bits()).is_err());
+        assert_eq!(status.bits(), FAILED);
+        assert_eq!(write(&mut status, FAILED | driver), Ok(Step::Proceed));
+        assert_eq!(status.bits(), DRIVER);
+        assert_eq!(write(&mut status, FEATURES), Ok(Step::Proceed));
+        assert_eq!(write(&mut status, RUNNING), Ok(Step::Start));
     }
 
     #[test]
