@@ -87,7 +87,7 @@ impl Bench {
 
     fn stop(&mut self, by: Stop) {
         match by {
-            Stop::Pause => drop(self.machine.transport.pause()),
+            Stop::Pause => self.machine.transport.pause(),
             Stop::Reset => {
                 self.machine.write(Register::Status, 0);
                 assert_eq!(self.machine.read(Register::Status), 0);
