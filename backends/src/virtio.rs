@@ -63,6 +63,9 @@ pub trait VirtioDevice: Send + Sync + 'static {
     /// The driver has gone: back to the initial state.
     fn reset(&self) {}
 
+    /// The frontend has stopped or disabled a queue; `process` is called again when it runs.
+    fn stopped(&self, _queue: u16) {}
+
     /// The configuration space, little-endian.
     fn config(&self) -> Vec<u8> {
         Vec::new()
@@ -103,8 +106,8 @@ pub trait VirtioDevice: Send + Sync + 'static {
     }
 
     /// Another frontend is there, which the device can ask to map files into its shared memory
-    /// (`shmem_map` of `vhost`'s `VhostUserFrontendReqHandler`). Not while a queue is stopped:
-    /// the frontend waits for the queue then.
+    /// (`shmem_map` of `vhost`'s `VhostUserFrontendReqHandler`). While a queue is stopped
+    /// Outboard answers; another frontend may wait for the queue first.
     fn connected(&self, _frontend: vhost::vhost_user::Backend) {}
 
     /// Whether a request may be executed once more by a successor that finds it unfinished, in
@@ -296,6 +299,12 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
 
     fn reset_device(&self) {
         self.device.reset();
+    }
+
+    fn stop_vring(&self, index: u32) -> io::Result<()> {
+        // As many as there are queues.
+        self.device.stopped(index as u16);
+        Ok(())
     }
 
     fn set_event_idx(&self, _enabled: bool) {

@@ -10,6 +10,7 @@ pub mod network;
 pub mod offer;
 pub mod process;
 pub mod program;
+pub mod qemu;
 pub mod sweep;
 pub mod unmet;
 pub mod vmm;

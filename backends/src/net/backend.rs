@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_ERR, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_OK,
+    VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_OK,
 };
 
 use super::MAX_QUEUE_SIZE;
@@ -215,6 +215,18 @@ impl<L: Link> NetDevice<L> {
         true
     }
 
+    /// A frontend that keeps the control queue to itself, as QEMU does, enables the rings of
+    /// the pairs that its driver uses.
+    fn pairs_follow_rings(&self) -> bool {
+        self.has(VIRTIO_NET_F_MQ) && !self.has(VIRTIO_NET_F_CTRL_VQ)
+    }
+
+    fn follow(&self, pairs: u16) {
+        if done(self.link.set_pairs(pairs)) {
+            self.wishes_mut().pairs = pairs;
+        }
+    }
+
     /// Whether so many queue pairs can be in use.
     fn can_use(&self, pairs: u16) -> bool {
         pairs == 1 || self.has(VIRTIO_NET_F_MQ) && (1..=self.link.pairs()).contains(&pairs)
@@ -273,6 +285,15 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         done(self.link.set_pairs(1));
     }
 
+    fn stopped(&self, queue: u16) {
+        if let Role::Receive(pair) = self.role(queue)
+            && self.pairs_follow_rings()
+            && pair < self.wishes().pairs
+        {
+            self.follow(pair.max(1));
+        }
+    }
+
     fn config(&self) -> Vec<u8> {
         let mac = MacAddress(self.wishes().filter.mac);
         let up = self.link.is_up();
@@ -324,7 +345,12 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
 
     fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
         match self.role(queue) {
-            Role::Receive(pair) => self.receive(pair, memory, scratch),
+            Role::Receive(pair) => {
+                if self.pairs_follow_rings() && pair >= self.wishes().pairs {
+                    self.follow(pair + 1);
+                }
+                self.receive(pair, memory, scratch)
+            }
             Role::Transmit(pair) => self.transmit(pair, memory, scratch),
             Role::Control => {
                 scratch.has_new_state = true;

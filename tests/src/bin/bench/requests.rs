@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
-use tests::{guest, network, scratch};
+use tests::{guest, network, qemu, scratch};
 
-use crate::{median, median_ratio, qemu};
+use crate::{median, median_ratio};
 
 const ROUNDS: usize = 5;
 const READS: u64 = 4000;
@@ -82,7 +82,7 @@ fn block_reads(depth: u64) -> Result<()> {
             read(&disk, ",features=-packed")?,
         );
         let device = ["-device", "vhost-user-blk,chardev=backend"];
-        let console = qemu::drive_with(&disk, &cmdline, &device)?;
+        let console = qemu::drive_with(&disk, &cmdline, &device);
         turns.add("QEMU microvm with outboard-blk", cycles(&console)?);
         drop(disk);
         let disk = backend::qemu_storage_daemon(dir.path(), &image);
@@ -90,14 +90,14 @@ fn block_reads(depth: u64) -> Result<()> {
         drop(disk);
         turns.add(
             "QEMU microvm with its own disk",
-            cycles(&qemu_disk(&cmdline, &image)?)?,
+            cycles(&qemu_disk(&cmdline, &image))?,
         );
     }
     turns.print(&format!("4 KiB read at depth {depth}"));
     Ok(())
 }
 
-fn qemu_disk(cmdline: &str, image: &Path) -> Result<String> {
+fn qemu_disk(cmdline: &str, image: &Path) -> String {
     let drive = format!("file={},format=raw,if=none,id=disk", image.display());
     let devices = ["-drive", &drive, "-device", "virtio-blk-device,drive=disk"];
     qemu::drive(cmdline, &devices)
@@ -118,12 +118,12 @@ fn frames() -> Result<()> {
         turns.add("outboard-net on split queues", cycles(&split)?);
         let link = ["-netdev", "vhost-user,id=link,chardev=backend"];
         let device = ["-device", "virtio-net-device,netdev=link"];
-        let console = qemu::drive_with(&net, &cmdline, &[link, device].concat())?;
+        let console = qemu::drive_with(&net, &cmdline, &[link, device].concat());
         turns.add("QEMU microvm with outboard-net", cycles(&console)?);
         drop(net);
         let link = format!("stream,id=link,server=off,addr.type=unix,addr.path={peer}");
         let devices = ["-netdev", &link, "-device", "virtio-net-device,netdev=link"];
-        let console = qemu::drive(&cmdline, &devices)?;
+        let console = qemu::drive(&cmdline, &devices);
         turns.add("QEMU microvm with its own network", cycles(&console)?);
     }
     turns.print("frame of 1000 bytes and its echo");

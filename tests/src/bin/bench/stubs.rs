@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use tests::process::Process;
 use tests::vmm::{Running, Vmm};
-use tests::{DEADLINE, guest};
+use tests::{DEADLINE, guest, qemu};
 
-use super::qemu;
 use super::stub::wait_for_socket;
 
 /// A running guest that serves gdb on a Unix socket.
