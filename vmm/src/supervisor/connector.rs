@@ -106,7 +106,11 @@ impl Supervised {
             return Err(not_ready);
         };
         // The queue is empty, so that this does not block.
-        UnixStream::connect(dir.path().join(SOCKET)).map_err(|_| not_ready)
+        let dial = |name| UnixStream::connect(dir.path().join(name)).ok();
+        [SOCKET, NUMBERED]
+            .into_iter()
+            .find_map(dial)
+            .ok_or(not_ready)
     }
 
     /// Says what is wrong with the command, as long as it is something new.
@@ -165,6 +169,9 @@ impl Slot {
 }
 
 const SOCKET: &str = "backend.sock";
+/// What it becomes with backends that can serve several guests and number their sockets, as
+/// vhost-device-rng does.
+const NUMBERED: &str = "backend.sock0";
 
 fn command(error: Error) -> Problem {
     Problem::Command(Box::new(error))

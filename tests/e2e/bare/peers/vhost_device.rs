@@ -1,7 +1,7 @@
 //! A backend of the vhost-device project under a guest that needs no Linux.
 
 use tests::vmm::Vmm;
-use tests::{backend, guest, network, scratch};
+use tests::{backend, guest, network, program, scratch};
 
 use crate::small::fnv;
 
@@ -29,4 +29,17 @@ fn vhost_device_rng_gives_a_guest_its_source_s_bytes() {
             assert!(messages.contains(feature), "no {feature}: {transcript}");
         }
     }
+}
+
+/// It puts a number behind the name that it is given.
+#[test]
+fn vhost_device_rng_is_started_by_outboard() {
+    let program = program::cached("vhost-device/bin/vhost-device-rng");
+    let command = format!("{} --socket-path {{socket}}", program.display());
+    let vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline("bytes=3000")
+        .arg("--device", format!("rng,exec=\"{command}\""))
+        .run(0);
+    let transcript = vmm.process.transcript();
+    assert!(vmm.console().contains("rng: ok bytes=3000"), "{transcript}");
 }
