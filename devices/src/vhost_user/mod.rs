@@ -9,6 +9,7 @@ mod config;
 mod connect;
 mod connector;
 mod deadline;
+mod device;
 mod device_state;
 mod error;
 mod events;

@@ -56,8 +56,9 @@ pub enum DeviceEvent {
 ///
 /// The transport calls [`activate`](Self::activate) once a handshake, then
 /// starts the queues that the driver configured, calls [`begin`](Self::begin), and
-/// stops every queue that it started before the next handshake. All calls come with the transport's lock
-/// held, possibly on a vCPU thread: an implementation bounds its waits.
+/// stops every queue that it started before the next handshake. All calls come with
+/// the transport's lock held, possibly on a vCPU thread: an implementation bounds its
+/// waits.
 pub trait Device: Send {
     fn device_type(&self) -> DeviceType;
 
