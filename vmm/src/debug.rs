@@ -32,6 +32,8 @@ pub struct DebugTarget {
     int3: bool,
     /// Found out at the first attach: a probe costs tens of milliseconds.
     traps: Option<HostTraps>,
+    /// Found out at the first step.
+    keeps_hlt: Option<bool>,
     /// Tells the event loop whether a crashed guest is worth keeping.
     attachments: Notifier<Attachment>,
     symbols: Option<Arc<SymbolFile>>,
@@ -58,6 +60,7 @@ impl DebugTarget {
             slots,
             int3: false,
             traps: None,
+            keeps_hlt: None,
             attachments,
             symbols: symbols.map(Arc::new),
             resets,
@@ -97,15 +100,19 @@ impl DebugTarget {
         }
     }
 
-    fn control(&self, resume: Resume) -> Option<DebugControl> {
-        let control = |step| DebugControl {
+    fn control(&mut self, resume: Resume) -> Option<DebugControl> {
+        let control = DebugControl {
             slots: self.slots,
             int3: self.int3,
-            step,
+            ..Default::default()
         };
         match resume {
-            Resume::Continue => Some(control(false)),
-            Resume::Step => Some(control(true)),
+            Resume::Continue => Some(control),
+            Resume::Step => Some(DebugControl {
+                step: true,
+                hlt_by_hand: !*self.keeps_hlt.get_or_insert_with(host::keeps_hlt),
+                ..control
+            }),
             Resume::Hold => None,
         }
     }

@@ -7,13 +7,20 @@
 mod probe;
 mod report;
 
-use gdb::target::{HostTraps, HwBreakpoint, HwKind, Int3, Traps, VirtAddr};
+use gdb::target::{Activity, HW_SLOTS, HostTraps, HwBreakpoint, HwKind, Int3, Traps, VirtAddr};
 
 pub use report::print;
 
 use crate::vcpu::DebugControl;
 use crate::vcpu::exit::Exit;
 use probe::{Outcome, Probe, Ring};
+
+const STEP: DebugControl = DebugControl {
+    slots: [None; HW_SLOTS],
+    int3: false,
+    step: true,
+    hlt_by_hand: false,
+};
 
 /// What a debug facility did in a probe VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +47,7 @@ pub struct Findings {
 impl Findings {
     fn of(ring: Ring) -> Self {
         Self {
-            step: probe_debug(
-                ring,
-                &DebugControl {
-                    step: true,
-                    ..Default::default()
-                },
-            ),
+            step: probe_debug(ring, &STEP),
             int3: probe_debug(
                 ring,
                 &DebugControl {
@@ -92,9 +93,16 @@ pub fn traps() -> HostTraps {
     }
 }
 
+/// Whether a vCPU that is single-stepped over `hlt` is halted. If KVM cannot be asked,
+/// it is trusted.
+pub fn keeps_hlt() -> bool {
+    let end = Probe::at_hlt().and_then(|probe| probe.run(&STEP));
+    end.map_or(true, |end| end.activity == Activity::Halted)
+}
+
 fn probe_debug(ring: Ring, control: &DebugControl) -> Finding {
     let result = Probe::new(ring, control.int3).and_then(|probe| probe.run(control));
-    match result {
+    match result.map(|end| end.outcome) {
         Ok(Outcome::Debug) => Finding::Traps,
         Ok(Outcome::EmulationFailure) => Finding::FailsToEmulate,
         Ok(Outcome::RanOn) => Finding::Missed,

@@ -136,6 +136,7 @@ impl Machine {
             buses: Arc::new(buses),
             traps: Arc::default(),
             watched: Arc::new(WatchedRam::new(vm.clone())),
+            memory: memory.clone(),
         };
         let (traps, watched) = (wires.traps.clone(), wires.watched.clone());
         let buses = wires.buses.clone();

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use devices::virtio::GuestMemory;
+use gdb::target::Activity;
 use kvm_bindings::{kvm_regs, kvm_segment};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -30,6 +31,9 @@ pub const DATA: u64 = 0x30_0000;
 const DEADLINE: Duration = Duration::from_secs(2);
 const INT3_OFFSET: u64 = 2;
 const INT3: u8 = 0xcc;
+
+/// Where the `hlt` is.
+const HLT: u64 = CODE + PROGRAM.len() as u64 - 1;
 
 /// nop x4; movabs %rax, DATA; nop x2; out %al, $0x10; hlt
 const PROGRAM: [u8; 19] = [
@@ -62,6 +66,14 @@ pub enum Outcome {
     Hung,
 }
 
+/// How a probe ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    pub outcome: Outcome,
+    /// What the vCPU does then.
+    pub activity: Activity,
+}
+
 /// A VM that is ready to run the program.
 pub struct Probe {
     vcpu: Vcpu,
@@ -86,8 +98,18 @@ impl Probe {
         Ok(Self { vcpu, _vm: vm })
     }
 
+    /// Builds one that begins with `hlt`, in ring 0.
+    pub fn at_hlt() -> Result<Self, Error> {
+        let probe = Self::new(Ring::Kernel, false)?;
+        let mut regs = probe.vcpu.fd().get_regs().map_err(failed("KVM_GET_REGS"))?;
+        regs.rip = HLT;
+        let set = probe.vcpu.fd().set_regs(&regs);
+        set.map_err(failed("KVM_SET_REGS"))?;
+        Ok(probe)
+    }
+
     /// Runs with `control` armed until the first exit that says something.
-    pub fn run(mut self, control: &DebugControl) -> Result<Outcome, Error> {
+    pub fn run(mut self, control: &DebugControl) -> Result<End, Error> {
         kick::install_handler().map_err(failed("sigaction"))?;
         self.vcpu.arm(control)?;
         let immediate_exit =
@@ -104,13 +126,20 @@ impl Probe {
                     Err(error) => break Err(failed("KVM_RUN")(error)),
                 }
             };
+            let result = result.and_then(|outcome| {
+                let activity = self.vcpu.activity()?;
+                Ok(End { outcome, activity })
+            });
             // The receiver waits for the thread, whatever it has heard.
             let _ = sender.send(result);
         });
         let result = outcome.recv_timeout(DEADLINE).unwrap_or_else(|_| {
             immediate_exit.set(true);
             kick::signal(&thread);
-            Ok(Outcome::Hung)
+            Ok(End {
+                outcome: Outcome::Hung,
+                activity: Activity::Running,
+            })
         });
         // A panic on the thread was printed when it happened.
         let _ = thread.join();

@@ -3,6 +3,7 @@
 pub mod cpuid;
 pub mod dispatch;
 pub mod exit;
+mod hlt;
 pub(crate) mod kick;
 mod recent;
 mod thread;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
+use devices::virtio::GuestMemory;
 use gdb::target::{Event, StopReason, VcpuId};
 
 use super::dispatch::{Buses, Crash, Entry, dispatch};
@@ -15,6 +16,7 @@ use super::traps::Traps;
 use super::watched::{WatchedRam, Written};
 use super::x86_64::{DebugControl, Vcpu};
 use crate::events::Notifier;
+use crate::kvm;
 use crate::power::PowerSwitch;
 
 /// int3, the byte that a debugger plants.
@@ -39,6 +41,7 @@ pub struct Wires {
     pub buses: Arc<Buses>,
     pub traps: Arc<Traps>,
     pub watched: Arc<WatchedRam>,
+    pub memory: Arc<GuestMemory>,
 }
 
 /// Work for a vCPU thread.
@@ -259,10 +262,17 @@ impl Thread {
     }
 
     fn resume(&mut self, control: &DebugControl) -> State {
-        match self.vcpu.arm(control) {
-            Ok(()) => State::Running,
+        match self.begin(control) {
+            Ok(true) => self.debug_stop(StopReason::Step),
+            Ok(false) => State::Running,
             Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
         }
+    }
+
+    /// Arms `control`. Its step may be done with that.
+    fn begin(&mut self, control: &DebugControl) -> Result<bool, kvm::Error> {
+        self.vcpu.arm(control)?;
+        Ok(control.hlt_by_hand && self.vcpu.step_over_hlt(&self.wires.memory)?)
     }
 }
 

@@ -31,6 +31,8 @@ pub struct DebugControl {
     /// Intercept int3.
     pub int3: bool,
     pub step: bool,
+    /// A `hlt` is stepped over without KVM (see `hlt`).
+    pub hlt_by_hand: bool,
 }
 
 impl DebugControl {

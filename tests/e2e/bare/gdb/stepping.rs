@@ -174,6 +174,48 @@ fn interrupts_do_not_derail_steps_and_breakpoints() {
     assert!(guest.vmm.console().contains("timer: ok"));
 }
 
+/// The vCPU halts there and then, and the next interrupt wakes it, as without a step.
+#[test]
+fn a_stepped_hlt_halts_the_vcpu_once() {
+    let mut guest = Guest::start("timer", "source=lapic forever halt", 1);
+    guest.vmm.process.wait_for("timer: ready", tests::DEADLINE);
+    let to_hlt = [
+        // sti; hlt; cli
+        "find /b sleep_while_equal, +64, 0xfb, 0xf4, 0xfa",
+        "tbreak *$_",
+        "continue",
+        "stepi",
+    ];
+    let lines = guest.gdb(
+        &[
+            &to_hlt[..],
+            &["x/i $pc", "stepi", "info threads", "x/i $pc"],
+        ]
+        .concat(),
+    );
+    let text = lines.join("\n");
+    for part in [":\thlt", "CPU 0, halted", ":\tcli"] {
+        assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+    // A breakpoint at it is left by a step too.
+    let left = ["break *$pc", "continue", "continue", "delete"];
+    let on = [
+        "set $before = ticks",
+        "break timer_tick",
+        "continue",
+        "continue 5",
+    ];
+    let end = ["print ticks - $before", "set var stop_requested = 1"];
+    let lines = guest.gdb(&[&to_hlt[..], &left, &on, &end].concat());
+    assert_eq!(
+        lines.last().map(String::as_str),
+        Some("$1 = 5"),
+        "{lines:#?}"
+    );
+    guest.vmm.process.expect_exit(0, tests::DEADLINE);
+    assert!(guest.vmm.console().contains("timer: ok"));
+}
+
 /// The guest's handler maps the page and comes back.
 #[test]
 fn steps_run_through_a_page_fault() {
