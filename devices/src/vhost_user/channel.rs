@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -227,6 +227,22 @@ impl Channel {
         }
     }
 
+    /// Waits until `file`, which the backend has too, is ready for `events`. Its own
+    /// requests are served meanwhile.
+    pub fn wait_for(
+        &mut self,
+        file: &impl AsFd,
+        events: PollFlags,
+        deadline: &Deadline,
+    ) -> io::Result<()> {
+        loop {
+            let left = deadline.left().ok_or(ErrorKind::TimedOut)?;
+            if is_ready(file, events, &mut self.requests, left)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// What happened on the connection while nothing was asked. Never blocks.
     pub fn idle(&mut self) -> io::Result<Idle> {
         self.stream.set_nonblocking(true)?;
@@ -356,7 +372,8 @@ impl Channel {
                 });
             };
             let io_error = |source| ChannelError::Io { message, source };
-            if !self.is_answering(left).map_err(io_error)? {
+            let answers = is_ready(&self.stream, PollFlags::IN, &mut self.requests, left);
+            if !answers.map_err(io_error)? {
                 continue;
             }
             self.stream.set_read_timeout(Some(left)).map_err(io_error)?;
@@ -375,36 +392,42 @@ impl Channel {
         }
         Ok(())
     }
-
-    /// Waits for the backend to answer, or to have a request of its own served: one that
-    /// does not answer before that is not late. `false` when it is to be waited for again.
-    fn is_answering(&mut self, left: Duration) -> io::Result<bool> {
-        let requests = self.requests.as_mut().filter(|requests| requests.is_open());
-        let Some(requests) = requests else {
-            return Ok(true);
-        };
-        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut fds = [
-            PollFd::new(&self.stream, PollFlags::IN),
-            PollFd::new(&*requests, PollFlags::IN),
-        ];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => {}
-            Err(Errno::INTR) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        }
-        let [answer, request] = fds.map(|fd| !fd.revents().is_empty());
-        if request && !answer {
-            requests.serve_meanwhile();
-        }
-        Ok(answer)
-    }
 }
 
 impl AsRawFd for Channel {
     fn as_raw_fd(&self) -> RawFd {
         self.stream.as_raw_fd()
     }
+}
+
+/// Waits for `file`, or for a request of the backend's own, which is served: one that
+/// does nothing else before that is not late. `false` when `file` is to be waited for again.
+fn is_ready(
+    file: &impl AsFd,
+    events: PollFlags,
+    requests: &mut Option<BackendRequests>,
+    left: Duration,
+) -> io::Result<bool> {
+    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+    let requests = requests.as_mut().filter(|requests| requests.is_open());
+    let mut fds = vec![PollFd::new(file, events)];
+    fds.extend(
+        requests
+            .as_ref()
+            .map(|requests| PollFd::new(&**requests, PollFlags::IN)),
+    );
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) => {}
+        Err(Errno::INTR) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    let is_up = |fd: &PollFd| !fd.revents().is_empty();
+    let (ready, asked) = (is_up(&fds[0]), fds.get(1).is_some_and(is_up));
+    drop(fds);
+    if let (false, true, Some(requests)) = (ready, asked, requests) {
+        requests.serve_meanwhile();
+    }
+    Ok(ready)
 }
 
 /// A timeout, which the caller measures, or a signal to the thread.

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use rustix::event::PollFlags;
 
 use super::channel::Channel;
 use super::deadline::Deadline;
@@ -33,7 +33,7 @@ pub fn save(channel: &mut Channel, deadline: &Deadline) -> Result<Vec<u8>, Probl
         theirs.into(),
         deadline,
     )?;
-    let state = read_all(&mut from, deadline).map_err(Problem::State)?;
+    let state = read_all(channel, &mut from, deadline).map_err(Problem::State)?;
     check(channel, deadline)?;
     Ok(state)
 }
@@ -48,7 +48,7 @@ pub fn load(channel: &mut Channel, state: &[u8], deadline: &Deadline) -> Result<
         theirs.into(),
         deadline,
     )?;
-    write_all(&mut to, state, deadline).map_err(Problem::State)?;
+    write_all(channel, &mut to, state, deadline).map_err(Problem::State)?;
     // The end of the state.
     drop(to);
     check(channel, deadline)
@@ -80,11 +80,11 @@ fn check(channel: &mut Channel, deadline: &Deadline) -> Result<(), Problem> {
     }
 }
 
-fn read_all(from: &mut File, deadline: &Deadline) -> io::Result<Vec<u8>> {
+fn read_all(channel: &mut Channel, from: &mut File, deadline: &Deadline) -> io::Result<Vec<u8>> {
     let mut state = Vec::new();
     let mut bytes = vec![0; 16 * CHUNK];
     loop {
-        wait(from, EventSet::IN, deadline)?;
+        channel.wait_for(from, PollFlags::IN, deadline)?;
         let count = from.read(&mut bytes)?;
         if count == 0 {
             return Ok(state);
@@ -97,31 +97,19 @@ fn read_all(from: &mut File, deadline: &Deadline) -> io::Result<Vec<u8>> {
     }
 }
 
-fn write_all(to: &mut File, state: &[u8], deadline: &Deadline) -> io::Result<()> {
+fn write_all(
+    channel: &mut Channel,
+    to: &mut File,
+    state: &[u8],
+    deadline: &Deadline,
+) -> io::Result<()> {
     for chunk in state.chunks(CHUNK) {
-        wait(to, EventSet::OUT, deadline)?;
+        channel.wait_for(to, PollFlags::OUT, deadline)?;
         to.write_all(chunk)?;
     }
     Ok(())
 }
 
-/// Waits until `file` is ready. A regular file, which cannot be waited for, is.
-fn wait(file: &File, events: EventSet, deadline: &Deadline) -> io::Result<()> {
-    let epoll = Epoll::new()?;
-    let event = EpollEvent::new(events, 0);
-    match epoll.ctl(ControlOperation::Add, file.as_raw_fd(), event) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-        result => result?,
-    }
-    loop {
-        let left = deadline.left().ok_or(io::ErrorKind::TimedOut)?;
-        // At least a millisecond, lest this spins.
-        let millis = left.as_millis().clamp(1, i32::MAX as u128) as i32;
-        match epoll.wait(millis, &mut [EpollEvent::default()]) {
-            Ok(0) => {}
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
+#[cfg(test)]
+#[path = "device_state_test.rs"]
+mod tests;
