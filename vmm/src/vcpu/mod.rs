@@ -1,16 +1,13 @@
 //! vCPUs: a thread each, and the handle by which others drive it.
 
-pub mod cpuid;
 pub mod dispatch;
 pub mod exit;
-mod hlt;
 pub(crate) mod kick;
 mod recent;
 mod thread;
 pub mod traps;
 pub mod watched;
 pub mod x86_64;
-mod xsave;
 
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use thread::{Counters, Failure, Wires};
-pub use x86_64::{DebugControl, Vcpu};
+pub use x86_64::{DebugControl, Vcpu, cpuid};
 
 use kick::ImmediateExit;
 use thread::{Message, Thread};

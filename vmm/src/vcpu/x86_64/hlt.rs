@@ -20,25 +20,25 @@ impl Vcpu {
     /// Steps over the instruction at RIP if it is a `hlt` that the vCPU would execute.
     pub fn step_over_hlt(&self, memory: &GuestMemory) -> Result<bool, Error> {
         let mut events = self
-            .fd()
+            .fd
             .get_vcpu_events()
             .map_err(failed("KVM_GET_VCPU_EVENTS"))?;
         let waits = self.activity()? != Activity::Running;
         if waits || delivers(&events) || !self.is_at_hlt(memory)? {
             return Ok(false);
         }
-        let mut regs = self.fd().get_regs().map_err(failed("KVM_GET_REGS"))?;
+        let mut regs = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
         regs.rip = regs.rip.wrapping_add(1);
-        self.fd().set_regs(&regs).map_err(failed("KVM_SET_REGS"))?;
+        self.fd.set_regs(&regs).map_err(failed("KVM_SET_REGS"))?;
         // The shadow of an `sti` covers one instruction; nothing wakes a vCPU in it.
         events.interrupt.shadow = 0;
-        self.fd()
+        self.fd
             .set_vcpu_events(&events)
             .map_err(failed("KVM_SET_VCPU_EVENTS"))?;
         let halted = kvm_mp_state {
             mp_state: KVM_MP_STATE_HALTED,
         };
-        self.fd()
+        self.fd
             .set_mp_state(halted)
             .map_err(failed("KVM_SET_MP_STATE"))?;
         Ok(true)
@@ -50,9 +50,9 @@ impl Vcpu {
         if sregs.cs.dpl != 0 {
             return Ok(false);
         }
-        let rip = self.fd().get_regs().map_err(failed("KVM_GET_REGS"))?.rip;
+        let rip = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?.rip;
         let place = self
-            .fd()
+            .fd
             .translate_gva(sregs.cs.base.wrapping_add(rip))
             .map_err(failed("KVM_TRANSLATE"))?;
         let instruction = memory.read_obj::<u8>(GuestAddress(place.physical_address));

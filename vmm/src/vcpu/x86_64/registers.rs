@@ -1,0 +1,127 @@
+//! Registers as KVM has them and as the debugger does.
+
+use gdb::arch::{Fpu, Registers, Segment, Table};
+use kvm_bindings::{kvm_fpu, kvm_segment, kvm_sregs};
+
+pub fn read_fpu(from: &kvm_fpu) -> Fpu {
+    let mut st = [[0; 10]; 8];
+    for (st, fpr) in st.iter_mut().zip(&from.fpr) {
+        st.copy_from_slice(&fpr[..10]);
+    }
+    Fpu {
+        st,
+        fcw: from.fcw,
+        fsw: from.fsw,
+        ftw: from.ftwx,
+        fop: from.last_opcode,
+        fip: from.last_ip,
+        fdp: from.last_dp,
+        xmm: from.xmm,
+        mxcsr: from.mxcsr,
+    }
+}
+
+pub fn write_fpu(from: &Fpu) -> kvm_fpu {
+    let mut fpu = kvm_fpu {
+        fcw: from.fcw,
+        fsw: from.fsw,
+        ftwx: from.ftw,
+        last_opcode: from.fop,
+        last_ip: from.fip,
+        last_dp: from.fdp,
+        xmm: from.xmm,
+        mxcsr: from.mxcsr,
+        ..Default::default()
+    };
+    for (fpr, st) in fpu.fpr.iter_mut().zip(&from.st) {
+        fpr[..10].copy_from_slice(st);
+    }
+    fpu
+}
+
+fn segment(from: &kvm_segment) -> Segment {
+    Segment {
+        selector: from.selector,
+        base: from.base,
+        limit: from.limit,
+        access: from.type_ & 0xf
+            | (from.s & 1) << 4
+            | (from.dpl & 3) << 5
+            | (from.present & 1) << 7,
+        long: from.l != 0,
+        big: from.db != 0,
+    }
+}
+
+/// A segment register that the debugger has loaded.
+fn load_segment(to: &mut kvm_segment, new: &Segment) {
+    let present = new.access >> 7;
+    *to = kvm_segment {
+        base: new.base,
+        limit: new.limit,
+        selector: new.selector,
+        type_: new.access & 0xf,
+        present,
+        dpl: new.access >> 5 & 3,
+        db: new.big.into(),
+        s: new.access >> 4 & 1,
+        l: new.long.into(),
+        // Larger limits are counted in pages (SDM volume 3, 3.4.5).
+        g: u8::from(new.limit > 0xf_ffff),
+        avl: 0,
+        unusable: 1 - present,
+        padding: 0,
+    };
+}
+
+fn table(base: u64, limit: u32) -> Table {
+    Table { base, limit }
+}
+
+pub fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
+    to.cs = segment(&from.cs);
+    to.ss = segment(&from.ss);
+    to.ds = segment(&from.ds);
+    to.es = segment(&from.es);
+    to.fs = segment(&from.fs);
+    to.gs = segment(&from.gs);
+    to.gdt = table(from.gdt.base, from.gdt.limit.into());
+    to.ldt = table(from.ldt.base, from.ldt.limit);
+    to.cr0 = from.cr0;
+    to.cr2 = from.cr2;
+    to.cr3 = from.cr3;
+    to.cr4 = from.cr4;
+    to.cr8 = from.cr8;
+    to.efer = from.efer;
+}
+
+/// Takes over what changed between `old` and `new`. A base that alone is changed
+/// leaves everything else of its segment alone.
+pub fn write_sregs(to: &mut kvm_sregs, old: &Registers, new: &Registers) {
+    let segments = [
+        (&mut to.cs, old.cs, new.cs),
+        (&mut to.ss, old.ss, new.ss),
+        (&mut to.ds, old.ds, new.ds),
+        (&mut to.es, old.es, new.es),
+        (&mut to.fs, old.fs, new.fs),
+        (&mut to.gs, old.gs, new.gs),
+    ];
+    for (to, old, new) in segments {
+        let rest = |segment| Segment { base: 0, ..segment };
+        if rest(old) != rest(new) {
+            load_segment(to, &new);
+        } else if old.base != new.base {
+            to.base = new.base;
+        }
+    }
+    to.cr0 = new.cr0;
+    to.cr2 = new.cr2;
+    to.cr3 = new.cr3;
+    to.cr4 = new.cr4;
+    to.cr8 = new.cr8;
+    to.efer = new.efer;
+}
+
+#[cfg(test)]
+#[path = "registers_test.rs"]
+mod tests;
