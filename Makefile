@@ -49,7 +49,7 @@ soak: setup
 	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes
-	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=500 OUTBOARD_CYCLES=500 cargo test --locked --package tests --test linux storms
+	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=500 OUTBOARD_CYCLES=500 OUTBOARD_LINUX_REBOOTS=100 cargo test --locked --package tests --test linux storms
 
 clean:
 	cargo clean

@@ -3,9 +3,11 @@
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use tests::backend::Backend;
 use tests::network::{self, WebServer, guest_address};
 use tests::vmm::Vmm;
 use tests::{backend, guest, program, repetitions, scratch};
@@ -21,6 +23,15 @@ fn kills() -> u64 {
 fn cycles() -> u64 {
     repetitions("OUTBOARD_CYCLES", 100)
 }
+
+/// How often a guest reboots; `make soak` asks for more.
+fn reboots() -> u64 {
+    repetitions("OUTBOARD_LINUX_REBOOTS", 10)
+}
+
+/// The host's directory under virtiofsd, and where the host listens for streams.
+const TAG: &str = "the-host";
+const PORT: u32 = 1234;
 
 /// TCP sees lost packets and nothing else: the file arrives as it was.
 #[test]
@@ -126,22 +137,79 @@ fn the_console_s_driver_is_taken_away_and_given_back_in_the_middle_of_io() {
 
 #[test]
 fn drivers_of_other_people_s_backends_are_taken_away_and_given_back_in_the_middle_of_io() {
-    const PORT: u32 = 1234;
     let guest = guest::linux();
     let dir = scratch();
-    let shared = dir.path().join("shared");
-    std::fs::create_dir(&shared).unwrap();
-    let fs = backend::virtiofsd(dir.path(), &shared, &["--tag", "the-host"]);
-    let streams = dir.path().join("streams");
-    let vsock = backend::vhost_device_vsock(dir.path(), &streams);
-    network::echo_all(&dir.path().join(format!("streams_{PORT}")));
-    let what = format!("outboard.tag=the-host outboard.port={PORT}");
+    let (fs, vsock) = other_people_s(dir.path());
+    let what = format!("outboard.tag={TAG} outboard.port={PORT}");
     let drivers = ["virtiofs", "vmw_vsock_virtio_transport"];
     let vmm = rebinding(&guest, &drivers, &what)
         .cpus(2)
         .device("fs", &fs.socket)
         .device("vsock", &vsock.socket);
     are_taken_away(vmm, &drivers);
+}
+
+/// A directory of the host's, and streams that send back what they get.
+fn other_people_s(dir: &Path) -> (Backend, Backend) {
+    let shared = dir.join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let fs = backend::virtiofsd(dir, &shared, &["--tag", TAG]);
+    let streams = dir.join("streams");
+    let vsock = backend::vhost_device_vsock(dir, &streams);
+    network::echo_all(&dir.join(format!("streams_{PORT}")));
+    (fs, vsock)
+}
+
+/// Each driver has found its device sound and is at work when the machine is reset.
+#[test]
+fn a_guest_reboots_in_the_middle_of_all_its_io() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let net = network::outboard_net(dir.path(), "otap4", &[]);
+    let rng = backend::outboard_rng(dir.path(), "/dev/urandom".as_ref());
+    let (console, terminal) = backend::outboard_console(dir.path());
+    network::echo(UnixStream::connect(terminal).unwrap());
+    let (fs, vsock) = other_people_s(dir.path());
+    let drivers = "virtio_blk,virtio_net,virtio_rng,virtio_console,virtiofs,\
+        vmw_vsock_virtio_transport";
+    let what = format!(
+        "outboard.run=rebind,reboot outboard.cycles=busy outboard.drivers={drivers} \
+        outboard.ip={} outboard.peer={} outboard.tag={TAG} outboard.port={PORT}",
+        guest_address(),
+        network::HOST,
+    );
+    let mut vmm = linux(&guest.bzimage, &guest, &what)
+        .arg("--on-reboot", "reset")
+        .cpus(2)
+        .device("blk", &disk.socket)
+        .device("net", &net.socket)
+        .device("rng", &rng.socket)
+        .device("console", &console.socket)
+        .device("fs", &fs.socket)
+        .device("vsock", &vsock.socket)
+        .start();
+    let start = Instant::now();
+    let mut line = 0;
+    for boot in 0..=reboots() {
+        let (next, result) = vmm.process.wait_for_after(line, "rebind=", BOOT);
+        let busy = result.text.ends_with("rebind=ok");
+        assert!(busy, "boot {boot}:\n{}", vmm.process.transcript());
+        line = next;
+        if boot % 20 == 0 {
+            // Past the capture of output: who watches the bed ends a silent one.
+            let _ = writeln!(std::io::stderr(), "{boot} of {} reboots", reboots());
+        }
+    }
+    println!("{} reboots in {:.1?}", reboots(), start.elapsed());
+    vmm.process.signal(libc::SIGTERM);
+    vmm.process.expect_exit(0, tests::DEADLINE);
+    assert!(
+        !vmm.messages().contains("needs a reset"),
+        "{}",
+        vmm.messages()
+    );
 }
 
 fn rebinding(guest: &guest::Linux, drivers: &[&str], what: &str) -> Vmm {

@@ -7,6 +7,8 @@
  *   rebind virtiofs CYCLES TAG                         the file system's
  *   rebind vmw_vsock_virtio_transport CYCLES PORT      where the host listens
  *
+ * With `busy` as CYCLES the driver stays, and I/O goes on behind this program's end.
+ *
  * It is no script: under emulation that starts processes for most of its time.
  */
 #include "rebind.h"
@@ -127,6 +129,38 @@ static void cycle(const struct subject *subject, const char *device)
 	subject->check();
 }
 
+/* The device serves its driver, which then works for ever. */
+static void be_busy(const struct subject *subject, int told)
+{
+	pthread_t worker;
+
+	subject->check();
+	sem_init(&begun, 0, 0);
+	errno = pthread_create(&worker, NULL, work, (void *)subject);
+	if (errno)
+		fail("thread");
+	sem_wait(&begun);
+	must(write(told, "!", 1), "telling that I/O is under way");
+	pthread_join(worker, NULL);
+}
+
+/* Ends when I/O is under way, in another process. */
+static void leave_busy(const struct subject *subject)
+{
+	int ends[2];
+	char byte;
+
+	must(pipe(ends), "pipe");
+	if (must(fork(), "fork") == 0) {
+		be_busy(subject, ends[1]);
+		exit(1);
+	}
+	close(ends[1]);
+	errno = ECHILD;
+	if (read(ends[0], &byte, 1) != 1)
+		fail("I/O");
+}
+
 int main(int argc, char **argv)
 {
 	const struct subject *subject;
@@ -136,8 +170,12 @@ int main(int argc, char **argv)
 		return 2;
 	subject = subject_of(argv[1]);
 	subject->configure(argv + 3);
-	device = device_of(argv[1]);
 	srandom(getpid() ^ time(NULL));
+	if (strcmp(argv[2], "busy") == 0) {
+		leave_busy(subject);
+		return 0;
+	}
+	device = device_of(argv[1]);
 	for (int n = atoi(argv[2]); n > 0; n--)
 		cycle(subject, device);
 	return 0;
