@@ -28,14 +28,28 @@ apt_install() {
     run_logged apt "installing $what: ${missing[*]}" apt_retry "${command[@]}"
 }
 
+# Where apt-file is installed, apt would also fetch the packages' lists of contents, and
+# fail when a mirror has one of another day.
+apt_without_contents=(
+    --option Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false
+    --option APT::Get::List-Cleanup=false
+)
+
 apt_update() {
     apt_check_root apt-get update
-    run_logged apt-update "fetching the package lists" as_root apt-get update
+    run_logged apt-update "fetching the package lists" apt_fetch_lists
+}
+
+# Not all sources of a machine have to be there: what is missing then is told by what
+# needs it.
+apt_fetch_lists() {
+    as_root apt-get "${apt_without_contents[@]}" update ||
+        echo "some package lists were not fetched; going on with those there are"
 }
 
 # Lists may be old and name versions that are gone: fetch them and try again.
 apt_retry() {
-    as_root "$@" || { as_root apt-get update && as_root "$@"; }
+    as_root "$@" || { apt_fetch_lists && as_root "$@"; }
 }
 
 apt_have_lists() {
