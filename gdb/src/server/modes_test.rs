@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::gdb_test::{assert_lines, output};
 use crate::arch::{Registers, cr0};
-use crate::testing::{Guest, HIGH, LONG_MODE};
+use crate::testing::{Guest, HIGH, LONG_MODE, Rsp};
 
 /// A loop; at 0x1004 what is 32- and 64-bit code's `mov $0x1234,%eax`, and in 16
 /// bits `mov $0x1234,%ax` and `add %al,(%bx,%si)`; at 0x1010 a loop that enters long
@@ -202,6 +202,27 @@ fn user_code_of_32_bits_is_part_of_a_64_bit_system_until_gdb_looks_again() {
         );
     }
     guest.until_undisturbed();
+}
+
+/// gdb 18 does so when it attaches.
+#[test]
+fn a_description_that_is_read_twice_before_it_is_used_stays_the_same() {
+    let guest = guest(compatibility);
+    let mut rsp = guest.attach();
+    let architecture = |rsp: &mut Rsp| {
+        let text = rsp.ask("qXfer:features:read:target.xml:0,fff");
+        let (_, rest) = text.split_once("<architecture>").unwrap();
+        rest.split_once('<').unwrap().0.to_owned()
+    };
+    assert_eq!(architecture(&mut rsp), "i386:x86-64");
+    assert_eq!(architecture(&mut rsp), "i386:x86-64");
+    rsp.ask("g");
+    assert_eq!(
+        architecture(&mut rsp),
+        "i386",
+        "the user has gdb look again"
+    );
+    assert_eq!(architecture(&mut rsp), "i386");
 }
 
 /// gdb sends the lower half of an address that its description cannot hold.

@@ -133,7 +133,7 @@ pub(super) fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
 impl MultiThreadBase for Session<'_> {
     fn read_registers(&mut self, registers: &mut Served, tid: Tid) -> TargetResult<(), Self> {
         let (seen, known) = self.seen_registers(tid)?;
-        *registers = Served::new(self.description(), &seen, known.as_deref());
+        *registers = Served::new(self.use_description(), &seen, known.as_deref());
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
         buf: &mut [u8],
     ) -> TargetResult<usize, Self> {
         let (registers, known) = self.seen_registers(tid)?;
-        let description = self.description();
+        let description = self.use_description();
         let register = description
             .register(number)
             .filter(|register| known.is_none_or(|known| known.contains(register)))

@@ -7,6 +7,9 @@
 //! that has yet to leave the 32-bit code that it begins with. Under a description
 //! of 32 bits gdb could not go on in 64-bit code. Whoever reads again wants to see
 //! the vCPU as it is.
+//!
+//! gdb 18 reads it twice when it attaches, before and behind the executable's name.
+//! The same answer is due as long as it has read no register under the last one.
 
 use gdbstub::target::ext::target_description_xml_override::TargetDescriptionXmlOverride;
 use gdbstub::target::{TargetError, TargetResult};
@@ -24,6 +27,8 @@ pub(super) struct Described {
     now: Description,
     /// gdb has read it.
     read: bool,
+    /// gdb has read registers by it, or the user has had a wish since: it is settled.
+    used: bool,
     /// What the user wants gdb to read, whatever the vCPU runs.
     wanted: Option<Architecture>,
     /// The user has been told that a vCPU runs this, and not what gdb believes.
@@ -38,7 +43,9 @@ impl Session<'_> {
 
     /// What gdb is to read from now on; `None` for what the vCPU is.
     pub(crate) fn want_architecture(&mut self, wanted: Option<Architecture>) {
-        self.described.get_mut().wanted = wanted;
+        let described = self.described.get_mut();
+        described.wanted = wanted;
+        described.used = true;
     }
 
     /// What the user wants gdb to read.
@@ -53,6 +60,14 @@ impl Session<'_> {
             described.now.set = registers.vectors.set;
         }
         self.described.set(described);
+    }
+
+    /// gdb reads registers.
+    pub(super) fn use_description(&self) -> Description {
+        let mut described = self.described.get();
+        described.used = true;
+        self.described.set(described);
+        described.now
     }
 
     /// Tells the user, once, that `vcpu` runs other code than gdb believes.
@@ -80,8 +95,9 @@ impl Session<'_> {
         let old = self.described.get();
         let architecture = match old.wanted {
             Some(wanted) => wanted,
-            None if old.read => Architecture::of(&registers),
-            None => self.lasting(&registers),
+            None if !old.read => self.lasting(&registers),
+            None if old.used => Architecture::of(&registers),
+            None => old.now.architecture,
         };
         let now = Description {
             architecture,
@@ -91,6 +107,7 @@ impl Session<'_> {
         self.described.set(Described {
             now,
             read: true,
+            used: false,
             told: None,
             ..old
         });
