@@ -11,6 +11,7 @@ use vm_memory::mmap::NewBitmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::device::{Device, DeviceError, StateRecord};
+use crate::error_sign::ErrorSign;
 use crate::inflight::Record;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
@@ -90,6 +91,12 @@ where
     /// `None` if there is no such ring.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.device.record(ring)
+    }
+
+    /// Where the backend tells the frontend that something is wrong with `ring`, if an error of
+    /// its `handle_event` does not; `None` if there is no such ring.
+    pub fn error_sign(&self, ring: usize) -> Option<ErrorSign> {
+        self.device.error_sign(ring)
     }
 
     /// Where the backend keeps what its driver has set in it, if it is to outlive the process. It

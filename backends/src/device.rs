@@ -10,6 +10,7 @@ use virtio_queue::QueueT;
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::error_sign::ErrorSign;
 use crate::inflight::{self, InflightError, Progress, Record, Region, Tracker};
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
@@ -170,6 +171,11 @@ impl<T: VhostUserBackend> Device<T> {
     /// the ring's chains.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.records.get(ring).cloned()
+    }
+
+    /// Where the backend signals what it finds wrong with `ring`.
+    pub fn error_sign(&self, ring: usize) -> Option<ErrorSign> {
+        self.pool.error_sign(ring)
     }
 
     /// The backend keeps the records of all its rings, so that they can be offered to frontends.

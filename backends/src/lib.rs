@@ -33,6 +33,7 @@ pub mod cli;
 pub mod console;
 pub mod daemon;
 pub mod device;
+pub mod error_sign;
 mod fd;
 pub mod inflight;
 pub mod iovec;

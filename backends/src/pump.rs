@@ -18,6 +18,7 @@ use vmm_sys_util::event::{
 
 use crate::chain::Chain;
 use crate::device::SharedMemory;
+use crate::error_sign::ErrorSign;
 use crate::inflight::Record;
 use crate::iovec::IoVecBuf;
 use crate::listeners::Listeners;
@@ -69,6 +70,9 @@ pub enum Outcome {
 pub struct Pump {
     memory: Option<SharedMemory<PageLog>>,
     record: Record,
+    errors: ErrorSign,
+    /// The driver has offered what cannot be followed, and the frontend does not know yet.
+    met_error: bool,
     scratch: Scratch,
     /// Chains that wait for one more: their heads, and what was written into them.
     parts: Vec<(u16, u32)>,
@@ -88,6 +92,8 @@ impl Pump {
         Ok(Pump {
             memory: None,
             record: Record::default(),
+            errors: ErrorSign::default(),
+            met_error: false,
             scratch: Scratch::default(),
             parts: Vec::new(),
             again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
@@ -108,6 +114,11 @@ impl Pump {
         self.record = record;
     }
 
+    /// Where the frontend is to hear of what is wrong with the ring.
+    pub fn set_error_sign(&mut self, errors: ErrorSign) {
+        self.errors = errors;
+    }
+
     /// The memory that chains point into.
     pub fn set_memory(&mut self, memory: SharedMemory<PageLog>) {
         self.memory = Some(memory);
@@ -115,8 +126,21 @@ impl Pump {
 
     /// Hands the ring's chains to `serve` until there are none left, and notifies the driver.
     ///
-    /// A chain that cannot be followed goes back to the driver with length 0.
+    /// A chain that cannot be followed goes back to the driver with length 0. The frontend is
+    /// told of that, and of an error.
     pub fn run(
+        &mut self,
+        vring: &Vring,
+        serve: impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
+    ) -> io::Result<()> {
+        let run = self.serve(vring, serve);
+        if std::mem::take(&mut self.met_error) || run.is_err() {
+            self.errors.signal();
+        }
+        run
+    }
+
+    fn serve(
         &mut self,
         vring: &Vring,
         mut serve: impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
@@ -169,6 +193,7 @@ impl Pump {
             let served = match chain {
                 Ok(()) => serve(ring.memory(), &mut self.scratch),
                 Err(error) => {
+                    self.met_error = true;
                     let error: &dyn std::error::Error = &error;
                     warn_limited!(LOG, head, error, "dropped a malformed chain of the driver");
                     Outcome::Done(0)

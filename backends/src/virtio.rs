@@ -25,8 +25,12 @@ use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
 use crate::page_log::{GuestRam, PageLog};
 use crate::pump::{Outcome, Pump, Scratch};
+use crate::ratelimit::RateLimit;
 use crate::transfer::{Transfer, Transferred};
 use crate::vring::Vring;
+use crate::warn_limited;
+
+static LOG: RateLimit = RateLimit::for_logs();
 
 /// What the kit does for every device.
 const KIT_FEATURES: u64 =
@@ -175,6 +179,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
             let mut pump = self.pump(id)?;
             pump.attach(&listeners, self.first_event + AGAIN)?;
             pump.set_record(daemon.record(id).ok_or_else(gone)?);
+            pump.set_error_sign(daemon.error_sign(id).ok_or_else(gone)?);
             let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
             watch(
                 &listeners,
@@ -353,8 +358,14 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
             return Ok(());
         };
         let queue = thread_id as u16;
-        self.pump(thread_id)?.run(vring, |memory, scratch| {
+        let ran = self.pump(thread_id)?.run(vring, |memory, scratch| {
             self.process(queue, memory, scratch)
-        })
+        });
+        // The driver's ring is not the device's fault, whatever event made it look there: it
+        // goes on to hear of all of them, for the driver's next life.
+        if let Err(error) = ran {
+            warn_limited!(LOG, queue, %error, "the ring cannot be processed");
+        }
+        Ok(())
     }
 }

@@ -120,8 +120,6 @@ pub struct RingSetup {
     pub base: u32,
     /// Kick descriptor, readable when the driver has added buffers.
     pub kick: Option<File>,
-    /// Error descriptor, written when the ring cannot be processed.
-    pub err: Option<File>,
     /// Whether the frontend lets data pass.
     pub enabled: bool,
 }

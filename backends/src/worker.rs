@@ -10,7 +10,7 @@
 //! which reads block cannot stall the worker.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -24,6 +24,7 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use crate::error_sign::ErrorSign;
 use crate::listeners::Listeners;
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
@@ -77,7 +78,7 @@ pub struct Core<T: VhostUserBackend> {
     /// By local ring number: how often a kick woke this thread since the ring started.
     woken: Vec<u64>,
     /// By local ring number: where to signal that a ring cannot be processed.
-    errs: Vec<Option<File>>,
+    errs: Vec<ErrorSign>,
     /// Rings to process once though nobody has kicked them.
     pending: Vec<usize>,
     epoll: Arc<Epoll>,
@@ -193,9 +194,7 @@ impl<T: VhostUserBackend> Core<T> {
                 self.log, worker = self.id, ring, error = %e,
                 "the device failed to process a ring"
             );
-            if let Some(err) = &mut self.errs[ring] {
-                let _ = err.write(&1u64.to_ne_bytes());
-            }
+            self.errs[ring].signal();
         }
     }
 
@@ -221,6 +220,8 @@ struct Worker<T: VhostUserBackend> {
     /// The backend's own exit event, if it has one: some wait for it themselves.
     exit: Option<EventNotifier>,
     thread: Option<JoinHandle<()>>,
+    /// By local ring number: where to signal that a ring cannot be processed.
+    errs: Vec<ErrorSign>,
 }
 
 impl<T: VhostUserBackend> Worker<T> {
@@ -317,7 +318,13 @@ impl<T: VhostUserBackend> Pool<T> {
     /// Sets where to signal that `ring` cannot be processed.
     pub fn set_err(&self, ring: usize, err: Option<File>) -> Result<(), WorkerError> {
         let (worker, slot) = self.slot(ring)?;
-        worker.call(move |core| core.errs[slot] = err)
+        worker.call(move |core| core.errs[slot].set(err))
+    }
+
+    /// Where the backend itself signals what it finds wrong with `ring`.
+    pub fn error_sign(&self, ring: usize) -> Option<ErrorSign> {
+        let (worker, slot) = self.slot(ring).ok()?;
+        worker.errs.get(slot).cloned()
     }
 
     fn slot(&self, ring: usize) -> Result<(&Worker<T>, usize), WorkerError> {
@@ -373,12 +380,13 @@ where
     let first = u16::try_from(queues + 1).map_err(io::Error::other)?;
     let listeners = Listeners::new(Arc::clone(&epoll), first);
     let (sender, jobs) = mpsc::channel();
+    let errs: Vec<_> = vrings.iter().map(|_| ErrorSign::default()).collect();
     let core = Core {
         id,
         backend,
         kicks: vrings.iter().map(|_| None).collect(),
         woken: vec![0; vrings.len()],
-        errs: vrings.iter().map(|_| None).collect(),
+        errs: errs.clone(),
         vrings,
         pending: Vec::new(),
         epoll,
@@ -402,6 +410,7 @@ where
         listeners,
         exit,
         thread: Some(thread),
+        errs,
     })
 }
 

@@ -1,4 +1,4 @@
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::thread;
