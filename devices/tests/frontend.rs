@@ -103,6 +103,7 @@ fn messages_come_in_the_order_that_backends_know() {
             SET_VRING_BASE,
             SET_VRING_ADDR,
             SET_VRING_CALL,
+            SET_VRING_ERR,
             SET_VRING_KICK,
             SET_VRING_ENABLE,
             GET_VRING_BASE,
@@ -167,6 +168,8 @@ fn without_acknowledgements_a_question_makes_sure_that_all_was_heard() {
     };
     assert_eq!(after(SET_MEM_TABLE), GET_FEATURES);
     assert_eq!(after(SET_VRING_ENABLE), GET_FEATURES);
+    // It could not say that it does not know of errors.
+    assert!(!received.contains(&SET_VRING_ERR));
 }
 
 #[test]

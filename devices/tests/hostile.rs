@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_millis(50);
 /// of their own; the rest is for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const REQUESTS: [FrontendReq; 23] = [
+const REQUESTS: [FrontendReq; 24] = [
     FrontendReq::SET_OWNER,
     FrontendReq::GET_FEATURES,
     FrontendReq::SET_FEATURES,
@@ -42,6 +42,7 @@ const REQUESTS: [FrontendReq; 23] = [
     FrontendReq::SET_VRING_BASE,
     FrontendReq::SET_VRING_ADDR,
     FrontendReq::SET_VRING_CALL,
+    FrontendReq::SET_VRING_ERR,
     FrontendReq::SET_VRING_KICK,
     FrontendReq::SET_VRING_ENABLE,
     FrontendReq::GET_VRING_BASE,

@@ -36,6 +36,8 @@ pub struct Queue {
     pub ready: Option<Virtqueue>,
     /// Whether the device works on it.
     pub running: bool,
+    /// How often the device has reported an error on it since the driver started it.
+    pub errors: u64,
 }
 
 /// A virtio device.

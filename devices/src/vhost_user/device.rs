@@ -151,6 +151,11 @@ impl Device for Frontend {
         Some(self.presence.clone())
     }
 
+    fn queue_errors(&self, index: u16) -> u64 {
+        let ring = self.driver.rings.get(usize::from(index));
+        ring.and_then(Option::as_ref).map_or(0, |ring| ring.errors)
+    }
+
     fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
         Ok(self.replace()?)
     }
@@ -179,6 +184,7 @@ impl Device for Frontend {
         let event = match self.events.ready() {
             Some(Source::Backend) => self.on_backend(),
             Some(Source::Requests) => self.on_requests(),
+            Some(Source::RingErrors) => self.on_ring_errors(),
             Some(Source::Timer) => self.on_timer(),
             Some(Source::Arrival) => self.on_arrival(),
             None => return DeviceEvent::Nothing,

@@ -14,6 +14,8 @@ pub enum Source {
     Backend,
     /// The backend's own requests.
     Requests,
+    /// The backend's signs of errors.
+    RingErrors,
     /// The time for the next step of a reconnection.
     Timer,
     /// A backend that connects to us.
@@ -21,7 +23,13 @@ pub enum Source {
 }
 
 impl Source {
-    const ALL: [Self; 4] = [Self::Backend, Self::Requests, Self::Timer, Self::Arrival];
+    const ALL: [Self; 5] = [
+        Self::Backend,
+        Self::Requests,
+        Self::RingErrors,
+        Self::Timer,
+        Self::Arrival,
+    ];
 }
 
 /// An epoll instance, itself readable when one of what it watches is. What is

@@ -28,6 +28,8 @@ use crate::virtio::{Device, Format, GuestMemory, Presence, QueueConfig, features
 
 /// Log lines about backends that come and go: this many in this time.
 const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
+/// The same about errors that backends report. A guest can make them do so at will.
+const RING_LOG: RateLimit = RateLimit::new(4, Duration::from_secs(10));
 
 /// A device of any type, served by a vhost-user backend.
 ///
@@ -61,6 +63,7 @@ pub struct Frontend {
     pub(super) schedule: Schedule,
     pub(super) events: Events,
     pub(super) log: RateLimit,
+    pub(super) ring_log: RateLimit,
 }
 
 /// What the driver has set up, as far as a backend has to know.
@@ -182,7 +185,7 @@ impl Frontend {
         events
             .watch(&session, Source::Backend)
             .map_err(Problem::Events)?;
-        watch_requests(&events, &mut session)?;
+        watch_beside(&events, &mut session)?;
         let queues = usize::from(session.agreement().queues);
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
         let presence = Arc::new(Presence::new(options.address.to_string()));
@@ -206,6 +209,7 @@ impl Frontend {
             schedule,
             events,
             log: LOG,
+            ring_log: RING_LOG,
         };
         frontend.check_memory_slots()?;
         Ok(frontend)
@@ -339,7 +343,12 @@ impl Frontend {
     }
 }
 
-pub(super) fn watch_requests(events: &Events, session: &mut Session) -> Result<(), Problem> {
+/// Watches what a backend has to say beside the connection itself.
+pub(super) fn watch_beside(events: &Events, session: &mut Session) -> Result<(), Problem> {
+    if let Some(errors) = session.ring_errors() {
+        let watched = events.watch(errors, Source::RingErrors);
+        watched.map_err(Problem::Events)?;
+    }
     let Some(requests) = session.requests() else {
         return Ok(());
     };

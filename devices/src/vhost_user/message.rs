@@ -223,6 +223,24 @@ impl Message for SetVringCall<'_> {
     }
 }
 
+/// Hands over the descriptor to signal when a ring cannot be processed.
+pub struct SetVringErr<'a> {
+    pub index: u8,
+    pub fd: &'a EventFd,
+}
+
+impl Message for SetVringErr<'_> {
+    const CODE: FrontendReq = FrontendReq::SET_VRING_ERR;
+
+    fn encode(&self, payload: &mut Vec<u8>) {
+        payload.extend_from_slice(u64::from(self.index).as_slice());
+    }
+
+    fn fds(&self) -> Vec<RawFd> {
+        vec![self.fd.as_raw_fd()]
+    }
+}
+
 /// Hands over the socket for the backend's own requests.
 pub struct SetBackendReqFd<'a>(pub &'a UnixStream);
 

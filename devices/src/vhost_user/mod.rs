@@ -28,6 +28,7 @@ mod reconnect;
 mod recovery;
 mod requests;
 mod ring;
+mod ring_errors;
 mod session;
 pub mod shared_memory;
 

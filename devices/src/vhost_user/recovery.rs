@@ -13,7 +13,7 @@ use super::channel::{Channel, Idle};
 use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::Source;
-use super::frontend::{Frontend, Link, watch_requests};
+use super::frontend::{Frontend, Link, watch_beside};
 use super::negotiate;
 use super::requests::RequestsError;
 use super::ring::{Knowledge, Ring, Unknown};
@@ -236,7 +236,7 @@ impl Frontend {
             Ok(opened) => opened,
             Err(problem) => return self.turn_away(problem, &deadline),
         };
-        if let Err(problem) = watch_requests(&self.events, &mut session) {
+        if let Err(problem) = watch_beside(&self.events, &mut session) {
             return self.turn_away(problem, &deadline);
         }
         self.features = session.agreement().features;

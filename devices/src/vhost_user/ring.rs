@@ -67,6 +67,8 @@ pub struct Ring {
     pub queue: QueueConfig,
     pub kick: EventFd,
     pub call: EventFd,
+    /// How often its backends have reported an error.
+    pub errors: u64,
     progress: Progress,
     /// The base that the last backend began with.
     began: u32,
@@ -101,6 +103,7 @@ impl Ring {
             queue: *queue,
             kick: kick.try_clone()?,
             call: call.try_clone()?,
+            errors: 0,
             progress: Progress::Untouched,
             began: match queue.format {
                 Format::Split => 0,

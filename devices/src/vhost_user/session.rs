@@ -18,6 +18,7 @@ use super::negotiate::{self, Agreement};
 use super::page_log::PageLog;
 use super::profile::Profile;
 use super::requests::BackendRequests;
+use super::ring_errors::RingErrors;
 use super::shared_memory::SharedMemory;
 use super::{Options, config, device_state};
 use crate::virtio::features::VHOST_F_LOG_ALL;
@@ -35,6 +36,8 @@ pub struct Session {
     added: Vec<RemoveMemoryRegion>,
     /// The driver's status as the backend has it.
     status: u32,
+    /// Where the backend reports errors, if it can be told.
+    ring_errors: Option<RingErrors>,
 }
 
 /// All about one ring that a backend has to know.
@@ -84,6 +87,11 @@ impl Session {
             channel.serve_meanwhile(ours);
             channel.tell(&SetBackendReqFd(&theirs), deadline)?;
         }
+        // One that does not know of it can say so only in an acknowledgement.
+        let ring_errors = match channel.acks() {
+            true => Some(RingErrors::new(agreement.queues).map_err(Problem::Events)?),
+            false => None,
+        };
         let session = Self {
             channel,
             agreement,
@@ -91,6 +99,7 @@ impl Session {
             shared_memory,
             added: Vec::new(),
             status: 0,
+            ring_errors,
         };
         Ok((session, config))
     }
@@ -107,6 +116,17 @@ impl Session {
     /// The backend's own requests, as long as they can be served.
     pub fn requests(&mut self) -> &mut Option<BackendRequests> {
         self.channel.requests()
+    }
+
+    /// Readable when the backend has reported an error, if it can.
+    pub fn ring_errors(&self) -> Option<&RingErrors> {
+        self.ring_errors.as_ref()
+    }
+
+    /// The queues that the backend has reported errors on since this was asked last.
+    pub fn take_ring_errors(&self) -> Vec<u16> {
+        let errors = self.ring_errors.as_ref();
+        errors.map_or_else(Vec::new, RingErrors::take)
     }
 
     /// Serves the backend's own requests that have come.
@@ -320,6 +340,16 @@ impl Session {
             },
             deadline,
         )?;
+        let errors = self.ring_errors.as_ref();
+        if let Some(fd) = errors.and_then(|errors| errors.sign(short.into())) {
+            match channel.tell(&SetVringErr { index: short, fd }, deadline) {
+                // It has no errors to report; all else works without.
+                Err(error) if error.is_refusal() => {
+                    tracing::debug!(index, %error, "errors on the queue will not show");
+                }
+                told => told?,
+            }
+        }
         channel.tell(
             &SetVringKick {
                 index: short,

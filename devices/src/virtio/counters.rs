@@ -28,6 +28,8 @@ pub struct QueueInfo {
     pub ready: Option<QueueConfig>,
     /// Whether the device works on it.
     pub running: bool,
+    /// How often its backend has reported an error since the driver started it.
+    pub errors: u64,
 }
 
 /// A transport and its device as they stand.

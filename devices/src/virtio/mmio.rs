@@ -311,10 +311,11 @@ impl MmioTransport {
     pub fn info(&mut self) -> TransportInfo {
         self.count_acknowledged();
         let device_type = self.device.device_type();
-        let queue_info = |queue: &Queue| QueueInfo {
+        let queue_info = |(index, queue): (u16, &Queue)| QueueInfo {
             max_size: queue.max_size,
             ready: queue.ready,
             running: queue.running,
+            errors: self.device.queue_errors(index),
         };
         TransportInfo {
             id: self.id.clone(),
@@ -322,7 +323,7 @@ impl MmioTransport {
             status: self.status.to_string(),
             features_offered: features::names(device_type, self.features.offered()),
             features_chosen: features::names(device_type, self.features.chosen()),
-            queues: self.queues.iter().map(queue_info).collect(),
+            queues: (0..).zip(&self.queues).map(queue_info).collect(),
             counters: self.counters,
             backend: self.device.presence().map(|presence| presence.get()),
         }

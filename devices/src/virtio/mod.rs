@@ -120,6 +120,12 @@ pub trait Device: Send {
         None
     }
 
+    /// How often the process behind the device has reported an error on a queue since the
+    /// driver started it.
+    fn queue_errors(&self, _index: u16) -> u64 {
+        0
+    }
+
     /// Ends the process behind the device and has another one take its place.
     /// The driver's requests wait meanwhile. Returns when the old one serves no
     /// more; the new one is there when [`presence`](Self::presence) says so.

@@ -92,6 +92,8 @@ pub struct Scripted {
     stream: Arc<Mutex<Option<UnixStream>>>,
     /// The last socket for its own requests.
     requests: Arc<Mutex<Option<UnixStream>>>,
+    /// The last descriptors for errors, by queue.
+    errors: Arc<Mutex<HashMap<u64, File>>>,
     thread: JoinHandle<Vec<Vec<Received>>>,
     _dir: tempfile::TempDir,
 }
@@ -140,12 +142,14 @@ impl Scripted {
         let present = stream.clone();
         let requests = Arc::new(Mutex::new(None));
         let asking = requests.clone();
+        let errors = Arc::new(Mutex::new(HashMap::new()));
+        let signs = errors.clone();
         let lives: Vec<_> = lives.into_iter().collect();
         let thread = std::thread::spawn(move || {
             let live = |life: Life| {
                 let stream = connect();
                 *present.lock().unwrap() = Some(stream.try_clone().unwrap());
-                let received = serve(&stream, &life.script, &asking);
+                let received = serve(&stream, &life.script, &asking, &signs);
                 *present.lock().unwrap() = None;
                 *asking.lock().unwrap() = None;
                 received
@@ -156,6 +160,7 @@ impl Scripted {
             socket,
             stream,
             requests,
+            errors,
             thread,
             _dir: dir,
         }
@@ -181,6 +186,13 @@ impl Scripted {
         requests.expect("a socket for requests");
     }
 
+    /// The descriptor to signal when a queue cannot be processed.
+    pub fn error_sign(&self, queue: u64) -> File {
+        let errors = self.errors.lock().unwrap();
+        let sign = errors.get(&queue).expect("a descriptor for errors");
+        sign.try_clone().unwrap()
+    }
+
     /// Ends the present life: the frontend sees the connection close.
     pub fn die(&self) {
         let stream = self.stream.lock().unwrap().take();
@@ -203,6 +215,7 @@ fn serve(
     mut stream: &UnixStream,
     script: &HashMap<u32, Answer>,
     requests: &Mutex<Option<UnixStream>>,
+    errors: &Mutex<HashMap<u64, File>>,
 ) -> Vec<Received> {
     let mut received = Vec::new();
     let mut header = [0; HEADER_SIZE];
@@ -214,8 +227,15 @@ fn serve(
             break;
         }
         let inode = file.as_ref().map(|file| file.metadata().unwrap().ino());
-        if request == u32::from(FrontendReq::SET_BACKEND_REQ_FD) {
-            *requests.lock().unwrap() = file.map(|file| OwnedFd::from(file).into());
+        match (FrontendReq::try_from(request).unwrap(), file) {
+            (FrontendReq::SET_BACKEND_REQ_FD, file) => {
+                *requests.lock().unwrap() = file.map(|file| OwnedFd::from(file).into());
+            }
+            (FrontendReq::SET_VRING_ERR, Some(file)) => {
+                let queue = u64::from_ne_bytes(payload[..8].try_into().unwrap());
+                errors.lock().unwrap().insert(queue, file);
+            }
+            _ => {}
         }
         let answer = match script.get(&request).cloned() {
             Some(Answer::After(wishes)) => {

@@ -95,6 +95,9 @@ fn write_queue(session: &Session<'_>, queue: &Queue, out: Output<'_>) -> Result<
         return Ok(());
     };
     write_place(ready, queue.running, out)?;
+    if queue.errors > 0 {
+        write!(out, ", {} errors reported", queue.errors)?;
+    }
     if ready.packed {
         writeln!(out)?;
         return Ok(());

@@ -513,6 +513,7 @@ impl Inspect for Toy {
         let queue = |ready: Option<Virtqueue>| Queue {
             max_size: 8,
             running: ready.is_some(),
+            errors: if ready.is_some() { 2 } else { 0 },
             ready,
         };
         Ok(vec![Device {

@@ -135,6 +135,35 @@ fn broken_driver_rules_harm_only_the_device_and_until_reset() {
     }
 }
 
+/// Who writes a backend or a driver hears of a broken ring, and of a sound one nothing.
+#[test]
+fn a_broken_ring_is_reported_by_its_backend() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 4);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let reports = |vmm: Running| {
+        vmm.messages()
+            .matches("reports an error on queue 0")
+            .count()
+    };
+    for case in ["looping-chain", "bad-heads", "bad-index"] {
+        let vmm = Vmm::new(guest::bare("misbehave"))
+            .cmdline(&format!("case={case}"))
+            .device("blk", &disk.socket)
+            .run(0);
+        let transcript = vmm.process.transcript();
+        assert!(
+            vmm.console().contains("misbehave: survived"),
+            "{transcript}"
+        );
+        // No more than a flood may have, of which there is one a machine here.
+        let warned = reports(vmm);
+        assert!((1..=4).contains(&warned), "{warned} reports: {transcript}");
+    }
+    let sound = virtio(&disk, &format!("sectors=64 seed={SEED}")).run(0);
+    assert_eq!(reports(sound), 0);
+}
+
 #[test]
 fn backend_that_dies_and_is_not_waited_for_breaks_its_device_and_nothing_else() {
     let dir = scratch();

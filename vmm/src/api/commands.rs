@@ -126,6 +126,7 @@ fn queue(queue: &QueueInfo) -> Value {
         "max_size": queue.max_size,
         "size": queue.ready.map(|ready| ready.size),
         "running": queue.running,
+        "errors": queue.errors,
     })
 }
 

@@ -264,6 +264,7 @@ fn queue(info: &QueueInfo) -> Queue {
         max_size: info.max_size,
         ready,
         running: info.running,
+        errors: info.errors,
     }
 }
 
