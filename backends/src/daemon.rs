@@ -112,6 +112,13 @@ where
         self.device.keep_records();
     }
 
+    /// The backend gives the chains of `ring` back without effect while the ring is ready but not
+    /// enabled (as [`crate::pump::Pump`] does): when the frontend disables it, it goes on to run
+    /// so.
+    pub fn discard_disabled(&self, ring: usize) {
+        self.device.discard_disabled(ring);
+    }
+
     /// Tells whichever frontend is connected that the configuration space has changed.
     pub fn config_notifier(&self) -> ConfigNotifier {
         self.device.notifier.clone()

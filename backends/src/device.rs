@@ -1,7 +1,7 @@
 //! What outlives a session: the backend, its rings, its memory handle and its workers.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use thiserror::Error;
@@ -107,6 +107,8 @@ pub struct Device<T: VhostUserBackend> {
     records: Vec<Record>,
     /// Whether the backend keeps them where they outlive it.
     tracked: AtomicBool,
+    /// One bit a ring: whether the backend takes chains from it while it is disabled.
+    discards: AtomicU64,
     /// Where its own state is kept, once there is a place.
     state: StateRecord,
     max_queue_size: u16,
@@ -139,6 +141,7 @@ where
             notifier: ConfigNotifier::default(),
             records: vrings.iter().map(|_| Record::default()).collect(),
             tracked: AtomicBool::new(false),
+            discards: AtomicU64::new(0),
             state: StateRecord::default(),
             vrings,
             max_queue_size,
@@ -188,6 +191,19 @@ impl<T: VhostUserBackend> Device<T> {
         self.tracked.load(Ordering::Relaxed)
     }
 
+    /// The backend gives chains of `ring` back without effect while the ring is ready but not
+    /// enabled.
+    pub fn discard_disabled(&self, ring: usize) {
+        if ring < self.queues() {
+            self.discards.fetch_or(1 << ring, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it does.
+    pub fn discards(&self, ring: usize) -> bool {
+        self.discards.load(Ordering::Relaxed) >> ring & 1 == 1
+    }
+
     /// Where the backend stores its own state, as often as the driver changes it.
     pub fn state_record(&self) -> StateRecord {
         self.state.clone()
@@ -220,8 +236,10 @@ impl<T: VhostUserBackend> Device<T> {
         } else {
             self.configure_split(index, ring, event_idx, inflight)?;
         }
+        // In this order: an event of the device's own must not find it ready and disabled before
+        // it is known to be.
+        vring.set_enabled(ring.enabled);
         vring.set_queue_ready(true);
-        vring.set_enabled(true);
         Ok(())
     }
 

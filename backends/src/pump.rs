@@ -126,7 +126,8 @@ impl Pump {
 
     /// Hands the ring's chains to `serve` until there are none left, and notifies the driver.
     ///
-    /// A chain that cannot be followed goes back to the driver with length 0. The frontend is
+    /// A chain that cannot be followed goes back to the driver with length 0, as does every chain
+    /// of a ring that is ready but disabled. The frontend is
     /// told of that, and of an error.
     pub fn run(
         &mut self,
@@ -145,12 +146,16 @@ impl Pump {
         vring: &Vring,
         mut serve: impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
     ) -> io::Result<()> {
-        let running = {
+        let (ready, enabled) = {
             let state = vring.get_ref();
-            state.is_enabled() && state.get_queue().ready()
+            (state.get_queue().ready(), state.is_enabled())
+        };
+        let mut serve = |memory: &GuestRam, scratch: &mut Scratch| match enabled {
+            true => serve(memory, scratch),
+            false => Outcome::Done(0),
         };
         // An event of the worker's own may come after the ring was stopped.
-        let (true, Some(memory)) = (running, self.memory.as_ref().map(|m| m.memory())) else {
+        let (true, Some(memory)) = (ready, self.memory.as_ref().map(|m| m.memory())) else {
             return Ok(());
         };
         let record = self.record.clone();

@@ -132,15 +132,21 @@ fn an_untouched_chain_is_offered_again() {
 fn stopped_rings_and_impossible_indices_are_left_alone() {
     let never = |_: &GuestRam, _: &mut Scratch| -> Outcome { panic!("served") };
     let mut bench = Bench::new(1);
-    bench.vring.set_enabled(false);
-    bench.pump.run(&bench.vring, never).unwrap();
-    bench.vring.set_enabled(true);
     bench.vring.set_queue_ready(false);
     bench.pump.run(&bench.vring, never).unwrap();
     // More chains than the ring has entries: the driver has lost its mind.
     let mut bench = Bench::new(SIZE + 1);
     assert!(bench.pump.run(&bench.vring, never).is_err());
     assert_eq!(bench.used(), 0);
+}
+
+#[test]
+fn chains_of_a_disabled_ring_go_back_unserved() {
+    let mut bench = Bench::new(3);
+    bench.vring.set_enabled(false);
+    let never = |_: &GuestRam, _: &mut Scratch| -> Outcome { panic!("served") };
+    bench.pump.run(&bench.vring, never).unwrap();
+    assert_eq!(bench.used(), 3);
 }
 
 /// Runs one chain through a ring and says how often the driver was notified.

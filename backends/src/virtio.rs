@@ -86,6 +86,12 @@ pub trait VirtioDevice: Send + Sync + 'static {
         ))
     }
 
+    /// Whether the driver gets its chains of a queue back while the frontend has it disabled, for
+    /// nothing is to become of them. They are not processed.
+    fn discards_disabled(&self, _queue: u16) -> bool {
+        false
+    }
+
     /// A descriptor that becomes readable when a queue that had to wait ([`Outcome::Wait`]) can
     /// go on. It is watched edge-triggered and must stay open. One that is always ready (a
     /// regular file) need not be watched and is not.
@@ -180,6 +186,9 @@ impl<D: VirtioDevice> PumpBackend<D> {
             pump.attach(&listeners, self.first_event + AGAIN)?;
             pump.set_record(daemon.record(id).ok_or_else(gone)?);
             pump.set_error_sign(daemon.error_sign(id).ok_or_else(gone)?);
+            if self.device.discards_disabled(queue) {
+                daemon.discard_disabled(id);
+            }
             let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
             watch(
                 &listeners,

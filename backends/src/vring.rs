@@ -111,6 +111,19 @@ impl RingAddresses {
     }
 }
 
+/// What becomes of a started ring's chains (vhost-user document, "Ring states").
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Flow {
+    /// They stay where they are: the ring is disabled.
+    #[default]
+    Held,
+    /// They are processed: the ring is enabled.
+    Passed,
+    /// They go back to the driver without effect: the ring was disabled while it ran, and is one
+    /// whose driver is not to wait for that.
+    Discarded,
+}
+
 /// A half-configured ring.
 #[derive(Debug, Default)]
 pub struct RingSetup {
@@ -121,7 +134,7 @@ pub struct RingSetup {
     /// Kick descriptor, readable when the driver has added buffers.
     pub kick: Option<File>,
     /// Whether the frontend lets data pass.
-    pub enabled: bool,
+    pub flow: Flow,
 }
 
 impl RingSetup {
@@ -154,7 +167,7 @@ impl RingSetup {
             (self.size.is_none(), Missing::Size),
             (self.addresses.is_none(), Missing::Addresses),
             (self.kick.is_none(), Missing::Kick),
-            (!self.enabled, Missing::Enable),
+            (self.flow == Flow::Held, Missing::Enable),
             (memory.is_empty(), Missing::Memory),
         ];
         lacks
@@ -198,6 +211,7 @@ impl RingSetup {
             available: find("available ring", addresses.available, available)?,
             used: find("used ring", addresses.used, used)?,
             base: self.base,
+            enabled: self.flow == Flow::Passed,
             kick,
         }))
     }
@@ -227,6 +241,8 @@ pub struct ReadyRing<'a> {
     pub used: GuestAddress,
     /// Where to go on: the available index or, of a packed ring, both positions.
     pub base: u32,
+    /// Whether its chains are processed. Else they are discarded.
+    pub enabled: bool,
     /// Kick descriptor.
     pub kick: &'a File,
 }

@@ -25,7 +25,7 @@ fn complete() -> RingSetup {
     setup.set_addresses(addresses(0, 0x1000, 0x2000));
     setup.set_base(7, false).unwrap();
     setup.kick = Some(eventfd());
-    setup.enabled = true;
+    setup.flow = Flow::Passed;
     setup
 }
 
@@ -57,7 +57,7 @@ fn whatever_is_missing_a_ring_is_not_ready() {
     setup.kick = None;
     check(Missing::Kick, setup, &memory);
     let mut setup = complete();
-    setup.enabled = false;
+    setup.flow = Flow::Held;
     check(Missing::Enable, setup, &memory);
     check(Missing::Memory, complete(), &MemoryTable::default());
 }

@@ -15,7 +15,7 @@ use backends::net::link::Link;
 use backends::net::pcap::Capture;
 use backends::net::stream::FrameStream;
 use backends::peer::Meet;
-use common::{BUFFERS, DEADLINE, Driver, Server, r, readable, w};
+use common::{BUFFERS, DEADLINE, Driver, QUEUE_SIZE, Server, r, readable, w};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{
@@ -177,6 +177,80 @@ fn nothing_passes_while_rings_are_disabled() {
     assert_eq!(driver.rings[RX].poll_used(&driver.memory), None);
     driver.frontend.set_vring_enable(RX, true).unwrap();
     assert_eq!(driver.rings[RX].wait_used(&driver.memory).1, 72);
+}
+
+fn send(driver: &mut Driver, byte: u8) {
+    let at = GuestAddress(BUFFERS);
+    driver.memory.write_slice(&packet(byte, 60), at).unwrap();
+    assert_eq!(driver.run(TX, &[r(BUFFERS, 72)]), 0);
+}
+
+/// The first byte of the next packet at the far end.
+fn received(far: &UnixDatagram) -> u8 {
+    let mut got = [0; 2048];
+    assert_eq!(far.recv(&mut got).unwrap(), 72);
+    got[HEADER]
+}
+
+/// vhost-user document, "Ring states".
+#[test]
+fn packets_are_discarded_once_their_ring_is_disabled() {
+    let (server, far) = serve();
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
+    driver.start();
+    send(&mut driver, 1);
+    assert_eq!(received(&far), 1);
+    for ring in [RX, TX] {
+        driver.frontend.set_vring_enable(ring, false).unwrap();
+    }
+    // Twice is once.
+    driver.frontend.set_vring_enable(TX, false).unwrap();
+    for _ in 0..3 * QUEUE_SIZE {
+        send(&mut driver, 2);
+    }
+    // To the guest nothing comes meanwhile.
+    driver.rings[RX].add(&driver.memory, &[w(BUFFERS + 0x1000, 1500)]);
+    driver.rings[RX].kick();
+    far.send(&packet(3, 60)).unwrap();
+    assert_eq!(driver.frontend.get_vring_base(RX).unwrap(), 0);
+    driver.frontend.set_vring_enable(TX, true).unwrap();
+    send(&mut driver, 4);
+    assert_eq!(received(&far), 4);
+    driver.frontend.set_vring_enable(RX, true).unwrap();
+    driver.set_up_ring(RX, 0);
+    assert_eq!(driver.rings[RX].wait_used(&driver.memory).1, 72);
+}
+
+/// As at a pause, or with the next process: the ring is started before it is enabled.
+#[test]
+fn packets_of_a_stopped_ring_wait_until_it_is_enabled() {
+    let (server, far) = serve();
+    let mut driver = Driver::connect(&server.socket(), 2, MERGEABLE);
+    driver.start();
+    for (byte, disabled_first) in [(1, false), (2, true)] {
+        if disabled_first {
+            driver.frontend.set_vring_enable(TX, false).unwrap();
+        }
+        let base = driver.frontend.get_vring_base(TX).unwrap();
+        if !disabled_first {
+            driver.frontend.set_vring_enable(TX, false).unwrap();
+        }
+        let sent = packet(byte, 60);
+        driver
+            .memory
+            .write_slice(&sent, GuestAddress(BUFFERS))
+            .unwrap();
+        driver.rings[TX].add(&driver.memory, &[r(BUFFERS, 72)]);
+        driver.set_up_ring(TX, base as u16);
+        driver.rings[TX].kick();
+        // It would have been taken by then.
+        let ring = &mut driver.rings[TX];
+        driver.frontend.set_vring_err(TX, &ring.err).unwrap();
+        assert_eq!(ring.poll_used(&driver.memory), None);
+        driver.frontend.set_vring_enable(TX, true).unwrap();
+        assert_eq!(received(&far), byte);
+        ring.wait_used(&driver.memory);
+    }
 }
 
 /// A packet is spread over buffers, which come back together, and waits until there are enough.

@@ -294,6 +294,12 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         }
     }
 
+    /// What is sent on a pair that is not used any more is lost (vhost-user document, "Ring
+    /// states"). A queue with an odd number transmits, whatever was negotiated.
+    fn discards_disabled(&self, queue: u16) -> bool {
+        !queue.is_multiple_of(2)
+    }
+
     fn config(&self) -> Vec<u8> {
         let mac = MacAddress(self.wishes().filter.mac);
         let up = self.link.is_up();

@@ -33,7 +33,7 @@ use crate::inflight::Region;
 use crate::memory::{MAX_SLOTS, MemoryTable};
 use crate::page_log::Log;
 use crate::ratelimit::RateLimit;
-use crate::vring::RingSetup;
+use crate::vring::{Flow, RingSetup};
 use crate::warn_limited;
 use crate::wire::{Channel, IO_DEADLINE, Request};
 use error::{ErrorAnswer, RequestError, SessionError, error_answer};
@@ -265,7 +265,7 @@ where
         // vhost-user document, "Ring states": without the bit there is no SET_VRING_ENABLE.
         if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
             self.every_ring(|session, index| {
-                session.rings[index].setup.enabled = true;
+                session.rings[index].setup.flow = Flow::Passed;
                 session.start_if_ready(index)
             })?;
         }

@@ -14,7 +14,7 @@ use vm_memory::mmap::NewBitmap;
 use super::error::RequestError;
 use super::{Answer, Ring, Session};
 use crate::fd;
-use crate::vring::{RingAddresses, RingError, RingSetup};
+use crate::vring::{Flow, RingAddresses, RingError, RingSetup};
 use crate::wire::Request;
 
 /// SET_VRING_KICK, _CALL and _ERR: the ring's index.
@@ -54,12 +54,21 @@ where
         self.change(state.index, |setup| setup.set_base(state.num, packed))
     }
 
+    /// A ring is started before it is enabled. What the driver has put there by then is not lost
+    /// in the moment between: only a ring that has run is discarded from when it is disabled.
     pub(super) fn set_vring_enable(
         &mut self,
         state: VhostUserVringState,
     ) -> Result<Answer, RequestError> {
+        let index = self.ring_index(state.index)?;
+        let discards = self.rings[index].running && self.device.discards(index);
+        let flow = match state.num {
+            0 if discards => Flow::Discarded,
+            0 => Flow::Held,
+            _ => Flow::Passed,
+        };
         self.change(state.index, |setup| {
-            setup.enabled = state.num != 0;
+            setup.flow = flow;
             Ok(())
         })
     }
@@ -74,6 +83,9 @@ where
         self.device.vring(index).set_call(None);
         let setup = &mut self.rings[index].setup;
         setup.kick = None;
+        if setup.flow == Flow::Discarded {
+            setup.flow = Flow::Held;
+        }
         let reply = VhostUserVringState::new(state.index, setup.base);
         Ok(Answer::Payload(reply.as_slice().to_vec()))
     }
@@ -149,6 +161,7 @@ where
             ring = index,
             size = ready.size,
             base = ready.base,
+            enabled = ready.enabled,
             "ring started"
         );
         *running = true;
@@ -176,7 +189,7 @@ where
     /// RESET_OWNER: deprecated, and to be taken as disabling all rings.
     pub(super) fn disable_rings(&mut self) -> Result<Answer, RequestError> {
         self.every_ring(|session, index| {
-            session.rings[index].setup.enabled = false;
+            session.rings[index].setup.flow = Flow::Held;
             session.stop(index)
         })?;
         Ok(Answer::Done)
