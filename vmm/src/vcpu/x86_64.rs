@@ -9,11 +9,11 @@ mod xsave;
 
 use std::io;
 
-use gdb::arch::{Registers, VectorSet, Vectors};
+use gdb::arch::Registers;
 use gdb::target::Activity;
 use kvm_bindings::{
     CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
-    KVM_MP_STATE_UNINITIALIZED, kvm_regs, kvm_sregs, kvm_xsave,
+    KVM_MP_STATE_UNINITIALIZED, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd};
 
@@ -136,6 +136,7 @@ impl Vcpu {
         let regs = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
         let sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
         let fpu = self.fd.get_fpu().map_err(failed("KVM_GET_FPU"))?;
+        let area = xsave::area(&self.fd)?;
         let mut registers = Registers {
             gpr: [
                 regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,
@@ -144,28 +145,19 @@ impl Vcpu {
             rip: regs.rip,
             rflags: regs.rflags,
             k_gs_base: self.msr(MSR_KERNEL_GS_BASE)?,
-            fpu: read_fpu(&fpu),
+            fpu: read_fpu(&fpu, &area),
+            vectors: self.xsave.read(&area),
             ..Registers::default()
         };
         read_sregs(&mut registers, &sregs);
-        if self.xsave.set() != VectorSet::Sse {
-            registers.vectors = self.xsave.read(&self.xsave_area()?);
-        }
         Ok(registers)
     }
 
-    fn xsave_area(&self) -> Result<kvm_xsave, Error> {
-        self.fd.get_xsave().map_err(failed("KVM_GET_XSAVE"))
-    }
-
-    #[allow(unsafe_code)]
-    fn set_vectors(&self, vectors: &Vectors) -> Result<(), Error> {
-        let mut area = self.xsave_area()?;
-        self.xsave.write(&mut area, vectors);
-        // SAFETY: KVM reads more than the 4 KiB of `kvm_xsave` only for a guest
-        // whose CPUID has state components that user space must enable first
-        // (arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM). This process enables none.
-        unsafe { self.fd.set_xsave(&area) }.map_err(failed("KVM_SET_XSAVE"))
+    fn set_vectors(&self, registers: &Registers) -> Result<(), Error> {
+        let mut area = xsave::area(&self.fd)?;
+        self.xsave.write(&mut area, &registers.vectors);
+        xsave::set_mxcsr(&mut area, registers.fpu.mxcsr);
+        xsave::set_area(&self.fd, &area)
     }
 
     /// Writes what [`Vcpu::registers`] reads. System registers are only written
@@ -183,13 +175,14 @@ impl Vcpu {
         if registers.k_gs_base != old.k_gs_base {
             self.set_msr(MSR_KERNEL_GS_BASE, registers.k_gs_base)?;
         }
+        // Before the rest of the floating-point state, which KVM keeps in the same area.
+        if registers.vectors != old.vectors || registers.fpu.mxcsr != old.fpu.mxcsr {
+            self.set_vectors(registers)?;
+        }
         if registers.fpu != old.fpu {
             self.fd
                 .set_fpu(&write_fpu(&registers.fpu))
                 .map_err(failed("KVM_SET_FPU"))?;
-        }
-        if registers.vectors != old.vectors {
-            self.set_vectors(&registers.vectors)?;
         }
         let [
             rax,

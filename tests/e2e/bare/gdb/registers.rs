@@ -68,6 +68,34 @@ fn segments_bases_and_control_registers_are_those_of_long_mode() {
     guest.finish();
 }
 
+/// KVM's floating-point calls leave MXCSR out.
+#[test]
+fn mxcsr_is_read_and_written() {
+    let guest = Guest::debuggee();
+    guest.expect(
+        &[
+            "print $mxcsr",
+            "set $xmm3.uint128 = 7",
+            "set $mxcsr = 0x1fa0",
+            "maintenance flush register-cache",
+            "print $mxcsr",
+            "print $xmm3.uint128",
+            "set $mxcsr = 0x80001f80",
+            "maintenance flush register-cache",
+            "print/x $mxcsr",
+        ],
+        &[
+            "$1 = [ IM DM ZM OM UM PM RC=0 ]",
+            "$2 = [ PE IM DM ZM OM UM PM RC=0 ]",
+            "$3 = 7",
+            // A reserved bit.
+            "Could not write register \"mxcsr\"; remote failure reply 'E16'",
+            "$4 = 0x1fa0",
+        ],
+    );
+    guest.finish();
+}
+
 #[test]
 fn written_registers_are_read_back_and_used_by_the_guest() {
     let guest = Guest::debuggee();

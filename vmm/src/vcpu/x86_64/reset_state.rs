@@ -3,17 +3,19 @@
 use std::io;
 
 use kvm_bindings::{
-    Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs,
-    kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
+    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
+use super::xsave;
 use crate::kvm::{Error, failed};
 
 pub struct ResetState {
     regs: kvm_regs,
     sregs: kvm_sregs,
-    fpu: kvm_fpu,
+    /// Floating-point and vector registers: KVM_GET_FPU leaves MXCSR out.
+    xsave: kvm_xsave,
     msrs: Msrs,
     lapic: kvm_lapic_state,
     mp_state: kvm_mp_state,
@@ -28,7 +30,7 @@ impl ResetState {
         Ok(Self {
             regs: fd.get_regs().map_err(failed("KVM_GET_REGS"))?,
             sregs: fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?,
-            fpu: fd.get_fpu().map_err(failed("KVM_GET_FPU"))?,
+            xsave: xsave::area(fd)?,
             msrs: all_msrs(kvm, fd)?,
             lapic: fd.get_lapic().map_err(failed("KVM_GET_LAPIC"))?,
             mp_state: fd.get_mp_state().map_err(failed("KVM_GET_MP_STATE"))?,
@@ -48,8 +50,8 @@ impl ResetState {
             .map_err(failed("KVM_SET_MP_STATE"))?;
         fd.set_sregs(&self.sregs).map_err(failed("KVM_SET_SREGS"))?;
         fd.set_regs(&self.regs).map_err(failed("KVM_SET_REGS"))?;
-        fd.set_fpu(&self.fpu).map_err(failed("KVM_SET_FPU"))?;
         fd.set_xcrs(&self.xcrs).map_err(failed("KVM_SET_XCRS"))?;
+        xsave::set_area(fd, &self.xsave)?;
         fd.set_debug_regs(&self.debug)
             .map_err(failed("KVM_SET_DEBUGREGS"))?;
         set_msrs_leniently(fd, self.msrs.as_slice())?;

@@ -1,13 +1,20 @@
-//! The AVX and AVX-512 registers in KVM's XSAVE area (KVM_GET_XSAVE; the standard
-//! format of SDM volume 1, 13.4).
+//! MXCSR and the AVX and AVX-512 registers in KVM's XSAVE area (KVM_GET_XSAVE; the
+//! standard format of SDM volume 1, 13.4).
+#![allow(unsafe_code)]
 
 use gdb::arch::{VectorSet, Vectors};
 use kvm_bindings::{CpuId, kvm_xsave};
+use kvm_ioctls::VcpuFd;
 
+use crate::kvm::{Error, failed};
+
+/// MXCSR, in the legacy region.
+const MXCSR: usize = 24;
 /// XSTATE_BV, the first field of the XSAVE header.
 const XSTATE_BV: usize = 512;
 
 /// State components by their bit in XCR0 (SDM volume 1, 13.1).
+const SSE: u32 = 1;
 const AVX: u32 = 2;
 const OPMASK: u32 = 5;
 const ZMM_HI256: u32 = 6;
@@ -57,10 +64,6 @@ impl Layout {
         }
     }
 
-    pub fn set(&self) -> VectorSet {
-        self.set
-    }
-
     fn end(&self) -> usize {
         let ends = [
             self.avx + size_of_val(&Vectors::default().ymm_high),
@@ -102,6 +105,27 @@ impl Layout {
         }
         area.region[XSTATE_BV / 4] |= components;
     }
+}
+
+pub fn mxcsr(area: &kvm_xsave) -> u32 {
+    area.region[MXCSR / 4]
+}
+
+/// Puts MXCSR into `area`, and says there that its component is in use.
+pub fn set_mxcsr(area: &mut kvm_xsave, value: u32) {
+    area.region[MXCSR / 4] = value;
+    area.region[XSTATE_BV / 4] |= 1 << SSE;
+}
+
+pub fn area(fd: &VcpuFd) -> Result<kvm_xsave, Error> {
+    fd.get_xsave().map_err(failed("KVM_GET_XSAVE"))
+}
+
+pub fn set_area(fd: &VcpuFd, area: &kvm_xsave) -> Result<(), Error> {
+    // SAFETY: KVM reads more than the 4 KiB of `kvm_xsave` only for a guest
+    // whose CPUID has state components that user space must enable first
+    // (arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM). This process enables none.
+    unsafe { fd.set_xsave(area) }.map_err(failed("KVM_SET_XSAVE"))
 }
 
 /// Copies registers of `N` bytes each from `offset` on.
@@ -159,9 +183,9 @@ mod tests {
             (0x67, VectorSet::Avx),
             (0xe7, VectorSet::Avx512),
         ] {
-            assert_eq!(Layout::of(&cpuid(supported, &OFFSETS)).set(), set);
+            assert_eq!(Layout::of(&cpuid(supported, &OFFSETS)).set, set);
         }
-        assert_eq!(Layout::of(&cpuid(7, &[(AVX, 4000)])).set(), VectorSet::Sse);
+        assert_eq!(Layout::of(&cpuid(7, &[(AVX, 4000)])).set, VectorSet::Sse);
         let none = CpuId::from_entries(&[]).unwrap();
         assert_eq!(Layout::of(&none), Layout::default());
     }
@@ -188,5 +212,8 @@ mod tests {
             head
         });
         assert_eq!(area.region[576 / 4 + 15 * 4], 0xa5a5_a5a5);
+        set_mxcsr(&mut area, 0x1fa0);
+        assert_eq!(mxcsr(&area), 0x1fa0);
+        assert_eq!(area.region[XSTATE_BV / 4], 0xe6);
     }
 }
