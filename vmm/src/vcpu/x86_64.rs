@@ -19,7 +19,7 @@ use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd};
 
 use super::exit::{self, Exit, MsrAccess};
 use crate::kvm::{Error, failed};
-use registers::{read_fpu, read_sregs, write_fpu, write_sregs};
+use registers::{read_sregs, write_sregs};
 use reset_state::{ResetState, msrs_of};
 
 pub use guest_debug::DebugControl;
@@ -135,7 +135,6 @@ impl Vcpu {
     pub fn registers(&self) -> Result<Registers, Error> {
         let regs = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
         let sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
-        let fpu = self.fd.get_fpu().map_err(failed("KVM_GET_FPU"))?;
         let area = xsave::area(&self.fd)?;
         let mut registers = Registers {
             gpr: [
@@ -145,19 +144,12 @@ impl Vcpu {
             rip: regs.rip,
             rflags: regs.rflags,
             k_gs_base: self.msr(MSR_KERNEL_GS_BASE)?,
-            fpu: read_fpu(&fpu, &area),
+            fpu: xsave::read_fpu(&area),
             vectors: self.xsave.read(&area),
             ..Registers::default()
         };
         read_sregs(&mut registers, &sregs);
         Ok(registers)
-    }
-
-    fn set_vectors(&self, registers: &Registers) -> Result<(), Error> {
-        let mut area = xsave::area(&self.fd)?;
-        self.xsave.write(&mut area, &registers.vectors);
-        xsave::set_mxcsr(&mut area, registers.fpu.mxcsr);
-        xsave::set_area(&self.fd, &area)
     }
 
     /// Writes what [`Vcpu::registers`] reads. System registers are only written
@@ -175,14 +167,11 @@ impl Vcpu {
         if registers.k_gs_base != old.k_gs_base {
             self.set_msr(MSR_KERNEL_GS_BASE, registers.k_gs_base)?;
         }
-        // Before the rest of the floating-point state, which KVM keeps in the same area.
-        if registers.vectors != old.vectors || registers.fpu.mxcsr != old.fpu.mxcsr {
-            self.set_vectors(registers)?;
-        }
-        if registers.fpu != old.fpu {
-            self.fd
-                .set_fpu(&write_fpu(&registers.fpu))
-                .map_err(failed("KVM_SET_FPU"))?;
+        if registers.vectors != old.vectors || registers.fpu != old.fpu {
+            let mut area = xsave::area(&self.fd)?;
+            xsave::write_fpu(&mut area, &registers.fpu);
+            self.xsave.write(&mut area, &registers.vectors);
+            xsave::set_area(&self.fd, &area)?;
         }
         let [
             rax,

@@ -155,10 +155,16 @@ fn reset_from_gdb_begins_anew_and_keeps_breakpoints() {
         "set var greeting[0] = 'j'",
         "hbreak *registers_loaded",
         "continue",
+        "set $mxcsr = 0x1fa0",
+        "set $xmm1.uint128 = 5",
+        "set $st3 = 1.5",
         "monitor reset",
         "maintenance flush register-cache",
         "info registers cr0",
         "print greeting",
+        "print/x $mxcsr",
+        "print $xmm1.uint128",
+        "print $st3",
         "continue",
         "info symbol $pc",
         "delete",
@@ -171,7 +177,9 @@ fn reset_from_gdb_begins_anew_and_keeps_breakpoints() {
     let after = text.split_once("register-cache").unwrap().1;
     assert!(after.contains("[ PE"), "{text}");
     assert!(!after.contains("PG"), "{text}");
-    assert!(after.contains("$1 = \"hello gdb\""), "{text}");
+    for value in ["$1 = \"hello gdb\"", "$2 = 0x1f80", "$3 = 0", "$4 = 0"] {
+        assert!(after.lines().any(|line| line == value), "{value}: {text}");
+    }
     assert!(
         after.contains("registers_loaded") || after.contains("load_registers"),
         "{text}"

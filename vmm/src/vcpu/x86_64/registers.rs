@@ -1,46 +1,7 @@
 //! Registers as KVM has them and as the debugger does.
 
-use gdb::arch::{Fpu, Registers, Segment, Table};
-use kvm_bindings::{kvm_fpu, kvm_segment, kvm_sregs, kvm_xsave};
-
-use super::xsave;
-
-/// KVM_GET_FPU leaves MXCSR out; it is in the XSAVE area.
-pub fn read_fpu(from: &kvm_fpu, area: &kvm_xsave) -> Fpu {
-    let mut st = [[0; 10]; 8];
-    for (st, fpr) in st.iter_mut().zip(&from.fpr) {
-        st.copy_from_slice(&fpr[..10]);
-    }
-    Fpu {
-        st,
-        fcw: from.fcw,
-        fsw: from.fsw,
-        ftw: from.ftwx,
-        fop: from.last_opcode,
-        fip: from.last_ip,
-        fdp: from.last_dp,
-        xmm: from.xmm,
-        mxcsr: xsave::mxcsr(area),
-    }
-}
-
-/// KVM_SET_FPU leaves MXCSR alone.
-pub fn write_fpu(from: &Fpu) -> kvm_fpu {
-    let mut fpu = kvm_fpu {
-        fcw: from.fcw,
-        fsw: from.fsw,
-        ftwx: from.ftw,
-        last_opcode: from.fop,
-        last_ip: from.fip,
-        last_dp: from.fdp,
-        xmm: from.xmm,
-        ..Default::default()
-    };
-    for (fpr, st) in fpu.fpr.iter_mut().zip(&from.st) {
-        fpr[..10].copy_from_slice(st);
-    }
-    fpu
-}
+use gdb::arch::{Registers, Segment, Table};
+use kvm_bindings::{kvm_segment, kvm_sregs};
 
 fn segment(from: &kvm_segment) -> Segment {
     Segment {

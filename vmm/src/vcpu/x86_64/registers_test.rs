@@ -56,17 +56,3 @@ fn a_loaded_segment_replaces_the_hidden_part_and_a_base_does_not() {
     write_sregs(&mut sregs, &old, &new);
     assert_eq!((sregs.cs.present, sregs.cs.unusable), (0, 1));
 }
-
-#[test]
-fn floating_point_state_survives_the_way_there_and_back() {
-    let mut fpu = Fpu {
-        fcw: 0x27f,
-        fsw: 0x3800,
-        ftw: 0x80,
-        mxcsr: 0,
-        ..Fpu::default()
-    };
-    fpu.st[7] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-    fpu.xmm[15] = [0xab; 16];
-    assert_eq!(read_fpu(&write_fpu(&fpu), &kvm_xsave::default()), fpu);
-}

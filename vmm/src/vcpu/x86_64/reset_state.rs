@@ -14,7 +14,6 @@ use crate::kvm::{Error, failed};
 pub struct ResetState {
     regs: kvm_regs,
     sregs: kvm_sregs,
-    /// Floating-point and vector registers: KVM_GET_FPU leaves MXCSR out.
     xsave: kvm_xsave,
     msrs: Msrs,
     lapic: kvm_lapic_state,

@@ -1,19 +1,25 @@
-//! MXCSR and the AVX and AVX-512 registers in KVM's XSAVE area (KVM_GET_XSAVE; the
-//! standard format of SDM volume 1, 13.4).
+//! Floating-point and vector registers in KVM's XSAVE area (KVM_GET_XSAVE; the standard
+//! format of SDM volume 1, 13.4).
+//!
+//! KVM_GET_FPU and KVM_SET_FPU would do for the older of them, but for two things: they
+//! leave MXCSR out, and show what lies in the area also where its header says that the
+//! registers are in their first state.
 #![allow(unsafe_code)]
 
-use gdb::arch::{VectorSet, Vectors};
+use gdb::arch::{Fpu, VectorSet, Vectors};
 use kvm_bindings::{CpuId, kvm_xsave};
 use kvm_ioctls::VcpuFd;
 
 use crate::kvm::{Error, failed};
 
-/// MXCSR, in the legacy region.
-const MXCSR: usize = 24;
+/// Registers in the legacy region (SDM volume 1, table 10-2), by their offset.
+const ST: usize = 32;
+const XMM: usize = 160;
 /// XSTATE_BV, the first field of the XSAVE header.
 const XSTATE_BV: usize = 512;
 
 /// State components by their bit in XCR0 (SDM volume 1, 13.1).
+const X87: u32 = 0;
 const SSE: u32 = 1;
 const AVX: u32 = 2;
 const OPMASK: u32 = 5;
@@ -107,14 +113,47 @@ impl Layout {
     }
 }
 
-pub fn mxcsr(area: &kvm_xsave) -> u32 {
-    area.region[MXCSR / 4]
+/// The registers of the legacy region.
+pub fn read_fpu(area: &kvm_xsave) -> Fpu {
+    let words = &area.region;
+    let long = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+    let mut fpu = Fpu {
+        fcw: words[0] as u16,
+        fsw: (words[0] >> 16) as u16,
+        ftw: words[1] as u8,
+        fop: (words[1] >> 16) as u16,
+        fip: long(2),
+        fdp: long(4),
+        mxcsr: words[6],
+        ..Fpu::default()
+    };
+    // Each of 10 bytes has the room of 16.
+    let mut st = [[0; 16]; 8];
+    read(area, ST, &mut st);
+    for (to, from) in fpu.st.iter_mut().zip(&st) {
+        to.copy_from_slice(&from[..10]);
+    }
+    read(area, XMM, &mut fpu.xmm);
+    fpu
 }
 
-/// Puts MXCSR into `area`, and says there that its component is in use.
-pub fn set_mxcsr(area: &mut kvm_xsave, value: u32) {
-    area.region[MXCSR / 4] = value;
-    area.region[XSTATE_BV / 4] |= 1 << SSE;
+/// Puts `fpu` into `area`, and says there that these components are in use.
+pub fn write_fpu(area: &mut kvm_xsave, fpu: &Fpu) {
+    let words = &mut area.region;
+    words[0] = u32::from(fpu.fcw) | u32::from(fpu.fsw) << 16;
+    words[1] = u32::from(fpu.ftw) | u32::from(fpu.fop) << 16;
+    for (at, long) in [(2, fpu.fip), (4, fpu.fdp)] {
+        words[at] = long as u32;
+        words[at + 1] = (long >> 32) as u32;
+    }
+    words[6] = fpu.mxcsr;
+    words[XSTATE_BV / 4] |= 1 << X87 | 1 << SSE;
+    let mut st = [[0; 16]; 8];
+    for (to, from) in st.iter_mut().zip(&fpu.st) {
+        to[..10].copy_from_slice(from);
+    }
+    write(area, ST, &st);
+    write(area, XMM, &fpu.xmm);
 }
 
 pub fn area(fd: &VcpuFd) -> Result<kvm_xsave, Error> {
@@ -212,8 +251,30 @@ mod tests {
             head
         });
         assert_eq!(area.region[576 / 4 + 15 * 4], 0xa5a5_a5a5);
-        set_mxcsr(&mut area, 0x1fa0);
-        assert_eq!(mxcsr(&area), 0x1fa0);
-        assert_eq!(area.region[XSTATE_BV / 4], 0xe6);
+    }
+
+    #[test]
+    fn the_legacy_region_is_as_the_processor_has_it() {
+        let mut fpu = Fpu {
+            fcw: 0x27f,
+            fsw: 0x3800,
+            ftw: 0x80,
+            fop: 0x7ff,
+            fip: 0x1122_3344_5566_7788,
+            fdp: 0x99aa_bbcc_ddee_ff00,
+            mxcsr: 0x1fa0,
+            ..Fpu::default()
+        };
+        fpu.st[7] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        fpu.xmm[15] = [0xab; 16];
+        let mut area = kvm_xsave::default();
+        write_fpu(&mut area, &fpu);
+        assert_eq!(read_fpu(&area), fpu);
+        let head = [0x3800_027f, 0x07ff_0080, 0x5566_7788, 0x1122_3344];
+        assert_eq!(area.region[..4], head);
+        assert_eq!(area.region[6], 0x1fa0);
+        assert_eq!(area.region[(32 + 7 * 16) / 4], 0x0403_0201);
+        assert_eq!(area.region[(160 + 15 * 16) / 4], 0xabab_abab);
+        assert_eq!(area.region[XSTATE_BV / 4], 3);
     }
 }
