@@ -126,9 +126,9 @@ impl Pump {
 
     /// Hands the ring's chains to `serve` until there are none left, and notifies the driver.
     ///
-    /// A chain that cannot be followed goes back to the driver with length 0, as does every chain
-    /// of a ring that is ready but disabled. The frontend is
-    /// told of that, and of an error.
+    /// A chain that cannot be followed goes back to the driver with length 0, and the frontend is
+    /// told of it, as of an error. Those of a ring that is ready but disabled go back so too,
+    /// which is no error.
     pub fn run(
         &mut self,
         vring: &Vring,

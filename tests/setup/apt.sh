@@ -40,8 +40,8 @@ apt_update() {
     run_logged apt-update "fetching the package lists" apt_fetch_lists
 }
 
-# Not all sources of a machine have to be there: what is missing then is told by what
-# needs it.
+# A source whose lists do not fit together need not have to do with what is wanted. If it
+# has, the install tells what is missing.
 apt_fetch_lists() {
     as_root apt-get "${apt_without_contents[@]}" update ||
         echo "some package lists were not fetched; going on with those there are"
@@ -49,7 +49,7 @@ apt_fetch_lists() {
 
 # Lists may be old and name versions that are gone: fetch them and try again.
 apt_retry() {
-    as_root "$@" || { apt_fetch_lists && as_root "$@"; }
+    as_root "$@" || { apt_fetch_lists; as_root "$@"; }
 }
 
 apt_have_lists() {

@@ -96,7 +96,7 @@ fn write_queue(session: &Session<'_>, queue: &Queue, out: Output<'_>) -> Result<
     };
     write_place(ready, queue.running, out)?;
     if queue.errors > 0 {
-        write!(out, ", {} errors reported", queue.errors)?;
+        write!(out, ", errors reported: {}", queue.errors)?;
     }
     if ready.packed {
         writeln!(out)?;

@@ -136,7 +136,7 @@ fn devices_and_queues_are_listed() {
     assert_eq!(
         rsp.monitor("info queues"),
         "toy0 queue 0: 4 entries, descriptors 0x5100, available 0x5200, used 0x5300, running, \
-         2 errors reported, 2 in flight\n\
+         errors reported: 2, 2 in flight\n\
          toy0 queue 1: not set up, at most 8 entries\n"
     );
 }
