@@ -85,6 +85,7 @@ NOINLINE u64 scenario(void)
 /* Called by start.S. What it returns from is a crash, as is an exception. */
 void runtime_start(void)
 {
+	interrupts_on();
 	put_string("i386: ready\n");
 	while (!stop_requested) {
 		if (scenario() != 87178291317) {

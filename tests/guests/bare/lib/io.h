@@ -111,7 +111,11 @@ static inline void pause(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
-/* Ring 0 only. */
+/*
+ * Ring 0 only. A guest may not spin for long with interrupts off: where Bochs emulates
+ * the host's processor, a VM entry with IF clear masks the host's own interrupts until
+ * IF changes.
+ */
 static inline void interrupts_off(void)
 {
 	__asm__ volatile("cli" : : : "memory");
@@ -120,4 +124,13 @@ static inline void interrupts_off(void)
 static inline void interrupts_on(void)
 {
 	__asm__ volatile("sti" : : : "memory");
+}
+
+/*
+ * Leaves interrupts off, and takes none: the shadow of sti covers the cli. To spin with,
+ * for the reason above.
+ */
+static inline void hold_interrupts(void)
+{
+	__asm__ volatile("sti; cli; pause" : : : "memory");
 }

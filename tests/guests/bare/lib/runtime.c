@@ -45,6 +45,7 @@ void runtime_start(const void *boot, u32 kind)
 	traps_load(0);
 	pic_disable();
 	lapic_enable();
+	interrupts_on();
 	smp_init(rsdp);
 	status = main();
 	if (status != 0)

@@ -1,6 +1,7 @@
 /*
  * What every guest is linked with. The runtime prepares the boot CPU (GDT,
- * IDT, TSS, LAPIC), reads the command line and ACPI, and calls main(); when
+ * IDT, TSS, LAPIC), reads the command line and ACPI, and calls main() with
+ * interrupts on, of which there are none before main() asks for some; when
  * main() returns 0 the machine powers off, otherwise the guest crashes.
  */
 #pragma once

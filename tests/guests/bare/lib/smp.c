@@ -55,6 +55,7 @@ void runtime_start_ap(void)
 
 	traps_load(index);
 	lapic_enable();
+	interrupts_on();
 	__atomic_store_n(&ap_running, true, __ATOMIC_RELEASE);
 	function(index);
 	for (;;)

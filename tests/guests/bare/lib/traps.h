@@ -34,7 +34,7 @@ void traps_handle(u32 vector, trap_handler handler);
 
 /*
  * From ring 0 to ring 3 and back, on the same stack. Ring 3 may do port I/O
- * (TSS bitmap) and MMIO, but not cli and sti: enter it with interrupts on.
+ * (TSS bitmap) and MMIO, but not cli and sti.
  * PVM hosts do not keep IOPL, so it is not used.
  */
 void enter_ring3(void);

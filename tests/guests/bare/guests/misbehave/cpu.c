@@ -58,9 +58,8 @@ static void halt_forever(void)
 
 static void spin_forever(void)
 {
-	interrupts_off();
 	for (;;)
-		pause();
+		hold_interrupts();
 }
 
 /* An exception without a handler; PVM hosts cannot emulate it in ring 0. */

@@ -53,7 +53,6 @@ int main(void)
 	u32 count = 0;
 
 	watchdog_start();
-	interrupts_on();
 	cmdline_string("case", "", name, sizeof(name));
 	if (name[0] == 0) {
 		list();

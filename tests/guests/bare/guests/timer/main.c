@@ -85,7 +85,6 @@ int main(void)
 	else if (!ipi)
 		panic("timer: unknown source %s", source);
 
-	interrupts_on();
 	if (ring == 3)
 		enter_ring3();
 	count(cmdline_number("ticks", 20), cmdline_flag("forever"), cmdline_flag("halt"), ipi);

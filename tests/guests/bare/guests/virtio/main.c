@@ -64,7 +64,6 @@ int main(void)
 	u32 found;
 
 	watchdog_start();
-	interrupts_on();
 	if (ring == 3)
 		enter_ring3();
 	found = find_devices();
