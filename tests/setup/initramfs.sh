@@ -37,10 +37,25 @@ initramfs_modules() {
     done >"$root/etc/modules"
 }
 
-# initramfs_pack ROOT IMAGE
-initramfs_pack() {
+# initramfs_program ROOT FILE [PATH]: copy a program, without its symbols, and the
+# libraries that it is linked to; to PATH, or the path that it has here.
+initramfs_program() {
+    local root=$1 file=$2 path=${3:-$2} library
+    install -D "$file" "$root$path"
+    strip "$root$path"
+    while read -r library; do
+        [[ -e $root$library ]] || install -D "$library" "$root$library"
+    done < <(ldd "$file" 2>/dev/null | grep -o '/[^ ]*')
+}
+
+# initramfs_archive ROOT: print it; the kernel needs no compression.
+initramfs_archive() {
     find "$1" -exec touch -h -d @0 {} +
     (cd "$1" && find . -print0 | LC_ALL=C sort -z |
-        cpio --quiet --null --create --format=newc --owner=0:0 --reproducible) |
-        gzip -n -6 >"$2"
+        cpio --quiet --null --create --format=newc --owner=0:0 --reproducible)
+}
+
+# initramfs_pack ROOT IMAGE
+initramfs_pack() {
+    initramfs_archive "$1" | gzip -n -6 >"$2"
 }
