@@ -98,7 +98,7 @@ fn gdb_debugs_a_32_bit_program_with_the_symbols_it_gets() {
                 "#1  0x0010010c in middle (value=2) at i386/main.c:64",
                 "#2  0x00100123 in outer (value=1) at i386/main.c:71",
                 "#3  0x00100147 in scenario () at i386/main.c:81",
-                "#4  0x00100180 in runtime_start () at i386/main.c:90",
+                "#4  0x00100181 in runtime_start () at i386/main.c:91",
                 "#5  0x00100057 in pvh_start () at i386/start.S:49",
                 "middle (value=2) at i386/main.c:66",
                 "66\t\treturn result + 10;",
@@ -125,7 +125,7 @@ fn gdb_debugs_a_32_bit_program_with_the_symbols_it_gets() {
                 "0x00100130\t79\t\tu64 result = factorial(14);",
                 "eip            0x100130            0x100130 <scenario+8>",
                 "esp            0x104014            0x104014",
-                "eflags         0x16                [ PF AF IOPL=0 ]",
+                "eflags         0x216               [ PF AF IF IOPL=0 ]",
             ],
         );
         guest.finish();

@@ -155,11 +155,11 @@ fn gdb_sees_the_32_bit_entry_and_follows_into_long_mode() {
 }
 
 /// Two functions of 32 bits: the outer at 0x300000 calls the inner at 0x30000b, and
-/// both have frame pointers.
+/// both have frame pointers. The inner spins on `sti; cli`, for the reason of `io.h`.
 const FUNCTIONS_32: [&str; 3] = [
     "set var {unsigned long long}0x300000 = 0x00000003e8e58955",
     "set var {unsigned long long}0x300008 = 0x90e58955fdeb90",
-    "set var {unsigned short}0x30000f = 0xfeeb",
+    "set var {unsigned int}0x30000f = 0xfcebfafb",
 ];
 
 #[test]

@@ -58,6 +58,7 @@ static void halt_forever(void)
 
 static void spin_forever(void)
 {
+	/* The watchdog must not end it. */
 	for (;;)
 		hold_interrupts();
 }
