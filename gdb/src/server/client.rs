@@ -4,30 +4,22 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use gdbstub::stub::state_machine::GdbStubStateMachine;
-use gdbstub::stub::{DisconnectReason, GdbStub, MultiThreadStopReason};
+use gdbstub::stub::{DisconnectReason, MultiThreadStopReason};
 
+use super::BUFFER_SIZE;
+use super::agreed::Agreed;
 use super::ahead::{self, Ahead};
 use super::dialect::{Dialect, Said};
 use super::inlet::{Arrival, Inlet, framed};
 use super::stream::Stream;
+use super::stub::{self, Fault, Machine, NO_ACK, expedited, fed, new_machine};
+use super::waited::Waited;
 use super::wire::Wire;
-use super::{BUFFER_SIZE, PACKET_SIZE};
-use crate::arch::{Description, Register, RegisterNumber, Registers};
 use crate::session::{Session, Stop};
 use crate::trace::Malformed;
 
-type Machine<'t> = GdbStubStateMachine<'static, Session<'t>, Wire>;
-type Fault = gdbstub::stub::GdbStubError<std::convert::Infallible, std::convert::Infallible>;
-
-/// Registers that go with every stop, so that gdb can tell where it is without
-/// asking: what its own stub sends (rbp, rsp, rip).
-const EXPEDITED: [Register; 3] = [Register::Gpr(6), Register::Gpr(7), Register::Rip];
-
 /// The answer to a packet that makes no sense: EINVAL.
 const EINVAL: &str = "E16";
-
-/// Asks for the end of acknowledgements.
-const NO_ACK: &[u8] = b"QStartNoAckMode";
 
 /// Why a client leaves.
 #[derive(Debug)]
@@ -52,9 +44,10 @@ pub(super) struct Client<'t> {
     input: Vec<u8>,
     used: usize,
     inlet: Inlet,
+    waited: Waited,
     dialect: Dialect,
     agreed: Agreed,
-    /// The guest is stopped for it: from its first byte on, so that somebody who
+    /// The guest is stopped for it: from its first packet on, so that somebody who
     /// only knocks at the port does not disturb the guest.
     attached: bool,
 }
@@ -70,6 +63,7 @@ impl<'t> Client<'t> {
             input: Vec::new(),
             used: 0,
             inlet: Inlet::default(),
+            waited: Waited::default(),
             dialect: Dialect::default(),
             agreed: Agreed::default(),
             attached: false,
@@ -82,7 +76,7 @@ impl<'t> Client<'t> {
 
     /// Whether answers wait for the socket. No input is taken then.
     pub fn is_blocked(&mut self) -> bool {
-        wire_of(&mut self.machine).is_some_and(|wire| !wire.pending().is_empty())
+        self.wire().is_some_and(|wire| !wire.pending().is_empty())
     }
 
     /// The socket is ready for something: sends, then reads once and answers.
@@ -124,10 +118,6 @@ impl<'t> Client<'t> {
     /// Feeds gdbstub until all input is used or answers wait.
     fn use_input(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
         while self.used < self.input.len() && !self.is_blocked() {
-            if !self.attached {
-                self.attached = true;
-                session.attach();
-            }
             let byte = self.input[self.used];
             self.used += 1;
             match self.inlet.take(byte) {
@@ -144,17 +134,51 @@ impl<'t> Client<'t> {
     }
 
     fn on_arrival(&mut self, session: &mut Session<'t>, arrival: Arrival) -> Result<(), Leave> {
+        if self.waited.explains(&arrival, self.used) {
+            return Ok(());
+        }
         match arrival {
-            Arrival::Packet(body) => self.on_packet(session, &body),
-            Arrival::Interrupt => self.feed(session, [3]).map_err(fault),
+            Arrival::Packet(body) if self.inlet.is_trusting() => {
+                self.attach(session);
+                self.on_packet(session, &body)
+            }
+            Arrival::Packet(body) => self.on_confirmed(session, body),
+            Arrival::Interrupt => {
+                self.attach(session);
+                self.feed(session, [3]).map_err(fault)
+            }
             Arrival::Damaged => {
                 self.with_wire(Wire::reject);
                 Ok(())
             }
+            // There is no such thing without acknowledgements, but gdb 13 sends it
+            // when an answer takes longer than its `remotetimeout`.
+            Arrival::Resend if self.inlet.is_trusting() => Ok(()),
             Arrival::Resend => {
                 self.with_wire(Wire::repeat);
                 Ok(())
             }
+        }
+    }
+
+    /// Confirms a packet before it is dealt with, which may take long.
+    fn on_confirmed(&mut self, session: &mut Session<'t>, body: Vec<u8>) -> Result<(), Leave> {
+        self.with_wire(Wire::acknowledge);
+        self.send()?;
+        self.attach(session);
+        self.on_packet(session, &body)?;
+        self.receive_more();
+        self.waited = Waited {
+            packet: body,
+            input: self.input.len(),
+        };
+        Ok(())
+    }
+
+    fn attach(&mut self, session: &mut Session<'t>) {
+        if !self.attached {
+            self.attached = true;
+            session.attach();
         }
     }
 
@@ -179,7 +203,6 @@ impl<'t> Client<'t> {
             }
             Ahead::Ask(Ok(request)) => {
                 let answer = session.answer_trace_request(request);
-                self.acknowledge();
                 self.tell(session);
                 self.with_wire(|wire| wire.packet(&answer));
                 Ok(())
@@ -239,21 +262,17 @@ impl<'t> Client<'t> {
     fn refuse(&mut self, body: &[u8]) {
         let start = &body[..body.len().min(40)];
         tracing::debug!(packet = %start.escape_ascii(), "gdb sent what makes no sense");
-        self.acknowledge();
         self.with_wire(|wire| wire.packet(EINVAL));
     }
 
-    /// Confirms a packet that gdbstub has not seen.
-    fn acknowledge(&mut self) {
-        if !self.inlet.is_trusting() {
-            self.with_wire(Wire::acknowledge);
+    fn with_wire(&mut self, act: impl FnOnce(&mut Wire)) {
+        if let Some(wire) = self.wire() {
+            act(wire);
         }
     }
 
-    fn with_wire(&mut self, act: impl FnOnce(&mut Wire)) {
-        if let Some(wire) = wire_of(&mut self.machine) {
-            act(wire);
-        }
+    fn wire(&mut self) -> Option<&mut Wire> {
+        self.machine.as_mut().map(stub::wire_of)
     }
 
     /// # Errors
@@ -263,16 +282,10 @@ impl<'t> Client<'t> {
         session: &mut Session<'t>,
         bytes: impl IntoIterator<Item = u8>,
     ) -> Result<(), Fault> {
-        for byte in bytes {
-            let Some(machine) = self.machine.take() else {
-                return Ok(());
-            };
-            self.machine = Some(match machine {
-                GdbStubStateMachine::Idle(idle) => idle.incoming_data(session, byte)?,
-                GdbStubStateMachine::Running(running) => running.incoming_data(session, byte)?,
-                other => other,
-            });
-        }
+        let Some(machine) = self.machine.take() else {
+            return Ok(());
+        };
+        self.machine = Some(fed(machine, session, bytes)?);
         Ok(())
     }
 
@@ -296,7 +309,7 @@ impl<'t> Client<'t> {
                     };
                     // gdb waits for the answer to `vKill`; `k` has none, and after
                     // it nobody reads this.
-                    if let (Leave::Killed, Some(wire)) = (&leave, wire_of(&mut self.machine)) {
+                    if let (Leave::Killed, Some(wire)) = (&leave, self.wire()) {
                         wire.packet("OK");
                     }
                     return Err(leave);
@@ -368,7 +381,7 @@ impl<'t> Client<'t> {
     /// Sends what the socket takes.
     fn send(&mut self) -> Result<(), Leave> {
         loop {
-            let Some(wire) = wire_of(&mut self.machine) else {
+            let Some(wire) = self.machine.as_mut().map(stub::wire_of) else {
                 return Ok(());
             };
             if wire.overflowed() {
@@ -390,6 +403,7 @@ impl<'t> Client<'t> {
     fn receive(&mut self) -> Result<bool, Leave> {
         self.input.resize(BUFFER_SIZE, 0);
         self.used = 0;
+        self.waited.input = 0;
         let result = self.stream.read(&mut self.input);
         self.input.truncate(*result.as_ref().unwrap_or(&0));
         match result {
@@ -399,70 +413,25 @@ impl<'t> Client<'t> {
             Err(_) => Err(Leave::Closed),
         }
     }
-}
 
-/// What a client has said that counts for all that it says afterwards.
-#[derive(Debug, Default)]
-struct Agreed {
-    /// The last packet of each kind, by [`Agreed::KINDS`].
-    last: [Option<Vec<u8>>; 4],
-}
-
-impl Agreed {
-    /// In the order in which clients say them.
-    const KINDS: [&[u8]; 4] = [b"qSupported", NO_ACK, b"Hc", b"Hg"];
-
-    fn note(&mut self, body: &[u8]) {
-        for (last, kind) in self.last.iter_mut().zip(Self::KINDS) {
-            if body.starts_with(kind) {
-                *last = Some(body.to_vec());
-            }
-        }
+    /// Reads what has come meanwhile, behind the input that is still to be used. An end
+    /// of the connection is left to [`Client::receive`].
+    fn receive_more(&mut self) {
+        self.input.drain(..self.used);
+        self.used = 0;
+        let kept = self.input.len();
+        self.input.resize(kept.max(BUFFER_SIZE), 0);
+        let count = self.stream.read(&mut self.input[kept..]).unwrap_or(0);
+        self.input.truncate(kept + count);
     }
-
-    fn packets(&self) -> impl Iterator<Item = &[u8]> {
-        self.last.iter().flatten().map(Vec::as_slice)
-    }
-}
-
-/// # Errors
-/// The reason, in words.
-fn new_machine<'t>(session: &mut Session<'t>) -> Result<Machine<'t>, String> {
-    let stub = GdbStub::builder(Wire::default())
-        .packet_buffer_size(PACKET_SIZE)
-        .build()
-        .map_err(|error| error.to_string())?;
-    stub.run_state_machine(session)
-        .map_err(|error| error.to_string())
 }
 
 fn fault(fault: impl std::fmt::Display) -> Leave {
     Leave::Fault(fault.to_string())
 }
 
-/// The output side, wherever the state machine keeps it.
-fn wire_of<'a>(machine: &'a mut Option<Machine<'_>>) -> Option<&'a mut Wire> {
-    Some(match machine.as_mut()? {
-        GdbStubStateMachine::Idle(state) => state.borrow_conn(),
-        GdbStubStateMachine::Running(state) => state.borrow_conn(),
-        GdbStubStateMachine::CtrlCInterrupt(state) => state.borrow_conn(),
-        GdbStubStateMachine::Disconnected(state) => state.borrow_conn(),
-    })
-}
-
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
-}
-
-fn expedited(description: Description, registers: &Registers) -> Vec<(RegisterNumber, Vec<u8>)> {
-    let value = |register: Register| {
-        let number = description.number(register)?;
-        Some((
-            RegisterNumber(number),
-            description.bytes(register, registers),
-        ))
-    };
-    EXPEDITED.into_iter().filter_map(value).collect()
 }
 
 impl AsFd for Client<'_> {

@@ -1,6 +1,7 @@
 use std::os::unix::net::UnixStream;
 
 use super::*;
+use crate::server::PACKET_SIZE;
 use crate::testing::{Scripted, packet};
 
 /// A client on a socket, and the other end.
@@ -24,6 +25,9 @@ fn a_client_that_asks_and_does_not_read_is_not_hoarded_for() {
     let mut session = Session::new(&mut target);
     let (mut client, mut gdb) = connected(&mut session);
 
+    gdb.write_all(&packet(b"QStartNoAckMode")).unwrap();
+    client.check(&mut session).unwrap();
+    assert_eq!(gdb.read(&mut [0; 16]).unwrap(), b"+$OK#9a".len());
     let requests = packet(b"m0,f000").repeat(2000);
     let mut asked = 0;
     for _ in 0..1000 {
@@ -31,7 +35,7 @@ fn a_client_that_asks_and_does_not_read_is_not_hoarded_for() {
             asked += count;
         }
         client.on_ready(&mut session).unwrap();
-        let pending = wire_of(&mut client.machine).unwrap().pending().len();
+        let pending = client.wire().unwrap().pending().len();
         assert!(pending <= ANSWER, "{pending} bytes wait");
         assert!(client.input.len() <= BUFFER_SIZE);
     }

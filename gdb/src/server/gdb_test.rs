@@ -6,7 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use super::tests::LOOP;
 use crate::testing::Guest;
 
-fn gdb(guest: &Guest) -> Command {
+/// gdb that carries out `before`, and attaches.
+pub(super) fn gdb(guest: &Guest, before: &[&str]) -> Command {
     let mut gdb = Command::new("gdb");
     gdb.args([
         "-nx",
@@ -16,6 +17,9 @@ fn gdb(guest: &Guest) -> Command {
         "-ex",
         "set pagination off",
     ]);
+    for command in before {
+        gdb.args(["-ex", command]);
+    }
     gdb.arg("-ex")
         .arg(format!("target remote {}", guest.socket.display()));
     gdb
@@ -24,7 +28,7 @@ fn gdb(guest: &Guest) -> Command {
 /// What gdb prints for these commands, on both streams, without its warning that
 /// there is no executable.
 pub(super) fn output(guest: &Guest, commands: &[&str]) -> String {
-    let mut gdb = gdb(guest);
+    let mut gdb = gdb(guest, &[]);
     gdb.arg("-batch").stdin(Stdio::null());
     for command in commands {
         gdb.args(["-ex", command]);
@@ -244,7 +248,7 @@ struct Interactive {
 
 impl Interactive {
     fn start(guest: &Guest) -> Self {
-        let mut gdb = gdb(guest);
+        let mut gdb = gdb(guest, &[]);
         gdb.stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());

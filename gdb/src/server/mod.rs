@@ -5,6 +5,7 @@
 //! touches nothing of the guest.
 
 mod address;
+mod agreed;
 mod ahead;
 mod client;
 mod dialect;
@@ -13,6 +14,8 @@ mod listener;
 mod poller;
 mod refused;
 mod stream;
+mod stub;
+mod waited;
 mod wire;
 
 use std::io;
@@ -314,6 +317,8 @@ mod fuzz_test;
 mod gdb_test;
 #[cfg(test)]
 mod modes_test;
+#[cfg(test)]
+mod slow_test;
 #[cfg(test)]
 #[path = "serve_test.rs"]
 mod tests;

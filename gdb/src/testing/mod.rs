@@ -8,4 +8,4 @@ mod toy;
 pub(crate) use guest::Guest;
 pub(crate) use rsp::{Rsp, packet};
 pub(crate) use scripted::{Hand, Scripted};
-pub(crate) use toy::{ALL_TRAPS, HIGH, LONG_MODE, Toy, Watcher};
+pub(crate) use toy::{ALL_TRAPS, HIGH, Held, LONG_MODE, Toy, Watcher};

@@ -84,12 +84,21 @@ pub struct State {
     /// What the device writes is noted.
     pub noted: bool,
     pub attached: bool,
+    /// What the target does not do as long as it is in here.
+    pub held: Held,
     /// Instructions executed.
     pub executed: u64,
     initial: (Vec<u8>, Vec<Cpu>),
     events: VecDeque<Event>,
     event_in: UnixStream,
     quit: bool,
+}
+
+/// What takes long, as on a slow host: until the test lets it go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Stopping the vCPUs.
+    pub pause: bool,
 }
 
 struct Shared {
@@ -123,6 +132,12 @@ impl Watcher {
             assert!(!left.is_zero(), "waited in vain: {what}");
             state = self.0.changed.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// Has the target take long, or no longer.
+    pub fn hold(&self, held: Held) {
+        self.state().held = held;
+        self.0.changed.notify_all();
     }
 
     /// Lets a vCPU out of HLT, as an interrupt would.
@@ -362,6 +377,7 @@ impl Toy {
             traps: Vec::new(),
             noted: false,
             attached: false,
+            held: Held::default(),
             executed: 0,
             events: VecDeque::new(),
             event_in,
@@ -568,6 +584,8 @@ impl Target for Toy {
     }
 
     fn pause(&mut self) -> Result<()> {
+        self.watcher()
+            .until("pausing is held", |state| !state.held.pause);
         self.state()
             .cpus
             .iter_mut()
