@@ -16,6 +16,7 @@
 //! | `trace` | tracepoints and what they have collected |
 //! | `machine` | the target with a register cache and virtual addresses |
 //! | [`paging`] | the page walk |
+//! | `qemu` | packets of QEMU's stub, which front ends ask for |
 //! | `linux` | what the debugger knows of a Linux guest |
 //! | [`symbol_file`] | the ELF file that gdb gets its symbols from |
 //! | [`arch`] | register layout, target description |
@@ -29,6 +30,7 @@ mod machine;
 mod monitor;
 mod packed;
 pub mod paging;
+mod qemu;
 pub mod server;
 mod session;
 pub mod symbol_file;

@@ -15,6 +15,7 @@ use super::stream::Stream;
 use super::stub::{self, Fault, Machine, NO_ACK, expedited, fed, new_machine};
 use super::waited::Waited;
 use super::wire::Wire;
+use crate::qemu::Queries;
 use crate::session::{Session, Stop};
 use crate::trace::Malformed;
 
@@ -46,6 +47,7 @@ pub(super) struct Client<'t> {
     inlet: Inlet,
     waited: Waited,
     dialect: Dialect,
+    queries: Queries,
     agreed: Agreed,
     /// The guest is stopped for it: from its first packet on, so that somebody who
     /// only knocks at the port does not disturb the guest.
@@ -65,6 +67,7 @@ impl<'t> Client<'t> {
             inlet: Inlet::default(),
             waited: Waited::default(),
             dialect: Dialect::default(),
+            queries: Queries::default(),
             agreed: Agreed::default(),
             attached: false,
         })
@@ -184,6 +187,11 @@ impl<'t> Client<'t> {
 
     /// Answers a packet, what must not reach gdbstub as it is by a detour.
     fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
+        if let Some(query) = self.queries.take(body) {
+            let answer = session.answer_query(query);
+            self.with_wire(|wire| wire.packet(&answer));
+            return Ok(());
+        }
         match Ahead::of(body) {
             Ahead::Pass => self.answer(session, body),
             Ahead::Define(definition) => {

@@ -4,8 +4,6 @@
 //! the executable (`qXfer:exec-file:read`) and reads it through Host I/O packets
 //! (`vFile`). Nothing else of the host's files can be opened.
 
-use std::convert::Infallible;
-
 use gdbstub::common::Pid;
 use gdbstub::target::ext::exec_file::ExecFile;
 use gdbstub::target::ext::host_io::{
@@ -13,7 +11,6 @@ use gdbstub::target::ext::host_io::{
     HostIoFstatOps, HostIoOpen, HostIoOpenFlags, HostIoOpenMode, HostIoOpenOps, HostIoPread,
     HostIoPreadOps, HostIoResult, HostIoSetfs, HostIoSetfsOps, HostIoStat,
 };
-use gdbstub::target::ext::section_offsets::{Offsets, SectionOffsets};
 use gdbstub::target::{TargetError, TargetResult};
 
 use super::Session;
@@ -34,24 +31,6 @@ impl Session<'_> {
             return None;
         }
         self.linux.text_segment(&self.machine)
-    }
-}
-
-/// The slide of KASLR. gdb moves every segment by as much as the first, and what
-/// no segment holds (the per-CPU section, see [`crate::symbol_file`]) not at all.
-impl SectionOffsets for Session<'_> {
-    fn get_section_offsets(&mut self) -> Result<Offsets<u64>, Infallible> {
-        Ok(match self.text_segment() {
-            Some(text_seg) => Offsets::Segments {
-                text_seg,
-                data_seg: None,
-            },
-            None => Offsets::Sections {
-                text: 0,
-                data: 0,
-                bss: None,
-            },
-        })
     }
 }
 

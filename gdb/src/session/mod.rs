@@ -54,6 +54,7 @@ mod halved;
 mod int3;
 mod memory;
 mod points;
+mod queries;
 mod resume;
 mod run;
 mod trace_requests;
@@ -387,13 +388,6 @@ impl gdbstub::target::Target for Session<'_> {
 
     fn support_host_io(&mut self) -> Option<gdbstub::target::ext::host_io::HostIoOps<'_, Self>> {
         Some(self)
-    }
-
-    /// Only while there is something to say: gdb leaves its symbols alone then.
-    fn support_section_offsets(
-        &mut self,
-    ) -> Option<gdbstub::target::ext::section_offsets::SectionOffsetsOps<'_, Self>> {
-        self.text_segment().is_some().then_some(self as _)
     }
 
     fn support_target_description_xml_override(

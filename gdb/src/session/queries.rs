@@ -1,0 +1,36 @@
+//! Answers to the packets of [`crate::qemu`].
+
+use super::Session;
+use super::base::errno;
+use crate::qemu::Query;
+
+impl Session<'_> {
+    /// A packet's body.
+    pub(crate) fn answer_query(&mut self, query: Query) -> String {
+        match query {
+            Query::Supported => "sstepbits;sstep;PhyMemMode".to_owned(),
+            Query::StepBits => "ENABLE=1,NOIRQ=2,NOTIMER=4".to_owned(),
+            Query::Step => "0x7".to_owned(),
+            Query::SetStep(true) => "OK".to_owned(),
+            Query::SetStep(false) => format!("E{:02x}", errno::EINVAL),
+            Query::Physical => u8::from(self.physical).to_string(),
+            Query::SetPhysical(physical) => {
+                self.physical = physical;
+                "OK".to_owned()
+            }
+            Query::Offsets => self.offsets(),
+            Query::IsUserMode => String::new(),
+        }
+    }
+
+    /// The slide of KASLR. gdb moves every segment by as much as the first, and what
+    /// no segment holds (the per-CPU section, see [`crate::symbol_file`]) not at all.
+    /// Empty while there is nothing to say: gdb leaves its symbols alone then.
+    fn offsets(&mut self) -> String {
+        let segment = self.text_segment();
+        match segment {
+            Some(addr) => format!("TextSeg={addr:x}"),
+            None => String::new(),
+        }
+    }
+}
