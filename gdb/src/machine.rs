@@ -9,8 +9,8 @@ use crate::inspect::Inspect;
 use crate::paging::{AddressSpace, Translation, WalkError};
 use crate::symbol_file::SymbolFile;
 use crate::target::{
-    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, VcpuId,
-    VirtAddr,
+    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, PhysicalMemory, Result, Resume,
+    Target, VcpuId, VirtAddr,
 };
 
 /// A [`Target`] with a register cache and virtual addresses.
@@ -26,6 +26,7 @@ pub(crate) struct Machine<'t> {
     /// What it was last told to watch; `None` likewise.
     watched: Option<Vec<Range<PhysAddr>>>,
     traps: Option<HostTraps>,
+    resumes: u64,
 }
 
 impl<'t> Machine<'t> {
@@ -37,6 +38,7 @@ impl<'t> Machine<'t> {
             armed: None,
             watched: Some(Vec::new()),
             traps: None,
+            resumes: 0,
         }
     }
 
@@ -66,7 +68,13 @@ impl<'t> Machine<'t> {
 
     pub fn resume(&mut self, actions: &[Resume]) -> Result<()> {
         self.cache.get_mut().fill(None);
+        self.resumes += 1;
         self.target.get_mut().resume(actions)
+    }
+
+    /// How often the guest was let go.
+    pub fn resumes(&self) -> u64 {
+        self.resumes
     }
 
     /// Arms for the next resume; costs nothing when that is armed already.
@@ -149,6 +157,11 @@ impl<'t> Machine<'t> {
 
     pub fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
         self.target.borrow().read_physical(addr, buf)
+    }
+
+    /// RAM for other threads.
+    pub fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        self.target.borrow().memory()
     }
 
     pub fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()> {

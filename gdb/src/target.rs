@@ -195,6 +195,12 @@ pub enum Activity {
     NotStarted,
 }
 
+/// RAM by guest-physical address.
+pub trait PhysicalMemory: Send + Sync {
+    /// As [`Target::read_physical`].
+    fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()>;
+}
+
 /// The virtual machine as the debugger drives it.
 ///
 /// Stopping is all-or-nothing: after [`Target::pause`] returns, no vCPU runs
@@ -223,6 +229,9 @@ pub trait Target: Inspect + Send {
     /// Reads RAM at a guest-physical address; all of `buf` or an error.
     /// Device memory is never read: it can have side effects.
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()>;
+
+    /// RAM as any thread may read it, while the guest runs too.
+    fn memory(&self) -> Arc<dyn PhysicalMemory>;
 
     /// Writes RAM at a guest-physical address; all of `data` or an error.
     fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()>;

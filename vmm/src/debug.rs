@@ -10,8 +10,8 @@ use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
 use gdb::symbol_file::SymbolFile;
 use gdb::target::{
-    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, Target, TargetError,
-    VcpuId,
+    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, PhysicalMemory, Result, Resume,
+    Target, TargetError, VcpuId,
 };
 use vm_memory::{Bytes, GuestAddress};
 
@@ -26,7 +26,7 @@ pub use inspect::Parts;
 /// Owned by the gdb thread.
 pub struct DebugTarget {
     vcpus: Arc<Vcpus>,
-    memory: Arc<GuestMemory>,
+    memory: Ram,
     events: Inbox<Event>,
     slots: HwSlots,
     int3: bool,
@@ -55,7 +55,7 @@ impl DebugTarget {
         let slots = HwSlots::default();
         Self {
             vcpus,
-            memory,
+            memory: Ram(memory),
             events,
             slots,
             int3: false,
@@ -132,6 +132,18 @@ fn group_error(what: &'static str) -> impl FnOnce(vcpus::Error) -> TargetError {
     }
 }
 
+/// RAM for the debugger.
+#[derive(Clone)]
+struct Ram(Arc<GuestMemory>);
+
+impl PhysicalMemory for Ram {
+    fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
+        self.0
+            .read_slice(buf, GuestAddress(addr.0))
+            .map_err(|_| TargetError::NoRam(addr))
+    }
+}
+
 impl Target for DebugTarget {
     fn vcpu_count(&self) -> usize {
         self.vcpus.handles().len()
@@ -162,13 +174,16 @@ impl Target for DebugTarget {
     }
 
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
-        self.memory
-            .read_slice(buf, GuestAddress(addr.0))
-            .map_err(|_| TargetError::NoRam(addr))
+        self.memory.read(addr, buf)
+    }
+
+    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        Arc::new(self.memory.clone())
     }
 
     fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()> {
         self.memory
+            .0
             .write_slice(data, GuestAddress(addr.0))
             .map_err(|_| TargetError::NoRam(addr))
     }

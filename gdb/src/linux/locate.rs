@@ -52,6 +52,8 @@ pub(crate) struct Kernel {
 /// Why nothing is known of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotFound {
+    #[error("the guest's kernel is still being looked for; ask again in a moment")]
+    Looking,
     #[error(
         "no Linux kernel is mapped yet: the guest is still in its boot loader, or is not Linux"
     )]

@@ -1,9 +1,11 @@
 //! Guest memory as the kernel sees it.
 
+use std::sync::Arc;
+
 use crate::arch::Registers;
 use crate::machine::Machine;
 use crate::paging::{AddressSpace, Translation, WalkError};
-use crate::target::{PhysAddr, TargetError, VirtAddr};
+use crate::target::{PhysAddr, PhysicalMemory, TargetError, VirtAddr};
 
 /// What Linux awareness needs of the stopped guest.
 pub(crate) trait Guest {
@@ -12,6 +14,21 @@ pub(crate) trait Guest {
 
     /// All of `buf` or an error.
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError>;
+
+    /// The guest for another thread.
+    fn snapshot(&self) -> Snapshot;
+
+    /// Another number whenever the guest has run.
+    fn epoch(&self) -> u64 {
+        0
+    }
+}
+
+/// The registers as they are, and the memory as it will be.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    pub registers: Vec<Option<Registers>>,
+    pub memory: Arc<dyn PhysicalMemory>,
 }
 
 impl Guest for Machine<'_> {
@@ -24,6 +41,17 @@ impl Guest for Machine<'_> {
 
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
         Machine::read_physical(self, addr, buf)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            registers: Guest::registers(self),
+            memory: self.memory(),
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.resumes()
     }
 }
 

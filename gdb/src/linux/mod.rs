@@ -7,6 +7,7 @@
 //! | `kallsyms` | the symbol table in the image |
 //! | `symbols` | names and run-time addresses |
 //! | `locate` | which kernel runs, and where |
+//! | `search` | the search for it, beside all else |
 //! | `synthetic` | a symbol file for gdb where there is none |
 //! | `btf` | the kernel's types |
 //! | `lists` | its linked lists |
@@ -23,13 +24,14 @@ mod lists;
 mod locate;
 mod memory;
 pub(crate) mod modules;
+mod search;
 mod symbols;
 mod synthetic;
 pub(crate) mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 
 pub(crate) use locate::{Kernel, NotFound};
 use memory::Guest;
+use search::Search;
 
 use crate::arch::Registers;
 use crate::symbol_file::SymbolFile;
@@ -74,6 +77,8 @@ pub(crate) struct Linux {
     /// What the VMM has: the kernel that was booted, or the user's choice.
     file: Option<Arc<SymbolFile>>,
     found: RefCell<Found>,
+    /// Somebody had to do without the kernel, for the search takes long.
+    missed: Cell<bool>,
 }
 
 /// What looking for the kernel came to.
@@ -81,6 +86,7 @@ pub(crate) struct Linux {
 enum Found {
     #[default]
     NotLooked,
+    Looking(Search),
     Kernel(Rc<Kernel>),
     /// Not looked for again until a new client comes or the guest is reset,
     /// unless it was too early.
@@ -92,16 +98,21 @@ impl Linux {
         Self {
             file,
             found: RefCell::default(),
+            missed: Cell::default(),
         }
     }
 
     /// A new client: what was not found may be there by now, and what was found
-    /// may have been overwritten.
+    /// may have been overwritten. A search that goes on is not begun again.
     pub fn look_again(&mut self, guest: &dyn Guest) {
         let found = self.found.get_mut();
-        if !matches!(found, Found::Kernel(kernel) if kernel.is_still_there(guest)) {
-            *found = Found::NotLooked;
+        match found {
+            Found::Looking(_) => {}
+            Found::Kernel(kernel) if kernel.is_still_there(guest) => {}
+            _ => *found = Found::NotLooked,
         }
+        self.missed.set(false);
+        self.look(guest);
     }
 
     /// The guest was reset, with this file from now on.
@@ -109,19 +120,68 @@ impl Linux {
         *self = Self::new(file);
     }
 
-    /// The kernel that runs; the guest must be stopped.
+    /// The kernel that runs; the guest must be stopped. Where looking for it takes long,
+    /// that is the answer.
     pub fn kernel(&self, guest: &dyn Guest) -> Result<Rc<Kernel>, NotFound> {
-        match &*self.found.borrow() {
-            Found::Kernel(kernel) => return Ok(kernel.clone()),
-            Found::Nothing(why) if !why.may_change() => return Err(why.clone()),
-            _ => {}
-        }
-        let result = locate::kernel(guest, self.file.as_deref()).map(Rc::new);
-        *self.found.borrow_mut() = match &result {
-            Ok(kernel) => Found::Kernel(kernel.clone()),
-            Err(why) => Found::Nothing(why.clone()),
+        self.look(guest);
+        let outcome = match &*self.found.borrow() {
+            Found::Looking(search) => search.wait(),
+            _ => None,
         };
-        result
+        if let Some(outcome) = outcome {
+            self.conclude(guest, outcome);
+        }
+        match &*self.found.borrow() {
+            Found::Kernel(kernel) => Ok(kernel.clone()),
+            Found::Nothing(why) => Err(why.clone()),
+            Found::Looking(_) | Found::NotLooked => {
+                self.missed.set(true);
+                Err(NotFound::Looking)
+            }
+        }
+    }
+
+    /// Whether the present client has asked for the kernel too early.
+    pub fn was_missed(&self) -> bool {
+        self.missed.get()
+    }
+
+    /// Waits for the end of a search, if one goes on.
+    pub fn finish_search(&self, guest: &dyn Guest) {
+        let outcome = match &*self.found.borrow() {
+            Found::Looking(search) => search.finish(),
+            _ => return,
+        };
+        self.conclude(guest, outcome);
+    }
+
+    /// Begins to look for the kernel, unless that is done or vain.
+    fn look(&self, guest: &dyn Guest) {
+        let mut found = self.found.borrow_mut();
+        let begins = match &*found {
+            Found::NotLooked => true,
+            Found::Nothing(why) => why.may_change(),
+            Found::Looking(_) | Found::Kernel(_) => false,
+        };
+        if begins {
+            *found = Found::Looking(Search::start(guest, self.file.clone()));
+        }
+    }
+
+    /// Takes over what a search came to. That counts less if the guest ran meanwhile.
+    fn conclude(&self, guest: &dyn Guest, outcome: Result<Kernel, NotFound>) {
+        let mut found = self.found.borrow_mut();
+        let Found::Looking(search) = &*found else {
+            return;
+        };
+        let outdated = search.is_outdated(guest);
+        *found = match outcome {
+            Ok(kernel) if !outdated || kernel.is_still_there(guest) => {
+                Found::Kernel(Rc::new(kernel))
+            }
+            Err(why) if !outdated => Found::Nothing(why),
+            _ => Found::NotLooked,
+        };
     }
 
     /// What the vCPU with these registers runs.

@@ -1,8 +1,10 @@
 //! Kernels for tests: symbol tables and page tables as Linux makes them.
 
-use super::memory::Guest;
+use std::sync::Arc;
+
+use super::memory::{Guest, Snapshot};
 use crate::arch::{Registers, cr0, cr4, efer};
-use crate::target::{PhysAddr, TargetError};
+use crate::target::{PhysAddr, PhysicalMemory, TargetError};
 
 /// A kernel's symbols: address, type as in nm(1), name.
 pub type Sym<'a> = (u64, char, &'a str);
@@ -175,12 +177,32 @@ impl Guest for Paged {
     }
 
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
-        let start = usize::try_from(addr.0).unwrap_or(usize::MAX);
-        let bytes = start
-            .checked_add(buf.len())
-            .and_then(|end| self.ram.get(start..end));
-        buf.copy_from_slice(bytes.ok_or(TargetError::NoRam(addr))?);
-        Ok(())
+        read(&self.ram, addr, buf)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            registers: Guest::registers(self),
+            memory: Arc::new(Copied(self.ram.clone())),
+        }
+    }
+}
+
+fn read(ram: &[u8], addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
+    let start = usize::try_from(addr.0).unwrap_or(usize::MAX);
+    let bytes = start
+        .checked_add(buf.len())
+        .and_then(|end| ram.get(start..end));
+    buf.copy_from_slice(bytes.ok_or(TargetError::NoRam(addr))?);
+    Ok(())
+}
+
+/// RAM as it was.
+struct Copied(Vec<u8>);
+
+impl PhysicalMemory for Copied {
+    fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
+        read(&self.0, addr, buf)
     }
 }
 

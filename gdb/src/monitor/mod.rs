@@ -325,6 +325,10 @@ fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), Mo
     if session.is_running() {
         return Err(MonitorError::Running);
     }
+    // gdb waits for a command as long as it takes.
+    if command.name.starts_with("lx ") {
+        session.linux.finish_search(&session.machine);
+    }
     match (command.run)(session, &arguments.join(" "), out) {
         Err(error) if error.is_usage() => {
             writeln!(out, "{error}")?;

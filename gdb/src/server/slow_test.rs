@@ -7,7 +7,14 @@ use super::gdb_test::gdb;
 use super::tests::LOOP;
 use crate::testing::{Guest, Held, Rsp, packet};
 
-const PAUSE: Held = Held { pause: true };
+const PAUSE: Held = Held {
+    pause: true,
+    memory: false,
+};
+const MEMORY: Held = Held {
+    pause: false,
+    memory: true,
+};
 
 /// What a gdb asks first.
 const SUPPORTED: &str = "qSupported:multiprocess+";
@@ -48,6 +55,28 @@ fn what_is_sent_again_meanwhile_is_not_answered_again() {
     assert_eq!(rsp.ask("QStartNoAckMode"), "OK");
     rsp.send_raw(b"-");
     assert_eq!(rsp.ask("qAttached"), "1");
+}
+
+#[test]
+fn no_answer_waits_for_the_end_of_the_search_for_the_kernel() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    guest.watcher.hold(MEMORY);
+    let mut rsp = guest.connect();
+    assert!(rsp.ask(SUPPORTED).contains("vContSupported+"));
+    assert_eq!(rsp.ask("vMustReplyEmpty"), "");
+    assert_eq!(rsp.ask("?"), "T05thread:p01.01;");
+    // This one needs the kernel, and has to do without.
+    assert_eq!(rsp.ask("qXfer:exec-file:read:1:0,fff"), "E02");
+    assert_eq!(rsp.ask("Hc-1"), "OK");
+    assert_eq!(rsp.ask("qOffsets"), "");
+    guest.watcher.hold(Held::default());
+    let text = rsp.monitor("lx version");
+    let (notice, text) = text.split_once('\n').unwrap();
+    assert!(notice.contains("attach again (disconnect, target remote)"));
+    assert!(
+        text.starts_with("what is mapped where Linux has its kernel"),
+        "{text}"
+    );
 }
 
 /// With its own settings, which the other tests leave as they are too.

@@ -28,6 +28,14 @@ impl Session<'_> {
     /// Empty while there is nothing to say: gdb leaves its symbols alone then.
     fn offsets(&mut self) -> String {
         let segment = self.text_segment();
+        if self.linux.was_missed() {
+            self.notice(
+                "the guest's kernel is still being looked for, and gdb has to do without its \
+                 symbols or their place: attach again (disconnect, target remote) when \
+                 \"monitor lx version\" shows it"
+                    .to_owned(),
+            );
+        }
         match segment {
             Some(addr) => format!("TextSeg={addr:x}"),
             None => String::new(),

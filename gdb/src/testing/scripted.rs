@@ -64,6 +64,16 @@ impl Hand {
     }
 }
 
+impl PhysicalMemory for Hand {
+    fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
+        let start = addr.0 as usize;
+        let script = self.script();
+        let bytes = script.ram.get(start..start + buf.len());
+        buf.copy_from_slice(bytes.ok_or(TargetError::NoRam(addr))?);
+        Ok(())
+    }
+}
+
 impl Scripted {
     pub fn new(rips: &[u64]) -> (Self, Hand) {
         let registers = |&rip| Registers {
@@ -129,11 +139,11 @@ impl Target for Scripted {
     }
 
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
-        let start = addr.0 as usize;
-        let script = self.script();
-        let bytes = script.ram.get(start..start + buf.len());
-        buf.copy_from_slice(bytes.ok_or(TargetError::NoRam(addr))?);
-        Ok(())
+        Hand(self.script.clone()).read(addr, buf)
+    }
+
+    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        Arc::new(Hand(self.script.clone()))
     }
 
     fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()> {

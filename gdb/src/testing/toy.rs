@@ -99,6 +99,8 @@ pub struct State {
 pub struct Held {
     /// Stopping the vCPUs.
     pub pause: bool,
+    /// Reading RAM from other threads.
+    pub memory: bool,
 }
 
 struct Shared {
@@ -347,6 +349,13 @@ fn map(ram: &mut [u8]) {
     put(directory, table);
     for page in 0..RAM / 0x1000 {
         put(table + page * 8, page * 0x1000);
+    }
+}
+
+impl PhysicalMemory for Watcher {
+    fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
+        self.until("memory is held", |state| !state.held.memory);
+        read(&self.state().ram, addr, buf)
     }
 }
 
@@ -635,6 +644,10 @@ impl Target for Toy {
 
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
         read(&self.state().ram, addr, buf)
+    }
+
+    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        Arc::new(self.watcher())
     }
 
     fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()> {

@@ -53,7 +53,7 @@ impl Inspect for DebugTarget {
             len,
             what: what.to_owned(),
         };
-        let ram = self.memory.iter();
+        let ram = self.memory.0.iter();
         let ram = ram.map(|region| window(region.start_addr().0, region.len(), "RAM"));
         let chips = [
             window(layout::IOAPIC.into(), 0x1000, "I/O APIC"),

@@ -1,0 +1,110 @@
+//! The search for the kernel, on a thread of its own.
+//!
+//! It may read all of the image: seconds on a slow host. gdb waits for an answer three
+//! times its `remotetimeout`, which is 2 seconds, and loses count of its packets then.
+//! So the search begins when gdb attaches, and an answer that needs it waits for a
+//! while, not for its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::locate::{self, Kernel, NotFound};
+use super::memory::{Guest, Snapshot};
+use crate::arch::Registers;
+use crate::symbol_file::SymbolFile;
+use crate::target::{PhysAddr, TargetError};
+
+/// How long after its beginning a search is waited for.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+type Outcome = Result<Kernel, NotFound>;
+
+/// A search that has begun. It ends early when this is dropped.
+pub(super) struct Search {
+    outcome: Receiver<Outcome>,
+    deadline: Instant,
+    epoch: u64,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Search {
+    pub fn start(guest: &dyn Guest, file: Option<Arc<SymbolFile>>) -> Self {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let place = Place {
+            snapshot: guest.snapshot(),
+            cancelled: cancelled.clone(),
+        };
+        let (sender, outcome) = mpsc::channel();
+        let search = move || {
+            // Whoever asked may have lost interest.
+            let _ = sender.send(locate::kernel(&place, file.as_deref()));
+        };
+        let builder = thread::Builder::new().name("gdb search".into());
+        if let Err(error) = builder.spawn(search) {
+            tracing::warn!("gdb: the guest's kernel is not looked for: {error}");
+        }
+        Self {
+            outcome,
+            deadline: Instant::now() + PATIENCE,
+            epoch: guest.epoch(),
+            cancelled,
+        }
+    }
+
+    /// What it came to, if it ends within its time.
+    pub fn wait(&self) -> Option<Outcome> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match self.outcome.recv_timeout(left) {
+            Ok(outcome) => Some(outcome),
+            Err(RecvTimeoutError::Timeout) => None,
+            // There is no thread.
+            Err(RecvTimeoutError::Disconnected) => Some(Err(NotFound::TooEarly)),
+        }
+    }
+
+    /// What it came to, however long that takes.
+    pub fn finish(&self) -> Outcome {
+        self.outcome.recv().unwrap_or(Err(NotFound::TooEarly))
+    }
+
+    /// Whether the guest has run meanwhile: what was not found may be there.
+    pub fn is_outdated(&self, guest: &dyn Guest) -> bool {
+        self.epoch != guest.epoch()
+    }
+}
+
+impl Drop for Search {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is searched, for as long as somebody wants to know.
+struct Place {
+    snapshot: Snapshot,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Guest for Place {
+    fn registers(&self) -> Vec<Option<Registers>> {
+        self.snapshot.registers.clone()
+    }
+
+    fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
+        match self.cancelled.load(Ordering::Relaxed) {
+            true => Err(TargetError::NoRam(addr)),
+            false => self.snapshot.memory.read(addr, buf),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.snapshot.clone()
+    }
+}
+
+#[cfg(test)]
+#[path = "search_test.rs"]
+mod tests;
