@@ -69,22 +69,34 @@ impl Layout {
     }
 }
 
-/// ps(1)'s letter for a state (include/linux/sched.h, fs/proc/array.c).
+/// Bits of `task_struct.__state` and `exit_state` (include/linux/sched.h). They are
+/// the same in every kernel from 4.14 on, to which later ones have added: RTLOCK_WAIT
+/// in 5.15, FROZEN in 6.1. Older ones have no type information.
+mod bit {
+    pub const UNINTERRUPTIBLE: u32 = 0x2;
+    /// What the letters stand for, and [`LETTERS`] is in the order of.
+    pub const REPORTED: u32 = 0x7f;
+    /// Above those, though no task has it: TASK_REPORT_IDLE.
+    pub const REPORTED_IDLE: u32 = 0x80;
+    pub const IDLE: u32 = UNINTERRUPTIBLE | 0x400;
+    pub const RTLOCK_WAIT: u32 = 0x1000;
+    pub const FROZEN: u32 = 0x8000;
+}
+
+/// Running, then one for each bit from the lowest on.
+const LETTERS: [char; 9] = ['R', 'S', 'D', 'T', 't', 'X', 'Z', 'P', 'I'];
+
+/// ps(1)'s letter for a state: `__task_state_index` and `task_index_to_char` of
+/// include/linux/sched.h, as they are since 6.7. The highest bit decides.
 fn letter(state: u32, exit_state: u32) -> char {
-    const IDLE: u32 = 0x402;
-    if state & IDLE == IDLE {
-        return 'I';
-    }
-    match (state | exit_state) & 0x7f {
-        0 => 'R',
-        bits if bits & 0x01 != 0 => 'S',
-        bits if bits & 0x02 != 0 => 'D',
-        bits if bits & 0x04 != 0 => 'T',
-        bits if bits & 0x08 != 0 => 't',
-        bits if bits & 0x10 != 0 => 'X',
-        bits if bits & 0x20 != 0 => 'Z',
-        _ => 'P',
-    }
+    let reported = if state & (bit::RTLOCK_WAIT | bit::FROZEN) != 0 {
+        bit::UNINTERRUPTIBLE
+    } else if state & bit::IDLE == bit::IDLE {
+        bit::REPORTED_IDLE
+    } else {
+        (state | exit_state) & bit::REPORTED
+    };
+    LETTERS[(u32::BITS - reported.leading_zeros()) as usize]
 }
 
 /// Hands every task to `each`: processes in the order of their creation, each

@@ -97,6 +97,36 @@ fn processes_and_their_threads_are_listed() {
 }
 
 #[test]
+fn states_have_the_letters_that_the_kernel_gives_them() {
+    for (name, state, exit_state, expected) in [
+        ("TASK_RUNNING", 0, 0, 'R'),
+        ("TASK_NEW", 0x800, 0, 'R'),
+        ("TASK_WAKING", 0x200, 0, 'R'),
+        ("TASK_INTERRUPTIBLE", 1, 0, 'S'),
+        ("TASK_INTERRUPTIBLE|TASK_FREEZABLE", 0x2001, 0, 'S'),
+        ("TASK_UNINTERRUPTIBLE", 2, 0, 'D'),
+        ("TASK_KILLABLE", 0x102, 0, 'D'),
+        ("TASK_STOPPED", 0x104, 0, 'T'),
+        ("TASK_TRACED", 8, 0, 't'),
+        ("TASK_TRACED before 6.0", 0x108, 0, 't'),
+        ("TASK_PARKED", 0x40, 0, 'P'),
+        ("TASK_IDLE", 0x402, 0, 'I'),
+        ("TASK_IDLE|TASK_FREEZABLE", 0x2402, 0, 'I'),
+        ("TASK_RTLOCK_WAIT", 0x1000, 0, 'D'),
+        ("TASK_FROZEN", 0x8000, 0, 'D'),
+        ("TASK_FROZEN|TASK_FREEZABLE", 0xa000, 0, 'D'),
+        ("TASK_DEAD, EXIT_ZOMBIE", 0x80, 0x20, 'Z'),
+        ("TASK_DEAD, EXIT_DEAD", 0x80, 0x10, 'X'),
+        ("TASK_DEAD, EXIT_TRACE", 0x80, 0x30, 'Z'),
+        ("running on its way out, EXIT_ZOMBIE", 0, 0x20, 'Z'),
+        ("of several the highest", 0x49, 0, 'P'),
+        ("nonsense", u32::MAX, u32::MAX, 'D'),
+    ] {
+        assert_eq!(letter(state, exit_state), expected, "{name}");
+    }
+}
+
+#[test]
 fn lists_that_lead_astray_end_with_what_was_found() {
     let mut linux = running(&[]);
     linux.put(SHELL + TASKS, &[IMAGE + SHELL + TASKS]);
