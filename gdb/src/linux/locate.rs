@@ -1,6 +1,6 @@
 //! Which kernel runs in the guest, and where.
 
-use std::cell::OnceCell;
+use std::cell::{LazyCell, OnceCell};
 use std::path::PathBuf;
 
 use super::LookError;
@@ -12,6 +12,7 @@ use super::symbols::Symbols;
 use super::synthetic;
 use crate::paging::{AddressSpace, Mode};
 use crate::symbol_file::SymbolFile;
+use crate::target::PhysAddr;
 
 /// Where a kernel without KASLR begins (CONFIG_PHYSICAL_START's default).
 const DEFAULT_BASE: u64 = 0xffff_ffff_8100_0000;
@@ -36,8 +37,10 @@ const USER_TABLES: u64 = 1 << 12;
 /// The kernel in the guest's memory.
 pub(crate) struct Kernel {
     pub symbols: Symbols,
-    /// The whole of the kernel's memory, whatever a vCPU runs.
-    pub space: AddressSpace,
+    /// Where it was found.
+    found_in: AddressSpace,
+    /// The page tables of the first task, which map all of the kernel's memory.
+    tables: Option<PhysAddr>,
     /// `linux_banner`, if there is that symbol.
     pub banner: Option<String>,
     /// Where the image begins: `_text`.
@@ -93,12 +96,26 @@ impl Kernel {
         Some(self.base.wrapping_sub(self.linked?))
     }
 
+    /// The page tables that map all of it, whatever a vCPU runs.
+    pub fn space(&self, guest: &dyn Guest) -> AddressSpace {
+        let Some(tables) = self.tables else {
+            return self.found_in;
+        };
+        let space = AddressSpace {
+            root: tables.0,
+            ..self.found_in
+        };
+        // Early in the boot they are empty.
+        match (Memory { guest, space }).translate(self.base) {
+            Ok(_) => space,
+            Err(_) => self.found_in,
+        }
+    }
+
     /// Its memory.
     pub fn memory<'a>(&self, guest: &'a dyn Guest) -> Memory<'a> {
-        Memory {
-            guest,
-            space: self.space,
-        }
+        let space = self.space(guest);
+        Memory { guest, space }
     }
 
     /// The address of a symbol that every kernel has.
@@ -134,15 +151,8 @@ impl Kernel {
 /// Looks for the kernel: the one of `file` if its banner is in memory, else
 /// whichever carries its symbols.
 pub(crate) fn kernel(guest: &dyn Guest, file: Option<&SymbolFile>) -> Result<Kernel, NotFound> {
-    let expected = file.and_then(|file| Expected::of(file).transpose());
-    let expected = match expected {
-        None => None,
-        Some(Ok(expected)) => Some(expected),
-        Some(Err(error)) => {
-            tracing::warn!("gdb: the symbol file cannot be read: {error}");
-            None
-        }
-    };
+    // Read when something is mapped to compare it with: there are many symbols.
+    let expected = LazyCell::new(|| expected(file?));
     let mut why = match pages_in_32_bits(guest) {
         true => NotFound::Bits32,
         false => NotFound::TooEarly,
@@ -153,13 +163,13 @@ pub(crate) fn kernel(guest: &dyn Guest, file: Option<&SymbolFile>) -> Result<Ker
         if ranges.is_empty() {
             continue;
         }
-        if let Some(expected) = &expected
+        if let Some(expected) = &*expected
             && let Some(kernel) = expected.find(&memory, &ranges)
         {
             return Ok(kernel);
         }
         if let Some(kernel) = of_kallsyms(&memory, &ranges) {
-            if let Some(expected) = &expected {
+            if let Some(expected) = &*expected {
                 let mismatch = NotFound::Mismatch {
                     path: expected.file.path().to_owned(),
                     expected: expected.banner.clone(),
@@ -168,7 +178,7 @@ pub(crate) fn kernel(guest: &dyn Guest, file: Option<&SymbolFile>) -> Result<Ker
             }
             return Ok(kernel);
         }
-        why = match &expected {
+        why = match &*expected {
             Some(expected) => NotFound::Mismatch {
                 path: expected.file.path().to_owned(),
                 expected: expected.banner.clone(),
@@ -177,6 +187,13 @@ pub(crate) fn kernel(guest: &dyn Guest, file: Option<&SymbolFile>) -> Result<Ker
         };
     }
     Err(why)
+}
+
+fn expected(file: &SymbolFile) -> Option<Expected<'_>> {
+    Expected::of(file).unwrap_or_else(|error| {
+        tracing::warn!("gdb: the symbol file cannot be read: {error}");
+        None
+    })
 }
 
 /// The address spaces in which the kernel may be mapped.
@@ -251,7 +268,8 @@ impl<'a> Expected<'a> {
             .map_err(|error| tracing::warn!("gdb: the symbol file cannot be read: {error}"))
             .ok()?;
         Some(Kernel {
-            space: whole(memory, &symbols),
+            found_in: memory.space,
+            tables: tables(memory, &symbols),
             symbols,
             banner: Some(self.banner.clone()),
             base: base.wrapping_add(slide),
@@ -279,7 +297,8 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
         .ok()?;
     tracing::info!(symbols = symbols.len(), "gdb: the guest's own symbol table");
     Some(Kernel {
-        space: whole(memory, &symbols),
+        found_in: memory.space,
+        tables: tables(memory, &symbols),
         symbols,
         banner,
         base,
@@ -289,25 +308,11 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
     })
 }
 
-/// The tables that map all of the kernel, whoever runs: those of the first task.
-fn whole(memory: &Memory<'_>, symbols: &Symbols) -> AddressSpace {
-    let tables = ["init_top_pgt", "swapper_pg_dir"]
-        .iter()
-        .find_map(|name| symbols.get(name))
-        .and_then(|tables| memory.translate(tables).ok());
-    let Some(tables) = tables else {
-        return memory.space;
-    };
-    let space = AddressSpace {
-        root: tables.phys.0,
-        ..memory.space
-    };
-    // Early in the boot they are empty.
-    let whole = Memory { space, ..*memory };
-    match image::ranges(&whole).is_empty() {
-        true => memory.space,
-        false => space,
-    }
+/// The first task's page tables, by the names that they have had.
+fn tables(memory: &Memory<'_>, symbols: &Symbols) -> Option<PhysAddr> {
+    let names = ["init_top_pgt", "swapper_pg_dir"];
+    let addr = names.iter().find_map(|name| symbols.get(name))?;
+    Some(memory.translate(addr).ok()?.phys)
 }
 
 fn read_banner(memory: &Memory<'_>, symbols: &Symbols) -> Option<String> {

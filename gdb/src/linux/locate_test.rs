@@ -73,13 +73,25 @@ fn the_kernels_own_tables_are_used_whoever_runs() {
     // User mode's, one page above, have a part.
     guest.registers.cr3 = TABLES | USER_TABLES;
     let kernel = kernel(&guest, Some(&file)).unwrap();
-    assert_eq!(kernel.space.root, tables);
+    assert_eq!(kernel.space(&guest).root, tables);
     guest.write(0x9010, b"module\0");
     let memory = kernel.memory(&guest);
     assert_eq!(
         memory.string(0xffff_ffff_c000_0010, 64),
         Ok("module".into())
     );
+}
+
+#[test]
+fn a_kernel_that_was_found_early_is_read_by_the_tables_it_has_later() {
+    let (_dir, file) = file();
+    let mut guest = guest_at(LINKED);
+    let tables = 0x8000;
+    guest.map(TABLES, LINKED + TABLES_AT, tables);
+    let kernel = kernel(&guest, Some(&file)).unwrap();
+    assert_eq!(kernel.space(&guest).root, TABLES, "the others are empty");
+    guest.map(tables, LINKED, 0x4000);
+    assert_eq!(kernel.space(&guest).root, tables);
 }
 
 #[test]

@@ -390,3 +390,52 @@ impl Running {
         self.kernel.memory(&self.guest)
     }
 }
+
+/// Addresses of [`isolated`]'s guest.
+pub mod isolation {
+    /// Where the kernel's image is.
+    pub const IMAGE: u64 = 0xffff_ffff_8100_0000;
+    pub const IMAGE_PHYS: u64 = 0x4000;
+    pub const BANNER: &[u8] = b"Linux version 6.1 (isolated)\n\0";
+    /// Code, and data behind it.
+    pub const CODE: u64 = 0x800;
+    pub const DATA: u64 = 0x900;
+    /// A user program's page.
+    pub const USER: u64 = 0x40_0000;
+    pub const USER_PHYS: u64 = 0x6000;
+    /// The first task's page tables.
+    pub const TABLES: u64 = 0xa000;
+    /// Those that a vCPU in user mode has.
+    pub const USER_TABLES: u64 = 0x9000;
+}
+
+/// A kernel's file, and a guest under page-table isolation whose vCPU runs in user
+/// mode: its page tables have nothing of the kernel.
+pub fn isolated() -> (std::sync::Arc<crate::symbol_file::SymbolFile>, Paged) {
+    use isolation::*;
+    let mut contents = vec![0x90; 0x2000];
+    contents[..BANNER.len()].copy_from_slice(BANNER);
+    let symbols = [
+        (IMAGE, "linux_banner"),
+        (IMAGE + CODE, "do_work"),
+        (IMAGE + 0x1000, "init_top_pgt"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vmlinux");
+    std::fs::write(&path, vmlinux(IMAGE, &contents, &symbols)).unwrap();
+    let file = crate::symbol_file::SymbolFile::open(&path).unwrap();
+    let mut guest = Paged::new();
+    guest.write(IMAGE_PHYS, &contents);
+    guest.write(USER_PHYS, &[0x90; 0x1000]);
+    // The process's own tables of the kernel are one page below its user tables.
+    for root in [TABLES, USER_TABLES - 0x1000] {
+        guest.map(root, IMAGE, IMAGE_PHYS);
+        guest.map(root, IMAGE + 0x1000, TABLES);
+    }
+    guest.map(USER_TABLES, USER, USER_PHYS);
+    guest.registers.cr3 = USER_TABLES;
+    guest.registers.cs.selector = 0x33;
+    guest.registers.cs.long = true;
+    guest.registers.rip = USER;
+    (std::sync::Arc::new(file), guest)
+}

@@ -2,7 +2,9 @@
 
 use super::args::{Words, number, size};
 use super::{MonitorError, Output};
-use crate::paging::{Kind, Limits, Mode, Ranges, Rights, Row, Span, Step, Translation};
+use crate::paging::{
+    AddressSpace, Kind, Limits, Mode, Ranges, Rights, Row, Span, Step, Translation,
+};
 use crate::session::{Session, chain};
 use crate::target::VirtAddr;
 
@@ -25,9 +27,20 @@ pub(super) fn translate(
     words.end()?;
     match session.machine.translate(vcpu, addr) {
         Ok(found) => writeln!(out, "{}", leads_to(addr, &found))?,
-        Err(error) => writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(&error))?,
+        Err(error) => {
+            writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(&error))?;
+            if let Some((space, found)) = session.translate_by_kernel(addr) {
+                writeln!(out, "{}", of_kernel(&space))?;
+                writeln!(out, "{}", leads_to(addr, &found))?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Says that what follows is by other page tables than the vCPU's.
+fn of_kernel(space: &AddressSpace) -> String {
+    format!("the kernel's own page tables, at {:#x}:", space.root)
 }
 
 fn leads_to(addr: VirtAddr, found: &Translation) -> String {
@@ -59,24 +72,40 @@ pub(super) fn pagewalk(
     words.end()?;
     let space = session.machine.address_space(vcpu)?;
     writeln!(out, "{vcpu}: {}, cr3 {:#x}", space.mode, space.root)?;
+    if !write_walk(session, &space, addr, out)?
+        && let Some((kernel, _)) = session.translate_by_kernel(addr)
+    {
+        writeln!(out, "{}", of_kernel(&kernel))?;
+        write_walk(session, &kernel, addr, out)?;
+    }
+    Ok(())
+}
+
+/// Writes the way of `addr` through these tables; whether it leads somewhere.
+fn write_walk(
+    session: &Session<'_>,
+    space: &AddressSpace,
+    addr: VirtAddr,
+    out: Output<'_>,
+) -> Result<bool, MonitorError> {
     let mut steps = Vec::new();
     let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
     let result = space.walk(addr, read, |step| steps.push(step));
     for step in steps {
         let Step { index, entry, .. } = step;
         let name = format!("{}[{index}]", step.name());
-        let leads = match step.kind(&space) {
+        let leads = match step.kind(space) {
             Kind::NotPresent => "not present".to_owned(),
-            Kind::Table => step.flags(&space),
-            Kind::Page(bytes) => format!("{} page: {}", size(bytes), step.flags(&space)),
+            Kind::Table => step.flags(space),
+            Kind::Page(bytes) => format!("{} page: {}", size(bytes), step.flags(space)),
         };
         writeln!(out, "{name:<10} at {:#x}: {entry:#018x} {leads}", step.at.0)?;
     }
-    match result {
-        Ok(found) => writeln!(out, "{}", leads_to(addr, &found))?,
-        Err(error) => writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(&error))?,
+    match &result {
+        Ok(found) => writeln!(out, "{}", leads_to(addr, found))?,
+        Err(error) => writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(error))?,
     }
-    Ok(())
+    Ok(result.is_ok())
 }
 
 /// All that is mapped.
@@ -156,3 +185,7 @@ fn write_span(out: Output<'_>, span: &Span) -> Result<(), MonitorError> {
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "paging_test.rs"]
+mod tests;

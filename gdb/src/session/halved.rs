@@ -59,7 +59,7 @@ impl Session<'_> {
     /// share what is mapped.
     fn whole_in_kernel(&self, addr: VirtAddr) -> Option<u64> {
         let whole = u32::try_from(addr.0).ok()? as i32 as i64 as u64;
-        let mapped = |vcpu| self.machine.translate(vcpu, VirtAddr(whole)).is_ok();
+        let mapped = |vcpu| self.translate(vcpu, VirtAddr(whole)).is_ok();
         (whole != addr.0 && self.machine.vcpus().any(mapped)).then_some(whole)
     }
 }

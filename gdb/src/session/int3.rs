@@ -57,7 +57,7 @@ impl Session<'_> {
             return Some(Kind::Guest);
         };
         let addr = registers.linear_rip();
-        let Ok(translation) = self.machine.translate(vcpu, addr) else {
+        let Ok(translation) = self.translate(vcpu, addr) else {
             return Some(Kind::Guest);
         };
         let planted = &self.breakpoints.planted;

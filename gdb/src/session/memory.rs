@@ -43,7 +43,7 @@ impl Session<'_> {
     pub(crate) fn read_virtual(&self, vcpu: VcpuId, addr: VirtAddr, buf: &mut [u8]) -> usize {
         let mut done = 0;
         for (addr, len) in pieces(addr, buf.len()) {
-            let Ok(translation) = self.machine.translate(vcpu, addr) else {
+            let Ok(translation) = self.translate(vcpu, addr) else {
                 break;
             };
             let piece = &mut buf[done..done + len];
@@ -112,7 +112,7 @@ impl Session<'_> {
         }
         let mut places = Vec::new();
         for (addr, len) in pieces(addr, data.len()) {
-            let translation = self.machine.translate(vcpu, addr);
+            let translation = self.translate(vcpu, addr);
             let source = |source| WriteError::Address { addr, source };
             places.push((addr, translation.map_err(source)?.phys, len));
         }

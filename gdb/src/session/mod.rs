@@ -59,6 +59,7 @@ mod resume;
 mod run;
 mod trace_requests;
 mod tracepoints;
+mod translate;
 mod watch;
 mod while_stepping;
 

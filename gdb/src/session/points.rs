@@ -188,23 +188,16 @@ impl Session<'_> {
         }
     }
 
-    /// Where code at `addr` lies; `None` when the page is not there (yet). gdb
-    /// does not say which vCPU it means: the one it looks at, and for the kernel's
-    /// half, which all share, any that has it mapped.
+    /// Where code at `addr` lies; `None` when the page is not there (yet).
     fn translate_code(&self, addr: VirtAddr) -> Result<Option<Translation>, InsertError> {
-        match self.machine.translate(self.focus, addr) {
-            Ok(translation) => return Ok(Some(translation)),
+        match self.translate_for_any(addr) {
+            Ok(translation) => Ok(Some(translation)),
             // The vCPU may enter another paging mode, but never make this good.
             Err(error @ AddressError::Walk(WalkError::NotCanonical(_))) => {
-                return Err(InsertError::Address(error));
+                Err(InsertError::Address(error))
             }
-            Err(_) => {}
+            Err(_) => Ok(None),
         }
-        if Rings::accessing(addr) != Rings::Kernel {
-            return Ok(None);
-        }
-        let in_space = |vcpu| self.machine.translate(vcpu, addr).ok();
-        Ok(self.machine.vcpus().find_map(in_space))
     }
 
     fn rings_executing(&self, addr: VirtAddr, translation: Option<Translation>) -> Rings {
@@ -296,7 +289,7 @@ impl Session<'_> {
         vcpu: VcpuId,
     ) -> target::Result<Option<crate::breakpoints::Lifted>> {
         let addr = self.machine.registers(vcpu)?.linear_rip();
-        let byte = self.machine.translate(vcpu, addr).ok();
+        let byte = self.translate(vcpu, addr).ok();
         let byte = byte.map(|translation| translation.phys);
         self.breakpoints.lift(&mut self.machine, addr, byte)
     }

@@ -8,7 +8,7 @@ use super::points::InsertError;
 use super::{Reason, Session};
 use crate::breakpoints::{Holder, MOST_PAGES, Piece, Rings, Snapshot, TooManyPages, WatchKind};
 use crate::machine::AddressError;
-use crate::target::{self, Change, PhysAddr, VcpuId, VirtAddr};
+use crate::target::{self, Change, VcpuId, VirtAddr};
 
 /// Bytes that are shown as one number.
 const NUMBER: usize = 8;
@@ -112,8 +112,9 @@ impl Session<'_> {
         let mut places = Vec::new();
         for (virt, len) in pieces(addr, len as usize) {
             let phys = self
-                .translate_data(virt)
-                .map_err(|source| PageError::Unmapped { addr: virt, source })?;
+                .translate_for_any(virt)
+                .map_err(|source| PageError::Unmapped { addr: virt, source })?
+                .phys;
             if self.machine.read_physical(phys, &mut [0]).is_err() {
                 return Err(PageError::NoRam { addr: virt });
             }
@@ -136,18 +137,6 @@ impl Session<'_> {
         if kind == WatchKind::Write {
             self.breakpoints.watched.remove(addr, len);
         }
-    }
-
-    /// Where data at `addr` lies, for the vCPU that gdb looks at or, if that has
-    /// nothing there, for the first that does.
-    fn translate_data(&self, addr: VirtAddr) -> Result<PhysAddr, AddressError> {
-        let phys = |vcpu| Ok(self.machine.translate(vcpu, addr)?.phys);
-        let looked_at = phys(self.focus());
-        if looked_at.is_ok() || Rings::accessing(addr) != Rings::Kernel {
-            return looked_at;
-        }
-        let other = self.machine.vcpus().find_map(|vcpu| phys(vcpu).ok());
-        other.map_or(looked_at, Ok)
     }
 
     /// The watched bytes before a vCPU steps alone.
