@@ -29,7 +29,10 @@ pub(crate) fn last(
     mut each: impl FnMut(&str),
 ) -> Result<(), LookError> {
     let btf = kernel.btf(memory)?;
-    let ring = memory.u64(kernel.symbol("prb")?)?;
+    let ring = match kernel.symbol("prb") {
+        Err(_) if kernel.symbols.get("log_first_idx").is_some() => return Err(LookError::OldLog),
+        ring => memory.u64(ring?)?,
+    };
     let in_ring = |path: &str| -> Result<u64, LookError> {
         let offset = btf.offset("printk_ringbuffer", path)?;
         Ok(memory.u64(ring.wrapping_add(offset))?)

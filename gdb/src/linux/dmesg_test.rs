@@ -104,6 +104,12 @@ fn records_are_shown_oldest_first() {
 }
 
 #[test]
+fn the_log_of_before_5_10_is_named() {
+    let linux = Running::new(&types(), &[("log_first_idx", POINTER)]);
+    assert_eq!(lines(&linux, 1), Err(LookError::OldLog));
+}
+
+#[test]
 fn a_ring_that_makes_no_sense_is_bounded() {
     let mut linux = running();
     for (at, words) in [(RING, 63), (RING + 40, 40)] {

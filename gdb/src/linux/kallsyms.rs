@@ -4,14 +4,19 @@
 //! Format: scripts/kallsyms.c and kernel/kallsyms.c of Linux. Names are
 //! compressed: a name is a length (one byte, or two if bit 7 is set) and that
 //! many token numbers; a token is a string of `kallsyms_token_table`. The first
-//! character is the symbol's type as in nm(1). The tables are in one of three
+//! character is the symbol's type as in nm(1). The tables are in one of these
 //! layouts, and all aligned alike:
 //!
 //! | | aligned to | order |
 //! |---|---|---|
+//! | up to 4.5 | 8 | addresses of 8 bytes, num_syms, names, markers of 8 bytes, token_table, token_index |
+//! | up to 4.19 | 8 | offsets, relative_base, num_syms, names, markers of 8 bytes, token_table, token_index |
 //! | up to 6.3 | 8 | offsets, relative_base, num_syms, names, markers, (seqs_of_names,) token_table, token_index |
 //! | from 6.4 on | 8 | num_syms, names, markers, token_table, token_index, offsets, relative_base, … |
 //! | by 7.2 | 4 | the same without relative_base: each offset is from its own place |
+//!
+//! Offsets and, where nothing else is said, markers have 4 bytes. The first layout is
+//! also that of later kernels without CONFIG_KALLSYMS_BASE_RELATIVE.
 //!
 //! The memory may hold anything: every length and number is checked, and the
 //! search ends after [`MAX_STEPS`].
@@ -160,8 +165,18 @@ impl<'a> Tokens<'a> {
             position = next;
         }
         let place = position.next_multiple_of(self.image.align);
-        let agree = |(n, marker)| u32_at(self.image.bytes, place + 4 * n) == Some(marker);
-        (markers.into_iter().enumerate().all(agree)).then_some(Names { at, count })
+        self.agree(place, &markers).then_some(Names { at, count })
+    }
+
+    /// Whether the table at `place` has these markers, of either width.
+    fn agree(&self, place: usize, markers: &[u32]) -> bool {
+        let narrow = |(n, marker): (usize, &u32)| {
+            u32_at(self.image.bytes, place + 4 * n).as_ref() == Some(marker)
+        };
+        let wide = |(n, marker): (usize, &u32)| {
+            u64_at(self.image.bytes, place + 8 * n) == Some(u64::from(*marker))
+        };
+        markers.iter().enumerate().all(narrow) || markers.iter().enumerate().all(wide)
     }
 
     /// The token numbers of the name at `at`, at least one, and where the next
@@ -185,6 +200,10 @@ impl<'a> Tokens<'a> {
     fn symbols(&self, names: &Names) -> Option<Symbols> {
         let size = 4 * names.count;
         let align = self.image.align;
+        let whole = || {
+            let at = names.at.checked_sub(8 * names.count)?;
+            whole_addresses(&self.image.bytes[at..names.at])
+        };
         // Up to 6.3: before the names. Then: behind the token index.
         let before = names.at.checked_sub(8).and_then(|base| {
             let offsets = base.checked_sub(size.next_multiple_of(align))?;
@@ -203,7 +222,8 @@ impl<'a> Tokens<'a> {
             .or_else(|| {
                 let place = self.image.start.wrapping_add(behind as u64);
                 addresses_by_place(offsets(behind)?, place)
-            })?;
+            })
+            .or_else(whole)?;
         self.assemble(names, &addresses)
     }
 
@@ -263,6 +283,16 @@ fn addresses_by_place(offsets: &[u8], place: u64) -> Option<Vec<u64>> {
         .collect();
     let ends = [addresses.first()?, addresses.last()?];
     let inside = ends.iter().all(|addr| AREA.contains(addr));
+    (inside && addresses.is_sorted()).then_some(addresses)
+}
+
+/// Addresses of 8 bytes each: sorted, and the last in the kernel's area or above it.
+fn whole_addresses(bytes: &[u8]) -> Option<Vec<u64>> {
+    let addresses: Vec<u64> = (0..bytes.len())
+        .step_by(8)
+        .map_while(|at| u64_at(bytes, at))
+        .collect();
+    let inside = addresses.last().is_some_and(|last| *last >= AREA.start);
     (inside && addresses.is_sorted()).then_some(addresses)
 }
 

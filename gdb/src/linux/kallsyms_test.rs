@@ -52,6 +52,9 @@ fn image(symbols: &[(u64, char, String)], order: Order, encoding: Encoding) -> V
 #[test]
 fn symbols_are_found_in_every_order_and_encoding() {
     let cases = [
+        (with_percpu(), Order::WideMarkers, Encoding::Whole),
+        (with_percpu(), Order::WideMarkers, Encoding::AbsolutePercpu),
+        (with_percpu(), Order::AddressesFirst, Encoding::Whole),
         (
             with_percpu(),
             Order::AddressesFirst,
@@ -121,11 +124,12 @@ proptest! {
     #[test]
     fn any_damage_is_borne(damage in prop::collection::vec((0usize..20_000, any::<u8>()), 1..40)) {
         let by_place = Encoding::FromPlace(START + TABLES as u64);
-        for (symbols, encoding) in [
-            (with_percpu(), Encoding::AbsolutePercpu),
-            (named(), by_place),
+        for (symbols, order, encoding) in [
+            (with_percpu(), Order::AddressesLast, Encoding::AbsolutePercpu),
+            (named(), Order::AddressesLast, by_place),
+            (with_percpu(), Order::WideMarkers, Encoding::Whole),
         ] {
-            let mut bytes = image(&symbols, Order::AddressesLast, encoding);
+            let mut bytes = image(&symbols, order, encoding);
             for &(at, byte) in &damage {
                 let at = at % bytes.len();
                 bytes[at] = byte;

@@ -1,6 +1,7 @@
 //! Which kernel runs in the guest, and where.
 
 use std::cell::{LazyCell, OnceCell};
+use std::fmt;
 use std::path::PathBuf;
 
 use super::LookError;
@@ -26,6 +27,9 @@ const MAX_BANNER: usize = 512;
 /// Most bytes of type information; Debian's kernel has 5 MiB.
 const MAX_BTF: usize = 64 << 20;
 
+/// The Linux that brought CONFIG_DEBUG_INFO_BTF.
+const FIRST_WITH_TYPES: Version = Version(5, 2);
+
 /// Most address spaces that are searched: the kernel is in all that a CPU uses
 /// once it runs.
 const MAX_SPACES: usize = 8;
@@ -50,6 +54,16 @@ pub(crate) struct Kernel {
     /// An ELF file of the symbols, if they come from the guest's memory.
     pub synthetic: Option<Vec<u8>>,
     types: OnceCell<Option<Btf>>,
+}
+
+/// The first two numbers of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version(u32, u32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
 }
 
 /// Why nothing is known of a kernel.
@@ -134,7 +148,18 @@ impl Kernel {
             }
             Btf::parse(memory.bytes(start, len).ok()?)
         });
-        types.as_ref().ok_or(LookError::NoTypes)
+        types.as_ref().ok_or_else(|| match self.version() {
+            Some(version) if version < FIRST_WITH_TYPES => LookError::TooOldForTypes(version),
+            _ => LookError::NoTypes,
+        })
+    }
+
+    /// Which Linux it is, if its banner says so.
+    pub fn version(&self) -> Option<Version> {
+        let numbers = self.banner.as_deref()?.strip_prefix(BANNER)?;
+        let mut numbers = numbers.split(|c: char| !c.is_ascii_digit());
+        let mut number = || numbers.next()?.parse().ok();
+        Some(Version(number()?, number()?))
     }
 
     /// Whether it is still in memory.
@@ -308,9 +333,10 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
     })
 }
 
-/// The first task's page tables, by the names that they have had.
+/// The first task's page tables, by the names that they have had (the last one up to
+/// 4.12).
 fn tables(memory: &Memory<'_>, symbols: &Symbols) -> Option<PhysAddr> {
-    let names = ["init_top_pgt", "swapper_pg_dir"];
+    let names = ["init_top_pgt", "swapper_pg_dir", "init_level4_pgt"];
     let addr = names.iter().find_map(|name| symbols.get(name))?;
     Some(memory.translate(addr).ok()?.phys)
 }

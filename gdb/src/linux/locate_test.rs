@@ -133,6 +133,38 @@ fn a_kernel_without_a_file_is_found_by_its_own_symbols() {
     }
 }
 
+#[test]
+fn what_an_old_kernel_lacks_is_said() {
+    let base = LINKED + SLIDE;
+    let at = |release: &str| {
+        let banner = format!("Linux version {release} (debian-kernel@lists.debian.org)\n\0");
+        let mut symbols = vec![
+            (base, 'T', "_text"),
+            (base + BANNER_AT, 'D', "linux_banner"),
+        ];
+        symbols.extend((0..100).map(|n| (base + 0x900 + n, 'T', "do_work")));
+        let tables = kallsyms(&symbols, base, Order::WideMarkers, Encoding::AbsolutePercpu);
+        let mut image = [contents(banner.as_bytes()), tables].concat();
+        image.resize(image.len() + 0x1000, 0);
+        let mut guest = Paged::new();
+        guest.place(base, 0x4000, &image);
+        let kernel = kernel(&guest, None).unwrap();
+        assert_eq!(kernel.symbols.get("do_work"), Some(base + 0x900));
+        let error = kernel.btf(&kernel.memory(&guest)).err().unwrap();
+        (kernel.version(), error)
+    };
+    let old = Version(4, 19);
+    let error = LookError::TooOldForTypes(old);
+    assert_eq!(
+        error.to_string(),
+        "this needs the kernel's type information, which Linux has from 5.2 on; 4.19 has its \
+         symbols only"
+    );
+    assert_eq!(at("4.19.0-27-amd64"), (Some(old), error));
+    assert_eq!(at("5.2-rc1+"), (Some(Version(5, 2)), LookError::NoTypes));
+    assert_eq!(at("next"), (None, LookError::NoTypes));
+}
+
 fn other_file() -> (tempfile::TempDir, SymbolFile) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vmlinux");

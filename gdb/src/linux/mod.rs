@@ -37,7 +37,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub(crate) use locate::{Kernel, NotFound};
+pub(crate) use locate::{Kernel, NotFound, Version};
 use memory::Guest;
 use search::Search;
 
@@ -58,6 +58,13 @@ pub(crate) enum LookError {
         "the kernel has no type information that makes sense; build it with CONFIG_DEBUG_INFO_BTF"
     )]
     NoTypes,
+    #[error(
+        "this needs the kernel's type information, which Linux has from 5.2 on; \
+         {0} has its symbols only"
+    )]
+    TooOldForTypes(Version),
+    #[error("the kernel's log is of the form from before Linux 5.10, which is not known here")]
+    OldLog,
     #[error(transparent)]
     Missing(#[from] btf::Missing),
     #[error(transparent)]

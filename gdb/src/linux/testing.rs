@@ -12,6 +12,8 @@ pub type Sym<'a> = (u64, char, &'a str);
 /// The order of the tables in memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
+    /// Up to Linux 4.19: as the next, with markers of 8 bytes.
+    WideMarkers,
     /// Up to Linux 6.3.
     AddressesFirst,
     /// From Linux 6.4 on.
@@ -24,6 +26,8 @@ pub enum Encoding {
     /// CONFIG_KALLSYMS_ABSOLUTE_PERCPU.
     AbsolutePercpu,
     Unsigned,
+    /// No offsets but whole addresses, and no base.
+    Whole,
     /// Signed, each from its own place, in tables that begin at this address and
     /// are aligned to 4 bytes. There is no base.
     FromPlace(u64),
@@ -42,7 +46,12 @@ pub fn kallsyms(symbols: &[Sym<'_>], base: u64, order: Order, encoding: Encoding
     let (mut names, mut markers) = (Vec::new(), Vec::new());
     for (n, (_, kind, name)) in symbols.iter().enumerate() {
         if n % 256 == 0 {
-            markers.extend((names.len() as u32).to_le_bytes());
+            let width = if matches!(order, Order::WideMarkers) {
+                8
+            } else {
+                4
+            };
+            markers.extend(&(names.len() as u64).to_le_bytes()[..width]);
         }
         let tokens = compress(&format!("{kind}{name}"));
         match tokens.len() {
@@ -66,15 +75,15 @@ pub fn kallsyms(symbols: &[Sym<'_>], base: u64, order: Order, encoding: Encoding
         .enumerate()
         .flat_map(|(n, (addr, ..))| {
             let place = (tables.len() + 4 * n) as u64;
-            encode(*addr, base, place, encoding).to_le_bytes()
+            encode(*addr, base, place, encoding)
         })
         .collect();
-    if !matches!(encoding, Encoding::FromPlace(_)) {
+    if !matches!(encoding, Encoding::FromPlace(_) | Encoding::Whole) {
         addresses.resize(addresses.len().next_multiple_of(align), 0);
         addresses.extend(base.to_le_bytes());
     }
     match order {
-        Order::AddressesFirst => [addresses, tables].concat(),
+        Order::WideMarkers | Order::AddressesFirst => [addresses, tables].concat(),
         Order::AddressesLast => [tables, addresses].concat(),
     }
 }
@@ -100,13 +109,15 @@ fn compress(mut name: &str) -> Vec<u8> {
 }
 
 /// `place` is the offset's own in the tables, where they end in addresses.
-fn encode(addr: u64, base: u64, place: u64, encoding: Encoding) -> u32 {
-    match encoding {
+fn encode(addr: u64, base: u64, place: u64, encoding: Encoding) -> Vec<u8> {
+    let offset = match encoding {
+        Encoding::Whole => return addr.to_le_bytes().to_vec(),
         Encoding::FromPlace(tables) => addr.wrapping_sub(tables + place) as u32,
         Encoding::Unsigned => addr.wrapping_sub(base) as u32,
         Encoding::AbsolutePercpu if addr < base => addr as u32,
         Encoding::AbsolutePercpu => (-1 - (addr - base) as i64) as u32,
-    }
+    };
+    offset.to_le_bytes().to_vec()
 }
 
 /// A guest with one vCPU in 64-bit mode and page tables of 4 KiB pages.
