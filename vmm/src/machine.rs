@@ -12,7 +12,6 @@ use devices::vhost_user::shared_memory::SharedMemory;
 use devices::vhost_user::{self, Frontend};
 use devices::virtio::page::PAGE_SIZE;
 use devices::virtio::{GuestMemory, MmioTransport, mmio};
-use kvm_bindings::CpuId;
 use kvm_ioctls::Kvm;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -28,10 +27,11 @@ use crate::layout;
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::supervisor::Supervisor;
+use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::traps::Traps;
 use crate::vcpu::watched::WatchedRam;
-use crate::vcpu::{self, Failure, Handle, Vcpu, Wires, cpuid};
+use crate::vcpu::{self, Failure, Handle, Vcpu, Wires};
 use crate::vcpus::{self, Group, Vcpus};
 use crate::windows::{self, Windows};
 
@@ -119,8 +119,8 @@ impl Machine {
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
         add_legacy(&mut buses.pio, &power)?;
-        let supported = cpuid::supported(&kvm)?;
-        let mut windows = Windows::new(&memory, &supported);
+        let model = CpuModel::of_host(&kvm)?;
+        let mut windows = Windows::new(&memory, model.physical_bits());
         let transports = add_virtio(
             &mut buses.mmio,
             config,
@@ -141,7 +141,7 @@ impl Machine {
         let (traps, watched) = (wires.traps.clone(), wires.watched.clone());
         let buses = wires.buses.clone();
         let chips = vm.chips()?;
-        let handles = spawn_vcpus(&kvm, &supported, &vm, config, entry, &wires)?;
+        let handles = spawn_vcpus(&kvm, &model, &vm, config, entry, &wires)?;
         let vcpus = Arc::new(Vcpus::new(vm.clone(), handles)?);
         Ok(Self {
             boot,
@@ -341,7 +341,7 @@ fn add_virtio(
 
 fn spawn_vcpus(
     kvm: &Kvm,
-    supported: &CpuId,
+    model: &CpuModel,
     vm: &Vm,
     config: &Config,
     entry: boot::Entry,
@@ -352,7 +352,7 @@ fn spawn_vcpus(
     let access = deadlines.max().unwrap_or_default();
     let mut handles = Vec::with_capacity(cpus.into());
     for index in 0..cpus {
-        let cpuid = cpuid::for_vcpu(supported, index, cpus)?;
+        let cpuid = model.for_vcpu(index, cpus);
         let mut vcpu = Vcpu::new(kvm, vm.create_vcpu(index)?, &cpuid)?;
         if config.gdb.is_some() {
             vcpu.note_rip_at_exits(kvm);

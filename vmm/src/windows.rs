@@ -3,7 +3,6 @@
 
 use devices::vhost_user::shared_memory::PAGE;
 use devices::virtio::{GuestMemory, SharedRegion};
-use kvm_bindings::CpuId;
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::layout;
@@ -36,12 +35,12 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Behind `memory`, for guests that read `cpuid`.
-    pub fn new(memory: &GuestMemory, cpuid: &CpuId) -> Self {
+    /// Behind `memory`, for guests whose physical addresses have `bits` bits.
+    pub fn new(memory: &GuestMemory, bits: u32) -> Self {
         let behind_ram = memory.last_addr().0 + 1;
         Self {
             next: behind_ram.max(layout::MMIO_HOLE_END),
-            bits: physical_bits(cpuid),
+            bits,
         }
     }
 
@@ -77,29 +76,13 @@ impl Windows {
     }
 }
 
-/// Width of physical addresses (SDM volume 2, CPUID, leaf 0x80000008). Processors
-/// without the leaf have 36 bits.
-fn physical_bits(cpuid: &CpuId) -> u32 {
-    const ADDRESS_SIZES: u32 = 0x8000_0008;
-    let mut leaves = cpuid.as_slice().iter();
-    let sizes = leaves.find(|leaf| leaf.function == ADDRESS_SIZES);
-    sizes.map_or(36, |leaf| (leaf.eax & 0xff).clamp(36, 52))
-}
-
 #[cfg(test)]
 mod tests {
-    use kvm_bindings::kvm_cpuid_entry2;
-
     use super::*;
 
     fn windows(bits: u32) -> Windows {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let sizes = kvm_cpuid_entry2 {
-            function: 0x8000_0008,
-            eax: 0x3000 | bits,
-            ..Default::default()
-        };
-        Windows::new(&memory, &CpuId::from_entries(&[sizes]).unwrap())
+        Windows::new(&memory, bits)
     }
 
     #[test]

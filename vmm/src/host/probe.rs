@@ -15,8 +15,9 @@ use super::judge;
 use crate::kvm::{Error, Vm, failed};
 use crate::kvm_device;
 use crate::memory;
+use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::kick::{self, ImmediateExit};
-use crate::vcpu::{DebugControl, Vcpu, cpuid};
+use crate::vcpu::{DebugControl, Vcpu};
 
 const RAM: u64 = 4 << 20;
 const CODE: u64 = 0x10_0000;
@@ -88,12 +89,8 @@ impl Probe {
             .map_err(io::Error::other)
             .map_err(failed("opening /dev/kvm"))?;
         let vm = Vm::new(&kvm, ram(ring, int3)?)?;
-        let supported = cpuid::supported(&kvm)?;
-        let vcpu = Vcpu::new(
-            &kvm,
-            vm.create_vcpu(0)?,
-            &cpuid::for_vcpu(&supported, 0, 1)?,
-        )?;
+        let cpuid = CpuModel::of_host(&kvm)?.for_vcpu(0, 1);
+        let vcpu = Vcpu::new(&kvm, vm.create_vcpu(0)?, &cpuid)?;
         set_registers(&vcpu, ring)?;
         Ok(Self { vcpu, _vm: vm })
     }

@@ -3,6 +3,9 @@
 pub mod cpuid;
 mod guest_debug;
 mod hlt;
+mod instructions;
+mod kvm_lists;
+mod msrs;
 mod registers;
 mod reset_state;
 mod xsave;
@@ -12,15 +15,16 @@ use std::io;
 use gdb::arch::Registers;
 use gdb::target::Activity;
 use kvm_bindings::{
-    CpuId, KVM_CAP_SET_GUEST_DEBUG2, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
+    KVM_CAP_SET_GUEST_DEBUG2, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_UNINITIALIZED, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd};
 
 use super::exit::{self, Exit, MsrAccess};
 use crate::kvm::{Error, failed};
+use cpuid::Cpuid;
 use registers::{read_sregs, write_sregs};
-use reset_state::{ResetState, msrs_of};
+use reset_state::ResetState;
 
 pub use guest_debug::DebugControl;
 use guest_debug::guest_debug;
@@ -46,8 +50,8 @@ pub struct Vcpu {
 
 impl Vcpu {
     /// Takes over a fresh vCPU and gives it its CPUID.
-    pub fn new(kvm: &Kvm, fd: VcpuFd, cpuid: &CpuId) -> Result<Self, Error> {
-        fd.set_cpuid2(cpuid).map_err(failed("KVM_SET_CPUID2"))?;
+    pub fn new(kvm: &Kvm, fd: VcpuFd, cpuid: &Cpuid) -> Result<Self, Error> {
+        cpuid.give_to(&fd).map_err(failed("KVM_SET_CPUID2"))?;
         let debug_flags = kvm
             .check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2.into())
             .max(0) as u32;
@@ -56,7 +60,7 @@ impl Vcpu {
             reset_state: None,
             debug_flags,
             armed: DebugControl::default(),
-            xsave: xsave::Layout::of(cpuid),
+            xsave: xsave::Layout::of(cpuid.leaves()),
             tells_rip: false,
         })
     }
@@ -111,24 +115,11 @@ impl Vcpu {
 
     /// Reads one model-specific register.
     pub fn msr(&self, index: u32) -> Result<u64, Error> {
-        let mut msrs = msrs_of([(index, 0)])?;
-        match self.fd.get_msrs(&mut msrs) {
-            Ok(1) => Ok(msrs.as_slice()[0].data),
-            _ => Err(Error {
-                call: "KVM_GET_MSRS",
-                source: io::Error::other(format!("MSR {index:#x} is not readable")),
-            }),
-        }
+        msrs::read(&self.fd, index)
     }
 
     pub fn set_msr(&self, index: u32, data: u64) -> Result<(), Error> {
-        match self.fd.set_msrs(&msrs_of([(index, data)])?) {
-            Ok(1) => Ok(()),
-            _ => Err(Error {
-                call: "KVM_SET_MSRS",
-                source: io::Error::other(format!("MSR {index:#x} does not take {data:#x}")),
-            }),
-        }
+        msrs::write(&self.fd, index, data)
     }
 
     /// General, segment, control, floating-point and vector registers.

@@ -1,183 +1,242 @@
-//! What the guest reads by CPUID: the host's leaves with this machine's topology.
+//! The processor that a guest finds by CPUID, leaf by leaf.
 //!
-//! One package, one thread a core, `cpus` cores; APIC ID equals vCPU index
-//! (SDM volume 2, CPUID; volume 3, 10.9.1; AMD APM volume 3, appendix E).
+//! The base is what KVM offers (KVM_GET_SUPPORTED_CPUID): the features of the host's
+//! processor, less those that KVM cannot give a guest. The lists below say what becomes of
+//! each leaf, and where Firecracker, Cloud Hypervisor and QEMU (`-cpu host`) decide
+//! otherwise. What a guest finds in MSRs is in `boot_msrs`.
+//!
+//! References: SDM volume 2, CPUID; AMD APM volume 3, appendix E; the kernel's
+//! Documentation/virt/kvm/x86/cpuid.rst.
 
-use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2,
-};
-use kvm_ioctls::Kvm;
+mod leaves;
 
+use std::io;
+
+use kvm_bindings::kvm_cpuid_entry2;
+use kvm_ioctls::{Cap, Kvm, VcpuFd};
+
+use super::kvm_lists;
 use crate::kvm::{Error, failed};
+use leaves::Place;
 
-/// What every vCPU's CPUID is made from.
-pub fn supported(kvm: &Kvm) -> Result<CpuId, Error> {
-    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(failed("KVM_GET_SUPPORTED_CPUID"))
+/// What becomes of a leaf.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// As KVM offers it.
+    Pass,
+    /// Reads as zeros.
+    Drop,
+    /// As the host's processor has it; KVM offers zeros.
+    Host,
+    /// As KVM offers it, but for what this changes in each subleaf.
+    Edit(fn(&mut kvm_cpuid_entry2, &Place)),
+    /// These subleaves in place of KVM's.
+    Make(fn(&Place) -> Vec<kvm_cpuid_entry2>),
 }
 
-/// The leaves of vCPU `index` of `cpus`.
-pub fn for_vcpu(supported: &CpuId, index: u8, cpus: u8) -> Result<CpuId, Error> {
-    let mut entries: Vec<_> = supported
-        .as_slice()
-        .iter()
-        .copied()
-        .filter(|entry| !is_extended_topology(entry.function))
-        .collect();
-    let has_leaf_b = supported
-        .as_slice()
-        .iter()
-        .any(|entry| entry.function == 0xb);
-    for entry in &mut entries {
-        set_topology(entry, index, cpus);
+use Rule::{Drop, Edit, Host, Make, Pass};
+
+type List = &'static [(u32, Rule)];
+
+/// Leaves with one meaning on all processors. A leaf that is in no list passes.
+const COMMON: List = &[
+    // The largest basic leaf and the vendor. All of the others pass the vendor, too.
+    (0x0, Pass),
+    // Family, model, stepping and features. Ours: the APIC ID, the number of vCPUs, and
+    // - HYPERVISOR, by which a guest looks for leaf 0x40000000;
+    // - TSC_DEADLINE: KVM leaves the bit to the VMM, for it depends on the interrupt
+    //   controller in the kernel. Linux without it calibrates its APIC timer for 100 ms.
+    //   Firecracker and Cloud Hypervisor set it unasked, QEMU by the capability, as here;
+    // - MTRR: KVM has them whatever the host has, but offers the host's bit. Cloud
+    //   Hypervisor and QEMU set it as well.
+    // Passed, unlike Firecracker: PDCM, which goes with the PMU (0xa).
+    // MONITOR is not offered: a guest that halts leaves the processor to others.
+    (0x1, Edit(leaves::features)),
+    // Cache and TLB descriptors.
+    (0x2, Pass),
+    // Power management: KVM offers ARAT alone, a timer that never sleeps.
+    (0x6, Pass),
+    // More features. Firecracker takes WAITPKG away and sets two bits about the x87's
+    // instruction pointers; here they are as KVM offers them.
+    (0x7, Pass),
+    // The PMU, so that perf works in the guest. Firecracker takes it away.
+    (0xa, Pass),
+    // Topology: a thread a core, all cores in one package, so that the APIC ID is the
+    // vCPU's index. KVM offers the leaf empty.
+    (0xb, Make(leaves::extended_topology)),
+    // XSAVE: components, sizes and offsets. KVM keeps EBX of subleaf 0 as XCR0 has it.
+    (0xd, Pass),
+    // Topology with more levels than 0xb, before which a guest prefers it; there are no
+    // more. Firecracker and Cloud Hypervisor repeat 0xb here.
+    (0x1f, Drop),
+    // "KVMKVMKVM", and KVM's paravirtual features: the clock, steal time, asynchronous
+    // page faults, IPIs and TLB flushes by hypercall, and so on. Cloud Hypervisor adds
+    // MSI_EXT_DEST_ID, which has a use with more than 255 vCPUs. It and QEMU tell the
+    // frequency of the TSC in 0x40000010; kvm-clock tells it everywhere.
+    (0x4000_0000, Pass),
+    (0x4000_0001, Pass),
+    // The largest extended leaf, and extended features.
+    (0x8000_0000, Pass),
+    (0x8000_0001, Pass),
+    // The brand string. Cloud Hypervisor and QEMU show the host's, too, Firecracker one
+    // for all processors of a vendor.
+    (0x8000_0002, Host),
+    (0x8000_0003, Host),
+    (0x8000_0004, Host),
+    // L2 and L3 caches and TLBs.
+    (0x8000_0006, Pass),
+    // INVTSC, which KVM offers where the host's TSC has one rate in all states.
+    (0x8000_0007, Pass),
+    // Widths of addresses. Cloud Hypervisor and QEMU can narrow them, for migration.
+    (0x8000_0008, Pass),
+];
+
+/// Intel, and Zhaoxin, which does as Intel does.
+const INTEL: List = &[
+    // Caches: levels 1 and 2 are a core's own, level 3 is the package's.
+    (0x4, Edit(leaves::cache_parameters)),
+    // Processor trace: KVM offers it where its module was told to.
+    (0x14, Pass),
+];
+
+/// AMD, and Hygon, which does as AMD does.
+const AMD: List = &[
+    // L1 caches and TLBs, which older KVMs do not offer.
+    (0x8000_0005, Host),
+    // The number of cores and the width of their number in the APIC ID.
+    (0x8000_0008, Edit(leaves::core_count)),
+    // Caches, as leaf 0x4 on Intel.
+    (0x8000_001d, Edit(leaves::cache_properties)),
+    // The extended APIC ID and the core's number: a thread a core, one node.
+    (0x8000_001e, Edit(leaves::core_identifiers)),
+];
+
+/// Whose lists apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vendor {
+    Intel,
+    Amd,
+}
+
+impl Vendor {
+    fn of(leaves: &[kvm_cpuid_entry2]) -> Self {
+        // The first of three registers that spell the vendor's name.
+        const AMD: u32 = u32::from_le_bytes(*b"Auth");
+        const HYGON: u32 = u32::from_le_bytes(*b"Hygo");
+        match leaves.iter().find(|leaf| leaf.function == 0) {
+            Some(leaf) if matches!(leaf.ebx, AMD | HYGON) => Self::Amd,
+            _ => Self::Intel,
+        }
     }
-    if has_leaf_b {
-        entries.extend(extended_topology(index, cpus));
-    }
-    CpuId::from_entries(&entries)
-        .map_err(|error| std::io::Error::other(format!("{error:?}")))
-        .map_err(failed("building the CPUID table"))
-}
 
-/// Leaves 0xb (extended topology) and 0x1f (the same with more levels).
-fn is_extended_topology(function: u32) -> bool {
-    matches!(function, 0xb | 0x1f)
-}
-
-fn set_topology(entry: &mut kvm_cpuid_entry2, index: u8, cpus: u8) {
-    match entry.function {
-        0x1 => {
-            const HYPERVISOR: u32 = 1 << 31;
-            const HTT: u32 = 1 << 28;
-            entry.ebx = (entry.ebx & 0xffff) | u32::from(cpus) << 16 | u32::from(index) << 24;
-            entry.ecx |= HYPERVISOR;
-            entry.edx = if cpus > 1 {
-                entry.edx | HTT
-            } else {
-                entry.edx & !HTT
-            };
+    fn list(self) -> List {
+        match self {
+            Self::Intel => INTEL,
+            Self::Amd => AMD,
         }
-        // Deterministic cache parameters: levels 1 and 2 are a core's own,
-        // level 3 is shared by the package. Both counts are minus one.
-        0x4 if entry.eax & 0x1f != 0 => {
-            let level = (entry.eax >> 5) & 0x7;
-            let sharing = if level >= 3 {
-                cpus.next_power_of_two() - 1
-            } else {
-                0
-            };
-            let cores = cpus.next_power_of_two() - 1;
-            entry.eax = (entry.eax & 0x3fff) | u32::from(sharing) << 14 | u32::from(cores) << 26;
-        }
-        // AMD: core count minus one and width of the core number in the APIC ID.
-        0x8000_0008 => {
-            entry.ecx = u32::from(cpus - 1) | core_bits(cpus) << 12;
-        }
-        // AMD: cache properties, counts of sharers minus one.
-        0x8000_001d if entry.eax & 0x1f != 0 => {
-            let level = (entry.eax >> 5) & 0x7;
-            let sharing = if level >= 3 { cpus - 1 } else { 0 };
-            entry.eax = (entry.eax & !(0xfff << 14)) | u32::from(sharing) << 14;
-        }
-        // AMD: extended APIC ID, one thread a core, one node.
-        0x8000_001e => {
-            entry.eax = index.into();
-            entry.ebx = index.into();
-            entry.ecx = 0;
-        }
-        _ => {}
     }
 }
 
-/// Bits of the APIC ID that number the core.
-fn core_bits(cpus: u8) -> u32 {
-    cpus.next_power_of_two().trailing_zeros()
+/// What all vCPUs of a machine have in common.
+pub struct CpuModel {
+    offered: Vec<kvm_cpuid_entry2>,
+    vendor: Vendor,
+    tsc_deadline: bool,
 }
 
-/// Leaf 0xb: a thread level and a core level.
-fn extended_topology(index: u8, cpus: u8) -> [kvm_cpuid_entry2; 3] {
-    const LEVEL_SMT: u32 = 1;
-    const LEVEL_CORE: u32 = 2;
-    let level = |level: u32, shift: u32, count: u32, kind: u32| kvm_cpuid_entry2 {
-        function: 0xb,
-        index: level,
-        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-        eax: shift,
-        ebx: count,
-        ecx: level | kind << 8,
-        edx: index.into(),
-        ..Default::default()
-    };
-    [
-        level(0, 0, 1, LEVEL_SMT),
-        level(1, core_bits(cpus), cpus.into(), LEVEL_CORE),
-        level(2, 0, 0, 0),
-    ]
+impl CpuModel {
+    pub fn of_host(kvm: &Kvm) -> Result<Self, Error> {
+        let offered = kvm_lists::supported_cpuid(kvm).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(Self::new(
+            offered,
+            kvm.check_extension(Cap::TscDeadlineTimer),
+        ))
+    }
+
+    fn new(offered: Vec<kvm_cpuid_entry2>, tsc_deadline: bool) -> Self {
+        let vendor = Vendor::of(&offered);
+        Self {
+            offered,
+            vendor,
+            tsc_deadline,
+        }
+    }
+
+    /// Width of guest-physical addresses. Processors without the leaf have 36 bits.
+    pub fn physical_bits(&self) -> u32 {
+        const ADDRESS_SIZES: u32 = 0x8000_0008;
+        let mut leaves = self.offered.iter();
+        let sizes = leaves.find(|leaf| leaf.function == ADDRESS_SIZES);
+        sizes.map_or(36, |leaf| (leaf.eax & 0xff).clamp(36, 52))
+    }
+
+    /// The leaves of vCPU `index` of `cpus`.
+    pub fn for_vcpu(&self, index: u8, cpus: u8) -> Cpuid {
+        let place = Place {
+            index,
+            cpus,
+            tsc_deadline: self.tsc_deadline,
+        };
+        let mut cpuid = Cpuid {
+            vendor: self.vendor,
+            leaves: self.offered.clone(),
+        };
+        for (function, rule) in COMMON.iter().chain(self.vendor.list()) {
+            cpuid.apply(*function, *rule, &place);
+        }
+        cpuid
+    }
+}
+
+/// The leaves of one vCPU.
+pub struct Cpuid {
+    vendor: Vendor,
+    leaves: Vec<kvm_cpuid_entry2>,
+}
+
+impl Cpuid {
+    pub fn leaves(&self) -> &[kvm_cpuid_entry2] {
+        &self.leaves
+    }
+
+    pub fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
+    /// Whether the guest may take the TSC for one that never changes its rate.
+    pub fn has_invariant_tsc(&self) -> bool {
+        const LEAF: u32 = 0x8000_0007;
+        const EDX_INVARIANT_TSC: u32 = 1 << 8;
+        let mut leaves = self.leaves.iter();
+        leaves.any(|leaf| leaf.function == LEAF && leaf.edx & EDX_INVARIANT_TSC != 0)
+    }
+
+    /// Gives them to the vCPU.
+    pub fn give_to(&self, vcpu: &VcpuFd) -> io::Result<()> {
+        kvm_lists::set_cpuid(vcpu, &self.leaves)
+    }
+
+    fn apply(&mut self, function: u32, rule: Rule, place: &Place) {
+        let is_offered = self.leaves.iter().any(|leaf| leaf.function == function);
+        match rule {
+            Pass => {}
+            Drop => self.leaves.retain(|leaf| leaf.function != function),
+            Host => self.subleaves(function).for_each(leaves::set_from_host),
+            Edit(edit) => self.subleaves(function).for_each(|leaf| edit(leaf, place)),
+            Make(make) if is_offered => {
+                self.leaves.retain(|leaf| leaf.function != function);
+                self.leaves.extend(make(place));
+            }
+            Make(_) => {}
+        }
+    }
+
+    fn subleaves(&mut self, function: u32) -> impl Iterator<Item = &mut kvm_cpuid_entry2> {
+        let leaves = self.leaves.iter_mut();
+        leaves.filter(move |leaf| leaf.function == function)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn host() -> CpuId {
-        let leaf = |function, eax| kvm_cpuid_entry2 {
-            function,
-            eax,
-            ..Default::default()
-        };
-        let entries = [
-            leaf(0, 0xd),
-            leaf(1, 0),
-            leaf(4, 0x21),
-            leaf(4, 0x61),
-            leaf(0xb, 9),
-            leaf(0xd, 7),
-        ];
-        CpuId::from_entries(&entries).unwrap()
-    }
-
-    fn find(cpuid: &CpuId, function: u32) -> Vec<kvm_cpuid_entry2> {
-        cpuid
-            .as_slice()
-            .iter()
-            .copied()
-            .filter(|e| e.function == function)
-            .collect()
-    }
-
-    #[test]
-    fn each_vcpu_has_its_own_apic_id() {
-        for index in [0, 3] {
-            let cpuid = for_vcpu(&host(), index, 4).unwrap();
-            let leaf1 = find(&cpuid, 1)[0];
-            assert_eq!(leaf1.ebx >> 24, u32::from(index));
-            assert_eq!((leaf1.ebx >> 16) & 0xff, 4);
-            assert!(
-                find(&cpuid, 0xb)
-                    .iter()
-                    .all(|leaf| leaf.edx == u32::from(index))
-            );
-        }
-    }
-
-    #[test]
-    fn core_level_covers_all_vcpus() {
-        for (cpus, shift) in [(1, 0), (2, 1), (3, 2), (4, 2), (64, 6)] {
-            let leaves = find(&for_vcpu(&host(), 0, cpus).unwrap(), 0xb);
-            assert_eq!(leaves.len(), 3, "the host's own levels are replaced");
-            assert_eq!((leaves[1].eax, leaves[1].ebx), (shift, u32::from(cpus)));
-        }
-    }
-
-    #[test]
-    fn only_the_last_cache_level_is_shared() {
-        let leaves = find(&for_vcpu(&host(), 0, 4).unwrap(), 4);
-        assert_eq!((leaves[0].eax >> 14) & 0xfff, 0);
-        assert_eq!((leaves[1].eax >> 14) & 0xfff, 3);
-    }
-
-    #[test]
-    fn other_leaves_are_the_hosts() {
-        assert_eq!(find(&for_vcpu(&host(), 0, 4).unwrap(), 0xd)[0].eax, 7);
-    }
-}
+#[path = "cpuid_test.rs"]
+mod tests;

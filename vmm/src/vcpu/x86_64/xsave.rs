@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use gdb::arch::{Fpu, VectorSet, Vectors};
-use kvm_bindings::{CpuId, kvm_xsave};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_xsave};
 use kvm_ioctls::VcpuFd;
 
 use crate::kvm::{Error, failed};
@@ -40,9 +40,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn of(cpuid: &CpuId) -> Self {
+    pub fn of(cpuid: &[kvm_cpuid_entry2]) -> Self {
         let leaf = |index| {
-            let mut leaves = cpuid.as_slice().iter();
+            let mut leaves = cpuid.iter();
             leaves.find(|leaf| (leaf.function, leaf.index) == (LEAF, index))
         };
         let supported = leaf(0).map_or(0, |leaf| leaf.eax);
@@ -187,9 +187,8 @@ fn write<const N: usize>(area: &mut kvm_xsave, offset: usize, registers: &[[u8; 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvm_bindings::kvm_cpuid_entry2;
 
-    fn cpuid(supported: u32, offsets: &[(u32, u32)]) -> CpuId {
+    fn cpuid(supported: u32, offsets: &[(u32, u32)]) -> Vec<kvm_cpuid_entry2> {
         let leaf = |index, eax, ebx| kvm_cpuid_entry2 {
             function: LEAF,
             index,
@@ -203,7 +202,7 @@ mod tests {
                 .iter()
                 .map(|&(index, offset)| leaf(index, 0, offset)),
         );
-        CpuId::from_entries(&leaves).unwrap()
+        leaves
     }
 
     /// As Intel's processors have them.
@@ -225,7 +224,7 @@ mod tests {
             assert_eq!(Layout::of(&cpuid(supported, &OFFSETS)).set, set);
         }
         assert_eq!(Layout::of(&cpuid(7, &[(AVX, 4000)])).set, VectorSet::Sse);
-        let none = CpuId::from_entries(&[]).unwrap();
+        let none = [];
         assert_eq!(Layout::of(&none), Layout::default());
     }
 

@@ -1,0 +1,114 @@
+use super::*;
+
+fn leaf(function: u32, eax: u32) -> kvm_cpuid_entry2 {
+    kvm_cpuid_entry2 {
+        function,
+        eax,
+        ..Default::default()
+    }
+}
+
+fn named(name: &[u8; 4]) -> kvm_cpuid_entry2 {
+    kvm_cpuid_entry2 {
+        ebx: u32::from_le_bytes(*name),
+        ..leaf(0, 0xd)
+    }
+}
+
+fn intel() -> CpuModel {
+    let leaves = [
+        named(b"Genu"),
+        leaf(1, 0),
+        leaf(4, 0x21),
+        leaf(4, 0x61),
+        leaf(0xb, 9),
+        leaf(0xd, 7),
+        leaf(0x1f, 9),
+        leaf(0x8000_0008, 39),
+    ];
+    CpuModel::new(leaves.to_vec(), true)
+}
+
+fn amd() -> CpuModel {
+    let leaves = [
+        named(b"Auth"),
+        leaf(1, 0),
+        leaf(0x8000_0008, 48),
+        leaf(0x8000_001d, 0x21),
+        leaf(0x8000_001d, 0x61),
+        leaf(0x8000_001e, 99),
+    ];
+    CpuModel::new(leaves.to_vec(), false)
+}
+
+fn find(cpuid: &Cpuid, function: u32) -> Vec<kvm_cpuid_entry2> {
+    let leaves = cpuid.leaves().iter().copied();
+    leaves.filter(|leaf| leaf.function == function).collect()
+}
+
+#[test]
+fn each_vcpu_has_its_own_apic_id() {
+    for index in [0, 3] {
+        let cpuid = intel().for_vcpu(index, 4);
+        let leaf1 = find(&cpuid, 1)[0];
+        assert_eq!(leaf1.ebx >> 24, u32::from(index));
+        assert_eq!((leaf1.ebx >> 16) & 0xff, 4);
+        let own = |leaf: &kvm_cpuid_entry2| leaf.edx == u32::from(index);
+        assert!(find(&cpuid, 0xb).iter().all(own));
+        let cpuid = amd().for_vcpu(index, 4);
+        assert_eq!(find(&cpuid, 0x8000_001e)[0].eax, u32::from(index));
+    }
+}
+
+#[test]
+fn core_level_covers_all_vcpus() {
+    for (cpus, shift) in [(1, 0), (2, 1), (3, 2), (4, 2), (64, 6)] {
+        let cpuid = intel().for_vcpu(0, cpus);
+        let leaves = find(&cpuid, 0xb);
+        assert_eq!(leaves.len(), 3, "the host's own levels are replaced");
+        assert_eq!((leaves[1].eax, leaves[1].ebx), (shift, u32::from(cpus)));
+        assert!(find(&cpuid, 0x1f).is_empty());
+        let count = find(&amd().for_vcpu(0, cpus), 0x8000_0008)[0].ecx;
+        assert_eq!(count, (u32::from(cpus) - 1) | (shift << 12));
+    }
+}
+
+#[test]
+fn only_the_last_cache_level_is_shared() {
+    for (model, function) in [(intel(), 4), (amd(), 0x8000_001d)] {
+        let leaves = find(&model.for_vcpu(0, 4), function);
+        assert_eq!((leaves[0].eax >> 14) & 0xfff, 0);
+        assert_eq!((leaves[1].eax >> 14) & 0xfff, 3);
+    }
+}
+
+#[test]
+fn other_leaves_are_the_hosts() {
+    let cpuid = intel().for_vcpu(0, 4);
+    assert_eq!(find(&cpuid, 0xd)[0].eax, 7);
+    // What only AMD has there.
+    assert_eq!(find(&cpuid, 0x8000_0008)[0].ecx, 0);
+}
+
+#[test]
+fn the_apic_timer_has_a_deadline_where_kvm_has_it() {
+    const TSC_DEADLINE: u32 = 1 << 24;
+    let ecx = |model: CpuModel| find(&model.for_vcpu(0, 1), 1)[0].ecx;
+    assert_eq!(ecx(intel()) & TSC_DEADLINE, TSC_DEADLINE);
+    assert_eq!(ecx(amd()) & TSC_DEADLINE, 0);
+}
+
+#[test]
+fn the_width_of_addresses_is_the_hosts() {
+    assert_eq!(intel().physical_bits(), 39);
+    assert_eq!(CpuModel::new(Vec::new(), false).physical_bits(), 36);
+}
+
+#[test]
+fn a_leaf_is_listed_once() {
+    for vendor in [Vendor::Intel, Vendor::Amd] {
+        for list in [COMMON, vendor.list()] {
+            assert!(list.is_sorted_by(|a, b| a.0 < b.0));
+        }
+    }
+}
