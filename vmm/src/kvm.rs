@@ -188,8 +188,8 @@ impl Vm {
             flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
             base: *msr,
             msr_count: 1,
-            // A bit that is clear denies, which is what exits.
-            bitmap: &[0],
+            // A bit that is clear denies, which is what exits. KVM reads whole longs.
+            bitmap: &[0; size_of::<u64>()],
         });
         let ranges: Vec<_> = ranges.collect();
         let filtered = self
