@@ -9,5 +9,6 @@ mod debugger_stops;
 mod devices;
 mod machine;
 mod peers;
+mod processor;
 mod storms;
 mod sweep;

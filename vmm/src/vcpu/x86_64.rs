@@ -1,5 +1,6 @@
 //! An x86-64 vCPU: registers, boot state, debug facilities.
 
+mod boot_msrs;
 pub mod cpuid;
 mod guest_debug;
 mod hlt;
@@ -49,9 +50,10 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Takes over a fresh vCPU and gives it its CPUID.
+    /// Takes over a fresh vCPU and gives it its CPUID and what its MSRs are at power-on.
     pub fn new(kvm: &Kvm, fd: VcpuFd, cpuid: &Cpuid) -> Result<Self, Error> {
         cpuid.give_to(&fd).map_err(failed("KVM_SET_CPUID2"))?;
+        boot_msrs::set(&fd, cpuid)?;
         let debug_flags = kvm
             .check_extension_raw(KVM_CAP_SET_GUEST_DEBUG2.into())
             .max(0) as u32;
