@@ -44,6 +44,17 @@ pub fn run_alone(socket: &Path, sysroot: Sysroot, commands: &[&str]) -> String {
     process.printed(Stream::Out)
 }
 
+/// These commands with what a user would see of them: each behind gdb's prompt, before
+/// what it prints.
+pub fn shown(commands: &[&str]) -> Vec<String> {
+    let pairs = commands
+        .iter()
+        .map(|typed| [format!("echo {PROMPT}{typed}\\n"), (*typed).to_owned()]);
+    pairs.flatten().collect()
+}
+
+pub const PROMPT: &str = "(gdb) ";
+
 /// Starts gdb as [`run`] does.
 pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     let mut command = command(socket, symbols, commands);

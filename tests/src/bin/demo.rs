@@ -1,12 +1,12 @@
-//! The whole of Outboard in a minute: Linux on an out-of-process disk and
-//! network, with a real gdb attached while it runs.
+//! The whole of Outboard in a minute: a stock Linux on an out-of-process disk and
+//! network, with a real gdb attached while it runs, which has no file of that kernel.
 //!
 //! `make demo` builds what it needs and starts it where KVM can run Linux.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tests::gdb::Sysroot;
 use tests::network::{self, WebServer, guest_address};
 use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
@@ -29,23 +29,19 @@ fn main() -> Result<()> {
     let file_sum = network::md5(&file);
     let server = WebServer::start(file).context("cannot start the web server")?;
 
-    step("booting Linux on 2 vCPUs");
-    let linux = guest::linux();
-    let vmlinux = linux
-        .vmlinux
-        .clone()
-        .context("the guest kernel has no vmlinux")?;
+    step("booting Debian's Linux on 2 vCPUs");
+    let linux = guest::stock_linux();
     let actions = format!(
         "outboard.run=line,disk,net,tick outboard.mib={DISK_MIB} outboard.ip={} outboard.url={}",
         guest_address(),
         server.url()
     );
     let started = Instant::now();
-    let mut vmm = Vmm::new(&vmlinux)
+    let mut vmm = Vmm::new(&linux.bzimage)
         .arg("--initrd", &linux.initramfs)
         .arg("--memory", "512M")
         .cpus(2)
-        .cmdline(&format!("console=ttyS0 quiet panic=-1 nokaslr {actions}"))
+        .cmdline(&format!("console=ttyS0 quiet panic=-1 {actions}"))
         .device("blk", &disk.socket)
         .device("net", &net.socket)
         .gdb(dir.path())
@@ -67,7 +63,7 @@ fn main() -> Result<()> {
     let worked = Counters::of(&vmm);
 
     step("gdb attaches to the running kernel");
-    let session = debug(&vmm, &vmlinux);
+    let session = debug(&vmm);
 
     step("the guest powers off");
     vmm.process.send(b"\n");
@@ -99,23 +95,24 @@ fn kicks(mut backend: backend::Backend) -> u64 {
         .sum()
 }
 
-/// One gdb session on the guest that runs: what a user would type.
-fn debug(vmm: &Running, vmlinux: &Path) -> String {
+/// One gdb session on the guest that runs: what a user would type. gdb is given no file.
+fn debug(vmm: &Running) -> String {
     let breakpoint = format!("break {BREAKPOINT}");
     let commands = [
+        "monitor lx version",
         "info threads",
         &breakpoint,
         "continue",
-        "backtrace 6",
-        "print init_uts_ns.name",
+        "backtrace 2",
         "stepi",
         "x/i $pc",
-        "next",
-        "continue",
         "delete",
+        "monitor info devices",
         "detach",
     ];
-    gdb::run(vmm.gdb_socket(), vmlinux, &commands)
+    let commands = gdb::shown(&commands);
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands)
 }
 
 /// Counters of the VMM at one moment.
