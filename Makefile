@@ -13,21 +13,24 @@ help:
 	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make build   the programs, in target/release'
-	@echo 'make setup   what tests and demo need: packages, guests, the bed'
+	@echo 'make setup   what all of these need: packages, guests, the bed'
 
 setup:
 	@tests/setup/all
 
+setup-%:
+	@tests/setup/all $*
+
 build:
 	cargo build $(RELEASE) --workspace
 
-demo: setup build
-	@cargo run $(RELEASE) --quiet --package tests --bin demo
+demo: setup-demo
+	@tests/bed/run target/release/demo
 
-shell: setup build
+shell: setup-demo
 	@tests/bed/run --tty target/release/shell
 
-bench: setup build
+bench: setup-bench build
 	@target/release/bench
 	@tests/bed/run target/release/bench linux
 

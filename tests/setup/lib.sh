@@ -11,8 +11,10 @@ readonly cache
 
 say() { printf 'outboard: %s\n' "$*" >&2; }
 
+# With the message once more for `all`, which shows it at its end.
 die() {
     say "$@"
+    [[ -z ${OUTBOARD_DONE:-} ]] || say "$@" 2>>"$OUTBOARD_DONE/failed"
     exit 1
 }
 
@@ -76,7 +78,16 @@ run_logged() {
         tail -n 25 "$log" | sed 's/^/    /' >&2
         die "$what failed; the whole log is $log"
     fi
-    say "$what: done in $((SECONDS - begin)) s"
+    say "$what: done in $((SECONDS - begin)) s$(remaining)"
+}
+
+# The other steps that `all` has before it.
+remaining() {
+    local step steps=()
+    for step in ${OUTBOARD_STEPS:-}; do
+        [[ $step == "$OUTBOARD_STEP" || -e $OUTBOARD_DONE/$step ]] || steps+=("$step")
+    done
+    [[ ${#steps[@]} == 0 ]] || printf '; to do: %s' "${steps[*]}"
 }
 
 # as_root COMMAND...: run it as root, through sudo where we are not.
