@@ -41,7 +41,7 @@ lint:
 test: setup lint
 	cargo build --locked --workspace
 	cargo test --locked --workspace --exclude tests
-	cargo test --locked --package tests --test architecture --test bare --test linux
+	cargo test --locked --package tests --test architecture --test bare --test linux --test shell
 	cargo test --locked --package tests --test unmet
 
 soak: setup
