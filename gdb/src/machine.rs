@@ -9,7 +9,7 @@ use crate::inspect::Inspect;
 use crate::paging::{AddressSpace, Translation, WalkError};
 use crate::symbol_file::SymbolFile;
 use crate::target::{
-    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, PhysicalMemory, Result, Resume,
+    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, SharedMemory,
     Target, VcpuId, VirtAddr,
 };
 
@@ -160,7 +160,7 @@ impl<'t> Machine<'t> {
     }
 
     /// RAM for other threads.
-    pub fn memory(&self) -> Arc<dyn PhysicalMemory> {
+    pub fn memory(&self) -> Arc<dyn SharedMemory> {
         self.target.borrow().memory()
     }
 

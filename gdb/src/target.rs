@@ -195,8 +195,8 @@ pub enum Activity {
     NotStarted,
 }
 
-/// RAM by guest-physical address.
-pub trait PhysicalMemory: Send + Sync {
+/// RAM by guest-physical address, for any thread.
+pub trait SharedMemory: Send + Sync {
     /// As [`Target::read_physical`].
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()>;
 }
@@ -231,7 +231,7 @@ pub trait Target: Inspect + Send {
     fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()>;
 
     /// RAM as any thread may read it, while the guest runs too.
-    fn memory(&self) -> Arc<dyn PhysicalMemory>;
+    fn memory(&self) -> Arc<dyn SharedMemory>;
 
     /// Writes RAM at a guest-physical address; all of `data` or an error.
     fn write_physical(&mut self, addr: PhysAddr, data: &[u8]) -> Result<()>;

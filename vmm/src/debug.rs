@@ -4,13 +4,14 @@ mod inspect;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
 use gdb::symbol_file::SymbolFile;
 use gdb::target::{
-    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, PhysicalMemory, Result, Resume,
+    Activity, Attachment, Event, HostTraps, HwSlots, PhysAddr, Result, Resume, SharedMemory,
     Target, TargetError, VcpuId,
 };
 use vm_memory::{Bytes, GuestAddress};
@@ -30,8 +31,9 @@ pub struct DebugTarget {
     events: Inbox<Event>,
     slots: HwSlots,
     int3: bool,
-    /// Found out at the first attach: a probe costs tens of milliseconds.
-    traps: Option<HostTraps>,
+    /// Found out beside the first packets of a gdb: a probe costs tens of milliseconds,
+    /// on an emulated host seconds.
+    traps: Arc<OnceLock<HostTraps>>,
     /// Found out at the first step.
     keeps_hlt: Option<bool>,
     /// Tells the event loop whether a crashed guest is worth keeping.
@@ -59,7 +61,7 @@ impl DebugTarget {
             events,
             slots,
             int3: false,
-            traps: None,
+            traps: Arc::default(),
             keeps_hlt: None,
             attachments,
             symbols: symbols.map(Arc::new),
@@ -100,6 +102,20 @@ impl DebugTarget {
         }
     }
 
+    /// Begins to find out what the host traps. gdb asks for it with its first
+    /// breakpoint, and waits for an answer only so long.
+    fn probe_host(&self) {
+        if self.traps.get().is_none() {
+            let traps = self.traps.clone();
+            // Where there is no thread to be had, whoever asks finds out.
+            let _ = thread::Builder::new()
+                .name("gdb probe".into())
+                .spawn(move || {
+                    traps.get_or_init(host::traps);
+                });
+        }
+    }
+
     fn control(&mut self, resume: Resume) -> Option<DebugControl> {
         let control = DebugControl {
             slots: self.slots,
@@ -136,7 +152,7 @@ fn group_error(what: &'static str) -> impl FnOnce(vcpus::Error) -> TargetError {
 #[derive(Clone)]
 struct Ram(Arc<GuestMemory>);
 
-impl PhysicalMemory for Ram {
+impl SharedMemory for Ram {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
         self.0
             .read_slice(buf, GuestAddress(addr.0))
@@ -177,7 +193,7 @@ impl Target for DebugTarget {
         self.memory.read(addr, buf)
     }
 
-    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+    fn memory(&self) -> Arc<dyn SharedMemory> {
         Arc::new(self.memory.clone())
     }
 
@@ -207,7 +223,7 @@ impl Target for DebugTarget {
     }
 
     fn host_traps(&mut self) -> HostTraps {
-        *self.traps.get_or_insert_with(host::traps)
+        *self.traps.get_or_init(host::traps)
     }
 
     fn activity(&mut self, vcpu: VcpuId) -> Result<Activity> {
@@ -217,6 +233,9 @@ impl Target for DebugTarget {
     fn attachment(&mut self, attachment: Attachment) {
         let debugged = matches!(attachment, Attachment::Attached | Attachment::Tracing);
         self.vcpus.group().set_debugged(debugged);
+        if debugged {
+            self.probe_host();
+        }
         self.attachments.send(attachment);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::arch::Registers;
 use crate::machine::Machine;
 use crate::paging::{AddressSpace, Translation, WalkError};
-use crate::target::{PhysAddr, PhysicalMemory, TargetError, VirtAddr};
+use crate::target::{PhysAddr, SharedMemory, TargetError, VirtAddr};
 
 /// What Linux awareness needs of the stopped guest.
 pub(crate) trait Guest {
@@ -28,7 +28,7 @@ pub(crate) trait Guest {
 #[derive(Clone)]
 pub(crate) struct Snapshot {
     pub registers: Vec<Option<Registers>>,
-    pub memory: Arc<dyn PhysicalMemory>,
+    pub memory: Arc<dyn SharedMemory>,
 }
 
 impl Guest for Machine<'_> {

@@ -114,7 +114,7 @@ impl Linux {
     pub fn look_again(&mut self, guest: &dyn Guest) {
         let found = self.found.get_mut();
         match found {
-            Found::Looking(_) => {}
+            Found::Looking(search) => search.renew(),
             Found::Kernel(kernel) if kernel.is_still_there(guest) => {}
             _ => *found = Found::NotLooked,
         }
@@ -130,13 +130,18 @@ impl Linux {
     /// The kernel that runs; the guest must be stopped. Where looking for it takes long,
     /// that is the answer.
     pub fn kernel(&self, guest: &dyn Guest) -> Result<Rc<Kernel>, NotFound> {
-        self.look(guest);
-        let outcome = match &*self.found.borrow() {
-            Found::Looking(search) => search.wait(),
-            _ => None,
-        };
-        if let Some(outcome) = outcome {
+        // A search that counts for nothing is followed by one that does.
+        for _ in 0..2 {
+            self.look(guest);
+            let outcome = match &*self.found.borrow() {
+                Found::Looking(search) => search.wait(),
+                _ => None,
+            };
+            let Some(outcome) = outcome else { break };
             self.conclude(guest, outcome);
+            if !matches!(&*self.found.borrow(), Found::NotLooked) {
+                break;
+            }
         }
         match &*self.found.borrow() {
             Found::Kernel(kernel) => Ok(kernel.clone()),

@@ -54,6 +54,11 @@ impl Search {
         }
     }
 
+    /// Gives it as much time as at its beginning.
+    pub fn renew(&mut self) {
+        self.deadline = Instant::now() + PATIENCE;
+    }
+
     /// What it came to, if it ends within its time.
     pub fn wait(&self) -> Option<Outcome> {
         let left = self.deadline.saturating_duration_since(Instant::now());

@@ -5,7 +5,7 @@ use super::*;
 use crate::linux::Linux;
 use crate::linux::image::AREA;
 use crate::linux::testing::Paged;
-use crate::target::PhysicalMemory;
+use crate::target::SharedMemory;
 
 /// Memory that can be read once it is `open`; and how often it was.
 #[derive(Default)]
@@ -27,7 +27,7 @@ impl Gate {
     }
 }
 
-impl PhysicalMemory for Gate {
+impl SharedMemory for Gate {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
         *self.reads.lock().unwrap() += 1;
         let open = self.open.lock().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::memory::{Guest, Snapshot};
 use crate::arch::{Registers, cr0, cr4, efer};
-use crate::target::{PhysAddr, PhysicalMemory, TargetError};
+use crate::target::{PhysAddr, SharedMemory, TargetError};
 
 /// A kernel's symbols: address, type as in nm(1), name.
 pub type Sym<'a> = (u64, char, &'a str);
@@ -211,7 +211,7 @@ fn read(ram: &[u8], addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
 /// RAM as it was.
 struct Copied(Vec<u8>);
 
-impl PhysicalMemory for Copied {
+impl SharedMemory for Copied {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
         read(&self.0, addr, buf)
     }

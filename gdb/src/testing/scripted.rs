@@ -64,7 +64,7 @@ impl Hand {
     }
 }
 
-impl PhysicalMemory for Hand {
+impl SharedMemory for Hand {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
         let start = addr.0 as usize;
         let script = self.script();
@@ -142,7 +142,7 @@ impl Target for Scripted {
         Hand(self.script.clone()).read(addr, buf)
     }
 
-    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+    fn memory(&self) -> Arc<dyn SharedMemory> {
         Arc::new(Hand(self.script.clone()))
     }
 

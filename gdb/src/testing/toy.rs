@@ -352,7 +352,7 @@ fn map(ram: &mut [u8]) {
     }
 }
 
-impl PhysicalMemory for Watcher {
+impl SharedMemory for Watcher {
     fn read(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<()> {
         self.until("memory is held", |state| !state.held.memory);
         read(&self.state().ram, addr, buf)
@@ -646,7 +646,7 @@ impl Target for Toy {
         read(&self.state().ram, addr, buf)
     }
 
-    fn memory(&self) -> Arc<dyn PhysicalMemory> {
+    fn memory(&self) -> Arc<dyn SharedMemory> {
         Arc::new(self.watcher())
     }
 
