@@ -54,6 +54,8 @@ pub enum CtlCommand {
     Reset,
     /// End the machine at once, as SIGTERM does. The guest is not asked.
     Shutdown,
+    /// Detach gdb, for instance one whose machine is gone, and let the guest run.
+    DetachGdb,
     /// Start the backend of a device anew (exec="COMMAND"); the guest's requests wait.
     Restart {
         /// The device's name.

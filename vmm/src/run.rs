@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use gdb::server::{Listener, Options, ServeError};
+use gdb::server::{Detacher, Listener, Options, ServeError, detacher};
 use gdb::symbol_file::{SymbolFile, SymbolFileError};
 use gdb::target::Event;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -65,10 +65,13 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let supervisor = Supervisor::default();
     let machine = Machine::new(config, output, reports, &supervisor)?;
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
-    let (debugger, debug) = debugger.unzip();
+    let (mut debugger, debug) = debugger.unzip();
+    let detacher = debugger
+        .as_mut()
+        .and_then(|debugger| debugger.detacher.take());
     let api = config.api.as_deref();
     let _api = api
-        .map(|path| api::Server::start(path, &machine))
+        .map(|path| api::Server::start(path, &machine, detacher))
         .transpose()?;
     if !config.gdb_wait {
         machine.start()?;
@@ -117,6 +120,8 @@ struct Debugger {
     thread: JoinHandle<Result<gdb::server::Ended, ServeError>>,
     stop: Arc<EventFd>,
     events: Notifier<Event>,
+    /// For the control API.
+    detacher: Option<Detacher>,
 }
 
 impl Debugger {
@@ -136,6 +141,7 @@ impl Debugger {
         let stop = Arc::new(stop);
         let (attachment_events, attachments) = channel().map_err(host("an eventfd"))?;
         let (resets, reset_inbox) = channel().map_err(host("an eventfd"))?;
+        let (detacher, detach) = detacher().map_err(host("a socket"))?;
         let mut target = DebugTarget::new(
             machine.vcpus().clone(),
             machine.memory().clone(),
@@ -156,6 +162,7 @@ impl Debugger {
                     wait,
                     kill,
                     stop: borrow(&stop_thread),
+                    detach: &detach,
                 };
                 gdb::server::serve(&listener, &mut target, &options)
             })
@@ -171,6 +178,7 @@ impl Debugger {
             thread,
             stop,
             events,
+            detacher: Some(detacher),
         };
         Ok(Some((debugger, link)))
     }

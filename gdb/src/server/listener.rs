@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::address::Address;
+use super::silence;
 use super::stream::Stream;
 
 /// Whoever may open the socket controls the guest: its owner only.
@@ -125,6 +126,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
 fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((host, port))?;
     listener.set_nonblocking(true)?;
+    silence::limit(&listener, silence::PATIENCE)?;
     Ok(listener)
 }
 

@@ -8,11 +8,13 @@ mod address;
 mod agreed;
 mod ahead;
 mod client;
+mod detacher;
 mod dialect;
 mod inlet;
 mod listener;
 mod poller;
 mod refused;
+mod silence;
 mod stream;
 mod stub;
 mod waited;
@@ -23,6 +25,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 pub use address::{Address, AddressError};
+pub use detacher::{DetachError, DetachRequests, Detacher, detacher};
 pub use listener::{ListenError, Listener};
 
 use self::client::{Client, Leave};
@@ -39,16 +42,17 @@ pub(crate) const PACKET_SIZE: usize = 128 * 1024 + 64;
 /// What is read from a client at once.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// Tokens of what is polled. Refused clients count from the last.
 /// How often a running guest is looked at whose pages are waited for. A look stops
 /// it for less than a millisecond.
 const LOOK_FOR_PAGES: Duration = Duration::from_millis(50);
 
+/// Tokens of what is polled. Refused clients count from the last.
 const STOP: u64 = 0;
 const LISTENER: u64 = 1;
 const TARGET: u64 = 2;
 const CLIENT: u64 = 3;
-const REFUSED: u64 = 4;
+const DETACH: u64 = 4;
+const REFUSED: u64 = 5;
 
 /// How to serve.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +65,8 @@ pub struct Options<'a> {
     /// Readable once the VMM wants [`serve`] to return, for example an eventfd.
     /// It is only polled, never read.
     pub stop: BorrowedFd<'a>,
+    /// Wishes to have the client detached.
+    pub detach: &'a DetachRequests,
 }
 
 /// Why [`serve`] returned.
@@ -115,6 +121,7 @@ struct Server<'a, 't> {
     session: Session<'t>,
     client: Option<Client<'t>>,
     refused: RefusedClients,
+    detach: &'a DetachRequests,
     kill: bool,
 }
 
@@ -122,18 +129,20 @@ impl<'a, 't> Server<'a, 't> {
     fn new(
         listener: &'a Listener,
         target: &'t mut dyn Target,
-        options: &Options<'_>,
+        options: &Options<'a>,
     ) -> io::Result<Self> {
         let poller = Poller::new()?;
         poller.add(options.stop, STOP)?;
         poller.add(listener, LISTENER)?;
         poller.add(target.event_fd(), TARGET)?;
+        poller.add(options.detach, DETACH)?;
         Ok(Self {
             listener,
             poller,
             session: Session::new(target),
             client: None,
             refused: RefusedClients::default(),
+            detach: options.detach,
             kill: options.kill,
         })
     }
@@ -190,6 +199,10 @@ impl<'a, 't> Server<'a, 't> {
         match ready.token {
             LISTENER => self.accept(),
             TARGET => self.on_event(),
+            DETACH => {
+                self.detach();
+                Ok(())
+            }
             CLIENT => self.with_client(|client, session| client.on_ready(session).map(drop)),
             token => {
                 self.refused.on_ready(token);
@@ -262,6 +275,19 @@ impl<'a, 't> Server<'a, 't> {
                 self.leave(&leave);
                 Ok(())
             }
+        }
+    }
+
+    /// Detaches the client as somebody else has wished, and says so.
+    fn detach(&mut self) {
+        while let Some(answer) = self.detach.take() {
+            let had_client = self.client.is_some();
+            if had_client {
+                tracing::warn!("gdb was detached through the control API");
+                self.release_client();
+            }
+            // Whoever asked may have given up waiting.
+            let _ = answer.send(had_client);
         }
     }
 

@@ -143,6 +143,28 @@ fn a_second_client_is_told_so() {
 }
 
 #[test]
+fn a_client_is_detached_at_somebody_elses_wish() {
+    let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
+    assert_eq!(guest.detacher.detach(), Ok(false));
+    for state in ["stopped", "running", "silent"] {
+        let mut rsp = guest.connect();
+        if state != "silent" {
+            assert!(rsp.ask("qSupported").contains("vContSupported+"));
+            assert_eq!(rsp.ask("Z0,1fff,1"), "OK");
+            assert_eq!(rsp.ask("Z1,1ffe,1"), "OK");
+        }
+        if state == "running" {
+            rsp.send("vCont;c");
+        }
+        // A client that has not been accepted yet is none.
+        while guest.detacher.detach() == Ok(false) {}
+        guest.until_undisturbed();
+        assert_eq!(rsp.try_answer(), None, "{state}");
+    }
+    guest.attach();
+}
+
+#[test]
 fn a_client_that_follows_at_once_is_not_refused() {
     let guest = Guest::start(LOOP, &[0x1000]);
     for n in 0..200 {

@@ -7,16 +7,18 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use super::{Rsp, Toy, Watcher};
-use crate::server::{Address, Ended, Listener, Options, ServeError, serve};
+use crate::server::{Address, Detacher, Ended, Listener, Options, ServeError, detacher, serve};
 use crate::target::HostTraps;
 
 /// The machine runs and the server serves until this is dropped or ended.
 pub struct Guest {
     pub watcher: Watcher,
+    /// Where it listens, unless the test knows.
     pub socket: PathBuf,
+    pub detacher: Detacher,
     stop: UnixStream,
     server: Option<JoinHandle<Result<Ended, ServeError>>>,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Guest {
@@ -28,23 +30,38 @@ impl Guest {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("gdb");
         let listener = Listener::bind(&Address::Unix(socket.clone())).unwrap();
+        let mut guest = Self::serving(listener, code, rips, traps);
+        guest.socket = socket;
+        guest._dir = Some(dir);
+        guest
+    }
+
+    /// Serves a listener of the test's.
+    pub fn listening(listener: Listener, code: &[u8], rips: &[u64]) -> Self {
+        Self::serving(listener, code, rips, super::ALL_TRAPS)
+    }
+
+    fn serving(listener: Listener, code: &[u8], rips: &[u64], traps: HostTraps) -> Self {
         let mut toy = Toy::start(code, rips, traps);
         let watcher = toy.watcher();
         let (stop, stop_out) = UnixStream::pair().unwrap();
+        let (detacher, detach) = detacher().unwrap();
         let server = std::thread::spawn(move || {
             let options = Options {
                 wait: false,
                 kill: false,
                 stop: stop_out.as_fd(),
+                detach: &detach,
             };
             serve(&listener, &mut toy, &options)
         });
         Self {
             watcher,
-            socket,
+            socket: PathBuf::new(),
+            detacher,
             stop,
             server: Some(server),
-            _dir: dir,
+            _dir: None,
         }
     }
 

@@ -43,6 +43,10 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
         CtlCommand::Resume => change(&args.api, "resume"),
         CtlCommand::Reset => change(&args.api, "reset"),
         CtlCommand::Shutdown => change(&args.api, "shutdown"),
+        CtlCommand::DetachGdb => {
+            ask(&args.api, "POST", "/v1/debugger/detach")?;
+            Ok("detach-gdb: done".to_owned())
+        }
         CtlCommand::Restart { id } => {
             let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
             let answer = ask(&args.api, "POST", &format!("/v1/devices/{name}/restart"))?;

@@ -79,6 +79,19 @@ fn undebugged(
     }
 }
 
+/// Lets the guest go from a debugger that does not do so itself.
+pub fn detach(control: &Control) -> (Status, Value) {
+    let Some(debugger) = &control.debugger else {
+        let text = "this machine serves no debugger: it was started without --gdb";
+        return (Status::Conflict, problem(text));
+    };
+    match debugger.detach() {
+        Ok(true) => (Status::Ok, json!({ "detached": true })),
+        Ok(false) => (Status::Conflict, problem("no debugger is attached")),
+        Err(error) => (Status::Failed, problem(error.to_string())),
+    }
+}
+
 /// Power-on again, whatever the guest's own reboot leads to. The guest runs then,
 /// unless a debugger has it stopped.
 pub fn reset(control: &Control) -> (Status, Value) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /v1/status` | vCPUs, devices, their backends, counters |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
+//! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may go on |
 //! | `POST /v1/reset` | when the main thread has been told |
 //! | `POST /v1/shutdown` | just before the machine ends |
@@ -23,6 +24,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use gdb::server::Detacher;
 use serde_json::{Value, json};
 
 use crate::machine::{Machine, SharedTransport};
@@ -53,6 +55,8 @@ struct Control {
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
     transports: Vec<SharedTransport>,
+    /// Where the machine serves gdb.
+    debugger: Option<Detacher>,
     clients: AtomicUsize,
 }
 
@@ -63,7 +67,11 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(path: &Path, machine: &Machine) -> Result<Self, Error> {
+    pub fn start(
+        path: &Path,
+        machine: &Machine,
+        debugger: Option<Detacher>,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Listen {
             path: path.to_owned(),
             source,
@@ -74,6 +82,7 @@ impl Server {
             vcpus: machine.vcpus().clone(),
             power: machine.power().clone(),
             transports: machine.transports().to_vec(),
+            debugger,
             clients: AtomicUsize::new(0),
         });
         thread::Builder::new()
@@ -167,15 +176,16 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
             let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
             commands::restart(control, &id)
         }
+        ("POST", ["v1", "debugger", "detach"]) => commands::detach(control),
         ("POST", ["v1", "pause"]) => commands::pause(control),
         ("POST", ["v1", "resume"]) => commands::resume(control),
         ("POST", ["v1", "reset"]) => commands::reset(control),
         (_, ["v1", "status"]) => wrong_method(request, "GET"),
-        (_, ["v1", "devices", _, "restart"])
+        (_, ["v1", "devices", _, "restart"] | ["v1", "debugger", "detach"])
         | (_, ["v1", "pause" | "resume" | "reset" | "shutdown"]) => wrong_method(request, "POST"),
         _ => {
             let known = "GET /v1/status, POST /v1/devices/ID/restart, \
-                         POST /v1/pause, /v1/resume, /v1/reset, /v1/shutdown";
+                         /v1/debugger/detach, /v1/pause, /v1/resume, /v1/reset, /v1/shutdown";
             let text = format!("there is no {}; there are {known}", request.path);
             (Status::NotFound, problem(text))
         }

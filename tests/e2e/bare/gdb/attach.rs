@@ -6,9 +6,10 @@ use std::os::unix::net::UnixStream;
 use tests::gdb::{self, Sysroot};
 use tests::process::{Process, Stream, wait_until};
 use tests::vmm::Vmm;
-use tests::{DEADLINE, guest};
+use tests::{DEADLINE, guest, scratch};
 
 use super::{Guest, MARK, answer, assert_lines};
+use crate::control;
 
 /// Has gdb show its packets, so that one can see when the guest runs.
 const SHOW_PACKETS: &str = "set debug remote 1";
@@ -155,6 +156,31 @@ fn second_gdb_is_refused_and_told_why() {
     first.wait_for("42", DEADLINE);
     first.expect_exit(0, DEADLINE);
     assert_eq!(guest.value("6 * 7"), 42);
+    guest.finish();
+}
+
+/// gdb may be where nobody can reach it: on a machine that has gone.
+#[test]
+fn gdb_is_detached_through_the_control_api() {
+    let dir = scratch();
+    let api = control::socket(dir.path());
+    let guest = Guest::launch("debug", |vmm| vmm.arg("--api", &api));
+    guest.vmm.process.wait_for("debug: ready", DEADLINE);
+    let detach = |status| control::ctl(dir.path(), &["detach-gdb"], status);
+    assert!(detach(1).contains("no debugger is attached"));
+    for state in ["echo @here\\n", "continue"] {
+        let gdb = guest.open(&["hbreak panic", "break panic", SHOW_PACKETS, state]);
+        let reached = match state {
+            "continue" => "Sending packet: $vCont;c",
+            _ => "@here",
+        };
+        gdb.wait_for(reached, DEADLINE);
+        gdb.signal(libc::SIGSTOP);
+        assert_eq!(detach(0), "detach-gdb: done\n");
+        guest.expect_undisturbed();
+        kill(gdb);
+    }
+    assert!(detach(1).contains("no debugger is attached"));
     guest.finish();
 }
 
