@@ -9,7 +9,7 @@ pub(super) struct Agreed {
 
 impl Agreed {
     /// In the order in which clients say them.
-    const KINDS: [&[u8]; 3] = [b"qSupported", b"Hc", b"Hg"];
+    const KINDS: [&[u8]; 3] = [b"qSupported:", b"Hc", b"Hg"];
 
     pub fn note(&mut self, body: &[u8]) {
         for (last, kind) in self.last.iter_mut().zip(Self::KINDS) {

@@ -1,10 +1,10 @@
-//! Ways to let the guest go on that gdbstub does not take, said in ways that it
-//! does.
+//! What clients say in ways that gdbstub does not take, said in ways that it does.
 //!
 //! gdb says `vCont` with a thread for each step. Other clients use the packets that
 //! `vCont` replaced, `c` and `s` with the thread of `Hc`, and `vCont;s` for every
 //! thread; gdbstub takes some of them for errors, and does not know those with a
-//! signal.
+//! signal. Nor does it know `qSupported` without a feature, by which front ends learn
+//! what a stub has that gdb is attached to already.
 
 use std::num::NonZeroUsize;
 
@@ -54,6 +54,8 @@ impl Dialect {
                 Some(thread) => format!("vCont;s:{thread:x}"),
                 None => format!("vCont;s:{current:x};c"),
             }),
+            // A feature that nothing depends on.
+            _ if text == "qSupported" => Said::Otherwise(b"qSupported:xmlRegisters=i386".to_vec()),
             // To go on elsewhere: clients write the register.
             Some(("c" | "s", _)) => Said::Nonsense,
             _ if text.starts_with("vCont;") => self.resume_each(text, threads),
@@ -182,6 +184,15 @@ mod tests {
             assert_ne!(said(&[packet]), Said::Nonsense, "{packet}");
         }
         assert_eq!(said(&["vCont?"]), Said::Plainly);
+    }
+
+    #[test]
+    fn features_can_be_asked_for_without_any() {
+        assert_eq!(
+            said(&["qSupported"]),
+            otherwise("qSupported:xmlRegisters=i386")
+        );
+        assert_eq!(said(&["qSupported:a+"]), Said::Plainly);
     }
 
     #[test]

@@ -64,6 +64,7 @@ fn no_answer_waits_for_the_end_of_the_search_for_the_kernel() {
     let mut rsp = guest.connect();
     assert!(rsp.ask(SUPPORTED).contains("vContSupported+"));
     assert_eq!(rsp.ask("vMustReplyEmpty"), "");
+    assert!(rsp.ask("qSupported").contains(";DisconnectedTracing+"));
     assert_eq!(rsp.ask("?"), "T05thread:p01.01;");
     // This one needs the kernel, and has to do without.
     assert_eq!(rsp.ask("qXfer:exec-file:read:1:0,fff"), "E02");
