@@ -86,6 +86,15 @@ pub struct RecentExit {
     pub time: u64,
 }
 
+/// The debug registers of a vCPU as its guest has written them (SDM volume 3, 19.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DebugRegisters {
+    /// DR0 to DR3.
+    pub addrs: [u64; 4],
+    pub dr6: u64,
+    pub dr7: u64,
+}
+
 /// The machine as the monitor commands see it. Every vCPU is stopped.
 ///
 /// What a VMM does not have is an error that says so.
@@ -108,6 +117,11 @@ pub trait Inspect {
 
     fn set_msr(&mut self, _vcpu: VcpuId, _index: u32, _value: u64) -> Result<()> {
         Err(TargetError::Unsupported("model-specific registers"))
+    }
+
+    /// Reads the debug registers.
+    fn debug_registers(&mut self, _vcpu: VcpuId) -> Result<DebugRegisters> {
+        Err(TargetError::Unsupported("debug registers"))
     }
 
     /// Makes a non-maskable interrupt pending; it is taken when the vCPU goes on.

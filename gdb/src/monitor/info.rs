@@ -1,9 +1,9 @@
 //! `monitor info …`.
 
 use super::{MonitorError, Output, no_argument};
-use crate::breakpoints::Placement;
+use crate::breakpoints::{Placement, Slots};
 use crate::session::Session;
-use crate::target::{HwKind, Int3, Traps};
+use crate::target::{HwBreakpoint, HwKind, Int3, Traps};
 
 /// A line for each vCPU: where it is and in which address space.
 pub(super) fn vcpus(
@@ -59,25 +59,7 @@ pub(super) fn breakpoints(
     writeln!(out, "hardware slots:")?;
     let slots = &session.breakpoints.slots;
     for (n, slot) in slots.to_arm(None).into_iter().enumerate() {
-        let Some(slot) = slot else {
-            writeln!(out, "  {n}: free")?;
-            continue;
-        };
-        let kind = match slot.kind {
-            HwKind::Execute => "execute",
-            HwKind::Write => "write",
-            HwKind::Access => "access",
-        };
-        let holders: Vec<_> = slots
-            .holders(slot)
-            .map(|holder| holder.to_string())
-            .collect();
-        let holders = holders.join(", ");
-        writeln!(
-            out,
-            "  {n}: {kind} {:#x}, {} bytes, for {holders}",
-            slot.addr.0, slot.len
-        )?;
+        write_slot(out, slots, n, slot)?;
     }
     for (addr, len) in session.breakpoints.watched.list() {
         let addr = addr.0;
@@ -86,6 +68,47 @@ pub(super) fn breakpoints(
             "write-protected pages for watch {addr:#x} ({len} bytes)"
         )?;
     }
+    Ok(())
+}
+
+/// What hardware slot `n` waits for, and for whom.
+pub(super) fn write_slot(
+    out: Output<'_>,
+    slots: &Slots,
+    n: usize,
+    slot: Option<HwBreakpoint>,
+) -> Result<(), MonitorError> {
+    let Some(slot) = slot else {
+        writeln!(out, "  {n}: free")?;
+        return Ok(());
+    };
+    let kind = match slot.kind {
+        HwKind::Execute => "execute",
+        HwKind::Write => "write",
+        HwKind::Access => "access",
+    };
+    let holders: Vec<_> = slots
+        .holders(slot)
+        .map(|holder| holder.to_string())
+        .collect();
+    writeln!(
+        out,
+        "  {n}: {kind} {:#x}, {} bytes, for {}",
+        slot.addr.0,
+        slot.len,
+        holders.join(", ")
+    )?;
+    Ok(())
+}
+
+/// In QEMU's words, which front ends look for: it is what runs the guest.
+pub(super) fn kvm(
+    _: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("info kvm", arguments)?;
+    writeln!(out, "kvm support: enabled")?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! `monitor info mem|exits`, `exits`, `msr`, `nmi`, `reset` and `mmio read`.
+//! `monitor info mtree|exits`, `exits`, `msr`, `nmi`, `reset` and `mmio read`.
 
 use super::args::{Words, number, plain_number, size};
 use super::{MonitorError, Output, no_argument};
@@ -10,13 +10,17 @@ use crate::target::{PhysAddr, VcpuId};
 /// Lines of `exits` where nobody says how many.
 const SOME_EXITS: u64 = 16;
 
-/// The guest-physical map with its holes, then the ports.
-pub(super) fn mem(
+/// The guest-physical map with its holes, then the ports. It is flat: QEMU's `-f`
+/// changes nothing.
+pub(super) fn mtree(
     session: &mut Session<'_>,
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    no_argument("info mem", arguments)?;
+    no_argument(
+        "info mtree",
+        arguments.strip_prefix("-f").unwrap_or(arguments),
+    )?;
     let mut windows = session.machine.inspect().windows()?;
     windows.sort_by_key(|window| window.start);
     let mut next = 0;

@@ -6,12 +6,14 @@ use crate::testing::Guest;
 #[test]
 fn the_map_has_ram_holes_and_devices() {
     let (_guest, mut rsp) = guest();
-    assert_eq!(
-        rsp.monitor("info mem"),
-        "0x0000000000000000-0x00000000000fffff      1 MiB RAM\n\
-         0x0000000000100000-0x00000000cfffffff   3327 MiB hole\n\
-         0x00000000d0000000-0x00000000d0000fff      4 KiB toy0\n"
-    );
+    for command in ["info mtree", "info mtree -f"] {
+        assert_eq!(
+            rsp.monitor(command),
+            "0x0000000000000000-0x00000000000fffff      1 MiB RAM\n\
+             0x0000000000100000-0x00000000cfffffff   3327 MiB hole\n\
+             0x00000000d0000000-0x00000000d0000fff      4 KiB toy0\n"
+        );
+    }
 }
 
 #[test]

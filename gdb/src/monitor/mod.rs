@@ -10,9 +10,12 @@ mod devices;
 mod info;
 mod lx;
 mod machine;
+mod mappings;
 mod memory;
+mod near;
 mod packed;
 mod paging;
+mod registers;
 mod trap;
 mod written;
 
@@ -41,8 +44,8 @@ struct Command {
 /// The command did not do what the user wanted.
 #[derive(Debug, thiserror::Error)]
 enum MonitorError {
-    #[error("unknown command {0:?}; try \"monitor help\"")]
-    Unknown(String),
+    #[error("unknown command {command:?}{near}; \"monitor help\" lists all")]
+    Unknown { command: String, near: String },
     #[error("{command} takes no argument, but there is {found:?}")]
     Argument {
         command: &'static str,
@@ -111,10 +114,17 @@ impl MonitorError {
     fn is_usage(&self) -> bool {
         !matches!(
             self,
-            Self::Unknown(_) | Self::Running | Self::Linux(_) | Self::Target(_) | Self::Output(_)
+            Self::Unknown { .. }
+                | Self::Running
+                | Self::Linux(_)
+                | Self::Target(_)
+                | Self::Output(_)
         )
     }
 }
+
+/// Most characters of what is no command that are shown.
+const MAX_SHOWN: usize = 60;
 
 const COMMANDS: &[Command] = &[
     Command {
@@ -136,6 +146,12 @@ const COMMANDS: &[Command] = &[
         run: machine::recent_exits,
     },
     Command {
+        name: "gva2gpa",
+        arguments: "ADDR",
+        help: "the physical address of a virtual one, in QEMU's format",
+        run: paging::gva2gpa,
+    },
+    Command {
         name: "help",
         arguments: "",
         help: "list the commands",
@@ -146,6 +162,12 @@ const COMMANDS: &[Command] = &[
         arguments: "",
         help: "what is planted in the guest, and what holds the hardware slots",
         run: info::breakpoints,
+    },
+    Command {
+        name: "info cpus",
+        arguments: "",
+        help: "the same as info vcpus, under QEMU's name",
+        run: info::vcpus,
     },
     Command {
         name: "info devices",
@@ -166,16 +188,34 @@ const COMMANDS: &[Command] = &[
         run: info::host,
     },
     Command {
-        name: "info mem",
+        name: "info kvm",
         arguments: "",
+        help: "that the guest runs on KVM",
+        run: info::kvm,
+    },
+    Command {
+        name: "info mem",
+        arguments: "[vcpu=N]",
+        help: "what is mapped, in QEMU's format; see pagetable",
+        run: mappings::mem,
+    },
+    Command {
+        name: "info mtree",
+        arguments: "[-f]",
         help: "the guest-physical map: RAM, holes, devices; and ports",
-        run: machine::mem,
+        run: machine::mtree,
     },
     Command {
         name: "info queues",
         arguments: "",
         help: "where each virtqueue lies and how full it is",
         run: devices::queues,
+    },
+    Command {
+        name: "info registers",
+        arguments: "[vcpu=N]",
+        help: "a vCPU with its descriptor tables and debug registers, in QEMU's format",
+        run: registers::registers,
     },
     Command {
         name: "info vcpus",
@@ -288,7 +328,14 @@ const COMMANDS: &[Command] = &[
 ];
 
 fn help(_: &mut Session<'_>, _: &str, out: Output<'_>) -> Result<(), MonitorError> {
-    for command in COMMANDS {
+    list(COMMANDS.iter(), out)
+}
+
+fn list<'a>(
+    commands: impl Iterator<Item = &'a Command>,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    for command in commands {
         writeln!(out, "{:<28} {}", command.usage(), command.help)?;
     }
     Ok(())
@@ -318,10 +365,12 @@ impl MonitorCmd for Session<'_> {
 }
 
 fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), MonitorError> {
-    let line = String::from_utf8_lossy(line);
+    // As in gdb's `x/4x`.
+    let line = String::from_utf8_lossy(line).replacen('/', " /", 1);
     let words: Vec<_> = line.split_whitespace().collect();
-    let (command, arguments) =
-        find(&words).ok_or_else(|| MonitorError::Unknown(words.join(" ")))?;
+    let Some((command, arguments)) = find(&words) else {
+        return list_below(&words, out);
+    };
     if session.is_running() {
         return Err(MonitorError::Running);
     }
@@ -350,6 +399,26 @@ fn find<'a>(words: &'a [&'a str]) -> Option<(&'static Command, &'a [&'a str])> {
             Some((command, rest))
         })
         .min_by_key(|(_, rest)| rest.len())
+}
+
+/// The commands that begin with `words`. Where there are none, this is what the user
+/// may have meant.
+fn list_below(words: &[&str], out: Output<'_>) -> Result<(), MonitorError> {
+    let begins = |command: &&Command| {
+        let mut name = command.name.split(' ');
+        words.iter().all(|word| name.next() == Some(*word))
+    };
+    let mut below = COMMANDS.iter().filter(begins).peekable();
+    if below.peek().is_some() {
+        return list(below, out);
+    }
+    let command: String = words.join(" ").chars().take(MAX_SHOWN).collect();
+    let near = near::names(&command, COMMANDS.iter().map(|command| command.name));
+    let near = match near.is_empty() {
+        true => String::new(),
+        false => format!("; near it is {}", near.join(", ")),
+    };
+    Err(MonitorError::Unknown { command, near })
 }
 
 /// For commands without arguments.

@@ -27,6 +27,40 @@ fn help_lists_each_command_with_what_it_takes() {
 }
 
 #[test]
+fn the_beginning_of_commands_lists_them() {
+    let (_guest, mut rsp) = guest();
+    let names = |text: String| -> Vec<String> {
+        let words = text.lines().map(|line| line.split_whitespace().take(2));
+        words.map(|two| two.collect::<Vec<_>>().join(" ")).collect()
+    };
+    assert_eq!(
+        names(rsp.monitor("lx")),
+        ["lx dmesg", "lx modules", "lx ps", "lx version"]
+    );
+    assert!(names(rsp.monitor("info")).contains(&"info registers".to_owned()));
+    assert_eq!(rsp.monitor(""), rsp.monitor("help"));
+    assert_eq!(
+        rsp.monitor("lx pss"),
+        "unknown command \"lx pss\"; near it is lx ps; \"monitor help\" lists all\n"
+    );
+    let long = format!("unknown command {:?}; \"monitor", "q".repeat(60));
+    assert!(rsp.monitor(&"q".repeat(1000)).starts_with(&long));
+}
+
+#[test]
+fn mappings_are_listed_as_qemu_lists_them() {
+    let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
+    guest.watcher.state().cpus[1].registers.cr0 &= !cr0::PG;
+    let mut rsp = guest.attach();
+    assert_eq!(
+        rsp.monitor("info mem"),
+        "0000000000000000-0000000000100000 0000000000100000 -rw\n\
+         ffffffff80000000-ffffffff80100000 0000000000100000 -rw\n"
+    );
+    assert_eq!(rsp.monitor("info mem vcpu=1"), "PG disabled\n");
+}
+
+#[test]
 fn wrong_words_are_told_with_the_usage() {
     let (_guest, mut rsp) = guest();
     let usage = "usage: monitor translate ADDR\n";

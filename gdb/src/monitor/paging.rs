@@ -38,6 +38,24 @@ pub(super) fn translate(
     Ok(())
 }
 
+/// [`translate`] in QEMU's words.
+pub(super) fn gva2gpa(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    let mut words = Words::new(arguments);
+    let vcpu = words.vcpu(session)?;
+    let addr = VirtAddr(number(session, vcpu, words.need("an address")?)?);
+    words.end()?;
+    let by_vcpu = session.machine.translate(vcpu, addr).ok();
+    match by_vcpu.or_else(|| Some(session.translate_by_kernel(addr)?.1)) {
+        Some(found) => writeln!(out, "gpa: {:#x}", found.phys.0)?,
+        None => writeln!(out, "Unmapped")?,
+    }
+    Ok(())
+}
+
 /// Says that what follows is by other page tables than the vCPU's.
 fn of_kernel(space: &AddressSpace) -> String {
     format!("the kernel's own page tables, at {:#x}:", space.root)

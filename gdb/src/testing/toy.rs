@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::arch::{Registers, Table, cr0, cr4, efer};
+use crate::arch::{Registers, Segment, Table, cr0, cr4, efer};
 use crate::inspect::*;
 use crate::paging::AddressSpace;
 use crate::target::*;
@@ -442,6 +442,19 @@ fn cpu(index: usize, rip: u64) -> Cpu {
         base: GDT_AT as u64,
         limit: 8 * GDT.len() as u32 - 1,
     };
+    registers.idt = Table {
+        base: 0xffff_fe00_0000_0000,
+        limit: 0xfff,
+    };
+    registers.cs.access = 0x9b;
+    registers.cs.limit = 0xffff_ffff;
+    registers.tr = Segment {
+        selector: 0x40,
+        base: 0xffff_fe00_0000_3000,
+        limit: 0x4087,
+        access: 0x8b,
+        ..Segment::default()
+    };
     Cpu {
         registers,
         mode: Mode::Running,
@@ -509,6 +522,14 @@ impl Inspect for Toy {
                 source: std::io::ErrorKind::InvalidInput.into(),
             }),
         }
+    }
+
+    fn debug_registers(&mut self, vcpu: VcpuId) -> Result<DebugRegisters> {
+        Ok(DebugRegisters {
+            addrs: [0x1000 + vcpu.0 as u64, 0, 0, 0],
+            dr6: 0xffff_0ff0,
+            dr7: 0x400,
+        })
     }
 
     fn set_msr(&mut self, vcpu: VcpuId, _index: u32, value: u64) -> Result<()> {

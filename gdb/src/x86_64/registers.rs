@@ -20,7 +20,24 @@ pub struct Segment {
     pub big: bool,
 }
 
-/// A table of segment descriptors, as GDTR and LDTR have it.
+impl Segment {
+    /// Whether the register can be used.
+    pub fn is_present(&self) -> bool {
+        self.access & 1 << 7 != 0
+    }
+
+    /// The privilege level that it takes.
+    pub fn dpl(&self) -> u8 {
+        self.access >> 5 & 3
+    }
+
+    /// Not a gate, a task or a table.
+    pub fn is_code_or_data(&self) -> bool {
+        self.access & 1 << 4 != 0
+    }
+}
+
+/// A table of descriptors, as GDTR and IDTR have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table {
     /// Linear.
@@ -83,9 +100,11 @@ pub struct Registers {
     pub es: Segment,
     pub fs: Segment,
     pub gs: Segment,
-    /// Where segments come from; only to be read.
+    /// Where segments and handlers come from, and the task; only to be read.
     pub gdt: Table,
-    pub ldt: Table,
+    pub idt: Table,
+    pub ldt: Segment,
+    pub tr: Segment,
     /// IA32_KERNEL_GS_BASE, the base that SWAPGS exchanges with `gs.base`.
     pub k_gs_base: u64,
     pub cr0: u64,

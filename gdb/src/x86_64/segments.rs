@@ -1,7 +1,7 @@
 //! Loading a segment register for the user, as the processor does it (SDM volume
 //! 3, 3.4.3, and volume 2, MOV and far JMP).
 
-use super::registers::{Registers, Segment, cr0, rflags};
+use super::registers::{Registers, Segment, Table, cr0, rflags};
 use crate::target::VirtAddr;
 
 /// Bits of a descriptor's access byte (SDM volume 3, 3.4.5).
@@ -105,7 +105,10 @@ impl Registers {
     ) -> Result<u64, SegmentError> {
         let (table, name) = match selector & LOCAL {
             0 => (self.gdt, "GDT"),
-            _ => (self.ldt, "LDT"),
+            _ => {
+                let Segment { base, limit, .. } = self.ldt;
+                (Table { base, limit }, "LDT")
+            }
         };
         let offset = u32::from(selector & !7);
         if offset + DESCRIPTOR_SIZE - 1 > table.limit {

@@ -19,9 +19,10 @@ fn protected() -> Registers {
             base: GDT_AT,
             limit: 8 * GDT.len() as u32 - 1,
         },
-        ldt: Table {
+        ldt: Segment {
             base: 0x9000,
             limit: 7,
+            ..Segment::default()
         },
         ..Registers::default()
     };

@@ -10,7 +10,7 @@ use devices::virtio::counters::{QueueInfo, TransportInfo};
 use devices::virtio::presence::Backend;
 use devices::virtio::spec::Register;
 use devices::virtio::{Format, MmioTransport};
-use gdb::inspect::{Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
+use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -77,6 +77,10 @@ impl Inspect for DebugTarget {
 
     fn set_msr(&mut self, vcpu: VcpuId, index: u32, value: u64) -> Result<()> {
         self.on_vcpu(vcpu, move |vcpu| vcpu.set_msr(index, value))
+    }
+
+    fn debug_registers(&mut self, vcpu: VcpuId) -> Result<DebugRegisters> {
+        self.on_vcpu(vcpu, |vcpu| vcpu.debug_registers())
     }
 
     fn nmi(&mut self, vcpu: VcpuId) -> Result<()> {

@@ -14,6 +14,7 @@ mod xsave;
 use std::io;
 
 use gdb::arch::Registers;
+use gdb::inspect::DebugRegisters;
 use gdb::target::Activity;
 use kvm_bindings::{
     KVM_CAP_SET_GUEST_DEBUG2, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
@@ -205,6 +206,17 @@ impl Vcpu {
             rflags: registers.rflags,
         };
         self.fd.set_regs(&regs).map_err(failed("KVM_SET_REGS"))
+    }
+
+    /// The guest's own, whatever is armed for the debugger.
+    pub fn debug_registers(&self) -> Result<DebugRegisters, Error> {
+        let regs = self.fd.get_debug_regs();
+        let regs = regs.map_err(failed("KVM_GET_DEBUGREGS"))?;
+        Ok(DebugRegisters {
+            addrs: regs.db,
+            dr6: regs.dr6,
+            dr7: regs.dr7,
+        })
     }
 
     /// Raw access for the boot code.

@@ -82,7 +82,7 @@ fn physical_memory_is_read_and_written_beside_virtual() {
 fn the_machine_is_shown_with_its_memory_map_and_counters() {
     let guest = Guest::debuggee();
     let lines = guest.gdb_at_scenario(&[
-        "monitor info mem",
+        "monitor info mtree",
         "monitor info devices",
         "monitor info queues",
         "monitor info exits",

@@ -1,7 +1,7 @@
 //! Registers as KVM has them and as the debugger does.
 
 use gdb::arch::{Registers, Segment, Table};
-use kvm_bindings::{kvm_segment, kvm_sregs};
+use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
 
 fn segment(from: &kvm_segment) -> Segment {
     Segment {
@@ -38,8 +38,11 @@ fn load_segment(to: &mut kvm_segment, new: &Segment) {
     };
 }
 
-fn table(base: u64, limit: u32) -> Table {
-    Table { base, limit }
+fn table(from: &kvm_dtable) -> Table {
+    Table {
+        base: from.base,
+        limit: from.limit.into(),
+    }
 }
 
 pub fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
@@ -49,8 +52,10 @@ pub fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
     to.es = segment(&from.es);
     to.fs = segment(&from.fs);
     to.gs = segment(&from.gs);
-    to.gdt = table(from.gdt.base, from.gdt.limit.into());
-    to.ldt = table(from.ldt.base, from.ldt.limit);
+    to.gdt = table(&from.gdt);
+    to.idt = table(&from.idt);
+    to.ldt = segment(&from.ldt);
+    to.tr = segment(&from.tr);
     to.cr0 = from.cr0;
     to.cr2 = from.cr2;
     to.cr3 = from.cr3;
