@@ -32,20 +32,21 @@ pub(crate) enum Query {
 
 /// Tells the packets of one client apart.
 ///
-/// gdb itself asks for the offsets when it attaches, right behind its first `Hc`. Front
-/// ends ask by its `maintenance packet`.
+/// gdb itself asks for the offsets when it attaches, right behind its choice of a thread
+/// (`Hc-1` of gdb 13, `Hg0` of gdb 18). Front ends ask by its `maintenance packet`, and
+/// may do so before.
 #[derive(Debug, Default)]
 pub(crate) struct Queries {
     /// The client has asked what only front ends ask.
     front_end: bool,
-    /// Its last packet was an `Hc`.
+    /// Its last packet was an `H`.
     chose_thread: bool,
 }
 
 impl Queries {
     /// What `body` is, if it is one of these.
     pub fn take(&mut self, body: &[u8]) -> Option<Query> {
-        let attaches = std::mem::replace(&mut self.chose_thread, body.starts_with(b"Hc"));
+        let attaches = std::mem::replace(&mut self.chose_thread, body.starts_with(b"H"));
         if body == b"qOffsets" {
             return Some(match self.front_end && !attaches {
                 true => Query::IsUserMode,
@@ -128,10 +129,13 @@ mod tests {
         let front_end = ["Qqemu.sstepbits", "qOffsets"];
         assert_eq!(last(&front_end), Some(Query::IsUserMode));
         // One that asks while gdb attaches.
-        assert_eq!(
-            last(&[&front_end[..], &attach].concat()),
-            Some(Query::Offsets)
-        );
+        for chosen in ["Hc-1", "Hg0"] {
+            let attach = ["qSupported", chosen, "qOffsets"];
+            assert_eq!(
+                last(&[&front_end[..], &attach].concat()),
+                Some(Query::Offsets)
+            );
+        }
         assert_eq!(
             last(&[&attach[..], &front_end].concat()),
             Some(Query::IsUserMode)
