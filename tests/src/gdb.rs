@@ -80,6 +80,21 @@ fn merged(gdb: &Command) -> Command {
     shell
 }
 
+/// What the newer gdb of [`newer`] prints, on both streams, for `commands` when it is
+/// attached without a file.
+pub fn run_newer(socket: &Path, commands: &[&str]) -> String {
+    let mut gdb = configured(newer());
+    attach(&mut gdb, socket, commands);
+    let mut process = Process::start("gdb", &mut merged(&gdb));
+    process.expect_exit(0, PATIENCE);
+    process.printed(Stream::Out)
+}
+
+/// A gdb beside the system's, which may be some years old.
+fn newer() -> Command {
+    Command::new(program::cached("gdb-newer/gdb"))
+}
+
 /// Starts a gdb that stays when it has carried out `commands`.
 pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     Process::start("gdb", &mut command(socket, symbols, commands))
@@ -95,7 +110,10 @@ fn command(socket: &Path, symbols: &Path, commands: &[&str]) -> Command {
 }
 
 fn base() -> Command {
-    let mut command = Command::new(program::system("gdb"));
+    configured(Command::new(program::system("gdb")))
+}
+
+fn configured(mut command: Command) -> Command {
     // The kernel's own scripts lie beside vmlinux; tests load them when they want.
     command
         .args(["-nx", "-q", "-iex", "set auto-load no"])
@@ -111,8 +129,8 @@ fn attach(gdb: &mut Command, socket: &Path, commands: &[&str]) {
     }
 }
 
-/// Settings that make gdb's output the same everywhere.
-fn setup() -> [&'static str; 12] {
+/// Settings that make gdb's output the same everywhere. All others are gdb's own.
+fn setup() -> [&'static str; 10] {
     [
         "-ex",
         "set confirm off",
@@ -124,7 +142,5 @@ fn setup() -> [&'static str; 12] {
         "set height 0",
         "-ex",
         "set style enabled off",
-        "-ex",
-        "set remotetimeout 30",
     ]
 }

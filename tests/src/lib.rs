@@ -11,6 +11,7 @@ pub mod offer;
 pub mod process;
 pub mod program;
 pub mod qemu;
+pub mod rsp;
 pub mod sweep;
 pub mod unmet;
 pub mod vmm;

@@ -1,0 +1,65 @@
+//! The main flows under a newer gdb than the system's.
+
+use tests::gdb;
+
+use super::{Guest, MARK, answer};
+
+#[test]
+fn a_newer_gdb_attaches_breaks_steps_watches_and_leaves() {
+    let guest = Guest::debuggee();
+    let commands = [
+        MARK,
+        "break inner",
+        "continue",
+        "backtrace 2",
+        "stepi",
+        "finish",
+        "delete",
+        "watch loop_counter",
+        "continue",
+        "delete",
+        "hbreak outer",
+        "continue",
+        "next",
+        "info registers cs",
+        "output primes[7]",
+        "echo \\n",
+        "set var primes[7] = 23",
+        "output primes[7]",
+        "echo \\n",
+        "set var primes[7] = 19",
+        "info threads",
+        "monitor info host",
+        "detach",
+    ];
+    for _ in 0..2 {
+        let output = gdb::run_newer(guest.vmm.gdb_socket(), &commands);
+        let name = guest.symbols.canonicalize().unwrap();
+        let read = format!("Reading symbols from target:{}...", name.display());
+        assert!(output.contains(&read), "{output}");
+        assert!(!output.contains("warning: Remote"), "{output}");
+        let lines = answer(&output);
+        let mut left = lines.iter();
+        for part in [
+            "Breakpoint 1, inner (value=",
+            "#1 ",
+            "Value returned is $1 = 7",
+            "Hardware watchpoint 2: loop_counter",
+            "Old value = ",
+            "New value = ",
+            "Breakpoint 3, outer (value=",
+            "cs             0x8 ",
+            "19",
+            "23",
+            "* 1    Thread 1.1 (CPU 0, running, CPL 0) ",
+            "ring 0: single-step",
+        ] {
+            assert!(
+                left.any(|line| line.contains(part)),
+                "no {part:?} in its place in\n{output}"
+            );
+        }
+    }
+    guest.expect_undisturbed();
+    guest.finish();
+}
