@@ -14,6 +14,8 @@ use std::ptr::NonNull;
 use devices::virtio::GuestMemory;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
+use crate::memory;
+
 /// Size of a page of x86-64.
 pub const PAGE: u64 = 4096;
 
@@ -36,10 +38,10 @@ unsafe impl Send for GuestMapping {}
 unsafe impl Sync for GuestMapping {}
 
 impl GuestMapping {
-    /// Maps every region of `memory`, each of which must be part of a file.
-    pub fn new(memory: &GuestMemory) -> io::Result<Self> {
+    /// Maps every region of `ram`, each of which must be part of a file.
+    pub fn new(ram: &GuestMemory) -> io::Result<Self> {
         let mut mapping = Self { pieces: Vec::new() };
-        for region in memory.iter() {
+        for region in ram.iter() {
             let file = region
                 .file_offset()
                 .ok_or_else(|| io::Error::other("guest RAM is not a file"))?;
@@ -59,6 +61,8 @@ impl GuestMapping {
             if host == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
+            // SAFETY: mapped above.
+            unsafe { memory::advise(host.cast(), len) };
             mapping.pieces.push(Piece {
                 start: region.start_addr(),
                 len: region.len(),

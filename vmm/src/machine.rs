@@ -61,6 +61,11 @@ pub enum Error {
     EventFd(#[source] io::Error),
     #[error("{asked} vCPUs were asked for; this host's KVM gives a machine at most {limit}")]
     TooManyCpus { asked: u8, limit: usize },
+    #[error(
+        "{asked} bytes of RAM reach up to {end:#x}; this host's KVM gives a guest {bits} bits of \
+         physical addresses, up to {:#x}; give less with --memory", 1u64 << bits
+    )]
+    TooMuchMemory { asked: u64, end: u64, bits: u32 },
 }
 
 /// Where a machine reports.
@@ -110,6 +115,8 @@ impl Machine {
                 limit,
             });
         }
+        let model = CpuModel::of_host(&kvm)?;
+        check_memory(config.memory, model.physical_bits())?;
         let memory = memory::allocate(config.memory)?;
         let boot = boot_config(config);
         // First what the user may have got wrong, before anything is started.
@@ -119,7 +126,6 @@ impl Machine {
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
         add_legacy(&mut buses.pio, &power)?;
-        let model = CpuModel::of_host(&kvm)?;
         let mut windows = Windows::new(&memory, model.physical_bits());
         let transports = add_virtio(
             &mut buses.mmio,
@@ -221,6 +227,14 @@ impl Machine {
         self.power.on();
         Ok(group)
     }
+}
+
+fn check_memory(asked: u64, bits: u32) -> Result<(), Error> {
+    let end = memory::end(asked);
+    if end > 1 << bits {
+        return Err(Error::TooMuchMemory { asked, end, bits });
+    }
+    Ok(())
 }
 
 fn reset_vcpu(vcpu: &mut Vcpu, index: usize, entry: boot::Entry) -> Result<(), kvm::Error> {

@@ -67,7 +67,7 @@ fn is_bad_usage(error: &run::Error) -> bool {
         _ => return false,
     };
     match error {
-        machine::Error::TooManyCpus { .. } => true,
+        machine::Error::TooManyCpus { .. } | machine::Error::TooMuchMemory { .. } => true,
         machine::Error::Boot(error) => !matches!(
             error,
             boot::Error::Kernel(boot::KernelError::Read { .. })

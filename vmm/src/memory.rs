@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 
 use devices::virtio::GuestMemory;
-use vm_memory::{FileOffset, GuestAddress};
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend};
 
 use crate::layout;
 
@@ -51,7 +51,37 @@ pub fn allocate(size: u64) -> Result<Arc<GuestMemory>, Error> {
         .collect();
     let memory = GuestMemory::from_ranges_with_files(ranges)
         .map_err(|source| Error::Map { size, source })?;
+    for region in memory.iter() {
+        // SAFETY: the region is this mapping.
+        unsafe { advise(region.as_ptr(), region.size()) };
+    }
     Ok(Arc::new(memory))
+}
+
+/// First guest-physical address behind `size` bytes of RAM.
+pub fn end(size: u64) -> u64 {
+    let ends = ranges(size)
+        .into_iter()
+        .map(|range| range.start.0 + range.size);
+    ends.max().unwrap_or_default()
+}
+
+/// Has Linux take huge pages for a mapping of RAM, where it may, and leave it out when the
+/// VMM dumps core.
+///
+/// # Safety
+/// `host` must map `len` bytes of RAM.
+pub unsafe fn advise(host: *mut u8, len: usize) {
+    for (advice, name) in [
+        (libc::MADV_HUGEPAGE, "MADV_HUGEPAGE"),
+        (libc::MADV_DONTDUMP, "MADV_DONTDUMP"),
+    ] {
+        // SAFETY: neither advice changes what the mapping holds.
+        if unsafe { libc::madvise(host.cast(), len, advice) } < 0 {
+            // A kernel can be built without either.
+            tracing::debug!("{name}: {}", io::Error::last_os_error());
+        }
+    }
 }
 
 /// A piece of RAM: where the guest sees it and where it lies in the memfd.
@@ -109,7 +139,7 @@ fn seal(file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryRegion};
+    use vm_memory::{Bytes, GuestMemoryRegion};
 
     #[test]
     fn small_ram_is_one_range() {
@@ -130,6 +160,32 @@ mod tests {
         assert_eq!(ranges[1].start.0, 1 << 32);
         assert_eq!(ranges[1].offset, layout::MMIO_HOLE);
         assert_eq!(ranges[0].size + ranges[1].size, size);
+        assert_eq!(end(size), size + layout::MMIO_HOLE_END - layout::MMIO_HOLE);
+        assert_eq!(end(1 << 30), 1 << 30);
+    }
+
+    /// What Linux says of the mapping at `host` (proc_pid_smaps(5), VmFlags).
+    fn flags(host: *const u8) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, mapping) = smaps
+            .split_once(&format!("\n{:x}-", host as usize))
+            .unwrap();
+        let (_, flags) = mapping.split_once("VmFlags: ").unwrap();
+        flags.lines().next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn ram_is_in_no_core_dump_and_takes_huge_pages() {
+        let memory = allocate(MIN_SIZE).unwrap();
+        let mapping = crate::guest_mapping::GuestMapping::new(&memory).unwrap();
+        let own = memory.iter().next().unwrap().as_ptr();
+        for host in [own, mapping.pieces()[0].host.as_ptr()] {
+            let flags = flags(host);
+            let has = |flag| flags.split(' ').any(|found| found == flag);
+            assert!(has("dd"), "{flags}");
+            let huge = std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists();
+            assert!(has("hg") || !huge, "{flags}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use tests::vmm::Vmm;
-use tests::{backend, guest, scratch};
+use tests::{backend, guest, scratch, unmet};
 
 const BAD_USAGE: i32 = 2;
 const HOST_FAILURE: i32 = 1;
@@ -45,6 +45,33 @@ fn kernel_that_is_missing() {
         Vmm::new("/tmp"),
         BAD_USAGE,
         &["cannot open kernel /tmp", "directory"],
+    );
+}
+
+/// Width of the host's physical addresses, which are the guest's.
+fn physical_bits() -> u32 {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    let (_, sizes) = cpuinfo.split_once("address sizes\t: ").unwrap();
+    sizes.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn memory_beyond_the_guests_addresses() {
+    const MOST_BITS: u32 = 40;
+    let bits = physical_bits();
+    if bits > MOST_BITS {
+        unmet::note("memory that is more than a guest can address is refused");
+        return;
+    }
+    let all = format!("{}G", 1 << (bits - 30));
+    refused(
+        hello().arg("--memory", all),
+        BAD_USAGE,
+        &[
+            "bytes of RAM reach up to",
+            &format!("a guest {bits} bits"),
+            "--memory",
+        ],
     );
 }
 
