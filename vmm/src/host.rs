@@ -7,12 +7,18 @@
 mod probe;
 mod report;
 
+use std::io;
+use std::sync::OnceLock;
+
 use gdb::target::{Activity, HW_SLOTS, HostTraps, HwBreakpoint, HwKind, Int3, Traps, VirtAddr};
 
 pub use report::print;
 
+use crate::kvm::{Error, failed};
+use crate::kvm_device;
 use crate::vcpu::DebugControl;
 use crate::vcpu::exit::Exit;
+use crate::vcpu::x86_64::tsc;
 use probe::{Outcome, Probe, Ring};
 
 const STEP: DebugControl = DebugControl {
@@ -98,6 +104,22 @@ pub fn traps() -> HostTraps {
 pub fn keeps_hlt() -> bool {
     let end = Probe::at_hlt().and_then(|probe| probe.run(&STEP));
     end.map_or(true, |end| end.activity == Activity::Halted)
+}
+
+/// Whether the guest's TSC can be held while the guest is stopped. Asked once.
+pub fn holds_tsc() -> bool {
+    static HELD: OnceLock<bool> = OnceLock::new();
+    // Ring 3 is where guests read the time.
+    *HELD.get_or_init(|| tsc_follows_its_offset(Ring::User).unwrap_or(false))
+}
+
+fn tsc_follows_its_offset(ring: Ring) -> Result<bool, Error> {
+    /// Years ahead of any host's TSC.
+    const AHEAD: u64 = 1 << 60;
+    let kvm = kvm_device::open()
+        .map_err(io::Error::other)
+        .map_err(failed("opening /dev/kvm"))?;
+    Ok(tsc::has_offset(&kvm) && Probe::tsc_ahead(ring, AHEAD)? >= AHEAD)
 }
 
 fn probe_debug(ring: Ring, control: &DebugControl) -> Finding {

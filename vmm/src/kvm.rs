@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use devices::file_mapping::FileMapping;
 use devices::hypervisor::Hypervisor;
 use devices::virtio::GuestMemory;
 use devices::virtio::page::{PAGE_SIZE, RegisterPage};
 use kvm_bindings::{
-    KVM_CAP_X86_USER_SPACE_MSR, KVM_CLOCK_REALTIME, KVM_CLOCK_TSC_STABLE, KVM_IRQCHIP_IOAPIC,
-    KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY,
+    KVM_CAP_X86_USER_SPACE_MSR, KVM_CLOCK_HOST_TSC, KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, KVMIO,
     kvm_clock_data, kvm_enable_cap, kvm_irqchip, kvm_pit_config, kvm_pit_state2,
-    kvm_userspace_memory_region,
+    kvm_reinject_control, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{
     Cap, IoEventAddress, Kvm, MsrExitReason, MsrFilterDefaultAction, MsrFilterRange,
@@ -23,9 +24,12 @@ use kvm_ioctls::{
 };
 use vm_memory::{Address, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_io_nr;
 
 use crate::guest_mapping::GuestMapping;
 use crate::layout;
+use crate::vcpu::x86_64::instructions::rdtsc;
 
 /// A call into KVM that the host refused.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +48,41 @@ pub fn failed<E: Into<io::Error>>(call: &'static str) -> impl FnOnce(E) -> Error
     }
 }
 
+/// The guest's clock and the host's at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The paravirtual clock, in nanoseconds since the VM's start.
+    pub guest: u64,
+    /// The host's time-stamp counter.
+    pub tsc: u64,
+    /// The host's CLOCK_REALTIME in nanoseconds.
+    pub realtime: u64,
+}
+
+fn realtime() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+ioctl_io_nr!(KVM_REINJECT_CONTROL, KVMIO, 0x71);
+
+/// KVM keeps the PIT's ticks that the guest has not taken yet and raises them one behind the
+/// other later: after a stop, all of those that were due meanwhile. This has it drop them.
+fn drop_late_ticks(vm: &VmFd) -> io::Result<()> {
+    let control = kvm_reinject_control::default();
+    // SAFETY: KVM reads the structure.
+    match unsafe { ioctl_with_ref(vm, KVM_REINJECT_CONTROL(), &control) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// One KVM virtual machine with its in-kernel interrupt chips and RAM slots.
 pub struct Vm {
     fd: VmFd,
     next_slot: AtomicU32,
+    /// KVM_CLOCK_REALTIME, where KVM has it (Linux 5.16).
+    clock_flags: u32,
     memory: Arc<GuestMemory>,
     /// Mappings behind memory slots; alive as long as the VM can access them.
     mapping: GuestMapping,
@@ -79,10 +114,13 @@ impl Vm {
             ..Default::default()
         };
         fd.create_pit2(pit).map_err(failed("KVM_CREATE_PIT2"))?;
+        drop_late_ticks(&fd).map_err(failed("KVM_REINJECT_CONTROL"))?;
         let mapping = GuestMapping::new(&memory).map_err(failed("mapping RAM for the guest"))?;
+        let clock_flags = fd.check_extension_int(Cap::AdjustClock) as u32 & KVM_CLOCK_REALTIME;
         let vm = Self {
             fd,
             next_slot: AtomicU32::new(0),
+            clock_flags,
             memory,
             mapping,
             pages: Mutex::default(),
@@ -159,15 +197,33 @@ impl Vm {
             .map_err(failed("KVM_CREATE_VCPU"))
     }
 
-    /// The guest's paravirtual clock, in nanoseconds since the VM's start.
-    pub fn clock(&self) -> Result<kvm_clock_data, Error> {
-        self.fd.get_clock().map_err(failed("KVM_GET_CLOCK"))
+    /// The clocks now.
+    pub fn now(&self) -> Result<Moment, Error> {
+        const HOSTS: u32 = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC;
+        let data = self.fd.get_clock().map_err(failed("KVM_GET_CLOCK"))?;
+        // Linux before 5.16, or one that does not take the time from the TSC itself, tells
+        // the guest's clock alone.
+        let (tsc, realtime) = if data.flags & HOSTS == HOSTS {
+            (data.host_tsc, data.realtime)
+        } else {
+            (rdtsc(), realtime())
+        };
+        Ok(Moment {
+            guest: data.clock,
+            tsc,
+            realtime,
+        })
     }
 
-    /// Sets the guest's clock back to what [`Vm::clock`] returned, so that time
-    /// spent stopped has not passed for the guest.
-    pub fn set_clock(&self, mut clock: kvm_clock_data) -> Result<(), Error> {
-        clock.flags &= !(KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME);
+    /// Sets the guest's clock so that it was `guest` at `realtime`, which is now: KVM makes
+    /// up for the time that the call takes.
+    pub fn set_clock(&self, guest: u64, realtime: u64) -> Result<(), Error> {
+        let clock = kvm_clock_data {
+            clock: guest,
+            flags: self.clock_flags,
+            realtime,
+            ..Default::default()
+        };
         self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))
     }
 

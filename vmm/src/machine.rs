@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::console;
 use crate::debug::Parts;
 use crate::events::Notifier;
+use crate::host;
 use crate::kvm::{self, Chips, Vm};
 use crate::kvm_device::{self, Unavailable};
 use crate::layout;
@@ -115,7 +116,7 @@ impl Machine {
                 limit,
             });
         }
-        let model = CpuModel::of_host(&kvm)?;
+        let model = cpu_model(&kvm)?;
         check_memory(config.memory, model.physical_bits())?;
         let memory = memory::allocate(config.memory)?;
         let boot = boot_config(config);
@@ -227,6 +228,14 @@ impl Machine {
         self.power.on();
         Ok(group)
     }
+}
+
+fn cpu_model(kvm: &Kvm) -> Result<CpuModel, Error> {
+    let mut model = CpuModel::of_host(kvm)?;
+    if model.has_invariant_tsc() && !host::holds_tsc() {
+        model.withhold_invariant_tsc();
+    }
+    Ok(model)
 }
 
 fn check_memory(asked: u64, bits: u32) -> Result<(), Error> {

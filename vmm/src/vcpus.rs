@@ -3,9 +3,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_bindings::kvm_clock_data;
-
-use crate::kvm::{self, Vm};
+use crate::host;
+use crate::kvm::{self, Moment, Vm};
 use crate::vcpu::exit::Reason;
 use crate::vcpu::{self, DebugControl, Handle};
 
@@ -28,8 +27,8 @@ pub struct Vcpus {
 }
 
 struct State {
-    /// The guest's clock when all vCPUs stopped; `None` while one may run.
-    stopped: Option<kvm_clock_data>,
+    /// When all vCPUs stopped; `None` while one may run.
+    stopped: Option<Moment>,
     /// Which vCPU goes on first at the next resume.
     first: usize,
     /// A debugger is attached, or traces: it alone stops vCPUs and lets them go on.
@@ -46,7 +45,7 @@ impl Vcpus {
     /// Takes over paused vCPUs.
     pub fn new(vm: Arc<Vm>, handles: Vec<Handle>) -> Result<Self, Error> {
         let state = Mutex::new(State {
-            stopped: Some(vm.clock()?),
+            stopped: Some(vm.now()?),
             first: 0,
             debugged: false,
         });
@@ -63,6 +62,17 @@ impl Vcpus {
             vcpus: self,
             state: self.state.lock().unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Has the time since `stopped` not have passed for the guest: not by its TSCs, not by
+    /// its paravirtual clock, which KVM counts from the TSCs and which is thus set last.
+    fn resume_clocks(&self, stopped: Moment) -> Result<(), Error> {
+        let holds_tsc = host::holds_tsc();
+        let now = self.vm.now()?;
+        for handle in self.handles.iter().filter(|_| holds_tsc) {
+            handle.tsc().take_back(now.tsc.wrapping_sub(stopped.tsc))?;
+        }
+        Ok(self.vm.set_clock(stopped.guest, now.realtime)?)
     }
 
     /// Exits so far by [`Reason::NAMES`], of all vCPUs together.
@@ -97,7 +107,7 @@ impl Group<'_> {
     pub fn pause(&mut self) -> Result<(), Error> {
         vcpu::pause_all(&self.vcpus.handles)?;
         if self.state.stopped.is_none() {
-            self.state.stopped = Some(self.vcpus.vm.clock()?);
+            self.state.stopped = Some(self.vcpus.vm.now()?);
         }
         Ok(())
     }
@@ -105,8 +115,9 @@ impl Group<'_> {
     /// Lets vCPU n go on with `controls[n]`; `None` keeps it stopped. The clock
     /// goes on from where it was.
     pub fn resume(&mut self, controls: &[Option<DebugControl>]) -> Result<(), Error> {
-        if let Some(clock) = self.state.stopped.take() {
-            self.vcpus.vm.set_clock(clock)?;
+        if let Some(stopped) = self.state.stopped {
+            self.vcpus.resume_clocks(stopped)?;
+            self.state.stopped = None;
         }
         // In turn: the first to go on is the likeliest to stop all others again
         // at a breakpoint that they all run into.

@@ -35,6 +35,8 @@ pub struct Host {
     /// Real-mode code can be debugged. QEMU, as the bed's emulated AMD machine, dies
     /// of it.
     pub debugs_real_mode: bool,
+    /// The TSC stands still while the guest is stopped, in both rings.
+    pub holds_tsc: bool,
     /// A guest can turn paging on without long mode. PVM refuses it.
     pub pages_in_32_bits: bool,
 }
@@ -74,6 +76,7 @@ fn parse(report: &str) -> Result<Host, &'static str> {
     };
     let (step, int3) = (row("single-step")?, row("int3")?);
     let (hardware, watch) = (row("hardware breakpoint")?, row("write watchpoint")?);
+    let tsc = row("TSC while stopped")?;
     let ring = |n: usize| Ring {
         step: step[n] == "traps",
         int3: int3[n] == "traps" || int3[n] == "fails to emulate",
@@ -89,6 +92,7 @@ fn parse(report: &str) -> Result<Host, &'static str> {
         keeps_registers_of_crash: !amd,
         faults_without_page_tables: !amd,
         debugs_real_mode: !amd,
+        holds_tsc: tsc == ["stands still"; 2],
         pages_in_32_bits: !kind.contains("kvm_pvm"),
     })
 }
@@ -112,6 +116,7 @@ Guest debugging          ring 0                ring 3
   int3                   fails to emulate      not trapped
   hardware breakpoint    traps                 not trapped
   write watchpoint       not trapped           failed: KVM_RUN: no  memory
+  TSC while stopped      stands still          goes on
 
 What gdb can do
 ";
@@ -127,6 +132,7 @@ What gdb can do
         keeps_registers_of_crash: true,
         faults_without_page_tables: true,
         debugs_real_mode: true,
+        holds_tsc: false,
         pages_in_32_bits: false,
     };
     assert_eq!(parse(report), Ok(expected));

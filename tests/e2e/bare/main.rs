@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod boot;
+mod clocks;
 mod console;
 mod control;
 mod crash;

@@ -1,21 +1,12 @@
 //! What stopping, watching and stepping mean to a running Linux kernel.
 
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
 use tests::process::Stream;
 use tests::vmm::Running;
-use tests::{gdb, guest, repetitions, scratch};
+use tests::{gdb, guest, scratch};
 
 use crate::machine::{BOOT, linux};
-
-/// How many seconds the guest is stopped where that must not be noticed: longer than the
-/// guest's watchdog allows a CPU to be busy. `make soak` asks for ten minutes.
-const STOPPED: u64 = 6;
-const STOPPED_VARIABLE: &str = "OUTBOARD_STOPPED";
-/// In hundredths of a second, less than that in any case.
-const LONGEST_STEP: u64 = 400;
 
 /// A guest that carries out `action` until told to stop, with its gdb socket.
 fn started(dir: &Path, action: &str) -> (Running, PathBuf) {
@@ -42,27 +33,6 @@ fn merged(vmm: &Running, symbols: &Path, commands: &[&str]) -> String {
     let mut gdb = gdb::start_merged(vmm.gdb_socket(), symbols, commands);
     gdb.expect_exit(0, BOOT);
     gdb.printed(Stream::Out)
-}
-
-#[test]
-fn no_time_passes_for_a_stopped_kernel() {
-    let dir = scratch();
-    let (mut vmm, vmlinux) = started(dir.path(), "clock");
-    let stopped = gdb::open(
-        vmm.gdb_socket(),
-        &vmlinux,
-        &["break uptime_proc_show", "continue", "echo stopped\\n"],
-    );
-    stopped.wait_for("stopped", BOOT);
-    // Not a wait for anything: the time is what is tested.
-    sleep(Duration::from_secs(repetitions(STOPPED_VARIABLE, STOPPED)));
-    stopped.signal(libc::SIGKILL);
-    let commands = ["tbreak uptime_proc_show", "continue", "detach"];
-    gdb::run(vmm.gdb_socket(), &vmlinux, &commands);
-    finish(&mut vmm);
-    let longest: u64 = vmm.guest_value("longest").parse().unwrap();
-    eprintln!("the longest step of the guest's clock was {longest}0 ms");
-    assert!(longest < LONGEST_STEP, "{longest}");
 }
 
 #[test]

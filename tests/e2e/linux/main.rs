@@ -3,6 +3,7 @@
 //! (tests/bed).
 
 mod boot;
+mod clocks;
 mod debugger;
 mod debugger_linux;
 mod debugger_stops;

@@ -17,6 +17,7 @@ use crate::kvm_device;
 use crate::memory;
 use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::kick::{self, ImmediateExit};
+use crate::vcpu::x86_64::tsc::Tsc;
 use crate::vcpu::{DebugControl, Vcpu};
 
 const RAM: u64 = 4 << 20;
@@ -35,6 +36,14 @@ const INT3: u8 = 0xcc;
 
 /// Where the `hlt` is.
 const HLT: u64 = CODE + PROGRAM.len() as u64 - 1;
+
+/// Where the other program is, and its own: rdtsc; shl $32, %rdx; or %rdx, %rax;
+/// movabs %rax, DATA; out %al, $0x10; hlt
+const RDTSC: u64 = CODE + 0x100;
+const RDTSC_PROGRAM: [u8; 22] = [
+    0x0f, 0x31, 0x48, 0xc1, 0xe2, 0x20, 0x48, 0x09, 0xd0, 0x48, 0xa3, 0x00, 0x00, 0x30, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0xe6, 0x10, 0xf4,
+];
 
 /// nop x4; movabs %rax, DATA; nop x2; out %al, $0x10; hlt
 const PROGRAM: [u8; 19] = [
@@ -79,7 +88,7 @@ pub struct End {
 pub struct Probe {
     vcpu: Vcpu,
     /// Keeps RAM mapped.
-    _vm: Vm,
+    vm: Vm,
 }
 
 impl Probe {
@@ -92,17 +101,33 @@ impl Probe {
         let cpuid = CpuModel::of_host(&kvm)?.for_vcpu(0, 1);
         let vcpu = Vcpu::new(&kvm, vm.create_vcpu(0)?, &cpuid)?;
         set_registers(&vcpu, ring)?;
-        Ok(Self { vcpu, _vm: vm })
+        Ok(Self { vcpu, vm })
     }
 
     /// Builds one that begins with `hlt`, in ring 0.
     pub fn at_hlt() -> Result<Self, Error> {
-        let probe = Self::new(Ring::Kernel, false)?;
+        Self::at(HLT, Ring::Kernel)
+    }
+
+    fn at(rip: u64, ring: Ring) -> Result<Self, Error> {
+        let probe = Self::new(ring, false)?;
         let mut regs = probe.vcpu.fd().get_regs().map_err(failed("KVM_GET_REGS"))?;
-        regs.rip = HLT;
+        regs.rip = rip;
         let set = probe.vcpu.fd().set_regs(&regs);
         set.map_err(failed("KVM_SET_REGS"))?;
         Ok(probe)
+    }
+
+    /// What the guest reads from its TSC when that is `cycles` ahead.
+    pub fn tsc_ahead(ring: Ring, cycles: u64) -> Result<u64, Error> {
+        let probe = Self::at(RDTSC, ring)?;
+        let tsc = Tsc::of(probe.vcpu.fd()).map_err(failed("duplicating a vCPU"))?;
+        tsc.take_back(cycles.wrapping_neg())?;
+        let ram = probe.vm.memory().clone();
+        probe.run(&DebugControl::default())?;
+        let read = ram.read_obj(GuestAddress(DATA));
+        read.map_err(io::Error::other)
+            .map_err(failed("reading probe RAM"))
     }
 
     /// Runs with `control` armed until the first exit that says something.
@@ -178,7 +203,8 @@ fn ram(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
     let written = writes
         .iter()
         .try_for_each(|(addr, value)| allocation.write_obj(*value, GuestAddress(*addr)))
-        .and_then(|()| allocation.write_slice(&program, GuestAddress(CODE)));
+        .and_then(|()| allocation.write_slice(&program, GuestAddress(CODE)))
+        .and_then(|()| allocation.write_slice(&RDTSC_PROGRAM, GuestAddress(RDTSC)));
     written
         .map_err(std::io::Error::other)
         .map_err(failed("writing probe RAM"))?;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use kvm_ioctls::{Cap, Kvm};
 
 use super::probe::Ring;
-use super::{Finding, Findings};
+use super::{Finding, Findings, tsc_follows_its_offset};
 use crate::kvm_device;
 
 /// Writes the report. Says for each facility what was found, and at the end
@@ -31,6 +31,12 @@ pub fn print(out: &mut dyn Write) -> io::Result<()> {
             word(facility(&ring3))
         )?;
     }
+    let [ring0_tsc, ring3_tsc] = [Ring::Kernel, Ring::User].map(tsc_while_stopped);
+    writeln!(
+        out,
+        "  {:<22} {ring0_tsc:<21} {ring3_tsc}",
+        "TSC while stopped"
+    )?;
     writeln!(out, "\nWhat gdb can do")?;
     for line in advice(&ring0, &ring3) {
         writeln!(out, "  {line}")?;
@@ -53,6 +59,14 @@ fn word(finding: &Finding) -> String {
         Finding::FailsToEmulate => "fails to emulate".into(),
         Finding::Missed => "not trapped".into(),
         Finding::Failed(error) => format!("failed: {error}"),
+    }
+}
+
+fn tsc_while_stopped(ring: Ring) -> String {
+    match tsc_follows_its_offset(ring) {
+        Ok(true) => "stands still".into(),
+        Ok(false) => "goes on".into(),
+        Err(error) => format!("failed: {error}: {}", error.source),
     }
 }
 

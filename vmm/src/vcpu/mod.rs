@@ -19,6 +19,7 @@ pub use x86_64::{DebugControl, Vcpu, cpuid};
 
 use kick::ImmediateExit;
 use thread::{Message, Thread};
+use x86_64::tsc::Tsc;
 
 /// How long a vCPU thread may take to answer, beyond what a backend may take for
 /// which it waits in a device access.
@@ -53,6 +54,7 @@ pub struct Handle {
     /// How long it may take to answer.
     patience: Duration,
     counters: Arc<Counters>,
+    tsc: Tsc,
 }
 
 /// Installs what [`Handle`]s need process-wide. Call once, before the first.
@@ -69,6 +71,7 @@ impl Handle {
             source,
         };
         let immediate_exit = Arc::new(ImmediateExit::new(vcpu.fd()).map_err(failed)?);
+        let tsc = Tsc::of(vcpu.fd()).map_err(failed)?;
         recent::start_clock();
         let counters = Arc::new(Counters::default());
         let (messages, inbox) = mpsc::channel();
@@ -96,11 +99,16 @@ impl Handle {
             ended: Mutex::new(ended),
             patience: access + ANSWER_DEADLINE,
             counters,
+            tsc,
         })
     }
 
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub fn tsc(&self) -> &Tsc {
+        &self.tsc
     }
 
     /// Runs `f` on the vCPU's thread, between two guest entries, and returns its

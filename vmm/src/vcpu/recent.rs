@@ -12,6 +12,7 @@ use std::time::Instant;
 use gdb::inspect::RecentExit;
 
 use super::exit::{Exit, Reason};
+use super::x86_64::instructions::rdtsc;
 
 /// Exits that are kept; a power of two.
 const KEPT: usize = 256;
@@ -73,7 +74,7 @@ impl Recent {
         slot.reason.store(note.reason as u64, Ordering::Relaxed);
         slot.addr.store(note.addr, Ordering::Relaxed);
         slot.rip.store(rip.unwrap_or(NONE), Ordering::Relaxed);
-        slot.time.store(ticks(), Ordering::Relaxed);
+        slot.time.store(rdtsc(), Ordering::Relaxed);
         self.count.store(count.wrapping_add(1), Ordering::Release);
     }
 
@@ -105,7 +106,7 @@ impl Slot {
 /// The start of the clock.
 fn start() -> &'static (Instant, u64) {
     static START: OnceLock<(Instant, u64)> = OnceLock::new();
-    START.get_or_init(|| (Instant::now(), ticks()))
+    START.get_or_init(|| (Instant::now(), rdtsc()))
 }
 
 /// Starts the clock; the further back, the better its rate is known.
@@ -113,19 +114,10 @@ pub fn start_clock() {
     start();
 }
 
-fn ticks() -> u64 {
-    #[allow(unsafe_code)]
-    // SAFETY: every x86-64 processor has the instruction, and Linux lets user code
-    // have it.
-    unsafe {
-        core::arch::x86_64::_rdtsc()
-    }
-}
-
 /// By the rate since the clock's start.
 fn nanoseconds_per_tick() -> f64 {
     let (began, first) = *start();
-    let (elapsed, now) = (began.elapsed().as_nanos(), ticks());
+    let (elapsed, now) = (began.elapsed().as_nanos(), rdtsc());
     elapsed as f64 / now.saturating_sub(first).max(1) as f64
 }
 

@@ -4,11 +4,12 @@ mod boot_msrs;
 pub mod cpuid;
 mod guest_debug;
 mod hlt;
-mod instructions;
+pub mod instructions;
 mod kvm_lists;
 mod msrs;
 mod registers;
 mod reset_state;
+pub mod tsc;
 mod xsave;
 
 use std::io;

@@ -85,8 +85,11 @@ const COMMON: List = &[
     (0x8000_0004, Host),
     // L2 and L3 caches and TLBs.
     (0x8000_0006, Pass),
-    // INVTSC, which KVM offers where the host's TSC has one rate in all states.
-    (0x8000_0007, Pass),
+    // INVTSC: KVM offers it where the host's TSC has one rate in all states; here the TSC
+    // also has to stand still while the guest is stopped (`host::holds_tsc`). A guest that
+    // has the bit takes the TSC for its clock, and without it kvm-clock. Firecracker and
+    // Cloud Hypervisor pass what KVM offers, QEMU only where it is asked for by name.
+    (0x8000_0007, Edit(leaves::power_management)),
     // Widths of addresses. Cloud Hypervisor and QEMU can narrow them, for migration.
     (0x8000_0008, Pass),
 ];
@@ -142,24 +145,28 @@ pub struct CpuModel {
     offered: Vec<kvm_cpuid_entry2>,
     vendor: Vendor,
     tsc_deadline: bool,
+    tsc_held: bool,
 }
 
 impl CpuModel {
     pub fn of_host(kvm: &Kvm) -> Result<Self, Error> {
         let offered = kvm_lists::supported_cpuid(kvm).map_err(failed("KVM_GET_SUPPORTED_CPUID"))?;
-        Ok(Self::new(
+        Ok(Self {
+            vendor: Vendor::of(&offered),
             offered,
-            kvm.check_extension(Cap::TscDeadlineTimer),
-        ))
+            tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
+            tsc_held: true,
+        })
     }
 
-    fn new(offered: Vec<kvm_cpuid_entry2>, tsc_deadline: bool) -> Self {
-        let vendor = Vendor::of(&offered);
-        Self {
-            offered,
-            vendor,
-            tsc_deadline,
-        }
+    /// Whether KVM offers a TSC that a guest may take for its clock.
+    pub fn has_invariant_tsc(&self) -> bool {
+        has_invariant_tsc(&self.offered)
+    }
+
+    /// The TSC goes on while the vCPUs are stopped.
+    pub fn withhold_invariant_tsc(&mut self) {
+        self.tsc_held = false;
     }
 
     /// Width of guest-physical addresses. Processors without the leaf have 36 bits.
@@ -176,6 +183,7 @@ impl CpuModel {
             index,
             cpus,
             tsc_deadline: self.tsc_deadline,
+            tsc_held: self.tsc_held,
         };
         let mut cpuid = Cpuid {
             vendor: self.vendor,
@@ -186,6 +194,13 @@ impl CpuModel {
         }
         cpuid
     }
+}
+
+fn has_invariant_tsc(leaves: &[kvm_cpuid_entry2]) -> bool {
+    const LEAF: u32 = 0x8000_0007;
+    const EDX_INVARIANT_TSC: u32 = 1 << 8;
+    let mut leaves = leaves.iter();
+    leaves.any(|leaf| leaf.function == LEAF && leaf.edx & EDX_INVARIANT_TSC != 0)
 }
 
 /// The leaves of one vCPU.
@@ -205,10 +220,7 @@ impl Cpuid {
 
     /// Whether the guest may take the TSC for one that never changes its rate.
     pub fn has_invariant_tsc(&self) -> bool {
-        const LEAF: u32 = 0x8000_0007;
-        const EDX_INVARIANT_TSC: u32 = 1 << 8;
-        let mut leaves = self.leaves.iter();
-        leaves.any(|leaf| leaf.function == LEAF && leaf.edx & EDX_INVARIANT_TSC != 0)
+        has_invariant_tsc(&self.leaves)
     }
 
     /// Gives them to the vCPU.

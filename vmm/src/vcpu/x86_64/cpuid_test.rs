@@ -15,6 +15,17 @@ fn named(name: &[u8; 4]) -> kvm_cpuid_entry2 {
     }
 }
 
+/// A host whose KVM has all that this machine asks for.
+fn host(offered: impl Into<Vec<kvm_cpuid_entry2>>) -> CpuModel {
+    let offered = offered.into();
+    CpuModel {
+        vendor: Vendor::of(&offered),
+        offered,
+        tsc_deadline: true,
+        tsc_held: true,
+    }
+}
+
 fn intel() -> CpuModel {
     let leaves = [
         named(b"Genu"),
@@ -26,7 +37,7 @@ fn intel() -> CpuModel {
         leaf(0x1f, 9),
         leaf(0x8000_0008, 39),
     ];
-    CpuModel::new(leaves.to_vec(), true)
+    host(leaves)
 }
 
 fn amd() -> CpuModel {
@@ -38,7 +49,7 @@ fn amd() -> CpuModel {
         leaf(0x8000_001d, 0x61),
         leaf(0x8000_001e, 99),
     ];
-    CpuModel::new(leaves.to_vec(), false)
+    host(leaves)
 }
 
 fn find(cpuid: &Cpuid, function: u32) -> Vec<kvm_cpuid_entry2> {
@@ -93,15 +104,39 @@ fn other_leaves_are_the_hosts() {
 #[test]
 fn the_apic_timer_has_a_deadline_where_kvm_has_it() {
     const TSC_DEADLINE: u32 = 1 << 24;
-    let ecx = |model: CpuModel| find(&model.for_vcpu(0, 1), 1)[0].ecx;
-    assert_eq!(ecx(intel()) & TSC_DEADLINE, TSC_DEADLINE);
-    assert_eq!(ecx(amd()) & TSC_DEADLINE, 0);
+    for tsc_deadline in [true, false] {
+        let model = CpuModel {
+            tsc_deadline,
+            ..intel()
+        };
+        let ecx = find(&model.for_vcpu(0, 1), 1)[0].ecx;
+        assert_eq!(ecx & TSC_DEADLINE != 0, tsc_deadline);
+    }
+}
+
+#[test]
+fn the_tsc_is_a_clock_where_it_can_be_held() {
+    const INVARIANT_TSC: u32 = 1 << 8;
+    let leaf = kvm_cpuid_entry2 {
+        edx: INVARIANT_TSC,
+        ..leaf(0x8000_0007, 0)
+    };
+    for tsc_held in [true, false] {
+        let model = CpuModel {
+            tsc_held,
+            ..host([leaf])
+        };
+        let cpuid = model.for_vcpu(0, 1);
+        assert_eq!(find(&cpuid, 0x8000_0007)[0].edx != 0, tsc_held);
+        assert_eq!(cpuid.has_invariant_tsc(), tsc_held);
+    }
+    assert!(!host([]).for_vcpu(0, 1).has_invariant_tsc());
 }
 
 #[test]
 fn the_width_of_addresses_is_the_hosts() {
     assert_eq!(intel().physical_bits(), 39);
-    assert_eq!(CpuModel::new(Vec::new(), false).physical_bits(), 36);
+    assert_eq!(host([]).physical_bits(), 36);
 }
 
 #[test]

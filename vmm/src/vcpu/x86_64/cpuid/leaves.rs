@@ -10,6 +10,8 @@ pub struct Place {
     pub cpus: u8,
     /// The host's KVM has the APIC timer's TSC deadline mode.
     pub tsc_deadline: bool,
+    /// The TSC stands still while the vCPU is stopped.
+    pub tsc_held: bool,
 }
 
 impl Place {
@@ -85,6 +87,14 @@ pub fn extended_topology(place: &Place) -> Vec<kvm_cpuid_entry2> {
         level(1, place.core_bits(), place.cpus.into(), LEVEL_CORE),
         level(2, 0, 0, 0),
     ]
+}
+
+/// Leaf 0x80000007.
+pub fn power_management(leaf: &mut kvm_cpuid_entry2, place: &Place) {
+    const EDX_INVARIANT_TSC: u32 = 8;
+    if !place.tsc_held {
+        set(&mut leaf.edx, EDX_INVARIANT_TSC, false);
+    }
 }
 
 /// Leaf 0x80000008 of AMD.
