@@ -96,22 +96,48 @@ const COMMON: List = &[
 
 /// Intel, and Zhaoxin, which does as Intel does.
 const INTEL: List = &[
+    // VMX is withheld: there is no nested virtualisation. A reset would have to undo it first,
+    // and a debugger that stops a guest's guest would read it by the wrong page tables.
+    // Cloud Hypervisor and QEMU have it as an option, Firecracker passes what KVM offers.
+    (0x1, Edit(leaves::without_vmx)),
     // Caches: levels 1 and 2 are a core's own, level 3 is the package's.
     (0x4, Edit(leaves::cache_parameters)),
+    // SGX is withheld, for there is no enclave memory; so is AMX, for KVM offers its features
+    // but not its registers to a process that has not asked Linux for room for them. Cloud
+    // Hypervisor and QEMU have options for both.
+    (0x7, Edit(leaves::without_sgx_and_amx)),
+    // SGX.
+    (0x12, Drop),
     // Processor trace: KVM offers it where its module was told to.
     (0x14, Pass),
+    // AMX.
+    (0x1d, Drop),
+    (0x1e, Drop),
 ];
 
 /// AMD, and Hygon, which does as AMD does.
 const AMD: List = &[
+    // ARCH_CAPABILITIES, which KVM emulates on every processor, but AMD's do not have.
+    // Firecracker and QEMU withhold it as well.
+    (0x7, Edit(leaves::without_arch_capabilities)),
+    // SVM is withheld, as VMX is on Intel.
+    (0x8000_0001, Edit(leaves::without_svm)),
     // L1 caches and TLBs, which older KVMs do not offer.
     (0x8000_0005, Host),
     // The number of cores and the width of their number in the APIC ID.
     (0x8000_0008, Edit(leaves::core_count)),
+    // SVM.
+    (0x8000_000a, Drop),
     // Caches, as leaf 0x4 on Intel.
     (0x8000_001d, Edit(leaves::cache_properties)),
     // The extended APIC ID and the core's number: a thread a core, one node.
     (0x8000_001e, Edit(leaves::core_identifiers)),
+    // Memory encryption: this machine's guests are not encrypted, whatever the host can
+    // do. QEMU shows it to encrypted guests alone.
+    (0x8000_001f, Drop),
+    // Topology with more levels, the host's, before which a guest prefers it. The leaves
+    // above say all that there is.
+    (0x8000_0026, Drop),
 ];
 
 /// Whose lists apply.

@@ -93,6 +93,60 @@ fn only_the_last_cache_level_is_shared() {
     }
 }
 
+/// Everything that a leaf can have, in both subleaves that it may have.
+fn full(function: u32) -> [kvm_cpuid_entry2; 2] {
+    [0, 1].map(|index| kvm_cpuid_entry2 {
+        function,
+        index,
+        eax: u32::MAX,
+        ebx: u32::MAX,
+        ecx: u32::MAX,
+        edx: u32::MAX,
+        ..Default::default()
+    })
+}
+
+#[test]
+fn there_is_no_nested_virtualisation() {
+    const VMX: u32 = 1 << 5;
+    const SVM: u32 = 1 << 2;
+    for (vendor, function, bit) in [(b"Genu", 0x1, VMX), (b"Auth", 0x8000_0001, SVM)] {
+        let leaves = [&[named(vendor)][..], &full(function), &full(0x8000_000a)].concat();
+        let cpuid = host(leaves).for_vcpu(0, 1);
+        let ecx = find(&cpuid, function)[0].ecx;
+        assert_eq!(ecx & bit, 0);
+        assert_eq!(ecx & !bit, !bit, "nothing else is gone");
+        assert!(vendor == b"Genu" || find(&cpuid, 0x8000_000a).is_empty());
+    }
+}
+
+#[test]
+fn what_this_machine_has_no_use_for_is_not_there() {
+    let model = |vendor, functions: &[u32]| {
+        let mut leaves = vec![named(vendor)];
+        functions
+            .iter()
+            .for_each(|function| leaves.extend(full(*function)));
+        host(leaves).for_vcpu(0, 1)
+    };
+    let cpuid = model(b"Genu", &[0x7, 0x12, 0x1d, 0x1e]);
+    let left = find(&cpuid, 0x7);
+    assert_eq!(left[0].ebx, !(1 << 2), "SGX");
+    assert_eq!(left[0].ecx, !(1 << 30), "SGX_LC");
+    assert_eq!(left[0].edx, !(1 << 1 | 1 << 22 | 1 << 24 | 1 << 25), "AMX");
+    assert_eq!((left[1].eax, left[1].edx), (!(1 << 21), !(1 << 8)), "AMX");
+    assert!(
+        [0x12, 0x1d, 0x1e]
+            .iter()
+            .all(|leaf| find(&cpuid, *leaf).is_empty())
+    );
+    let cpuid = model(b"Auth", &[0x7, 0x8000_001f, 0x8000_0026]);
+    assert_eq!(find(&cpuid, 0x7)[0].edx, !(1 << 29), "ARCH_CAPABILITIES");
+    for leaf in [0x8000_001f, 0x8000_0026] {
+        assert!(find(&cpuid, leaf).is_empty(), "{leaf:#x}");
+    }
+}
+
 #[test]
 fn other_leaves_are_the_hosts() {
     let cpuid = intel().for_vcpu(0, 4);

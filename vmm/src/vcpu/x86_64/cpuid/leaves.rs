@@ -40,6 +40,52 @@ pub fn features(leaf: &mut kvm_cpuid_entry2, place: &Place) {
     set(&mut leaf.edx, EDX_HTT, place.cpus > 1);
 }
 
+/// Leaf 0x1 of Intel.
+pub fn without_vmx(leaf: &mut kvm_cpuid_entry2, _: &Place) {
+    const ECX_VMX: u32 = 5;
+    set(&mut leaf.ecx, ECX_VMX, false);
+}
+
+/// Leaf 0x7 of Intel.
+pub fn without_sgx_and_amx(leaf: &mut kvm_cpuid_entry2, _: &Place) {
+    const EBX_SGX: u32 = 2;
+    const ECX_SGX_LC: u32 = 30;
+    const EDX_SGX_KEYS: u32 = 1;
+    const EDX_AMX_BF16: u32 = 22;
+    const EDX_AMX_TILE: u32 = 24;
+    const EDX_AMX_INT8: u32 = 25;
+    const SUBLEAF_1_EAX_AMX_FP16: u32 = 21;
+    const SUBLEAF_1_EDX_AMX_COMPLEX: u32 = 8;
+    match leaf.index {
+        0 => {
+            set(&mut leaf.ebx, EBX_SGX, false);
+            set(&mut leaf.ecx, ECX_SGX_LC, false);
+            for bit in [EDX_SGX_KEYS, EDX_AMX_BF16, EDX_AMX_TILE, EDX_AMX_INT8] {
+                set(&mut leaf.edx, bit, false);
+            }
+        }
+        1 => {
+            set(&mut leaf.eax, SUBLEAF_1_EAX_AMX_FP16, false);
+            set(&mut leaf.edx, SUBLEAF_1_EDX_AMX_COMPLEX, false);
+        }
+        _ => {}
+    }
+}
+
+/// Leaf 0x7 of AMD.
+pub fn without_arch_capabilities(leaf: &mut kvm_cpuid_entry2, _: &Place) {
+    const EDX_ARCH_CAPABILITIES: u32 = 29;
+    if leaf.index == 0 {
+        set(&mut leaf.edx, EDX_ARCH_CAPABILITIES, false);
+    }
+}
+
+/// Leaf 0x80000001 of AMD.
+pub fn without_svm(leaf: &mut kvm_cpuid_entry2, _: &Place) {
+    const ECX_SVM: u32 = 2;
+    set(&mut leaf.ecx, ECX_SVM, false);
+}
+
 /// Leaf 0x4, a subleaf a cache. Counts are less one, of APIC IDs up to a power of two.
 pub fn cache_parameters(leaf: &mut kvm_cpuid_entry2, place: &Place) {
     let Some(level) = cache_level(leaf) else {
