@@ -202,6 +202,53 @@ fn stock_kernel_has_symbols_without_any_file() {
     });
 }
 
+/// The host's CPU needs no isolation, so that the kernel is told to isolate.
+#[test]
+fn kernel_is_seen_whole_from_user_mode_under_page_table_isolation() {
+    let guest = guest::stock_linux();
+    let dir = scratch();
+    let what = "pti=on outboard.run=busy outboard.seconds=3600";
+    let vmm = moving(dir.path(), &guest, what, None).start();
+    vmm.process.wait_for("busy=started", BOOT);
+    let commands = [
+        "info threads",
+        "x/s &linux_banner",
+        "x/2i update_process_times",
+        "set {int}&panic_timeout = 7777",
+        "x/dw &panic_timeout",
+        "eval \"monitor translate %#lx\", &linux_banner",
+        "eval \"monitor pagewalk %#lx\", &linux_banner",
+        "break update_process_times",
+        "continue",
+        "info symbol $pc",
+        "delete",
+        "detach",
+    ];
+    // A timer interrupt may be just what is stopped in.
+    let attach = || gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands);
+    let output = (0..10).map(|_| attach()).find(|output| {
+        let all = output.matches(", CPL ").count();
+        output.matches(", CPL 3").count() == all
+    });
+    let output = output.expect("the guest is busy in user mode");
+    assert_all(
+        &output,
+        &[
+            "\"Linux version 6.",
+            "<update_process_times+",
+            ":\t7777\n",
+            " is not mapped: the level-",
+            "\nthe kernel's own page tables, at 0x",
+            "PML4E[511] at 0x",
+            " page, r",
+            " hit Breakpoint 1, ",
+            "update_process_times in section .text",
+            "detached",
+        ],
+    );
+    assert!(!output.contains("Cannot "), "{output}");
+}
+
 #[test]
 fn a_kernel_that_has_yet_to_move_is_found_later() {
     let guest = guest::stock_linux();
