@@ -120,6 +120,17 @@ impl Btf {
         Ok(offset)
     }
 
+    /// How many elements a member of a structure has, if it is an array.
+    pub fn elements(&self, structure: &str, member: &str) -> Result<u64, Missing> {
+        let missing = || Missing(format!("array {structure}.{member}"));
+        let at = self.structure(structure)?;
+        let (_, number) = self.member(at, member, MAX_DEPTH).ok_or_else(missing)?;
+        let at = self.resolve(number).ok_or_else(missing)? as usize;
+        let info = word(&self.data, at + 4).ok_or_else(missing)?;
+        let count = word(&self.data, at + FIXED + 8).filter(|_| kind_of(info) == kind::ARRAY);
+        count.map(u64::from).ok_or_else(missing)
+    }
+
     fn structure(&self, name: &str) -> Result<Position, Missing> {
         let found = self.named.get(name.as_bytes()).copied();
         found.ok_or_else(|| Missing(format!("struct {name}")))

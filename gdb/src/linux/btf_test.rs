@@ -43,6 +43,19 @@ fn members_are_found_through_typedefs_and_what_has_no_name() {
 }
 
 #[test]
+fn arrays_have_a_length() {
+    let mut types = types();
+    let long = types.int("long", 8);
+    let array = types.array(long, 7);
+    let array = types.typedef("array_t", array);
+    types.structure("arrays", 64, &[("one", long, 0), ("many", array, 8)]);
+    let btf = Btf::parse(types.bytes()).unwrap();
+    assert_eq!(btf.elements("arrays", "many"), Ok(7));
+    assert!(btf.elements("arrays", "one").is_err());
+    assert!(btf.elements("arrays", "none").is_err());
+}
+
+#[test]
 fn malformed_data_is_refused() {
     let good = types().bytes();
     assert!(Btf::parse(good.clone()).is_some());

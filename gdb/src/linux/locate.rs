@@ -10,7 +10,6 @@ use super::image::{self, Range};
 use super::kallsyms;
 use super::memory::{Guest, Memory};
 use super::symbols::Symbols;
-use super::synthetic;
 use crate::paging::{AddressSpace, Mode};
 use crate::symbol_file::SymbolFile;
 use crate::target::PhysAddr;
@@ -51,8 +50,8 @@ pub(crate) struct Kernel {
     pub base: u64,
     /// Where the image was linked to begin; `None` if only the guest knows.
     linked: Option<u64>,
-    /// An ELF file of the symbols, if they come from the guest's memory.
-    pub synthetic: Option<Vec<u8>>,
+    /// Whether the symbols come from the guest's memory.
+    pub from_guest: bool,
     types: OnceCell<Option<Btf>>,
 }
 
@@ -299,7 +298,7 @@ impl<'a> Expected<'a> {
             banner: Some(self.banner.clone()),
             base: base.wrapping_add(slide),
             linked: Some(base),
-            synthetic: None,
+            from_guest: false,
             types: OnceCell::new(),
         })
     }
@@ -317,9 +316,6 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
     })?;
     let base = symbols.get("_text").or_else(|| symbols.get("_stext"))?;
     let banner = read_banner(memory, &symbols);
-    let synthetic = synthetic::elf(&symbols, base)
-        .map_err(|error| tracing::warn!("gdb: no symbol file can be made: {error}"))
-        .ok()?;
     tracing::info!(symbols = symbols.len(), "gdb: the guest's own symbol table");
     Some(Kernel {
         found_in: memory.space,
@@ -328,7 +324,7 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
         banner,
         base,
         linked: None,
-        synthetic: Some(synthetic),
+        from_guest: true,
         types: OnceCell::new(),
     })
 }

@@ -115,6 +115,11 @@ impl Memory<'_> {
     /// A C string of at most `max` bytes, cut there if it is longer. What a
     /// terminal would act on is replaced: the guest chose the text.
     pub fn string(&self, addr: u64, max: usize) -> Result<String, Unreadable> {
+        Ok(printable(&self.string_bytes(addr, max)?))
+    }
+
+    /// The same as it is, without its end.
+    pub fn string_bytes(&self, addr: u64, max: usize) -> Result<Vec<u8>, Unreadable> {
         let mut bytes = Vec::new();
         while bytes.len() < max {
             let at = addr
@@ -129,7 +134,7 @@ impl Memory<'_> {
                 break;
             }
         }
-        Ok(printable(&bytes))
+        Ok(bytes)
     }
 }
 

@@ -8,21 +8,27 @@
 //! | `symbols` | names and run-time addresses |
 //! | `locate` | which kernel runs, and where |
 //! | `search` | the search for it, beside all else |
-//! | `synthetic` | a symbol file for gdb where there is none |
+//! | `synthetic` | symbol files for gdb where there are none |
+//! | `files` | the files that gdb may read |
 //! | `btf` | the kernel's types |
 //! | `lists` | its linked lists |
 //! | `tasks`, `modules`, `dmesg` | what it has of these |
+//! | `module_parts`, `module_sections`, `module_symbols` | what a module has of these |
 //!
 //! Everything here reads memory that the guest may have filled with anything:
 //! every length is bounded, and what makes no sense is an error.
 
 mod btf;
 pub(crate) mod dmesg;
+mod files;
 mod image;
 mod kallsyms;
 mod lists;
 mod locate;
 mod memory;
+mod module_parts;
+mod module_sections;
+mod module_symbols;
 pub(crate) mod modules;
 mod search;
 mod symbols;
@@ -31,21 +37,18 @@ pub(crate) mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::cell::{Cell, Ref, RefCell};
-use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use files::Made;
+pub(crate) use files::{MODULES_NAME, Served};
 pub(crate) use locate::{Kernel, NotFound, Version};
 use memory::Guest;
 use search::Search;
 
 use crate::arch::Registers;
 use crate::symbol_file::SymbolFile;
-
-/// The name under which gdb reads the symbols that were found in guest memory.
-const SYNTHETIC_NAME: &[u8] = b"/outboard/kallsyms.elf";
 
 /// Something that was asked for cannot be found in the kernel's memory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,6 +87,8 @@ pub(crate) struct Linux {
     /// What the VMM has: the kernel that was booted, or the user's choice.
     file: Option<Arc<SymbolFile>>,
     found: RefCell<Found>,
+    /// The files that were made of guest memory for this client.
+    made: RefCell<Made>,
     /// Somebody had to do without the kernel, for the search takes long.
     missed: Cell<bool>,
 }
@@ -104,14 +109,15 @@ impl Linux {
     pub fn new(file: Option<Arc<SymbolFile>>) -> Self {
         Self {
             file,
-            found: RefCell::default(),
-            missed: Cell::default(),
+            ..Self::default()
         }
     }
 
     /// A new client: what was not found may be there by now, and what was found
     /// may have been overwritten. A search that goes on is not begun again.
     pub fn look_again(&mut self, guest: &dyn Guest) {
+        // Modules come and go.
+        self.made = RefCell::default();
         let found = self.found.get_mut();
         match found {
             Found::Looking(search) => search.renew(),
@@ -204,49 +210,6 @@ impl Linux {
     ) -> Result<tasks::Current, LookError> {
         let kernel = self.kernel(guest)?;
         tasks::current(&kernel, &kernel.memory(guest), registers)
-    }
-
-    /// The kernel, if it was found already.
-    fn known(&self) -> Option<Ref<'_, Kernel>> {
-        Ref::filter_map(self.found.borrow(), |found| match found {
-            Found::Kernel(kernel) => Some(&**kernel),
-            _ => None,
-        })
-        .ok()
-    }
-
-    /// Symbols made from guest memory; `None` where the VMM's file has them.
-    fn synthetic(&self) -> Option<Ref<'_, [u8]>> {
-        Ref::filter_map(self.known()?, |kernel| kernel.synthetic.as_deref()).ok()
-    }
-
-    /// The name of the file that gdb is to read; `None` when there is none.
-    pub fn file_name(&self, guest: &dyn Guest) -> Option<Vec<u8>> {
-        // A bare-metal program's file is served all the same.
-        let _ = self.kernel(guest);
-        match (self.synthetic(), &self.file) {
-            (Some(_), _) => Some(SYNTHETIC_NAME.to_vec()),
-            (None, Some(file)) => Some(file.path().as_os_str().as_bytes().to_vec()),
-            (None, None) => None,
-        }
-    }
-
-    /// Length of that file in bytes.
-    pub fn file_len(&self) -> u64 {
-        match (self.synthetic(), &self.file) {
-            (Some(bytes), _) => bytes.len() as u64,
-            (None, Some(file)) => file.len(),
-            (None, None) => 0,
-        }
-    }
-
-    /// Reads of that file up to its end.
-    pub fn read_file(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        match (self.synthetic(), &self.file) {
-            (Some(bytes), _) => Ok(copy_from(&bytes, offset, buf)),
-            (None, Some(file)) => file.read_at(offset, buf),
-            (None, None) => Err(io::ErrorKind::NotFound.into()),
-        }
     }
 
     /// Where the first segment of the symbol file is at run time; `None` when it

@@ -1,47 +1,76 @@
-//! Loaded modules and where their sections are.
+//! Loaded modules, and gdb's commands for their symbols.
 
 use super::lists;
 use super::memory::{Memory, Unreadable};
+use super::module_parts::{Part, Parts};
+use super::module_sections::{MAX_SECTIONS, Sections};
 use super::{Kernel, LookError};
 
 const MAX_MODULES: usize = 4096;
-/// Most sections of one that are listed.
-const MAX_SECTIONS: u64 = 256;
-/// Longest name of a module or a section.
+/// Longest name of a module.
 const MAX_NAME: usize = 128;
 
-/// Sections that gdb is told of besides `.text`: those that the kernel's own
-/// lx-symbols names. `.init.text` is free for others after initialisation.
-const SECTIONS: [&str; 6] = [
-    ".data",
-    ".data..read_mostly",
-    ".rodata",
-    ".bss",
-    ".text.hot",
-    ".text.unlikely",
-];
+/// Where gdb is told that the sections are whose memory the kernel has freed: at an
+/// address that is not canonical, so that a breakpoint there is refused. Left to
+/// itself gdb would put them at 0, and wait for such a breakpoint in vain. The upper bits
+/// are those of a pointer that Linux has poisoned (POISON_POINTER_DELTA).
+const FREED: u64 = 0xdead << 48;
+/// What is between two of them.
+const FREED_STRIDE: u64 = 1 << 32;
+
+/// Whether gdb has an address from where [`FREED`] sections are.
+pub(crate) fn is_freed(addr: u64) -> bool {
+    (FREED..FREED + MAX_SECTIONS * FREED_STRIDE).contains(&addr)
+}
 
 /// A module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Module {
     pub name: String,
-    /// Address of its code.
-    pub base: u64,
-    /// Size of its code in bytes; up to Linux 6.3 with its data.
-    pub size: u64,
+    /// Address of its `struct module`.
+    pub addr: u64,
+    /// Its memory. That of the initialisation is there until it is done.
+    pub parts: Vec<Part>,
     /// Name and address of each section, if the kernel keeps them (CONFIG_SYSFS,
     /// CONFIG_KALLSYMS).
     pub sections: Vec<(String, u64)>,
 }
 
 impl Module {
+    /// Address of its code.
+    pub fn base(&self) -> u64 {
+        self.parts.first().map_or(0, |part| part.start)
+    }
+
+    /// Size in bytes of what stays of it.
+    pub fn size(&self) -> u64 {
+        let stays = self.parts.iter().filter(|part| !part.kind.init);
+        stays.map(|part| part.len).sum()
+    }
+
+    /// Whether its initialisation is not done.
+    pub fn is_coming(&self) -> bool {
+        self.parts.iter().any(|part| part.kind.init)
+    }
+
+    /// The part of its memory that has this address.
+    pub fn part_at(&self, addr: u64) -> Option<&Part> {
+        self.parts.iter().find(|part| part.contains(addr))
+    }
+
     /// gdb's command that loads the module's symbols.
     pub fn add_symbol_file(&self) -> String {
-        let at = |name: &str| self.sections.iter().find(|(found, _)| found == name);
-        let text = at(".text").map_or(self.base, |(_, addr)| *addr);
+        let text = self.sections.iter().find(|(name, _)| name == ".text");
+        let text = text.map_or(self.base(), |(_, addr)| *addr);
         let mut line = format!("add-symbol-file {}.ko {text:#x}", self.name);
-        for name in SECTIONS {
-            if let Some((_, addr)) = at(name) {
+        let mut freed = (FREED..).step_by(FREED_STRIDE as usize);
+        let others = |(name, _): &&(String, u64)| name != ".text" && has_symbols(name);
+        for (name, addr) in self.sections.iter().filter(others) {
+            let addr = match self.part_at(*addr) {
+                Some(_) => Some(*addr),
+                None => freed.next(),
+            };
+            if let Some(addr) = addr {
                 line.push_str(&format!(" -s {name} {addr:#x}"));
             }
         }
@@ -49,126 +78,42 @@ impl Module {
     }
 }
 
+/// Whether a section has code or variables of the source's. Those per CPU are where
+/// gdb has them, at 0.
+fn has_symbols(section: &str) -> bool {
+    const BEGINNINGS: [&str; 6] = [".data", ".rodata", ".bss", ".init.", ".exit.", ".ref."];
+    let known = BEGINNINGS.iter().any(|begin| section.starts_with(begin));
+    (known || section.contains("text")) && section != ".data..percpu"
+}
+
 /// Where the members of the structures are.
 struct Layout {
     list: u64,
     name: u64,
-    base: u64,
-    size: u64,
+    parts: Parts,
     sections: Option<Sections>,
-}
-
-struct Sections {
-    attrs: u64,
-    count: Count,
-    array: u64,
-    stride: u64,
-    name: u64,
-    address: u64,
-}
-
-/// How many sections there are.
-enum Count {
-    /// By a member.
-    Member(u64),
-    /// By this member, a list of pointers that ends in a null pointer.
-    Pointers(u64),
 }
 
 impl Layout {
     fn of(kernel: &Kernel, memory: &Memory<'_>) -> Result<Self, LookError> {
         let btf = kernel.btf(memory)?;
-        let module = |path: &str| btf.offset("module", path);
-        // From 6.4 on an array, with the code first.
-        let (base, size) = match module("mem") {
-            Ok(mem) => (
-                mem + btf.offset("module_memory", "base")?,
-                mem + btf.offset("module_memory", "size")?,
-            ),
-            Err(_) => (module("core_layout.base")?, module("core_layout.size")?),
-        };
-        // From 6.14 on an array of attributes; before, of these with addresses.
-        let sections = || {
-            let attrs = module("sect_attrs")?;
-            let array = btf.offset("module_sect_attrs", "attrs")?;
-            let (stride, name, address) = match btf.size("module_sect_attr") {
-                Ok(stride) => (
-                    stride,
-                    btf.offset("module_sect_attr", "battr.attr.name")?,
-                    btf.offset("module_sect_attr", "address")?,
-                ),
-                Err(_) => (
-                    btf.size("bin_attribute")?,
-                    btf.offset("bin_attribute", "attr.name")?,
-                    btf.offset("bin_attribute", "private")?,
-                ),
-            };
-            // Dropped in 6.14 too.
-            let count = match btf.offset("module_sect_attrs", "nsections") {
-                Ok(count) => Count::Member(count),
-                Err(_) => Count::Pointers(btf.offset("module_sect_attrs", "grp.bin_attrs")?),
-            };
-            Ok::<_, super::btf::Missing>(Sections {
-                attrs,
-                count,
-                array,
-                stride,
-                name,
-                address,
-            })
-        };
         Ok(Self {
-            list: module("list")?,
-            name: module("name")?,
-            base,
-            size,
-            sections: sections().ok(),
+            list: btf.offset("module", "list")?,
+            name: btf.offset("module", "name")?,
+            parts: Parts::of(btf)?,
+            sections: Sections::of(btf).ok(),
         })
     }
 
     fn read(&self, memory: &Memory<'_>, addr: u64) -> Result<Module, Unreadable> {
-        let mut module = Module {
+        let sections = self.sections.as_ref();
+        let sections = sections.map(|sections| sections.read(memory, addr));
+        Ok(Module {
             name: memory.string(addr.wrapping_add(self.name), MAX_NAME)?,
-            base: memory.u64(addr.wrapping_add(self.base))?,
-            size: u64::from(memory.u32(addr.wrapping_add(self.size))?),
-            sections: Vec::new(),
-        };
-        if let Some(sections) = &self.sections {
-            let attrs = memory.u64(addr.wrapping_add(sections.attrs))?;
-            if attrs != 0 {
-                module.sections = sections.read(memory, attrs)?;
-            }
-        }
-        Ok(module)
-    }
-}
-
-impl Sections {
-    fn read(&self, memory: &Memory<'_>, attrs: u64) -> Result<Vec<(String, u64)>, Unreadable> {
-        let count = self.count.read(memory, attrs)?.min(MAX_SECTIONS);
-        let section = |n| {
-            let at = attrs.wrapping_add(self.array + n * self.stride);
-            let name = memory.u64(at.wrapping_add(self.name))?;
-            let addr = memory.u64(at.wrapping_add(self.address))?;
-            Ok((memory.string(name, MAX_NAME)?, addr))
-        };
-        (0..count).map(section).collect()
-    }
-}
-
-impl Count {
-    /// At most [`MAX_SECTIONS`] where pointers are to be counted.
-    fn read(&self, memory: &Memory<'_>, attrs: u64) -> Result<u64, Unreadable> {
-        let pointers = match self {
-            Count::Member(at) => return Ok(memory.u32(attrs.wrapping_add(*at))?.into()),
-            Count::Pointers(at) => memory.u64(attrs.wrapping_add(*at))?,
-        };
-        for n in 0..MAX_SECTIONS {
-            if memory.u64(pointers.wrapping_add(8 * n))? == 0 {
-                return Ok(n);
-            }
-        }
-        Ok(MAX_SECTIONS)
+            addr,
+            parts: self.parts.read(memory, addr)?,
+            sections: sections.transpose()?.unwrap_or_default(),
+        })
     }
 }
 

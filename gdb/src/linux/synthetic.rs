@@ -1,5 +1,6 @@
 //! An ELF file with nothing but symbols, at their run-time addresses.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use object::Endianness;
@@ -8,11 +9,43 @@ use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Sym, Writer};
 use object::write::{Error, StringId};
 
 use super::image::AREA;
+use super::modules::Module;
 use super::symbols::{Kind, Symbol, Symbols};
 
-/// Makes an executable of `symbols` for a kernel that begins at `base`.
-pub(crate) fn elf(symbols: &Symbols, base: u64) -> Result<Vec<u8>, Error> {
-    let sections = sections(symbols, base);
+/// Symbols of modules, with the memory that they are in.
+#[derive(Default)]
+pub(crate) struct ModuleSymbols {
+    pub modules: Vec<Module>,
+    pub symbols: Symbols,
+}
+
+/// Makes an executable of `symbols` for a kernel that begins at `base`, and of its
+/// modules.
+pub(crate) fn kernel(
+    symbols: &Symbols,
+    base: u64,
+    modules: &ModuleSymbols,
+) -> Result<Vec<u8>, Error> {
+    let mut sections = sections(symbols, base);
+    let segment = segment(&sections, base);
+    sections.extend(module_sections(modules));
+    let all: Vec<_> = symbols.iter().chain(modules.symbols.iter()).collect();
+    elf(&sections, &all, &segment)
+}
+
+/// The same of the modules alone.
+pub(crate) fn modules(modules: &ModuleSymbols) -> Result<Vec<u8>, Error> {
+    let sections: Vec<_> = module_sections(modules).collect();
+    let all: Vec<_> = modules.symbols.iter().collect();
+    // Nothing is to be loaded, but gdb wants a segment.
+    elf(&sections, &all, &segment(&[], 0))
+}
+
+fn elf(
+    sections: &[Section],
+    symbols: &[Symbol<'_>],
+    segment: &ProgramHeader,
+) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(Endianness::Little, true, &mut bytes);
     let names: Vec<StringId> = symbols
@@ -21,7 +54,7 @@ pub(crate) fn elf(symbols: &Symbols, base: u64) -> Result<Vec<u8>, Error> {
         .collect();
     let section_names: Vec<StringId> = sections
         .iter()
-        .map(|section| writer.add_section_name(section.name))
+        .map(|section| writer.add_section_name(section.name.as_bytes()))
         .collect();
     reserve(&mut writer, sections.len(), names.len())?;
     writer.write_file_header(&FileHeader {
@@ -29,15 +62,15 @@ pub(crate) fn elf(symbols: &Symbols, base: u64) -> Result<Vec<u8>, Error> {
         abi_version: 0,
         e_type: elf::ET_EXEC,
         e_machine: elf::EM_X86_64,
-        e_entry: base,
+        e_entry: segment.p_vaddr,
         e_flags: elf::FileFlags(0),
     })?;
     writer.write_align_program_headers();
-    writer.write_program_header(&segment(&sections, base));
+    writer.write_program_header(segment);
     writer.write_null_symbol();
     for (symbol, name) in symbols.iter().zip(names) {
         let st_name = writer.string_offset(Some(name));
-        writer.write_symbol(&entry(&symbol, &sections, st_name));
+        writer.write_symbol(&entry(symbol, sections, st_name));
     }
     writer.write_strtab();
     writer.write_shstrtab();
@@ -77,7 +110,7 @@ fn reserve(writer: &mut Writer<'_>, sections: usize, symbols: usize) -> Result<(
 /// A part of the image, of which the file has no contents. gdb tells code from
 /// data by it.
 struct Section {
-    name: &'static [u8],
+    name: Cow<'static, str>,
     code: bool,
     range: Range<u64>,
 }
@@ -110,15 +143,16 @@ fn sections(symbols: &Symbols, base: u64) -> Vec<Section> {
     let last = symbols.iter().map(|symbol| symbol.addr);
     let last = last.filter(|addr| AREA.contains(addr)).max();
     let end = last.unwrap_or(base).max(base) + 1;
-    let borders: [(&'static [u8], bool, &str); 4] = [
-        (b".text", true, "_etext"),
-        (b".data", false, "_sinittext"),
-        (b".init.text", true, "_einittext"),
-        (b".bss", false, ""),
+    let borders = [
+        (".text", true, "_etext"),
+        (".data", false, "_sinittext"),
+        (".init.text", true, "_einittext"),
+        (".bss", false, ""),
     ];
     let mut sections = Vec::new();
     let mut at = base;
     for (name, code, border) in borders {
+        let name = name.into();
         let border = symbols.get(border).unwrap_or(end);
         if (at + 1..=end).contains(&border) {
             let range = at..border;
@@ -127,16 +161,30 @@ fn sections(symbols: &Symbols, base: u64) -> Vec<Section> {
         }
     }
     if at < end {
-        let (name, code) = (b".rest", false);
         sections.push(Section {
-            name,
-            code,
+            name: ".rest".into(),
+            code: false,
             range: at..end,
         });
     }
     sections
 }
 
+/// A section for each piece of memory that a module has.
+fn module_sections(modules: &ModuleSymbols) -> impl Iterator<Item = Section> {
+    let parts = |module: &Module| {
+        let name = module.name.clone();
+        let parts = module.parts.clone().into_iter();
+        parts.map(move |part| Section {
+            name: format!("{name}{}", part.kind.name).into(),
+            code: part.kind.code,
+            range: part.start..part.start.saturating_add(part.len),
+        })
+    };
+    modules.modules.iter().flat_map(parts)
+}
+
+/// The segment of the kernel's image.
 fn segment(sections: &[Section], base: u64) -> ProgramHeader {
     let end = sections.last().map_or(base, |section| section.range.end);
     ProgramHeader {

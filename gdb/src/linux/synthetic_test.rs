@@ -1,6 +1,7 @@
 use object::read::{Object, ObjectSection, ObjectSymbol};
 
 use super::*;
+use crate::linux::module_parts::{KINDS, Part};
 
 const BASE: u64 = 0xffff_ffff_9000_0000;
 
@@ -26,7 +27,7 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
         (b"_end", BASE + 0x500, Kind::Data),
         (b"current_task", 0x1_ac00, Kind::Data),
     ]);
-    let bytes = elf(&symbols, BASE).unwrap();
+    let bytes = kernel(&symbols, BASE, &loaded()).unwrap();
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
     let section = |name: &str| {
         let symbol = file
@@ -48,6 +49,8 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
         ("start_kernel", Some(".init.text")),
         ("_end", Some(".bss")),
         ("current_task", None),
+        ("dummy_init", Some("dummy.init.text")),
+        ("dummy_ops", Some("dummy.data")),
     ] {
         assert_eq!(section(name).as_deref(), expected, "{name}");
     }
@@ -59,6 +62,46 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
     assert_eq!((segment.address(), segment.size()), (BASE, 0x501));
 }
 
+/// A module that is being initialised, with two symbols.
+fn loaded() -> ModuleSymbols {
+    let part = |kind, start| Part {
+        kind,
+        start,
+        len: 0x1000,
+    };
+    let module = Module {
+        name: "dummy".to_owned(),
+        parts: vec![
+            part(KINDS[1], 0xffff_ffff_c000_1000),
+            part(KINDS[4], 0xffff_ffff_c000_9000),
+        ],
+        ..Module::default()
+    };
+    ModuleSymbols {
+        modules: vec![module],
+        symbols: symbols(&[
+            (b"dummy_ops", 0xffff_ffff_c000_1010, Kind::Data),
+            (b"dummy_init", 0xffff_ffff_c000_9010, Kind::Text),
+        ]),
+    }
+}
+
+#[test]
+fn modules_have_a_file_of_their_own() {
+    let bytes = modules(&loaded()).unwrap();
+    let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
+    let found: Vec<_> = file
+        .symbols()
+        .map(|symbol| (symbol.name().unwrap().to_owned(), symbol.address()))
+        .collect();
+    let expected = [
+        ("dummy_ops", 0xffff_ffff_c000_1010),
+        ("dummy_init", 0xffff_ffff_c000_9010),
+    ];
+    assert_eq!(found, expected.map(|(name, addr)| (name.to_owned(), addr)));
+    assert!(modules(&ModuleSymbols::default()).is_ok());
+}
+
 #[test]
 fn names_that_make_no_sense_are_borne() {
     let symbols = symbols(&[
@@ -67,8 +110,8 @@ fn names_that_make_no_sense_are_borne() {
         (b"same", u64::MAX, Kind::Text),
         (b"same", 0, Kind::Text),
     ]);
-    let bytes = elf(&symbols, BASE).unwrap();
+    let bytes = kernel(&symbols, BASE, &ModuleSymbols::default()).unwrap();
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
     assert_eq!(file.symbols().count(), 4);
-    assert!(elf(&Symbols::default(), BASE).is_ok());
+    assert!(kernel(&Symbols::default(), BASE, &ModuleSymbols::default()).is_ok());
 }

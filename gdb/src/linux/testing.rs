@@ -325,6 +325,10 @@ impl Types {
         self.add(name, 1 << 24, size, &[8 * size])
     }
 
+    pub fn array(&mut self, of: u32, count: u32) -> u32 {
+        self.add("", 3 << 24, 0, &[of, of, count])
+    }
+
     pub fn typedef(&mut self, name: &str, to: u32) -> u32 {
         self.add(name, 8 << 24, to, &[])
     }

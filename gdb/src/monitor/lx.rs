@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::args::{Words, plain_number};
 use super::{MonitorError, Output, no_argument};
-use crate::linux::{LookError, dmesg as log, modules as module, tasks};
+use crate::linux::{LookError, MODULES_NAME, dmesg as log, modules as module, tasks};
 use crate::session::Session;
 
 /// Records of the log that are shown if no number is given, and at most.
@@ -62,9 +62,9 @@ pub(super) fn version(
     if let Some(slide) = kernel.slide() {
         write!(out, ", moved by {slide:#x}")?;
     }
-    let source = match kernel.synthetic {
-        Some(_) => "the guest's own symbol table (kallsyms)",
-        None => "the symbol file, whose banner is in the guest's memory",
+    let source = match kernel.from_guest {
+        true => "the guest's own symbol table (kallsyms)",
+        false => "the symbol file, whose banner is in the guest's memory",
     };
     writeln!(out, "; {} symbols from {source}", kernel.symbols.len())?;
     Ok(())
@@ -127,14 +127,19 @@ pub(super) fn modules(
     }
     out.line("ADDRESS                 SIZE NAME");
     for module in &modules {
+        let state = if module.is_coming() { " (coming)" } else { "" };
         out.line(&format!(
-            "{:#018x} {:9} {}",
-            module.base, module.size, module.name
+            "{:#018x} {:9} {}{state}",
+            module.base(),
+            module.size(),
+            module.name
         ));
     }
     out.line("gdb takes their symbols by:");
     for module in &modules {
         out.line(&module.add_symbol_file());
     }
+    out.line("or, names alone, without these files:");
+    out.line(&format!("add-symbol-file target:{MODULES_NAME}"));
     Ok(())
 }

@@ -1,8 +1,9 @@
-//! The symbol file, served to gdb: which one it is, and its bytes.
+//! The symbol files, served to gdb: which they are, and their bytes.
 //!
 //! `gdb -ex 'target remote …'` alone then has symbols: gdb asks for the name of
 //! the executable (`qXfer:exec-file:read`) and reads it through Host I/O packets
-//! (`vFile`). Nothing else of the host's files can be opened.
+//! (`vFile`). The symbols of modules are another file, for `add-symbol-file`. Nothing
+//! else of the host's files can be opened.
 
 use gdbstub::common::Pid;
 use gdbstub::target::ext::exec_file::ExecFile;
@@ -15,11 +16,11 @@ use gdbstub::target::{TargetError, TargetResult};
 
 use super::Session;
 use super::base::errno;
-use crate::linux::copy_from;
+use crate::linux::{Served, copy_from};
 
-/// The descriptor of the one file there is. It has no position, so that gdb may
-/// open it as often as it likes.
-const FD: u32 = 3;
+/// The descriptors of the files there are. They have no position, so that gdb may
+/// open them as often as it likes.
+const FILES: [(u32, Served); 2] = [(3, Served::Main), (4, Served::Modules)];
 
 /// Block size that is reported, in bytes.
 const BLOCK: u64 = 512;
@@ -88,19 +89,21 @@ impl HostIoOpen for Session<'_> {
         if self.is_running() {
             return Err(HostIoError::Errno(HostIoErrno::EBUSY));
         }
-        if self.linux.file_name(&self.machine).as_deref() != Some(name) {
-            Err(HostIoError::Errno(HostIoErrno::ENOENT))
-        } else if flags.intersects(writes) {
-            Err(HostIoError::Errno(HostIoErrno::EROFS))
-        } else {
-            Ok(FD)
+        let file = self.linux.open(&self.machine, name);
+        let file = file.ok_or(HostIoError::Errno(HostIoErrno::ENOENT))?;
+        if flags.intersects(writes) {
+            return Err(HostIoError::Errno(HostIoErrno::EROFS));
         }
+        let number = FILES.iter().find(|(_, served)| *served == file);
+        number
+            .map(|(fd, _)| *fd)
+            .ok_or(HostIoError::Errno(HostIoErrno::ENOENT))
     }
 }
 
 impl HostIoClose for Session<'_> {
     fn close(&mut self, fd: u32) -> HostIoResult<(), Self> {
-        check(fd)
+        self.served(fd).map(drop)
     }
 }
 
@@ -112,9 +115,9 @@ impl HostIoPread for Session<'_> {
         offset: u64,
         buf: &mut [u8],
     ) -> HostIoResult<usize, Self> {
-        check(fd)?;
+        let file = self.served(fd)?;
         let count = count.min(buf.len());
-        let read = self.linux.read_file(offset, &mut buf[..count]);
+        let read = self.linux.read_file(file, offset, &mut buf[..count]);
         read.map_err(|error| {
             tracing::warn!("gdb: the symbol file cannot be read: {error}");
             HostIoError::Errno(HostIoErrno::EIO)
@@ -124,8 +127,7 @@ impl HostIoPread for Session<'_> {
 
 impl HostIoFstat for Session<'_> {
     fn fstat(&mut self, fd: u32) -> HostIoResult<HostIoStat, Self> {
-        check(fd)?;
-        let size = self.linux.file_len();
+        let size = self.linux.file_len(self.served(fd)?);
         Ok(HostIoStat {
             st_dev: 0,
             st_ino: 0,
@@ -151,10 +153,13 @@ impl HostIoSetfs for Session<'_> {
     }
 }
 
-fn check<E>(fd: u32) -> Result<(), HostIoError<E>> {
-    match fd {
-        FD => Ok(()),
-        _ => Err(HostIoError::Errno(HostIoErrno::EBADF)),
+impl Session<'_> {
+    /// The file behind a descriptor that was given out.
+    fn served(&self, fd: u32) -> HostIoResult<Served, Self> {
+        let file = FILES.iter().find(|(number, _)| *number == fd);
+        let file = file.map(|(_, served)| *served);
+        file.filter(|file| self.linux.is_open(*file))
+            .ok_or(HostIoError::Errno(HostIoErrno::EBADF))
     }
 }
 

@@ -15,9 +15,13 @@ use super::halved::Halved;
 use super::watch::PageError;
 use crate::arch::cr4;
 use crate::breakpoints::{Holder, Owner, Rings, SlotError};
+use crate::linux::modules::is_freed;
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
 use crate::target::{self, Traps, VcpuId, VirtAddr};
+
+/// Linux maps nothing below, unless it is told to (vm.mmap_min_addr's default).
+const LOWEST_MAPPED: u64 = 0x1_0000;
 
 /// Addresses that are remembered as warned of.
 const MAX_WARNED: usize = 1024;
@@ -35,6 +39,8 @@ pub(super) enum InsertError {
     NeedsSlot { rings: Rings, slots: SlotError },
     #[error("its page is not mapped yet, and {0}")]
     Unmapped(SlotError),
+    #[error("it is in a module's section that Linux freed when the module was initialised")]
+    Freed,
     #[error(transparent)]
     Slots(SlotError),
     #[error("{slots}, and {pages}")]
@@ -61,6 +67,7 @@ impl Session<'_> {
             self.note_removal(addr, taken_out);
         }
         let translation = self.translate_code(addr)?;
+        self.warn_of_no_section(addr, translation);
         let rings = self.rings_executing(addr, translation);
         let traps = self.machine.host_traps();
         if let Some(translation) = translation
@@ -102,6 +109,24 @@ impl Session<'_> {
                 addr.0
             ));
         }
+    }
+
+    /// Tells the user, once for an address, of a breakpoint where Linux has nothing:
+    /// that is where gdb puts the symbols of a section whose address it was not given.
+    fn warn_of_no_section(&mut self, addr: VirtAddr, translation: Option<Translation>) {
+        if translation.is_some()
+            || addr.0 >= LOWEST_MAPPED
+            || self.linux.kernel(&self.machine).is_err()
+            || self.warned.len() >= MAX_WARNED
+            || !self.warned.insert(addr)
+        {
+            return;
+        }
+        self.notice(format!(
+            "breakpoint at {:#x}: Linux has nothing there. If it is a module's, gdb does not know \
+             where that section is; \"monitor lx modules\" tells",
+            addr.0
+        ));
     }
 
     /// Whether a breakpoint waits for its page in a running guest. Nothing tells
@@ -151,6 +176,7 @@ impl Session<'_> {
     fn insert_hardware(&mut self, addr: VirtAddr) -> Result<(), InsertError> {
         self.check_whole(addr)?;
         let translation = self.translate_code(addr)?;
+        self.warn_of_no_section(addr, translation);
         let rings = self.rings_executing(addr, translation);
         if !rings.any_traps(&self.machine.host_traps(), |ring| ring.hw_breakpoint) {
             let what = "hardware breakpoint";
@@ -193,6 +219,9 @@ impl Session<'_> {
         match self.translate_for_any(addr) {
             Ok(translation) => Ok(Some(translation)),
             // The vCPU may enter another paging mode, but never make this good.
+            Err(AddressError::Walk(WalkError::NotCanonical(_))) if is_freed(addr.0) => {
+                Err(InsertError::Freed)
+            }
             Err(error @ AddressError::Walk(WalkError::NotCanonical(_))) => {
                 Err(InsertError::Address(error))
             }
