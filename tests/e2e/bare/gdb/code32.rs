@@ -213,13 +213,13 @@ fn its_variables_are_watched() {
                 "Hardware watchpoint 1: loop_counter",
                 "Old value = 0",
                 "New value = 1",
-                "runtime_start () at i386/main.c:89",
-                "89\t\twhile (!stop_requested) {",
+                "runtime_start () at i386/main.c:90",
+                "90\t\twhile (!stop_requested) {",
                 "Hardware watchpoint 1: loop_counter",
                 "Old value = 1",
                 "New value = 2",
-                "runtime_start () at i386/main.c:89",
-                "89\t\twhile (!stop_requested) {",
+                "runtime_start () at i386/main.c:90",
+                "90\t\twhile (!stop_requested) {",
             ],
         );
         guest.finish();

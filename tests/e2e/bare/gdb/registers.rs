@@ -106,7 +106,7 @@ fn written_registers_are_read_back_and_used_by_the_guest() {
             "set $rax = 0x1122334455667788",
             "set $r15 = -1",
             "set $fs_base = 0x123456789abc",
-            "set $eflags = 3",
+            "set $eflags = 0x203",
             "maintenance flush register-cache",
             "info registers rax r15 fs_base eflags",
             // The guest adds 1 to what it finds.
@@ -121,7 +121,7 @@ fn written_registers_are_read_back_and_used_by_the_guest() {
             "rax            0x1122334455667788  1234605616436508552",
             "r15            0xffffffffffffffff  -1",
             "fs_base        0x123456789abc      20015998343868",
-            "eflags         0x3                 [ CF IOPL=0 ]",
+            "eflags         0x203               [ CF IF IOPL=0 ]",
             "0x0000000000100117\t94\t\t__asm__ volatile(",
             "$1 = 0x1122334455667789",
         ],
