@@ -20,7 +20,7 @@ pub fn run(socket: &Path, symbols: &Path, commands: &[&str]) -> String {
 
 /// How long gdb may take with a kernel's symbols, read through the connection and
 /// under emulation.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Where gdb reads the file that `outboard` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,13 +28,24 @@ pub fn own(name: &str) -> PathBuf {
 /// # Panics
 /// It is not installed.
 pub fn system(name: &str) -> PathBuf {
+    installed(name)
+        .unwrap_or_else(|| panic!("{name} is not installed; `make setup` installs what tests need"))
+}
+
+fn installed(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let extra = ["/usr/sbin", "/sbin", "/usr/libexec"].map(PathBuf::from);
     std::env::split_paths(&path)
         .chain(extra)
         .map(|dir| dir.join(name))
         .find(|path| is_executable(path))
-        .unwrap_or_else(|| panic!("{name} is not installed; `make setup` installs what tests need"))
+}
+
+/// Whether the machine that runs the tests is meant to have this program of the system:
+/// every machine is, but for the Intel bed, which has a few.
+pub fn is_provided(name: &str) -> bool {
+    let few = std::env::var_os("OUTBOARD_IN_BED").is_some_and(|bed| bed == "intel");
+    !few || installed(name).is_some()
 }
 
 /// A program that `make setup` builds into the cache, at `path` there.

@@ -6,6 +6,8 @@ use std::path::Path;
 use tests::vmm::Vmm;
 use tests::{backend, guest, scratch, unmet};
 
+use crate::host::provides;
+
 const BAD_USAGE: i32 = 2;
 const HOST_FAILURE: i32 = 1;
 
@@ -305,6 +307,9 @@ fn serial_and_configuration_that_cannot_be() {
 
 #[test]
 fn virtiofsd_without_a_tag() {
+    if !provides("virtiofsd") {
+        return;
+    }
     let dir = scratch();
     let shared = scratch();
     let fs = backend::virtiofsd(dir.path(), shared.path(), &[]);

@@ -106,6 +106,15 @@ pub fn shown(can: bool, what: &str) -> bool {
     can
 }
 
+/// Whether a test can have `program`; where the machine is not meant to have it, notes
+/// that what is tested with it could not be shown.
+pub fn provides(program: &str) -> bool {
+    shown(
+        program::is_provided(program),
+        &format!("what is tested with {program}"),
+    )
+}
+
 #[test]
 fn the_report_is_understood() {
     let report = "\

@@ -8,6 +8,7 @@ use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, network, program, repetitions, scratch};
 
+use crate::host::shown;
 use crate::supervise::outboard_blk;
 
 /// `make soak` asks for more.
@@ -135,7 +136,15 @@ fn storm_of_killed_block_backends(image: &Path, options: &str) {
     let elapsed = begun.elapsed();
     let requests = finish(vmm);
     println!("{} kills in {elapsed:.1?}, {requests} requests", kills());
-    assert!(requests > 10 * kills(), "there was hardly anything to lose");
+    assert_much_to_lose(requests);
+}
+
+/// Where guest and backends take turns on one CPU, too little comes between two kills.
+fn assert_much_to_lose(done: u64) {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    if shown(cpus > 1, "backends that are killed with much in flight") {
+        assert!(done > 10 * kills(), "there was hardly anything to lose");
+    }
 }
 
 #[test]
@@ -237,8 +246,5 @@ fn storm_of_killed_network_backends(options: &str) {
         "{} kills in {elapsed:.1?}, {sent} frames sent, {received} came back",
         kills()
     );
-    assert!(
-        received - again > 10 * kills(),
-        "there was hardly anything to lose"
-    );
+    assert_much_to_lose(received - again);
 }

@@ -8,6 +8,8 @@ use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, scratch};
 
+use crate::host::provides;
+
 fn start(net: &Backend, what: &str) -> Running {
     Vmm::new(guest::bare("virtio"))
         .cmdline(what)
@@ -57,6 +59,9 @@ fn two_guests_are_linked_whichever_comes_first() {
 /// of its gateway's address.
 #[test]
 fn passt_gives_the_user_s_network() {
+    if !provides("passt") {
+        return;
+    }
     let dir = scratch();
     let passt = Passt::start(dir.path());
     let net = backend::outboard_net(dir.path(), &["--passt", passt.socket()]);

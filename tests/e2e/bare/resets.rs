@@ -8,6 +8,7 @@ use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, network, program, repetitions, scratch};
 
+use crate::host::provides;
 use crate::peers::dpdk::net_vhost;
 
 const MIB: u64 = 8;
@@ -114,6 +115,9 @@ impl Strangers {
 
 #[test]
 fn devices_of_other_people_s_backends_are_reset_a_hundred_times_in_the_middle_of_their_work() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let backends = Strangers::start(dir.path());
     let cmdline = format!("mode=reset resets={}", resets());
@@ -132,6 +136,9 @@ fn a_guest_reboots_a_hundred_times_with_requests_in_flight() {
 
 #[test]
 fn a_guest_of_other_people_s_backends_reboots_a_hundred_times_with_requests_in_flight() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let backends = Strangers::start(dir.path());
     reboot(backends.machine("mode=reboot event_idx"));

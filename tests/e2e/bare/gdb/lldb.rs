@@ -6,6 +6,7 @@ use tests::process::{Process, Stream};
 use tests::{DEADLINE, program};
 
 use super::Guest;
+use crate::host::provides;
 
 fn lldb(guest: &Guest, commands: &[&str]) -> String {
     let mut command = Command::new(program::system("lldb"));
@@ -32,6 +33,9 @@ fn answer<'a>(output: &'a str, command: &str) -> &'a str {
 
 #[test]
 fn lldb_breaks_steps_reads_and_leaves_the_guest_running() {
+    if !provides("lldb") {
+        return;
+    }
     let guest = Guest::debuggee();
     let output = lldb(
         &guest,

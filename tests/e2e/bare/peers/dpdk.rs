@@ -11,6 +11,7 @@ use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, program, scratch};
 
 use super::assert_agreed;
+use crate::host::provides;
 
 /// Frames that the guest sends, one after the echo of the other.
 const FRAMES: u32 = 200;
@@ -105,6 +106,9 @@ fn assert_forwarded(mut testpmd: Process) {
 
 #[test]
 fn dpdk_serves_a_guest_with_net_vhost() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let backend = net_vhost(dir.path());
     let vmm = guest_that_sends(&backend.socket);
@@ -132,6 +136,9 @@ fn dpdk_uses_packed_queues_of_outboard_net() {
 }
 
 fn use_outboard_net(option: &str, more: &[&str]) {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let (here, there) = (scratch(), scratch());
     let link = Link::start(here.path(), there.path(), option);
     guest_that_sends(&link.under_guest.socket);

@@ -8,6 +8,7 @@ use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, gdb, guest, scratch};
 
 use super::dpdk::net_vhost;
+use crate::host::provides;
 
 const PACKED: &str = "RING_PACKED";
 
@@ -39,6 +40,9 @@ fn finish(mut vmm: Running) {
 
 #[test]
 fn a_packed_device_of_a_lost_backend_needs_a_reset_and_says_how_to_do_without() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let net = net_vhost(dir.path());
     let vmm = storming(&net, "", |vmm| vmm);
@@ -52,6 +56,9 @@ fn a_packed_device_of_a_lost_backend_needs_a_reset_and_says_how_to_do_without() 
 
 #[test]
 fn a_device_without_packed_queues_survives_the_same_loss() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let net = net_vhost(dir.path());
     let vmm = storming(&net, ",features=-packed", |vmm| vmm);
@@ -65,6 +72,9 @@ fn a_device_without_packed_queues_survives_the_same_loss() {
 
 #[test]
 fn monitor_vq_shows_a_packed_ring_and_disturbs_nobody() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let net = net_vhost(dir.path());
     let vmm = storming(&net, "", |vmm| vmm.gdb(dir.path()));
@@ -99,6 +109,9 @@ fn monitor_vq_shows_a_packed_ring_and_disturbs_nobody() {
 /// DPDK says where it stopped and is started there again, at each step and at the end.
 #[test]
 fn a_packed_queue_goes_on_where_its_backend_stopped_it() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let net = net_vhost(dir.path());
     let vmm = storming(&net, "", |vmm| vmm.gdb(dir.path()));
@@ -115,6 +128,9 @@ fn a_packed_queue_goes_on_where_its_backend_stopped_it() {
 /// Each reset leaves buffers in flight, and the next driver begins with fresh rings.
 #[test]
 fn a_packed_device_is_reset_again_and_again() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let net = net_vhost(dir.path());
     for options in ["packed", "packed event_idx indirect"] {

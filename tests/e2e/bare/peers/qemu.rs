@@ -15,6 +15,7 @@ use tests::process::{Process, Stream, wait_until};
 use tests::{DEADLINE, guest, program, scratch};
 
 use super::assert_agreed;
+use crate::host::provides;
 
 /// A Linux guest under QEMU's emulator.
 const BOOT: Duration = Duration::from_secs(180);
@@ -60,6 +61,9 @@ fn the_same_on_packed_queues() {
 }
 
 fn linux_under_qemu(packed: &str) {
+    if !provides("qemu-system-x86_64") {
+        return;
+    }
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
     let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "2"]);
@@ -149,6 +153,9 @@ impl Monitor {
 /// copied is missing in the copy.
 #[test]
 fn a_guest_that_reads_its_disk_is_migrated() {
+    if !provides("qemu-system-x86_64") {
+        return;
+    }
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
     let state = dir.path().join("state");

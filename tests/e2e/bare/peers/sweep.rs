@@ -8,6 +8,7 @@ use tests::vmm::Vmm;
 use tests::{DEADLINE, backend, guest, scratch};
 
 use super::dpdk;
+use crate::host::provides;
 use crate::killstorm;
 
 const QUEUES: usize = 4;
@@ -89,6 +90,9 @@ fn every_combination_of_features_with_outboard_net() {
 
 #[test]
 fn every_combination_of_features_with_net_vhost_of_dpdk() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let dir = scratch();
     let backend = dpdk::net_vhost(dir.path());
     sweep_net("DPDK's net_vhost", &backend.socket);

@@ -13,6 +13,7 @@ use tests::process::{Process, Stream};
 use tests::{DEADLINE, program, scratch};
 
 use super::assert_agreed;
+use crate::host::provides;
 
 const BOOT: Duration = Duration::from_secs(60);
 const MODULES: &str = "/usr/lib/uml/modules";
@@ -63,6 +64,9 @@ fn modules() -> PathBuf {
 
 #[test]
 fn a_disk_and_a_network_of_user_mode_linux() {
+    if !provides("linux.uml") {
+        return;
+    }
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
     let disk = backend::outboard_blk(dir.path(), &image, &[]);

@@ -3,10 +3,14 @@
 use tests::vmm::Vmm;
 use tests::{backend, guest, network, program, scratch};
 
+use crate::host::provides;
 use crate::small::fnv;
 
 #[test]
 fn vhost_device_rng_gives_a_guest_its_source_s_bytes() {
+    if !provides("vhost-device-rng") {
+        return;
+    }
     let bytes = network::noise(3000);
     let expected = format!("rng: ok bytes=3000 checksum={:016x}", fnv(&bytes));
     for modes in ["", "indirect event_idx", "poll ring=0"] {
@@ -34,6 +38,9 @@ fn vhost_device_rng_gives_a_guest_its_source_s_bytes() {
 /// It puts a number behind the name that it is given.
 #[test]
 fn vhost_device_rng_is_started_by_outboard() {
+    if !provides("vhost-device-rng") {
+        return;
+    }
     let program = program::cached("vhost-device/bin/vhost-device-rng");
     let command = format!("{} --socket-path {{socket}}", program.display());
     let vmm = Vmm::new(guest::bare("virtio"))
