@@ -48,7 +48,7 @@ soak: setup
 	cargo build --locked --workspace
 	OUTBOARD_FUZZ_PACKETS=10000000 cargo test --locked --package gdb neither_stops
 	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
-	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare resets -- --nocapture
+	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare -- --nocapture resets rust_vmm
 	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes

@@ -206,15 +206,11 @@ fn queues_that_the_driver_left_alone_stay_alone() {
 }
 
 #[test]
-fn a_queue_is_kicked_when_it_has_been_enabled() {
+fn a_queue_is_kicked_when_its_descriptor_is_given_and_when_it_has_been_enabled() {
     let backend = Scripted::start(FEATURES, ALL, []);
     let mut machine = machine(&backend, DeviceType::BLK);
     machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
-    let kick = machine.wiring.ioeventfds.lock().unwrap()[0]
-        .2
-        .try_clone()
-        .unwrap();
-    assert_eq!(kick.read().unwrap(), 1);
+    assert_eq!(machine.kick(0).read().unwrap(), 2);
 }
 
 #[test]

@@ -119,20 +119,19 @@ fn every_queue_is_kicked_and_every_interrupt_raised_once_after_a_return() {
     let mut machine = machine(options(&backend, DeviceType::NET));
     machine.bring_up(u64::MAX, &mut rings());
     lose(&mut machine, &backend);
-    let mut signs: Vec<_> = [0, 1]
-        .iter()
-        .flat_map(|&index| [machine.kick(index), machine.call(index)])
-        .collect();
-    let last = signs.pop().unwrap();
+    let old = machine.kick(1);
+    let (first, last) = (machine.call(0), machine.call(1));
     let mut raised = 0;
     machine.handle_until("the last ring is started", |_| {
         raised = last.read().unwrap_or(0);
         raised != 0
     });
-    assert_eq!(raised, 1);
-    for sign in signs {
-        assert_eq!(sign.read().unwrap(), 1);
+    assert_eq!((first.read().unwrap(), raised), (1, 1));
+    for index in [0, 1] {
+        // Before the ring is enabled and behind it.
+        assert_eq!(machine.kick(index).read().unwrap(), 2);
     }
+    assert!(old.read().is_err(), "a descriptor is given out once");
 }
 
 /// Both halves: where the driver's entries are taken and where they are returned.

@@ -113,6 +113,17 @@ fn start_own(dir: &Path, name: &str, options: &[&OsStr]) -> Backend {
     Backend::start(name, &mut command, socket)
 }
 
+/// A disk on a release of the crate `vhost-user-backend`.
+pub fn rust_vmm_blk(dir: &Path, image: &Path, release: &str) -> Backend {
+    let options = [
+        "--release".as_ref(),
+        release.as_ref(),
+        "--path".as_ref(),
+        image.as_os_str(),
+    ];
+    start_own(dir, "rust-vmm-blk", &options)
+}
+
 /// QEMU's storage daemon on `image`, as an independent backend.
 pub fn qemu_storage_daemon(dir: &Path, image: &Path) -> Backend {
     let socket = dir.join("qsd.sock");

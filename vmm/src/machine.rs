@@ -353,7 +353,7 @@ fn add_virtio(
             memory.clone(),
             base,
             slot.gsi,
-            vm.as_ref(),
+            vm.clone(),
         )?;
         let transport = Arc::new(Mutex::new(transport));
         mmio.insert(id, slot.addr, PAGE_SIZE as u64, transport.clone())?;

@@ -4,17 +4,18 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use vhost::vhost_user::message::VhostUserVringAddr;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::error::{Error, Problem};
 use super::events::Source;
 use super::frontend::{Driver, Frontend, Link};
 use super::profile::ConfigWrites;
+use super::recovery::ring_setup;
 use super::ring::Ring;
 use super::session::RingSetup;
 use crate::virtio::{
-    Device, DeviceError, DeviceEvent, DeviceType, Presence, QueueConfig, SharedRegion, features,
+    Device, DeviceError, DeviceEvent, DeviceType, Kick, Presence, QueueConfig, SharedRegion,
+    features,
 };
 
 impl Device for Frontend {
@@ -66,7 +67,7 @@ impl Device for Frontend {
         &mut self,
         index: u16,
         queue: &QueueConfig,
-        kick: &EventFd,
+        kick: &Arc<Kick>,
         call: &EventFd,
     ) -> Result<(), DeviceError> {
         if let Err(error) = self.try_start(index, queue, kick, call) {
@@ -80,10 +81,7 @@ impl Device for Frontend {
             return Err(error.into());
         }
         // A kick from before the ring was enabled may have been dropped.
-        kick.write(1).map_err(|source| {
-            let queue = index;
-            self.error(Problem::Kick { queue, source })
-        })?;
+        kick.signal();
         Ok(())
     }
 
@@ -95,10 +93,7 @@ impl Device for Frontend {
     fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
         match self.ring_mut(index).and_then(Option::take) {
             Some(ring) if ring.is_running() => {
-                // One that hangs over this is not waited for a second time.
-                if let Err(problem) = self.let_finish(index, &ring) {
-                    return Ok(self.lose(problem).map_or(Ok(0), Err)?);
-                }
+                self.let_finish(&ring);
                 Ok(self.try_stop(index)?)
             }
             _ => Ok(0),
@@ -217,46 +212,36 @@ impl Frontend {
         self.driver.rings.get_mut(usize::from(index))
     }
 
-    /// Notes a ring that the driver starts, and returns where it is and where its backend
-    /// begins.
-    fn note_ring(
-        &mut self,
-        index: u16,
-        mut ring: Ring,
-    ) -> Result<(VhostUserVringAddr, u32), Problem> {
+    /// Notes a ring that the driver starts, and returns what its backend has to know.
+    fn note_ring(&mut self, index: u16, mut ring: Ring) -> Result<RingSetup, Problem> {
         let base = ring.began();
         if matches!(self.link, Link::Up(_)) {
             self.check_queue(index)?;
             ring.mark_running(base);
         }
         let addresses = self.ring_addresses(index, &ring.queue)?;
+        let setup = ring_setup(&mut ring, addresses, base)?;
         if let Some(slot) = self.ring_mut(index) {
             *slot = Some(ring);
         }
-        Ok((addresses, base))
+        Ok(setup)
     }
 
     fn try_start(
         &mut self,
         index: u16,
         queue: &QueueConfig,
-        kick: &EventFd,
+        kick: &Arc<Kick>,
         call: &EventFd,
     ) -> Result<(), Error> {
-        let noted = Ring::new(queue, kick, call)
+        let ring = Ring::new(queue, kick, call);
+        let setup = ring
             .map_err(|source| Problem::EventFd {
                 queue: index,
                 source,
             })
             .and_then(|ring| self.note_ring(index, ring));
-        let (addresses, base) = noted.map_err(|problem| self.error(problem))?;
-        let setup = RingSetup {
-            addresses,
-            size: queue.size,
-            base,
-            kick,
-            call,
-        };
+        let setup = setup.map_err(|problem| self.error(problem))?;
         self.exchange(|session, deadline| session.start_ring(&setup, deadline))?;
         Ok(())
     }

@@ -86,7 +86,7 @@ pub enum Problem {
         "how far the lost backend had got in queue {queue} cannot be known, because the queue is packed and the backend did not track its requests (VHOST_USER_PROTOCOL_F_INFLIGHT_SHMFD); with features=-packed the queues tell"
     )]
     PositionLost { queue: u16 },
-    #[error("cannot copy the event descriptors of queue {queue}")]
+    #[error("cannot make event descriptors for queue {queue}")]
     EventFd { queue: u16, source: io::Error },
     #[error("the backend closed the connection; its own log may say why")]
     Closed,
@@ -127,8 +127,6 @@ pub enum Problem {
     OutsideMemory { queue: u16, address: u64 },
     #[error("the backend stopped queue {found} when asked to stop queue {asked}")]
     WrongQueue { asked: u16, found: u32 },
-    #[error("cannot kick queue {queue}")]
-    Kick { queue: u16, source: io::Error },
 }
 
 /// What known backends need in order to offer a configuration space.

@@ -4,9 +4,6 @@
 use std::thread;
 use std::time::Duration;
 
-use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
-use vmm_sys_util::eventfd::EventFd;
-
 use super::deadline::Deadline;
 use super::error::Problem;
 use super::frontend::{Frontend, Link};
@@ -51,27 +48,23 @@ impl Frontend {
     /// storage daemon and backends on rust-vmm's crate stop at once, while other threads
     /// of theirs go on, and would write into memory that the driver has long used for
     /// something else.
-    ///
-    /// An error is that of a backend that has failed over it.
-    pub(super) fn let_finish(&mut self, index: u16, ring: &Ring) -> Result<(), Problem> {
-        let is_tracked = self.driver.inflight.is_some();
-        if is_tracked || !ring.is_split() || !self.profile.requests_end {
-            return Ok(());
-        }
-        let memory = self.memory.guest();
-        if ring.has_used_up_to(ring.available(memory), memory) {
-            return Ok(());
+    pub(super) fn let_finish(&mut self, ring: &Ring) {
+        ring.hold_kicks();
+        if self.driver.inflight.is_some() {
+            return;
         }
         let Link::Up(session) = &mut self.link else {
-            return Ok(());
+            return;
         };
-        let deadline = Deadline::after(self.options.deadline);
+        let memory = self.memory.guest();
         let patience = Deadline::after(LAST_REQUESTS.min(self.options.deadline / 2));
-        match quiesce(session, &[(index, ring)], memory, &patience, &deadline) {
-            // One that does not take another kick descriptor may still stop the ring.
-            Err(problem) if !problem.ends_connection() => Ok(()),
-            waited => waited,
+        if ring.is_split()
+            && self.profile.requests_end
+            && !ring.has_used_up_to(ring.available(memory), memory)
+        {
+            finish(session, &[ring], memory, &patience);
         }
+        wait_until_read(session, &[ring]);
     }
 
     fn restart_rings(&mut self) -> Result<(), Problem> {
@@ -91,8 +84,6 @@ impl Frontend {
         let Link::Up(session) = &mut self.link else {
             return Ok(());
         };
-        let deadline = Deadline::after(self.options.deadline);
-        let patience = Deadline::after(self.options.deadline / 2);
         let memory = self.memory.guest();
         let is_tracked = self.driver.inflight.is_some();
         let running = (0..)
@@ -100,14 +91,23 @@ impl Frontend {
             .filter_map(|(index, ring)| Some((index, ring.as_mut()?)));
         let mut running: Vec<(u16, &mut Ring)> =
             running.filter(|(_, ring)| ring.is_running()).collect();
-        // What would be known anyway is not waited for.
-        let is_known = |index| is_tracked || self.profile.in_order.includes(index);
-        // Only a split ring shows that it is at rest.
-        let unknown = running
-            .iter()
-            .filter(|(index, ring)| !is_known(*index) && ring.is_split());
-        let unknown: Vec<_> = unknown.map(|(index, ring)| (*index, &**ring)).collect();
-        quiesce(session, &unknown, memory, &patience, &deadline)?;
+        for (_, ring) in &running {
+            ring.hold_kicks();
+        }
+        if !is_tracked {
+            // What would be known anyway is not waited for, and only a split ring shows
+            // that it is at rest.
+            let in_order = self.profile.in_order;
+            let unknown = running
+                .iter()
+                .filter(|(index, ring)| !in_order.includes(*index) && ring.is_split());
+            let unknown: Vec<_> = unknown.map(|(_, ring)| &**ring).collect();
+            let patience = Deadline::after(self.options.deadline / 2);
+            finish(session, &unknown, memory, &patience);
+            let all: Vec<_> = running.iter().map(|(_, ring)| &**ring).collect();
+            wait_until_read(session, &all);
+        }
+        let deadline = Deadline::after(self.options.deadline);
         for (asked, ring) in &mut running {
             let asked = *asked;
             let base = session.stop_ring(asked, &deadline)?;
@@ -121,35 +121,27 @@ impl Frontend {
     }
 }
 
-/// Has the backend finish what it has taken from the rings, as far as it does
-/// within `patience`, and take no more: no kick reaches it.
+/// Waits until the backend has finished what it has taken from the rings, as far as it
+/// does within `patience`. Kicks are held, but it may find more by itself.
 ///
 /// A backend is to finish a ring when it is told to stop it. QEMU's storage daemon
 /// answers at once, and gives up when it then has something to signal.
-fn quiesce(
-    session: &mut Session,
-    rings: &[(u16, &Ring)],
-    memory: &GuestMemory,
-    patience: &Deadline,
-    deadline: &Deadline,
-) -> Result<(), Problem> {
-    let mut goals = Vec::new();
-    for (index, ring) in rings {
-        let silence = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
-            .and_then(|kick| kick.write(1).map(|()| kick))
-            .map_err(Problem::Events)?;
-        session.redirect_kicks(*index, &silence, deadline)?;
-        goals.push(ring.available(memory));
+fn finish(session: &mut Session, rings: &[&Ring], memory: &GuestMemory, patience: &Deadline) {
+    let goal = |ring: &&Ring| ring.available(memory);
+    let goals: Vec<_> = rings.iter().map(goal).collect();
+    // What the driver had put in before its kick was held.
+    for ring in rings {
+        ring.remind();
     }
     let all_used = || {
         let mut rings = rings.iter().zip(&goals);
-        rings.all(|((_, ring), goal)| ring.has_used_up_to(*goal, memory))
+        rings.all(|(ring, goal)| ring.has_used_up_to(*goal, memory))
     };
     while !all_used() && patience.left().is_some() {
         thread::sleep(DRAIN_RETRY);
         session.serve_meanwhile();
     }
-    let used = || -> Vec<u16> { rings.iter().map(|(_, ring)| ring.used(memory)).collect() };
+    let used = || -> Vec<u16> { rings.iter().map(|ring| ring.used(memory)).collect() };
     let mut before = used();
     while !rings.is_empty() && patience.left().is_some() {
         thread::sleep(REST);
@@ -160,5 +152,14 @@ fn quiesce(
         }
         before = now;
     }
-    Ok(())
+}
+
+/// Waits a little until the backend has read the kicks that have reached it. A thread
+/// that finds its ring stopped when it does may take that for an error.
+fn wait_until_read(session: &mut Session, rings: &[&Ring]) {
+    let patience = Deadline::after(REST);
+    while rings.iter().any(|ring| ring.has_unread_kicks()) && patience.left().is_some() {
+        thread::sleep(DRAIN_RETRY);
+        session.serve_meanwhile();
+    }
 }

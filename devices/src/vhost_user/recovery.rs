@@ -414,17 +414,29 @@ pub(super) fn start_rings(
             continue;
         };
         ring.mark_running(base);
-        let setup = RingSetup {
-            addresses,
-            size: ring.queue.size,
-            base,
-            kick: &ring.kick,
-            call: &ring.call,
-        };
+        let setup = ring_setup(ring, addresses, base)?;
         session.start_ring(&setup, deadline)?;
         ring.signal();
     }
     Ok(session.begin(deadline)?)
+}
+
+/// What a backend has to know of a ring that it starts.
+pub(super) fn ring_setup(
+    ring: &mut Ring,
+    addresses: VhostUserVringAddr,
+    base: u32,
+) -> Result<RingSetup, Problem> {
+    // There are no more queues than a u16 counts.
+    let queue = addresses.index as u16;
+    let failed = |source| Problem::EventFd { queue, source };
+    Ok(RingSetup {
+        addresses,
+        size: ring.queue.size,
+        base,
+        kick: ring.connect().map_err(failed)?,
+        call: ring.call.try_clone().map_err(failed)?,
+    })
 }
 
 /// An error and its causes on one line.

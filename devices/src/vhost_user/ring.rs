@@ -21,12 +21,13 @@
 //! with a record of what is in flight that it leaves behind.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::virtio::{Format, GuestMemory, QueueConfig};
+use crate::virtio::{Format, GuestMemory, Kick, QueueConfig, kick};
 
 /// Both positions of a packed queue that has not been used: at its first entry, with
 /// both wrap counters 1 (section 2.8.1). The vhost-user document, "Vring descriptor
@@ -62,13 +63,14 @@ pub enum Knowledge {
 }
 
 /// A queue and its event descriptors, as long as the driver wants it to run.
-#[derive(Debug)]
 pub struct Ring {
     pub queue: QueueConfig,
-    pub kick: EventFd,
     pub call: EventFd,
     /// How often its backends have reported an error.
     pub errors: u64,
+    kick: Arc<Kick>,
+    /// What its backend waits on for kicks, while it has one.
+    given: Option<EventFd>,
     progress: Progress,
     /// The base that the last backend began with.
     began: u32,
@@ -98,12 +100,13 @@ struct Indices {
 
 impl Ring {
     /// Fails when the host is out of descriptors.
-    pub fn new(queue: &QueueConfig, kick: &EventFd, call: &EventFd) -> io::Result<Self> {
+    pub fn new(queue: &QueueConfig, kick: &Arc<Kick>, call: &EventFd) -> io::Result<Self> {
         Ok(Self {
             queue: *queue,
-            kick: kick.try_clone()?,
             call: call.try_clone()?,
             errors: 0,
+            kick: kick.clone(),
+            given: None,
             progress: Progress::Untouched,
             began: match queue.format {
                 Format::Split => 0,
@@ -124,13 +127,40 @@ impl Ring {
         self.began = base;
     }
 
+    /// A kick descriptor for the backend that is about to start it. Fails when the host is
+    /// out of descriptors.
+    pub fn connect(&mut self) -> io::Result<EventFd> {
+        let kick = self.kick.connect()?;
+        self.given = Some(kick.try_clone()?);
+        Ok(kick)
+    }
+
+    /// Keeps the driver's kicks from the backend until the next start. Where the host
+    /// is out of descriptors they still reach it.
+    pub fn hold_kicks(&self) {
+        if let Err(error) = self.kick.hold() {
+            tracing::debug!(%error, "kicks cannot be held");
+        }
+    }
+
+    /// Has the backend look at the ring once more, though kicks are held.
+    pub fn remind(&self) {
+        if let Some(kick) = &self.given {
+            kick::signal(kick);
+        }
+    }
+
+    /// Whether the backend has yet to read kicks that have reached it.
+    pub fn has_unread_kicks(&self) -> bool {
+        let kick = self.given.as_ref();
+        kick.is_some_and(kick::is_unread)
+    }
+
     /// Kicks the backend and interrupts the driver, either of whom may have
     /// missed the other's last sign.
     pub fn signal(&self) {
-        for fd in [&self.kick, &self.call] {
-            // An error means that the counter is full: the sign is there.
-            let _ = fd.write(1);
-        }
+        self.kick.signal();
+        kick::signal(&self.call);
     }
 
     pub fn is_running(&self) -> bool {
@@ -145,6 +175,7 @@ impl Ring {
     /// The backend is gone. What the driver adds from now on nobody has taken,
     /// therefore the indices count as they are now.
     pub fn mark_left(&mut self, memory: &GuestMemory) {
+        self.given = None;
         if self.is_running() {
             self.progress = self.left(memory);
         }
@@ -200,6 +231,7 @@ impl Ring {
     /// The backend has stopped it, it says at `base`. It is believed where nothing is
     /// left in flight.
     pub fn mark_stopped(&mut self, base: u32, memory: &GuestMemory) {
+        self.given = None;
         self.progress = match (self.is_drained(base, memory), self.queue.format) {
             (false, _) => self.left(memory),
             // A split ring's index has 16 bits.

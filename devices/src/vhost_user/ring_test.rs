@@ -2,6 +2,7 @@ use libc::EFD_NONBLOCK;
 
 use super::Knowledge::{Nothing, Order, Record};
 use super::*;
+use crate::virtio::fakes::FakeHypervisor;
 
 const AVAILABLE: GuestAddress = GuestAddress(0x1000);
 const USED: GuestAddress = GuestAddress(0x2000);
@@ -24,10 +25,12 @@ impl Test {
             available: AVAILABLE,
             used: USED,
         };
-        let fd = EventFd::new(EFD_NONBLOCK).unwrap();
+        let hypervisor = Arc::new(FakeHypervisor::default());
+        let kick = Kick::new(hypervisor, GuestAddress(0xd000_0050), 0).unwrap();
+        let call = EventFd::new(EFD_NONBLOCK).unwrap();
         Self {
             memory: GuestMemory::from_ranges(&[(GuestAddress(0), 0x3000)]).unwrap(),
-            ring: Ring::new(&queue, &fd, &fd).unwrap(),
+            ring: Ring::new(&queue, &Arc::new(kick), &call).unwrap(),
         }
     }
 

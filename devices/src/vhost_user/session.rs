@@ -41,15 +41,15 @@ pub struct Session {
 }
 
 /// All about one ring that a backend has to know.
-pub struct RingSetup<'a> {
+pub struct RingSetup {
     pub addresses: VhostUserVringAddr,
     /// In entries.
     pub size: u16,
     /// Where to begin: the available-ring entry to take first or, of a packed queue, both
     /// positions.
     pub base: u32,
-    pub kick: &'a EventFd,
-    pub call: &'a EventFd,
+    pub kick: EventFd,
+    pub call: EventFd,
 }
 
 impl Session {
@@ -321,7 +321,7 @@ impl Session {
     /// Starts a ring, in the order of QEMU.
     pub fn start_ring(
         &mut self,
-        ring: &RingSetup<'_>,
+        ring: &RingSetup,
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
         let index = ring.addresses.index;
@@ -330,7 +330,7 @@ impl Session {
         channel.tell(&SetVringNum(state(ring.size.into())), deadline)?;
         channel.tell(&SetVringBase(state(ring.base)), deadline)?;
         channel.tell(&SetVringAddr(ring.addresses), deadline)?;
-        let (kick, call) = (ring.kick, ring.call);
+        let (kick, call) = (&ring.kick, &ring.call);
         // An index has eight bits: there are no more queues than that.
         let short = index as u8;
         channel.tell(
@@ -361,18 +361,6 @@ impl Session {
             channel.tell(&SetVringEnable(state(1)), deadline)?;
         }
         self.wait_until_done(deadline)
-    }
-
-    /// Has the backend listen for kicks of a ring that runs somewhere else.
-    pub fn redirect_kicks(
-        &mut self,
-        index: u16,
-        fd: &EventFd,
-        deadline: &Deadline,
-    ) -> Result<(), ChannelError> {
-        // An index has eight bits: there are no more queues than that.
-        let index = index as u8;
-        self.channel.tell(&SetVringKick { index, fd }, deadline)
     }
 
     /// Stops a ring and returns what the backend says: which ring it stopped,

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
+use super::kick::Kick;
 use super::page::RegisterPage;
 use super::{Device, DeviceError, DeviceEvent, DeviceType, QueueConfig};
 use crate::file_mapping::FileMapping;
@@ -75,7 +77,7 @@ impl Device for FakeDevice {
         &mut self,
         index: u16,
         queue: &QueueConfig,
-        _kick: &EventFd,
+        _kick: &Arc<Kick>,
         _call: &EventFd,
     ) -> Result<(), DeviceError> {
         let mut script = self.script();
@@ -126,10 +128,20 @@ pub struct FakeHypervisor {
     pub mapped: Mutex<Vec<GuestAddress>>,
     /// What mapping a page fails with.
     pub map_error: Option<io::ErrorKind>,
+    pub refuses_ioeventfds: AtomicBool,
+}
+
+impl FakeHypervisor {
+    pub fn refuse_ioeventfds(&self, refuse: bool) {
+        self.refuses_ioeventfds.store(refuse, Ordering::Relaxed);
+    }
 }
 
 impl Hypervisor for FakeHypervisor {
     fn add_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()> {
+        if self.refuses_ioeventfds.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let entry = (addr, value, fd.try_clone()?);
         self.ioeventfds.lock().unwrap().push(entry);
         Ok(())

@@ -9,12 +9,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::counters::{Counters, QueueInfo, TransportInfo};
 use super::features::{self, Negotiation, VERSION_1};
+use super::kick::{Kick, event_fd};
 use super::page::RegisterPage;
 use super::queue::{self, Half, Part, QueueConfig, QueueSetup};
 use super::rate_limit::RateLimit;
@@ -53,10 +53,8 @@ pub(super) struct Queue {
     pub(super) setup: QueueSetup,
     pub(super) ready: Option<QueueConfig>,
     pub(super) running: bool,
-    /// Signalled by the guest's QueueNotify.
-    pub(super) kick: EventFd,
-    /// QueueNotify exits to user space.
-    pub(super) kicks_trapped: bool,
+    /// The guest's writes to QueueNotify.
+    pub(super) kick: Arc<Kick>,
     /// Raises the interrupt when signalled.
     pub(super) call: EventFd,
 }
@@ -97,7 +95,7 @@ impl MmioTransport {
         memory: Arc<GuestMemory>,
         base: GuestAddress,
         gsi: u32,
-        hypervisor: &dyn Hypervisor,
+        hypervisor: Arc<dyn Hypervisor>,
     ) -> Result<Self, Error> {
         if device.features() & VERSION_1 == 0 {
             return Err(Error::Legacy { id });
@@ -106,7 +104,8 @@ impl MmioTransport {
             Ok(config) => config,
             Err(source) => return Err(Error::Config { id, source }),
         };
-        let queues = Self::new_queues(&id, device.queue_max_sizes())?;
+        let notify = register(base, Register::QueueNotify);
+        let queues = Self::new_queues(&id, device.queue_max_sizes(), notify, &hypervisor)?;
         let host = |what| {
             let id = id.clone();
             move |source| Error::Host { id, what, source }
@@ -132,11 +131,16 @@ impl MmioTransport {
         transport.set_config(config);
         transport.publish_identity();
         transport.publish();
-        transport.wire(base, gsi, hypervisor)?;
+        transport.wire(base, gsi, hypervisor.as_ref())?;
         Ok(transport)
     }
 
-    fn new_queues(id: &str, sizes: &[u16]) -> Result<Vec<Queue>, Error> {
+    fn new_queues(
+        id: &str,
+        sizes: &[u16],
+        notify: GuestAddress,
+        hypervisor: &Arc<dyn Hypervisor>,
+    ) -> Result<Vec<Queue>, Error> {
         let valid = |size: &u16| size.is_power_of_two() && *size <= queue::MAX_SIZE;
         if sizes.is_empty() || !sizes.iter().all(valid) {
             return Err(Error::QueueSizes {
@@ -144,23 +148,26 @@ impl MmioTransport {
                 sizes: sizes.to_vec(),
             });
         }
-        let new_queue = |&max_size: &u16| {
+        let host = |what| {
+            move |source| Error::Host {
+                id: id.to_owned(),
+                what,
+                source,
+            }
+        };
+        let new_queue = |(index, &max_size): (u16, &u16)| {
+            let kick = Kick::new(hypervisor.clone(), notify, index);
+            let routed = "cannot route its queue notifications to an eventfd";
             Ok(Queue {
                 max_size,
                 setup: QueueSetup::default(),
                 ready: None,
                 running: false,
-                kick: event_fd()?,
-                kicks_trapped: false,
-                call: event_fd()?,
+                kick: Arc::new(kick.map_err(host(routed))?),
+                call: event_fd().map_err(host("cannot make an eventfd"))?,
             })
         };
-        let queues: io::Result<Vec<_>> = sizes.iter().map(new_queue).collect();
-        queues.map_err(|source| Error::Host {
-            id: id.to_owned(),
-            what: "cannot make an eventfd",
-            source,
-        })
+        (0..).zip(sizes).map(new_queue).collect()
     }
 
     /// Ties the event descriptors and the page to the hypervisor, for good.
@@ -172,12 +179,7 @@ impl MmioTransport {
                 source,
             }
         };
-        let register = |register: Register| GuestAddress(base.0 + register.offset() as u64);
-        let notify = register(Register::QueueNotify);
-        for (index, queue) in (0..).zip(&self.queues) {
-            hypervisor
-                .add_ioeventfd(notify, index, &queue.kick)
-                .map_err(host("cannot route its queue notifications to an eventfd"))?;
+        for queue in &self.queues {
             hypervisor
                 .add_irqfd(gsi, &queue.call)
                 .map_err(host("cannot route an eventfd to its interrupt"))?;
@@ -187,7 +189,7 @@ impl MmioTransport {
             .map_err(host("cannot route an eventfd to its interrupt"))?;
         hypervisor
             .add_ioeventfd(
-                register(Register::InterruptAck),
+                register(base, Register::InterruptAck),
                 InterruptBits::USED_BUFFER,
                 &self.acknowledged,
             )
@@ -204,31 +206,13 @@ impl MmioTransport {
     }
 
     /// Has the driver's notifications of `queue` exit to user space, which passes
-    /// them on to the device, or no longer. No vCPU may run meanwhile. `base` is
-    /// that of [`MmioTransport::new`].
+    /// them on to the device, or no longer. No vCPU may run meanwhile.
     ///
     /// # Errors
     /// The hypervisor refuses, or there is no such queue.
-    pub fn trap_kicks(
-        &mut self,
-        queue: u16,
-        trap: bool,
-        base: GuestAddress,
-        hypervisor: &dyn Hypervisor,
-    ) -> io::Result<()> {
-        let found = self.queues.get_mut(usize::from(queue));
-        let found = found.ok_or(io::ErrorKind::NotFound)?;
-        if found.kicks_trapped == trap {
-            return Ok(());
-        }
-        let notify = GuestAddress(base.0 + Register::QueueNotify.offset() as u64);
-        if trap {
-            hypervisor.remove_ioeventfd(notify, queue.into(), &found.kick)?;
-        } else {
-            hypervisor.add_ioeventfd(notify, queue.into(), &found.kick)?;
-        }
-        found.kicks_trapped = trap;
-        Ok(())
+    pub fn trap_kicks(&mut self, queue: u16, trap: bool) -> io::Result<()> {
+        let found = self.queues.get(usize::from(queue));
+        found.ok_or(io::ErrorKind::NotFound)?.kick.trap(trap)
     }
 
     /// The descriptor to wait on, for as long as the transport exists; readable
@@ -406,8 +390,7 @@ impl MmioTransport {
     fn notify(&mut self, value: u32) {
         self.counters.notify_exits += 1;
         match self.queues.get(value as usize) {
-            // An error means that the counter is full: the kick is there.
-            Some(queue) => drop(queue.kick.write(1)),
+            Some(queue) => queue.kick.signal(),
             None => self.log_driver("it notified a queue that does not exist"),
         }
     }
@@ -453,9 +436,8 @@ impl BusDevice for MmioTransport {
     }
 }
 
-/// Non-blocking, since it is shared with processes that may read it twice.
-fn event_fd() -> io::Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
+fn register(base: GuestAddress, register: Register) -> GuestAddress {
+    GuestAddress(base.0 + register.offset() as u64)
 }
 
 #[cfg(test)]

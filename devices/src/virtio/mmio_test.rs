@@ -18,7 +18,7 @@ const NEEDS_RESET: u32 = 64;
 
 struct Fixture {
     transport: MmioTransport,
-    hypervisor: FakeHypervisor,
+    hypervisor: Arc<FakeHypervisor>,
     script: Arc<Mutex<Script>>,
 }
 
@@ -30,7 +30,7 @@ fn device(script: &Arc<Mutex<Script>>) -> FakeDevice {
     }
 }
 
-fn build(device: FakeDevice, hypervisor: &FakeHypervisor) -> Result<MmioTransport, Error> {
+fn build(device: FakeDevice, hypervisor: &Arc<FakeHypervisor>) -> Result<MmioTransport, Error> {
     let memory = GuestMemory::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
     MmioTransport::new(
         "disk".into(),
@@ -38,7 +38,7 @@ fn build(device: FakeDevice, hypervisor: &FakeHypervisor) -> Result<MmioTranspor
         Arc::new(memory),
         BASE,
         GSI,
-        hypervisor,
+        hypervisor.clone(),
     )
 }
 
@@ -48,7 +48,7 @@ impl Fixture {
             config: vec![1, 2, 3, 4, 5, 6, 7, 8],
             ..Script::default()
         }));
-        let hypervisor = FakeHypervisor::default();
+        let hypervisor = Arc::new(FakeHypervisor::default());
         Self {
             transport: build(device(&script), &hypervisor).unwrap(),
             hypervisor,
@@ -188,11 +188,13 @@ fn works_on_a_host_without_read_only_slots_and_on_no_worse_one() {
         map_error: Some(io::ErrorKind::Unsupported),
         ..Default::default()
     };
+    let hypervisor = Arc::new(hypervisor);
     assert!(build(device(&script), &hypervisor).is_ok());
     let hypervisor = FakeHypervisor {
         map_error: Some(io::ErrorKind::OutOfMemory),
         ..Default::default()
     };
+    let hypervisor = Arc::new(hypervisor);
     let error = build(device(&script), &hypervisor).err().unwrap();
     assert!(matches!(error, Error::Host { .. }), "{error}");
 }
@@ -200,7 +202,7 @@ fn works_on_a_host_without_read_only_slots_and_on_no_worse_one() {
 #[test]
 fn refuses_devices_that_it_cannot_present() {
     let script: Arc<Mutex<Script>> = Arc::default();
-    let hypervisor = FakeHypervisor::default();
+    let hypervisor = Arc::new(FakeHypervisor::default());
     let legacy = FakeDevice {
         features: FLUSH,
         ..device(&script)
@@ -269,7 +271,7 @@ fn what_the_transport_cannot_do_is_never_offered() {
         features: u64::MAX,
         ..device(&script)
     };
-    let hypervisor = FakeHypervisor::default();
+    let hypervisor = Arc::new(FakeHypervisor::default());
     let mut fixture = Fixture {
         transport: build(everything, &hypervisor).unwrap(),
         hypervisor,
@@ -374,7 +376,7 @@ fn a_queue_is_reset_alone_where_that_was_agreed() {
             features: u64::MAX,
             ..device(&script)
         };
-        let hypervisor = FakeHypervisor::default();
+        let hypervisor = Arc::new(FakeHypervisor::default());
         let mut fixture = Fixture {
             transport: build(everything, &hypervisor).unwrap(),
             hypervisor,

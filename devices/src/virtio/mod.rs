@@ -8,8 +8,9 @@
 pub mod counters;
 pub mod device_type;
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
 pub mod features;
+pub mod kick;
 mod lifecycle;
 pub mod mmio;
 pub mod page;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 pub use device_type::DeviceType;
+pub use kick::Kick;
 pub use mmio::MmioTransport;
 pub use presence::Presence;
 pub use queue::{Format, QueueConfig};
@@ -75,15 +77,15 @@ pub trait Device: Send {
     /// [`features`](Self::features). No queue runs.
     fn activate(&mut self, features: u64) -> Result<(), DeviceError>;
 
-    /// Starts a stopped queue. `kick` is readable when the driver has added
-    /// buffers, and may be already; a write to `call` interrupts the driver.
+    /// Starts a stopped queue. `kick` tells of the driver's kicks, those from before
+    /// included; a write to `call` interrupts the driver.
     ///
     /// On an error the queue counts as stopped.
     fn start_queue(
         &mut self,
         index: u16,
         queue: &QueueConfig,
-        kick: &EventFd,
+        kick: &Arc<Kick>,
         call: &EventFd,
     ) -> Result<(), DeviceError>;
 

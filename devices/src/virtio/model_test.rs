@@ -263,7 +263,7 @@ impl Subject {
             Arc::new(memory),
             GuestAddress(0xd000_0000),
             5,
-            &FakeHypervisor::default(),
+            Arc::new(FakeHypervisor::default()),
         );
         Self {
             transport: transport.unwrap(),

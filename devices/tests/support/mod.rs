@@ -87,7 +87,7 @@ impl Hypervisor for Wiring {
 /// A transport and the guest's side of it.
 pub struct Machine {
     pub memory: Arc<GuestMemory>,
-    pub wiring: Wiring,
+    pub wiring: Arc<Wiring>,
     pub transport: MmioTransport,
 }
 
@@ -98,9 +98,9 @@ impl Machine {
 
     /// For a device that may not be fit for a driver.
     pub fn try_new(device: Box<dyn Device>, memory: Arc<GuestMemory>) -> Result<Self, mmio::Error> {
-        let wiring = Wiring::default();
-        let transport =
-            MmioTransport::new("test".into(), device, memory.clone(), BASE, GSI, &wiring)?;
+        let wiring = Arc::new(Wiring::default());
+        let (id, kernel) = ("test".into(), wiring.clone());
+        let transport = MmioTransport::new(id, device, memory.clone(), BASE, GSI, kernel)?;
         Ok(Self {
             memory,
             wiring,
@@ -126,6 +126,7 @@ impl Machine {
         if let Some((_, _, fd)) = matching {
             return fd.write(1).unwrap();
         }
+        drop(eventfds);
         self.transport.write(offset, &value.to_le_bytes()).unwrap();
     }
 
@@ -265,10 +266,14 @@ impl Machine {
         self.complete(ring);
     }
 
-    /// The descriptor behind the kicks of queue `index`.
-    pub fn kick(&self, index: usize) -> EventFd {
+    /// The descriptor behind the kicks of queue `index`, as it is now.
+    pub fn kick(&self, index: u32) -> EventFd {
+        let register = GuestAddress(BASE.0 + Register::QueueNotify.offset() as u64);
         let ioeventfds = self.wiring.ioeventfds.lock().unwrap();
-        ioeventfds[index].2.try_clone().unwrap()
+        let mut ioeventfds = ioeventfds.iter();
+        let is_it =
+            |(at, queue, _): &&(GuestAddress, u32, EventFd)| (*at, *queue) == (register, index);
+        ioeventfds.find(is_it).unwrap().2.try_clone().unwrap()
     }
 
     /// The descriptor behind the interrupt of queue `index`; the last is for

@@ -15,6 +15,7 @@ mod pausing;
 mod peers;
 mod power;
 mod resets;
+mod rust_vmm;
 mod shared_memory;
 mod small;
 mod supervise;

@@ -13,7 +13,7 @@ use devices::virtio::{Format, MmioTransport};
 use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
 use crate::kvm::Vm;
@@ -137,7 +137,7 @@ impl Inspect for DebugTarget {
                 let trap = traps.contains(&Trap::Kick { device, queue });
                 let value = queue as u16;
                 transport
-                    .trap_kicks(value, trap, GuestAddress(base), &*self.parts.vm)
+                    .trap_kicks(value, trap)
                     .map_err(|source| TargetError::Host {
                         what: "kicks cannot be trapped, or no longer be",
                         source,

@@ -48,6 +48,7 @@ enum virtio_register {
 #define DEVICE_BLK	2
 #define DEVICE_CONSOLE	3
 #define DEVICE_RNG	4
+#define DEVICE_FS	26
 
 struct virtio_device {
 	u64 base;

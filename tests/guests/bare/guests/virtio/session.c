@@ -11,6 +11,8 @@ static u32 session(struct virtio_device *device)
 	case DEVICE_CONSOLE:
 	case DEVICE_RNG:
 		return stream_session(device);
+	case DEVICE_FS:
+		return fs_session(device);
 	default:
 		panic("session: slot %u has a device of type %u", device->slot, device->device_id);
 		return 0;

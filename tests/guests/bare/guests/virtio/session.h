@@ -15,6 +15,7 @@
 /* Each ends with requests in flight, and returns how many. */
 u32 blk_session(struct virtio_device *device);
 u32 stream_session(struct virtio_device *device);
+u32 fs_session(struct virtio_device *device);
 
 /* `resets=N` (100) sessions with every device, and a reset behind each. */
 void sessions_with_resets(struct virtio_device *devices, u32 count);
