@@ -18,6 +18,7 @@ pub mod host;
 pub mod kvm;
 pub mod kvm_device;
 pub mod layout;
+mod locks;
 pub mod machine;
 pub mod memory;
 pub mod power;

@@ -372,7 +372,7 @@ fn spawn_vcpus(
 ) -> Result<Vec<Handle>, Error> {
     let cpus = config.cpus;
     let deadlines = config.devices.iter().map(|device| device.options.deadline);
-    let access = deadlines.max().unwrap_or_default();
+    let patience = deadlines.max().unwrap_or_default() + vcpu::ANSWER_DEADLINE;
     let mut handles = Vec::with_capacity(cpus.into());
     for index in 0..cpus {
         let cpuid = model.for_vcpu(index, cpus);
@@ -384,7 +384,7 @@ fn spawn_vcpus(
         if index == 0 {
             boot::set_registers(&vcpu, entry)?;
         }
-        let handle = Handle::spawn(index.into(), vcpu, wires.clone(), access)?;
+        let handle = Handle::spawn(index.into(), vcpu, wires.clone(), patience)?;
         handles.push(handle);
     }
     Ok(handles)

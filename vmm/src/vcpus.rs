@@ -2,9 +2,11 @@
 //! with them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::host;
 use crate::kvm::{self, Moment, Vm};
+use crate::locks::lock_within;
 use crate::vcpu::exit::Reason;
 use crate::vcpu::{self, DebugControl, Handle};
 
@@ -56,6 +58,12 @@ impl Vcpus {
         &self.handles
     }
 
+    /// The [`Group`], unless somebody else stops or resumes vCPUs for all of this time.
+    pub fn group_within(&self, patience: Duration) -> Option<Group<'_>> {
+        let state = lock_within(&self.state, patience)?;
+        Some(Group { vcpus: self, state })
+    }
+
     /// Waits until nobody else stops or resumes vCPUs.
     pub fn group(&self) -> Group<'_> {
         Group {
@@ -104,12 +112,26 @@ impl Group<'_> {
     }
 
     /// Stops every vCPU and the guest's clock; returns once all have stopped.
+    ///
+    /// One that does not answer in time is in an access to a device, and stops behind it
+    /// before it runs more of the guest. So the guest counts as stopped on an error too. The
+    /// caller may resume it, or use [`Group::try_pause`].
     pub fn pause(&mut self) -> Result<(), Error> {
-        vcpu::pause_all(&self.vcpus.handles)?;
+        let paused = vcpu::pause_all(&self.vcpus.handles);
         if self.state.stopped.is_none() {
             self.state.stopped = Some(self.vcpus.vm.now()?);
         }
-        Ok(())
+        Ok(paused?)
+    }
+
+    /// Stops every vCPU, or none: on an error the guest runs if it ran before.
+    pub fn try_pause(&mut self) -> Result<(), Error> {
+        let was_stopped = self.is_stopped();
+        let paused = self.pause();
+        if paused.is_err() && !was_stopped {
+            self.resume_all()?;
+        }
+        paused
     }
 
     /// Lets vCPU n go on with `controls[n]`; `None` keeps it stopped. The clock
@@ -140,3 +162,7 @@ impl Group<'_> {
         ])
     }
 }
+
+#[cfg(test)]
+#[path = "vcpus_test.rs"]
+mod tests;

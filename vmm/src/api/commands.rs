@@ -14,6 +14,8 @@ use crate::vcpus::{self, Group};
 
 /// How long a new process may take to serve its device.
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a status waits for what somebody else is just changing.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// After so many that did not get that far, the next one will not either.
 const FAILURES: u64 = 3;
 
@@ -34,7 +36,7 @@ pub fn status(control: &Control) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "state": state(&control.vcpus.group()),
+        "state": control.vcpus.group_within(PATIENCE).map_or("changing", |group| state(&group)),
         "vcpus": vcpus,
         "devices": devices,
     })
@@ -49,9 +51,9 @@ fn state(group: &Group<'_>) -> &'static str {
     }
 }
 
-/// Stops every vCPU and the guest's clock.
+/// Stops every vCPU and the guest's clock, or none.
 pub fn pause(control: &Control) -> (Status, Value) {
-    undebugged(control, |group| group.pause())
+    undebugged(control, |group| group.try_pause())
 }
 
 /// Lets the guest go on from [`pause`], or begin under `--gdb-wait`.

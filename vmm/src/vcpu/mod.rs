@@ -23,7 +23,7 @@ use x86_64::tsc::Tsc;
 
 /// How long a vCPU thread may take to answer, beyond what a backend may take for
 /// which it waits in a device access.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+pub const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a vCPU thread may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(2);
@@ -33,7 +33,10 @@ const END_DEADLINE: Duration = Duration::from_secs(2);
 pub enum Error {
     #[error("vCPU {0}: its thread has ended")]
     Ended(usize),
-    #[error("vCPU {vcpu}: no answer within {} s", .deadline.as_secs())]
+    #[error(
+        "vCPU {vcpu}: no answer within {} s; it may wait for a device's backend",
+        .deadline.as_secs()
+    )]
     NoAnswer { vcpu: usize, deadline: Duration },
     #[error("vCPU {vcpu}: cannot start its thread")]
     Spawn {
@@ -63,9 +66,13 @@ pub fn init() -> std::io::Result<()> {
 }
 
 impl Handle {
-    /// Starts the thread of vCPU `index`, paused. It may have to wait `access` for
-    /// one access to a device.
-    pub fn spawn(index: usize, vcpu: Vcpu, wires: Wires, access: Duration) -> Result<Self, Error> {
+    /// Starts the thread of vCPU `index`, paused. It may take `patience` to answer.
+    pub fn spawn(
+        index: usize,
+        vcpu: Vcpu,
+        wires: Wires,
+        patience: Duration,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Spawn {
             vcpu: index,
             source,
@@ -97,7 +104,7 @@ impl Handle {
             immediate_exit,
             thread: Some(thread),
             ended: Mutex::new(ended),
-            patience: access + ANSWER_DEADLINE,
+            patience,
             counters,
             tsc,
         })
@@ -174,16 +181,19 @@ impl Drop for Handle {
     }
 }
 
-/// Stops all of `handles`: all are kicked first, then all are waited for.
+/// Stops all of `handles`: all are kicked first, then all are waited for. An error is that
+/// of one of them; the others stop all the same.
 pub fn pause_all(handles: &[Handle]) -> Result<(), Error> {
     let begun = Instant::now();
-    let mut answers = Vec::with_capacity(handles.len());
-    for handle in handles {
+    let kick = |handle: &Handle| {
         let (done, answer) = mpsc::channel();
-        handle.send(Message::Pause(done))?;
-        answers.push((handle, answer));
-    }
-    answers
-        .iter()
-        .try_for_each(|(handle, answer)| handle.wait(answer, begun + handle.patience))
+        handle.send(Message::Pause(done)).map(|()| answer)
+    };
+    let answers: Vec<_> = handles.iter().map(kick).collect();
+    let stopped = handles.iter().zip(answers).map(|(handle, answer)| {
+        // All at the same time: those behind one that is late have had theirs.
+        handle.wait(&answer?, begun + handle.patience)
+    });
+    // Not at the first error, for who has been waited for has stopped.
+    stopped.fold(Ok(()), Result::and)
 }
