@@ -5,6 +5,7 @@
 //! through [`hypervisor::Hypervisor`].
 
 pub mod bus;
+pub mod deadline;
 pub mod file_mapping;
 pub mod hypervisor;
 pub mod power;

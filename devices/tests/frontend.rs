@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::deadline::Deadline;
 use devices::vhost_user::shared_memory::SharedMemory;
 use devices::vhost_user::{Address, ChannelError, Error, Frontend, Options, Problem, Reconnect};
 use devices::virtio::spec::Register;
@@ -38,6 +39,10 @@ fn hasty(options: Options) -> Options {
         deadline: Duration::from_millis(200),
         ..options
     }
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(Duration::from_secs(20))
 }
 
 fn connect_as(backend: &Scripted, device_type: DeviceType) -> Result<Frontend, Error> {
@@ -220,7 +225,7 @@ fn configurations_are_read_at_the_first_length_that_is_accepted() {
     let backend = Scripted::start(FEATURES, ALL, [(GET_CONFIG, refusal)]);
     let frontend = connect_as(&backend, DeviceType::NET);
     assert!(frontend.is_ok(), "a network device works without");
-    assert_eq!(frontend.unwrap().read_config().unwrap(), [0; 0]);
+    assert_eq!(frontend.unwrap().read_config(&deadline()).unwrap(), [0; 0]);
     let received = backend.finish();
     let asked = find(&received, GET_CONFIG);
     assert_eq!(asked.len(), 7);
@@ -250,7 +255,7 @@ fn a_configuration_that_the_type_needs_has_to_be_readable() {
 fn driver_writes_to_the_configuration_are_marked_as_the_drivers() {
     let backend = Scripted::start(FEATURES, ALL, []);
     let mut frontend = connect_as(&backend, DeviceType::BLK).unwrap();
-    frontend.write_config(32, &[1]).unwrap();
+    frontend.write_config(32, &[1], &deadline()).unwrap();
     drop(frontend);
     let received = backend.finish();
     let [set] = find(&received, SET_CONFIG)[..] else {
@@ -447,9 +452,9 @@ fn a_backend_that_speaks_unasked_is_not_trusted_any_more() {
     let backend = Scripted::start(FEATURES, ALL, [(GET_CONFIG, Answer::Raw(twice))]);
     let mut frontend = connect_as(&backend, DeviceType::NET).unwrap();
     assert!(wait(&frontend.event_fd().unwrap()));
-    let event = frontend.handle_event();
+    let event = frontend.handle_event(&deadline());
     assert!(matches!(event, DeviceEvent::Broken(_)), "{event:?}");
-    let again = frontend.handle_event();
+    let again = frontend.handle_event(&deadline());
     assert!(matches!(again, DeviceEvent::Nothing), "once");
 }
 
@@ -725,8 +730,8 @@ fn a_scsi_backend_is_not_told_what_it_has_set_itself() {
         let backend = Scripted::start(FEATURES, CONFIG, []);
         let mut frontend = connect_as(&backend, device_type).unwrap();
         // The scripted space counts up from 0.
-        frontend.write_config(3, &[3]).unwrap();
-        frontend.write_config(3, &[9]).unwrap();
+        frontend.write_config(3, &[3], &deadline()).unwrap();
+        frontend.write_config(3, &[9], &deadline()).unwrap();
         drop(frontend);
         let received = backend.finish();
         let written = find(&received, SET_CONFIG);
@@ -742,12 +747,14 @@ fn a_scsi_backend_is_not_told_what_it_has_set_itself() {
 fn an_input_backend_is_told_the_whole_question() {
     let backend = Scripted::start(FEATURES, CONFIG, []);
     let mut frontend = connect_as(&backend, DeviceType::INPUT).unwrap();
-    let size = frontend.read_config().unwrap().len();
-    frontend.write_config(0, &[0x11]).unwrap();
-    frontend.read_config().unwrap();
-    frontend.write_config(1, &[0x02]).unwrap();
+    let size = frontend.read_config(&deadline()).unwrap().len();
+    frontend.write_config(0, &[0x11], &deadline()).unwrap();
+    frontend.read_config(&deadline()).unwrap();
+    frontend.write_config(1, &[0x02], &deadline()).unwrap();
     // Beyond the end there is nothing to write to.
-    frontend.write_config(size as u32, &[7]).unwrap();
+    frontend
+        .write_config(size as u32, &[7], &deadline())
+        .unwrap();
     drop(frontend);
     let received = backend.finish();
     let mut question = vec![0; size];

@@ -756,9 +756,9 @@ fn a_backend_that_is_replaced_stops_its_rings_first() {
         Answer::Payload([0u32, 2].map(u32::to_ne_bytes).concat()),
     );
     let backend = Scripted::lives([stopping, sound()]);
-    // A request that is not taken is waited for, half of this.
+    // A request that is not taken is waited for.
     let options = Options {
-        deadline: Duration::from_secs(2),
+        drain_deadline: Duration::from_secs(1),
         ..options(&backend, DeviceType::BLK)
     };
     let (mut machine, said) = supervised(options, &backend);

@@ -2,9 +2,9 @@
 //! signals, and decides when the machine ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::TryLockError;
+use std::sync::Arc;
 
 use gdb::target::{Attachment, Event, StopReason, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -14,8 +14,9 @@ use crate::config::OnReboot;
 use crate::console::{Console, Input};
 use crate::crash;
 use crate::events::{Inbox, Notifier, borrow};
-use crate::machine::{self, Machine, SharedTransport, lock};
+use crate::machine::{self, Machine};
 use crate::power::PowerRequest;
+use crate::reset::{Progress, Reset};
 use crate::status;
 use crate::vcpu::Failure;
 use crate::vcpu::dispatch::Crash;
@@ -62,23 +63,25 @@ pub enum Error {
     },
     #[error("cannot reset the machine")]
     Reset(#[source] machine::Error),
+    #[error("cannot reset the machine")]
+    ResetThread(#[source] io::Error),
     #[error("the gdb server ended")]
     Gdb(#[from] gdb::server::ServeError),
 }
 
 /// What the loop waits for and acts on.
 pub struct EventLoop<'a> {
-    pub machine: &'a Machine,
+    pub machine: &'a Arc<Machine>,
     pub console: Console,
     pub power: Inbox<PowerRequest>,
     pub failures: Inbox<(usize, Failure)>,
     pub debug: Option<Debug>,
     pub on_reboot: OnReboot,
     pub signals: Signals,
-    /// Event descriptors of the devices by number.
-    pub devices: Vec<(usize, OwnedFd)>,
-    /// Devices with an event that could not be handled yet.
-    pub busy: Vec<usize>,
+    /// A reset that is under way.
+    pub reset: Option<Reset>,
+    /// Another that was asked for meanwhile, and whether by the user.
+    pub next_reset: Option<bool>,
     /// Console input that the serial port has yet to take.
     pub typed: Vec<u8>,
     /// A vCPU is in the serial port: its output can wait for a slow reader.
@@ -130,18 +133,7 @@ enum Source {
     ConsoleInput,
     ConsoleClient,
     SerialRoom,
-    Device(usize),
-}
-
-/// Copies of the devices' event descriptors, which are behind locks.
-pub fn device_fds(transports: &[SharedTransport]) -> io::Result<Vec<(usize, OwnedFd)>> {
-    let mut fds = Vec::new();
-    for (number, transport) in transports.iter().enumerate() {
-        if let Some(fd) = lock(transport).event_fd() {
-            fds.push((number, fd.try_clone_to_owned()?));
-        }
-    }
-    Ok(fds)
+    Reset,
 }
 
 impl EventLoop<'_> {
@@ -160,7 +152,6 @@ impl EventLoop<'_> {
     /// What is ready. The list is made anew each time, so that it is always
     /// what the state says; events are rare enough for that.
     fn wait(&mut self) -> Result<Vec<Source>, Error> {
-        let busy = std::mem::take(&mut self.busy);
         let mut sources = Vec::new();
         // Before the failures: whether a gdb is attached decides what they mean.
         if let Some(debug) = &self.debug {
@@ -168,11 +159,15 @@ impl EventLoop<'_> {
         }
         sources.extend([
             (Source::Power, self.power.as_fd()),
-            (Source::Failure, self.failures.as_fd()),
             (Source::Quit, self.signals.quit.as_fd()),
             (Source::Status, self.signals.status.as_fd()),
             (Source::SerialRoom, borrow(self.machine.serial_room())),
         ]);
+        // What happens to a vCPU while the machine is being reset is not looked at.
+        sources.push(match &self.reset {
+            Some(reset) => (Source::Reset, reset.as_fd()),
+            None => (Source::Failure, self.failures.as_fd()),
+        });
         // While the guest has yet to take what was read, the rest stays where it is.
         if self.typed.is_empty() {
             sources.extend(self.console.input().map(|fd| (Source::ConsoleInput, fd)));
@@ -182,15 +177,12 @@ impl EventLoop<'_> {
                 .listener()
                 .map(|fd| (Source::ConsoleClient, fd)),
         );
-        let idle = self.devices.iter().filter(|(n, _)| !busy.contains(n));
-        sources.extend(idle.map(|(n, fd)| (Source::Device(*n), fd.as_fd())));
         let mut fds: Vec<_> = sources
             .iter()
             .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
             .collect();
         // What a vCPU holds is looked at again when it may have let go of it.
-        let contended = !busy.is_empty() || self.serial_busy;
-        let timeout = contended.then_some(BUSY_RETRY);
+        let timeout = self.serial_busy.then_some(BUSY_RETRY);
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
@@ -216,19 +208,9 @@ impl EventLoop<'_> {
             Source::ConsoleInput => return Ok(self.console_input()),
             Source::ConsoleClient => self.console.accept(),
             Source::SerialRoom => drop(self.machine.serial_room().read()),
-            Source::Device(n) => self.device(n),
+            Source::Reset => self.on_reset()?,
         }
         Ok(None)
-    }
-
-    /// A vCPU can hold a transport's lock as long as it waits for the backend;
-    /// the console and the debugger must not wait with it.
-    fn device(&mut self, number: usize) {
-        match self.machine.transports()[number].try_lock() {
-            Ok(mut transport) => drop(transport.handle_event()),
-            Err(TryLockError::Poisoned(poisoned)) => drop(poisoned.into_inner().handle_event()),
-            Err(TryLockError::WouldBlock) => self.busy.push(number),
-        }
     }
 
     fn console_input(&mut self) -> Option<Ended> {
@@ -262,32 +244,61 @@ impl EventLoop<'_> {
             Some(PowerRequest::Reset) if self.on_reboot == OnReboot::Exit => {
                 Ok(Some(Ended::Rebooted))
             }
-            Some(PowerRequest::Reset) => self.reset().map(|()| None),
-            Some(PowerRequest::UserReset) => {
-                self.reset()?;
-                if let Some(debug) = &self.debug {
-                    debug.resets.send(());
-                }
-                Ok(None)
-            }
+            Some(PowerRequest::Reset) => self.start_reset(false).map(|()| None),
+            Some(PowerRequest::UserReset) => self.start_reset(true).map(|()| None),
         }
     }
 
-    fn reset(&mut self) -> Result<(), Error> {
+    fn start_reset(&mut self, by_user: bool) -> Result<(), Error> {
+        if self.reset.is_some() {
+            self.next_reset = Some(by_user);
+            return Ok(());
+        }
         tracing::info!("the guest reboots");
-        let mut group = self.machine.reset().map_err(Error::Reset)?;
-        // A vCPU that died of the reset before it was stopped lives again.
-        while self.failures.take().is_some() {}
-        match &self.debug {
-            None => group
-                .resume_all()
-                .map_err(|error| Error::Reset(error.into())),
-            // A gdb stops the guest here, or has stopped it already. While the
-            // group is ours, none of what it does next comes before this event.
-            Some(debug) => {
-                debug.events.send(Event::Reset);
+        self.reset = Some(Reset::start(self.machine, by_user).map_err(Error::ResetThread)?);
+        Ok(())
+    }
+
+    fn on_reset(&mut self) -> Result<(), Error> {
+        match self.reset.as_ref().and_then(Reset::progress) {
+            None => Ok(()),
+            Some(Progress::Ready) => {
+                self.release();
                 Ok(())
             }
+            Some(Progress::Over(result)) => self.end_reset(result),
+        }
+    }
+
+    /// The machine is as at power-on.
+    fn release(&mut self) {
+        // A vCPU that died of the reset before it was stopped lives again.
+        while self.failures.take().is_some() {}
+        // A gdb stops the guest here, or has stopped it already. While the reset is not
+        // over, none of what it does next comes before this event.
+        if let Some(debug) = &self.debug {
+            debug.events.send(Event::Reset);
+        }
+        if let Some(reset) = &self.reset {
+            reset.release(self.debug.is_none());
+        }
+    }
+
+    fn end_reset(&mut self, result: Result<(), machine::Error>) -> Result<(), Error> {
+        let by_user = self.reset.take().is_some_and(|reset| reset.by_user);
+        match result {
+            Err(error @ machine::Error::NotPaused(_)) if by_user => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "the machine is not reset, and still runs");
+            }
+            result => result.map_err(Error::Reset)?,
+        }
+        if let Some(debug) = self.debug.as_ref().filter(|_| by_user) {
+            debug.resets.send(());
+        }
+        match self.next_reset.take() {
+            Some(by_user) => self.start_reset(by_user),
+            None => Ok(()),
         }
     }
 

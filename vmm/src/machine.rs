@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use devices::bus::{Bus, BusDevice, Overlap};
 use devices::hypervisor::Hypervisor;
@@ -9,7 +10,7 @@ use devices::power::{I8042, SleepControl};
 use devices::rtc::Rtc;
 use devices::serial::SerialPort;
 use devices::vhost_user::shared_memory::SharedMemory;
-use devices::vhost_user::{self, Frontend};
+use devices::vhost_user::{self, Frontend, Options};
 use devices::virtio::page::PAGE_SIZE;
 use devices::virtio::{GuestMemory, MmioTransport, mmio};
 use kvm_ioctls::Kvm;
@@ -28,6 +29,7 @@ use crate::layout;
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::supervisor::Supervisor;
+use crate::transports::{self, SharedTransport};
 use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::traps::Traps;
@@ -50,6 +52,8 @@ pub enum Error {
     Vcpu(#[from] vcpu::Error),
     #[error(transparent)]
     Vcpus(#[from] vcpus::Error),
+    #[error("the guest cannot be stopped for it")]
+    NotPaused(#[source] vcpus::Error),
     #[error(transparent)]
     Backend(#[from] vhost_user::Error),
     #[error(transparent)]
@@ -93,13 +97,9 @@ pub struct Machine {
     chips: Chips,
 }
 
-/// A transport as the bus and the event loop share it.
-pub type SharedTransport = Arc<Mutex<MmioTransport>>;
-
-/// A device half-way through a panic is still the guest's device.
-pub fn lock<T: ?Sized>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// How long a reset waits for vCPUs beyond their own patience: as long as a backend may
+/// take for the requests of a device that a vCPU resets.
+const RESET_PATIENCE: Duration = Options::DRAIN_DEADLINE;
 
 impl Machine {
     pub fn new(
@@ -213,13 +213,26 @@ impl Machine {
 
     /// Back to power-on: devices, chips, vCPUs, and the kernel loaded again. The
     /// vCPUs are paused, and nobody can let them go on before the result is dropped.
+    /// Waits for backends.
+    ///
+    /// # Errors
+    /// After [`Error::NotPaused`] the guest runs as before; after any other, it cannot.
     pub fn reset(&self) -> Result<Group<'_>, Error> {
         let mut group = self.vcpus.group();
-        group.pause()?;
-        for transport in &self.transports {
-            lock(transport).reset();
+        let was_stopped = group.is_stopped();
+        if let Err(error) = group.pause_within(RESET_PATIENCE) {
+            // Before any vCPU runs, which would stop of it.
+            self.power.on();
+            if !was_stopped {
+                group.resume_as_before()?;
+            }
+            return Err(Error::NotPaused(error));
         }
-        lock(&self.serial).reset();
+        transports::reset_all(&self.transports);
+        self.serial
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .reset();
         self.vm.set_chips(&self.chips)?;
         let entry = boot::load(self.memory(), &self.boot)?;
         for (index, handle) in self.vcpus.handles().iter().enumerate() {
@@ -355,8 +368,8 @@ fn add_virtio(
             slot.gsi,
             vm.clone(),
         )?;
-        let transport = Arc::new(Mutex::new(transport));
-        mmio.insert(id, slot.addr, PAGE_SIZE as u64, transport.clone())?;
+        let transport = SharedTransport::new(transport);
+        mmio.insert(id, slot.addr, PAGE_SIZE as u64, transport.device().clone())?;
         transports.push(transport);
     }
     Ok(transports)

@@ -29,9 +29,11 @@ impl PowerSwitch {
         }
     }
 
-    /// The first request counts; later ones change nothing until [`PowerSwitch::on`].
+    /// The first request counts; later ones change nothing until [`PowerSwitch::on`], but
+    /// for the end, which does not wait for a reset.
     pub fn request(&self, request: PowerRequest) {
-        if !self.requested.swap(true, Ordering::SeqCst) {
+        let is_second = self.requested.swap(true, Ordering::SeqCst);
+        if !is_second || request == PowerRequest::Off {
             self.requests.send(request);
         }
     }

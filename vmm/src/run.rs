@@ -19,6 +19,7 @@ use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Reports};
 use crate::scheduling;
 use crate::supervisor::Supervisor;
+use crate::transports::Listeners;
 use crate::vcpu;
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +64,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (console, output) = Console::open(&config.serial)?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::default();
-    let machine = Machine::new(config, output, reports, &supervisor)?;
+    let machine = Arc::new(Machine::new(config, output, reports, &supervisor)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();
     let detacher = debugger
@@ -76,7 +77,8 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     if !config.gdb_wait {
         machine.start()?;
     }
-    let devices = event_loop::device_fds(machine.transports()).map_err(host("device events"))?;
+    let _listeners =
+        Listeners::start(machine.transports()).map_err(host("the devices' threads"))?;
     let ended = EventLoop {
         machine: &machine,
         console,
@@ -85,8 +87,8 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         debug,
         on_reboot: config.on_reboot,
         signals,
-        devices,
-        busy: Vec::new(),
+        reset: None,
+        next_reset: None,
         typed: Vec::new(),
         serial_busy: false,
     }

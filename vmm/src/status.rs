@@ -1,11 +1,15 @@
 //! The machine's counters in words, for SIGUSR1.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use devices::virtio::counters::TransportInfo;
 
-use crate::machine::{Machine, lock};
+use crate::machine::Machine;
 use crate::vcpu::exit::Reason;
+
+/// How long a device is waited for: longer than an access without a backend takes.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// One line for exits and a few for each device; `key=value`, so that scripts
 /// can read it too.
@@ -21,7 +25,13 @@ pub fn report(machine: &Machine) -> String {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "exits {}", exits.join(" "));
     for transport in machine.transports() {
-        write_device(&mut text, &lock(transport).info());
+        match transport.lock_within(PATIENCE) {
+            Some(mut transport) => write_device(&mut text, &transport.info()),
+            None => {
+                let id = transport.id();
+                let _ = writeln!(text, "device {id} busy: its backend is waited for");
+            }
+        }
     }
     text
 }

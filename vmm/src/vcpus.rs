@@ -33,6 +33,8 @@ struct State {
     stopped: Option<Moment>,
     /// Which vCPU goes on first at the next resume.
     first: usize,
+    /// How the vCPUs were let go last.
+    controls: Vec<Option<DebugControl>>,
     /// A debugger is attached, or traces: it alone stops vCPUs and lets them go on.
     debugged: bool,
 }
@@ -49,6 +51,7 @@ impl Vcpus {
         let state = Mutex::new(State {
             stopped: Some(vm.now()?),
             first: 0,
+            controls: vec![Some(DebugControl::default()); handles.len()],
             debugged: false,
         });
         Ok(Self { vm, handles, state })
@@ -117,7 +120,12 @@ impl Group<'_> {
     /// before it runs more of the guest. So the guest counts as stopped on an error too. The
     /// caller may resume it, or use [`Group::try_pause`].
     pub fn pause(&mut self) -> Result<(), Error> {
-        let paused = vcpu::pause_all(&self.vcpus.handles);
+        self.pause_within(Duration::ZERO)
+    }
+
+    /// The same with more patience than the vCPUs' own.
+    pub fn pause_within(&mut self, more: Duration) -> Result<(), Error> {
+        let paused = vcpu::pause_all(&self.vcpus.handles, more);
         if self.state.stopped.is_none() {
             self.state.stopped = Some(self.vcpus.vm.now()?);
         }
@@ -129,7 +137,7 @@ impl Group<'_> {
         let was_stopped = self.is_stopped();
         let paused = self.pause();
         if paused.is_err() && !was_stopped {
-            self.resume_all()?;
+            self.resume_as_before()?;
         }
         paused
     }
@@ -143,6 +151,7 @@ impl Group<'_> {
         }
         // In turn: the first to go on is the likeliest to stop all others again
         // at a breakpoint that they all run into.
+        self.state.controls = controls.to_vec();
         let count = self.vcpus.handles.len();
         let first = self.state.first;
         self.state.first = (first + 1) % count;
@@ -152,6 +161,11 @@ impl Group<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Resumes those vCPUs that were resumed last, in the same way.
+    pub fn resume_as_before(&mut self) -> Result<(), Error> {
+        self.resume(&self.state.controls.clone())
     }
 
     /// Lets all vCPUs run with nothing armed.

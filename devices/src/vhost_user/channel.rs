@@ -15,10 +15,10 @@ use rustix::io::Errno;
 use vhost::vhost_user::message::FrontendReq;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use super::deadline::Deadline;
 use super::files;
 use super::message::{Message, Reply, Request};
 use super::requests::BackendRequests;
+use crate::deadline::Deadline;
 use crate::virtio::status::Status;
 
 /// Length of a message header: request, flags and payload size.
@@ -29,6 +29,9 @@ pub const VERSION: u32 = 1;
 pub const VERSION_MASK: u32 = 0x3;
 pub const REPLY: u32 = 1 << 2;
 pub const NEED_REPLY: u32 = 1 << 3;
+
+/// How often who waits for long is told that it does.
+const TURN: Duration = Duration::from_millis(500);
 
 /// An exchange with the backend failed. `message` is what was being said.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +176,29 @@ impl Channel {
         deadline: &Deadline,
     ) -> Result<R::Reply, ChannelError> {
         self.begin(request, deadline)?;
+        self.complete::<R>(deadline)
+    }
+
+    /// The same for a reply that may take long: `waits` is called now and then.
+    pub fn ask_patiently<R: Request>(
+        &mut self,
+        request: &R,
+        deadline: &Deadline,
+        mut waits: impl FnMut(),
+    ) -> Result<R::Reply, ChannelError> {
+        self.begin(request, deadline)?;
+        let failed = |source| ChannelError::Io {
+            message: R::CODE,
+            source,
+        };
+        while let Some(left) = deadline.left() {
+            let turn = left.min(TURN);
+            let answers = is_ready(&self.stream, PollFlags::IN, &mut self.requests, turn);
+            if answers.map_err(failed)? {
+                break;
+            }
+            waits();
+        }
         self.complete::<R>(deadline)
     }
 

@@ -6,8 +6,8 @@
 //! first, and the first that works stays.
 
 use super::channel::{Channel, ChannelError};
-use super::deadline::Deadline;
 use super::message::GetConfig;
+use crate::deadline::Deadline;
 
 /// Finds out how much there is to read. `None` when every length is refused.
 pub fn probe(

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -13,6 +14,8 @@ use super::profile::ConfigWrites;
 use super::recovery::ring_setup;
 use super::ring::Ring;
 use super::session::RingSetup;
+use super::stopping::Stop;
+use crate::deadline::Deadline;
 use crate::virtio::{
     Device, DeviceError, DeviceEvent, DeviceType, Kick, Presence, QueueConfig, SharedRegion,
     features,
@@ -21,6 +24,10 @@ use crate::virtio::{
 impl Device for Frontend {
     fn device_type(&self) -> DeviceType {
         self.options.device_type
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.deadline
     }
 
     fn queue_max_sizes(&self) -> &[u16] {
@@ -36,14 +43,14 @@ impl Device for Frontend {
         memory.map_or(&[], |memory| memory.regions())
     }
 
-    fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
+    fn activate(&mut self, features: u64, deadline: &Deadline) -> Result<(), DeviceError> {
         self.check_features(features)
             .and_then(|()| self.check_memory_slots())
             .map_err(|problem| self.error(problem))?;
         self.driver.features = Some(features);
         let (memory, log) = (self.memory.clone(), self.page_log.clone());
         let (queues, size) = self.tracked();
-        let region = self.exchange(|session, deadline| {
+        let region = self.exchange(|session| {
             session.activate(features, &memory, deadline)?;
             if let Some(log) = &log {
                 session.log(Some(log), features, deadline)?;
@@ -69,13 +76,18 @@ impl Device for Frontend {
         queue: &QueueConfig,
         kick: &Arc<Kick>,
         call: &EventFd,
+        deadline: &Deadline,
     ) -> Result<(), DeviceError> {
-        if let Err(error) = self.try_start(index, queue, kick, call) {
+        let started = Ring::new(queue, kick, call)
+            .map_err(|source| Problem::EventFd {
+                queue: index,
+                source,
+            })
+            .map_err(|problem| self.error(problem))
+            .and_then(|ring| self.try_start(index, ring, deadline));
+        if let Err(error) = started {
             // A backend that has refused a part of it may have begun with the rest.
-            let ring = self.ring_mut(index).and_then(Option::take);
-            if ring.is_some_and(|ring| ring.is_running())
-                && let Err(error) = self.try_stop(index)
-            {
+            if let Err(error) = self.take_rings_away(&[index], deadline) {
                 tracing::debug!(device = self.options.id, index, %error, "cannot stop it either");
             }
             return Err(error.into());
@@ -85,23 +97,17 @@ impl Device for Frontend {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), DeviceError> {
-        self.exchange(|session, deadline| session.begin(deadline))?;
+    fn begin(&mut self, deadline: &Deadline) -> Result<(), DeviceError> {
+        self.exchange(|session| session.begin(deadline))?;
         Ok(())
     }
 
-    fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
-        match self.ring_mut(index).and_then(Option::take) {
-            Some(ring) if ring.is_running() => {
-                self.let_finish(&ring);
-                Ok(self.try_stop(index)?)
-            }
-            _ => Ok(0),
-        }
+    fn stop_queues(&mut self, queues: &[u16], deadline: &Deadline) -> Result<(), DeviceError> {
+        Ok(self.take_rings_away(queues, deadline)?)
     }
 
-    fn read_config(&mut self) -> Result<Vec<u8>, DeviceError> {
-        let read = self.exchange(|session, deadline| session.read_config(deadline))?;
+    fn read_config(&mut self, deadline: &Deadline) -> Result<Vec<u8>, DeviceError> {
+        let read = self.exchange(|session| session.read_config(deadline))?;
         if let Some(config) = read.flatten() {
             self.config = config;
         }
@@ -113,23 +119,28 @@ impl Device for Frontend {
         Ok(bytes)
     }
 
-    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+    fn write_config(
+        &mut self,
+        offset: u32,
+        data: &[u8],
+        deadline: &Deadline,
+    ) -> Result<(), DeviceError> {
         let written = match self.profile.config_writes {
             ConfigWrites::Settings if self.has_in_config(offset, data) => return Ok(()),
             ConfigWrites::Settings | ConfigWrites::Events => {
-                self.exchange(|session, deadline| session.write_config(offset, data, deadline))
+                self.exchange(|session| session.write_config(offset, data, deadline))
             }
             ConfigWrites::Questions => {
                 let question = self.question_with(offset, data);
-                self.exchange(|session, deadline| session.write_config(0, &question, deadline))
+                self.exchange(|session| session.write_config(0, &question, deadline))
             }
         }?;
         Ok(written.ok_or_else(|| self.error(Problem::Away))?)
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, deadline: &Deadline) {
         if self.driver.features.is_some() {
-            let reset = self.exchange(|session, deadline| session.reset(deadline));
+            let reset = self.exchange(|session| session.reset(deadline));
             if let Err(error) = reset {
                 self.warn(&error, "cannot reset the device in order");
             }
@@ -156,11 +167,11 @@ impl Device for Frontend {
     }
 
     fn pause(&mut self) -> DeviceEvent {
-        self.stand_still()
+        self.pause_rings()
     }
 
     fn unpause(&mut self) -> DeviceEvent {
-        self.go_on()
+        self.resume_rings()
     }
 
     fn note_writes(&mut self, wanted: bool) -> Result<DeviceEvent, DeviceError> {
@@ -175,13 +186,13 @@ impl Device for Frontend {
         Some(self.events.as_fd())
     }
 
-    fn handle_event(&mut self) -> DeviceEvent {
+    fn handle_event(&mut self, deadline: &Deadline) -> DeviceEvent {
         let event = match self.events.ready() {
-            Some(Source::Backend) => self.on_backend(),
-            Some(Source::Requests) => self.on_requests(),
+            Some(Source::Backend) => self.on_backend(deadline),
+            Some(Source::Requests) => self.on_requests(deadline),
             Some(Source::RingErrors) => self.on_ring_errors(),
-            Some(Source::Timer) => self.on_timer(),
-            Some(Source::Arrival) => self.on_arrival(),
+            Some(Source::Timer) => self.on_timer(deadline),
+            Some(Source::Arrival) => self.on_arrival(deadline),
             None => return DeviceEvent::Nothing,
         };
         event.unwrap_or_else(|error| DeviceEvent::Broken(Box::new(error)))
@@ -227,38 +238,20 @@ impl Frontend {
         Ok(setup)
     }
 
-    fn try_start(
-        &mut self,
-        index: u16,
-        queue: &QueueConfig,
-        kick: &Arc<Kick>,
-        call: &EventFd,
-    ) -> Result<(), Error> {
-        let ring = Ring::new(queue, kick, call);
-        let setup = ring
-            .map_err(|source| Problem::EventFd {
-                queue: index,
-                source,
-            })
-            .and_then(|ring| self.note_ring(index, ring));
+    fn try_start(&mut self, index: u16, ring: Ring, deadline: &Deadline) -> Result<(), Error> {
+        let setup = self.note_ring(index, ring);
         let setup = setup.map_err(|problem| self.error(problem))?;
-        self.exchange(|session, deadline| session.start_ring(&setup, deadline))?;
+        self.exchange(|session| session.start_ring(&setup, deadline))?;
         Ok(())
     }
 
-    fn try_stop(&mut self, index: u16) -> Result<u32, Error> {
-        let answer = self.exchange(|session, deadline| session.stop_ring(index, deadline))?;
-        let Some(base) = answer else {
-            return Ok(0);
-        };
-        let found = base.index;
-        if found == u32::from(index) {
-            return Ok(base.num);
+    /// The driver takes these queues away. An error is one for the driver.
+    fn take_rings_away(&mut self, queues: &[u16], deadline: &Deadline) -> Result<(), Error> {
+        let take = |&queue: &u16| Some((queue, self.ring_mut(queue)?.take()?));
+        let mut rings: Vec<(u16, Ring)> = queues.iter().filter_map(take).collect();
+        match self.stop_rings(&mut rings, Stop::TakenAway, deadline) {
+            Ok(()) => Ok(()),
+            Err(problem) => self.lose(problem).map_or(Ok(()), Err),
         }
-        let problem = Problem::WrongQueue {
-            asked: index,
-            found,
-        };
-        self.lose(problem).map_or(Ok(0), Err)
     }
 }

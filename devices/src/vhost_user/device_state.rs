@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::event::PollFlags;
 
 use super::channel::Channel;
-use super::deadline::Deadline;
 use super::error::Problem;
 use super::message::{CheckDeviceState, Direction, SetDeviceStateFd};
+use crate::deadline::Deadline;
 
 /// More than any known backend has, in bytes.
 const MAX_SIZE: usize = 64 << 20;

@@ -9,7 +9,6 @@ use vm_memory::GuestAddress;
 use super::channel::{Channel, ChannelError};
 use super::connect::Dial;
 use super::connector::{self, Connector};
-use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::events::{Events, Source};
 use super::inflight::Inflight;
@@ -23,6 +22,7 @@ use super::ring::Ring;
 use super::session::Session;
 use super::shared_memory::SharedMemory;
 use super::{Address, Options};
+use crate::deadline::Deadline;
 use crate::virtio::rate_limit::RateLimit;
 use crate::virtio::{Device, Format, GuestMemory, Presence, QueueConfig, features};
 
@@ -242,18 +242,17 @@ impl Frontend {
         }
     }
 
-    /// Has `exchange` talk to the backend, within one deadline. `None` when the
-    /// backend is away and waited for, or went away over it.
+    /// Has `exchange` talk to the backend. `None` when the backend is away and waited for,
+    /// or went away over it.
     pub(super) fn exchange<T>(
         &mut self,
-        exchange: impl FnOnce(&mut Session, &Deadline) -> Result<T, ChannelError>,
+        exchange: impl FnOnce(&mut Session) -> Result<T, ChannelError>,
     ) -> Result<Option<T>, Error> {
         if self.driver.failed {
             return Err(self.error(Problem::Lost));
         }
-        let deadline = Deadline::after(self.options.deadline);
         let result = match &mut self.link {
-            Link::Up(session) => exchange(session, &deadline),
+            Link::Up(session) => exchange(session),
             Link::Away(_) => return Ok(None),
             Link::GivenUp => return Err(self.error(Problem::Lost)),
         };

@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::deadline::Deadline;
 use super::error::{Error, Problem};
 use super::frontend::{Frontend, Link};
 use super::page_log::PageLog;
+use crate::deadline::Deadline;
 use crate::virtio::DeviceEvent;
 
 impl Frontend {

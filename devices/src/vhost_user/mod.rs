@@ -8,7 +8,6 @@ mod channel;
 mod config;
 mod connect;
 mod connector;
-mod deadline;
 mod device;
 mod device_state;
 mod error;
@@ -31,6 +30,7 @@ mod ring;
 mod ring_errors;
 mod session;
 pub mod shared_memory;
+mod stopping;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -80,8 +80,11 @@ pub struct Options {
     /// Entries of each virtqueue; by default [`Self::QUEUE_SIZE`], or less for
     /// device types whose backends have small ones.
     pub queue_size: Option<u16>,
-    /// How long the backend may take to do one thing that is asked of it.
+    /// How long the backend may take to do what one access of the guest, or one command,
+    /// asks of it.
     pub deadline: Duration,
+    /// How long it may take to finish the requests in flight of rings that are to stop.
+    pub drain_deadline: Duration,
     /// How long to wait for the backend to listen.
     pub connect_deadline: Duration,
     /// What to do when the backend goes away later.
@@ -97,6 +100,7 @@ impl Options {
     /// A queue size that backends of most types accept.
     pub const QUEUE_SIZE: u16 = 256;
     pub const DEADLINE: Duration = Duration::from_secs(5);
+    pub const DRAIN_DEADLINE: Duration = Duration::from_secs(120);
     pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
     /// Options with the defaults, for a backend that listens on `socket`.
@@ -108,6 +112,7 @@ impl Options {
             queues: None,
             queue_size: None,
             deadline: Self::DEADLINE,
+            drain_deadline: Self::DRAIN_DEADLINE,
             connect_deadline: Self::CONNECT_DEADLINE,
             reconnect: Reconnect::default(),
             masked_features: 0,

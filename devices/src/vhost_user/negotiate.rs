@@ -5,10 +5,10 @@ use virtio_bindings::virtio_net::*;
 
 use super::Options;
 use super::channel::{Channel, ChannelError};
-use super::deadline::Deadline;
 use super::error::Problem;
 use super::message::*;
 use super::profile::Profile;
+use crate::deadline::Deadline;
 use crate::virtio::DeviceType;
 use crate::virtio::features::{self, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES};
 

@@ -9,8 +9,7 @@ use std::io;
 
 use vhost::vhost_user::message::VhostUserVringAddr;
 
-use super::channel::{Channel, Idle};
-use super::deadline::Deadline;
+use super::channel::Channel;
 use super::error::{Error, Problem};
 use super::events::Source;
 use super::frontend::{Frontend, Link, watch_beside};
@@ -18,6 +17,8 @@ use super::negotiate;
 use super::requests::RequestsError;
 use super::ring::{Knowledge, Ring, Unknown};
 use super::session::{RingSetup, Session};
+use super::stopping::Stop;
+use crate::deadline::Deadline;
 use crate::virtio::{DeviceEvent, features};
 
 impl Frontend {
@@ -91,8 +92,8 @@ impl Frontend {
 
     /// Stops all rings in order, and has the backend save its own state.
     fn drain(&mut self) -> Result<(), Problem> {
-        self.stop_rings()?;
         let deadline = Deadline::after(self.options.deadline);
+        self.stop_all(Stop::Replaced, &deadline)?;
         if let Link::Up(session) = &mut self.link
             && self.driver.features.is_some()
         {
@@ -103,16 +104,14 @@ impl Frontend {
 
     /// The connection is readable: the backend is gone or out of step, or, when
     /// it was away, has given its first sign of life.
-    pub(super) fn on_backend(&mut self) -> Result<DeviceEvent, Error> {
+    pub(super) fn on_backend(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         let problem = match &mut self.link {
-            Link::Up(session) => match session.idle() {
-                Ok(Idle::Quiet) => return Ok(DeviceEvent::Nothing),
-                Ok(Idle::Closed) => Problem::Closed,
-                Ok(Idle::Spoke) => Problem::Unasked,
-                Err(error) => Problem::Events(error),
+            Link::Up(session) => match session.check() {
+                Ok(()) => return Ok(DeviceEvent::Nothing),
+                Err(problem) => problem,
             },
             Link::Away(greeted) => match greeted.take() {
-                Some(channel) => return self.welcome(channel),
+                Some(channel) => return self.welcome(channel, deadline),
                 None => return Ok(DeviceEvent::Nothing),
             },
             Link::GivenUp => return Ok(DeviceEvent::Nothing),
@@ -122,7 +121,7 @@ impl Frontend {
 
     /// The backend has requests of its own. When it misbehaves there it is not
     /// listened to any more; its queues may be sound.
-    pub(super) fn on_requests(&mut self) -> Result<DeviceEvent, Error> {
+    pub(super) fn on_requests(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         let Link::Up(session) = &mut self.link else {
             return Ok(DeviceEvent::Nothing);
         };
@@ -130,14 +129,14 @@ impl Frontend {
             return Ok(DeviceEvent::Nothing);
         };
         let error = match requests.serve() {
-            Ok(asked) if asked.config_changed => return self.on_change(),
+            Ok(asked) if asked.config_changed => return self.on_change(deadline),
             Ok(_) => return Ok(DeviceEvent::Nothing),
             Err(error) => error,
         };
         *session.requests() = None;
         if matches!(error, RequestsError::Closed) {
             // A backend that dies closes both sockets.
-            return self.on_backend();
+            return self.on_backend(deadline);
         }
         if let Some(suppressed) = self.log.admit() {
             let device = &self.options.id;
@@ -149,15 +148,15 @@ impl Frontend {
 
     /// The configuration is another, or the device needs a reset, which a device tells in
     /// the same way.
-    fn on_change(&mut self) -> Result<DeviceEvent, Error> {
-        match self.exchange(|session, deadline| session.needs_reset(deadline))? {
+    fn on_change(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
+        match self.exchange(|session| session.needs_reset(deadline))? {
             Some(true) => Err(self.error(Problem::NeedsReset)),
             _ => Ok(DeviceEvent::ConfigChanged),
         }
     }
 
     /// It is time for the next attempt, or too late for the last one.
-    pub(super) fn on_timer(&mut self) -> Result<DeviceEvent, Error> {
+    pub(super) fn on_timer(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         if !matches!(self.link, Link::Away(_)) {
             self.schedule.silence();
             return Ok(DeviceEvent::Nothing);
@@ -167,21 +166,21 @@ impl Frontend {
             let waited = self.schedule.absent();
             return Err(self.give_up(Problem::NotBack { waited }));
         }
-        self.look()
+        self.look(deadline)
     }
 
     /// A backend has connected. Looked at only when there is none and none is
     /// being greeted: the others wait in the kernel's queue.
-    pub(super) fn on_arrival(&mut self) -> Result<DeviceEvent, Error> {
+    pub(super) fn on_arrival(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         match self.link {
-            Link::Away(None) => self.look(),
+            Link::Away(None) => self.look(deadline),
             _ => Ok(DeviceEvent::Nothing),
         }
     }
 
     /// Looks for a backend once.
-    fn look(&mut self) -> Result<DeviceEvent, Error> {
-        let planned = match self.greet() {
+    fn look(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
+        let planned = match self.greet(deadline) {
             Ok(channel) => {
                 self.link = Link::Away(Some(channel));
                 self.schedule.wake_after(self.options.deadline)
@@ -214,30 +213,29 @@ impl Frontend {
     }
 
     /// Connects and says hello, without waiting for an answer.
-    fn greet(&mut self) -> Result<Channel, Problem> {
+    fn greet(&mut self, deadline: &Deadline) -> Result<Channel, Problem> {
         let stream = self.connector.connect()?;
         let mut channel = Channel::new(stream);
-        negotiate::greet(&mut channel, &Deadline::after(self.options.deadline))?;
+        negotiate::greet(&mut channel, deadline)?;
         let watched = self.events.watch(&channel, Source::Backend);
         watched.map_err(Problem::Events)?;
         Ok(channel)
     }
 
     /// A backend has answered the greeting: makes it this device's, and has it
-    /// go on where the last one left. All within one deadline.
-    fn welcome(&mut self, channel: Channel) -> Result<DeviceEvent, Error> {
-        let deadline = Deadline::after(self.options.deadline);
+    /// resume where the last one left.
+    fn welcome(&mut self, channel: Channel, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         let memory = self.shared_memory.as_ref();
         if let Some(memory) = memory {
             memory.inherit();
         }
-        let opened = Session::open(channel, &self.options, &self.profile, memory, &deadline);
+        let opened = Session::open(channel, &self.options, &self.profile, memory, deadline);
         let (mut session, config) = match opened {
             Ok(opened) => opened,
-            Err(problem) => return self.turn_away(problem, &deadline),
+            Err(problem) => return self.turn_away(problem, deadline),
         };
         if let Err(problem) = watch_beside(&self.events, &mut session) {
-            return self.turn_away(problem, &deadline);
+            return self.turn_away(problem, deadline);
         }
         self.features = session.agreement().features;
         self.backend_queues = session.agreement().queues;
@@ -247,7 +245,7 @@ impl Frontend {
         }
         let has_changed = config != self.config;
         self.config = config;
-        let resumed = self.resume(&mut session, &deadline);
+        let resumed = self.resume(&mut session, deadline);
         if let Err(problem) = resumed {
             return self.fail_to_resume(session, problem);
         }

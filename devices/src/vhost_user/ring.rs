@@ -198,6 +198,19 @@ impl Ring {
         self.indices(memory).used
     }
 
+    /// Whether requests may be in flight. A packed ring does not show it.
+    pub fn may_be_in_flight(&self, memory: &GuestMemory) -> bool {
+        let Indices { available, used } = self.indices(memory);
+        !self.is_split() || available != used && self.is_plausible(memory)
+    }
+
+    /// Whether there is no more between a split ring's indices than fits in: otherwise the
+    /// driver has broken it, and nobody finishes it.
+    pub fn is_plausible(&self, memory: &GuestMemory) -> bool {
+        let Indices { available, used } = self.indices(memory);
+        available.wrapping_sub(used) <= self.queue.size
+    }
+
     /// Whether the device has returned all chains up to this index, or more.
     pub fn has_used_up_to(&self, index: u16, memory: &GuestMemory) -> bool {
         // There are never more than half of all indices between the two.

@@ -9,7 +9,6 @@ use vhost::vhost_user::message::{
 use vmm_sys_util::eventfd::EventFd;
 
 use super::channel::{Channel, ChannelError, Idle};
-use super::deadline::Deadline;
 use super::error::Problem;
 use super::inflight::Inflight;
 use super::memory::MemoryTable;
@@ -21,6 +20,7 @@ use super::requests::BackendRequests;
 use super::ring_errors::RingErrors;
 use super::shared_memory::SharedMemory;
 use super::{Options, config, device_state};
+use crate::deadline::Deadline;
 use crate::virtio::features::VHOST_F_LOG_ALL;
 use crate::virtio::status::Status;
 
@@ -106,11 +106,6 @@ impl Session {
 
     pub fn agreement(&self) -> &Agreement {
         &self.agreement
-    }
-
-    /// What happened on the connection while nothing was asked.
-    pub fn idle(&mut self) -> std::io::Result<Idle> {
-        self.channel.idle()
     }
 
     /// The backend's own requests, as long as they can be served.
@@ -363,27 +358,49 @@ impl Session {
         self.wait_until_done(deadline)
     }
 
+    /// Makes sure that the backend talks.
+    pub fn ping(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        self.channel.ask(&GetFeatures, deadline).map(drop)
+    }
+
+    /// Makes sure that the backend is there, and has said nothing unasked.
+    pub fn check(&mut self) -> Result<(), Problem> {
+        match self.channel.idle() {
+            Ok(Idle::Quiet) => Ok(()),
+            Ok(Idle::Closed) => Err(Problem::Closed),
+            Ok(Idle::Spoke) => Err(Problem::Unasked),
+            Err(error) => Err(Problem::Events(error)),
+        }
+    }
+
     /// Stops a ring and returns what the backend says: which ring it stopped,
-    /// and where it would have gone on.
-    ///
-    /// It is stopped before it is disabled. A disabled ring that is not stopped is to be
-    /// processed without side effects (vhost-user document, "Ring states"): packets that
-    /// a pause meets would be gone, and writes not be done.
+    /// and where it would have gone on. `waits` is called now and then.
     pub fn stop_ring(
         &mut self,
         index: u16,
         deadline: &Deadline,
+        waits: impl FnMut(),
     ) -> Result<VhostUserVringState, ChannelError> {
         let state = VhostUserVringState::new(index.into(), 0);
-        let stopped = self.channel.ask(&GetVringBase(state), deadline)?;
-        if self.agreement.has_vring_enable() {
-            match self.channel.tell(&SetVringEnable(state), deadline) {
-                // It is stopped, which is what counts.
-                Err(error) if !error.is_refusal() => return Err(error),
-                _ => {}
-            }
+        let request = GetVringBase(state);
+        self.channel.ask_patiently(&request, deadline, waits)
+    }
+
+    /// Disables a ring that is stopped, where rings are enabled one by one.
+    ///
+    /// It is stopped before it is disabled. A disabled ring that is not stopped is to be
+    /// processed without side effects (vhost-user document, "Ring states"): packets that
+    /// a pause meets would be gone, and writes not be done.
+    pub fn disable_ring(&mut self, index: u16, deadline: &Deadline) -> Result<(), ChannelError> {
+        if !self.agreement.has_vring_enable() {
+            return Ok(());
         }
-        Ok(stopped)
+        let state = VhostUserVringState::new(index.into(), 0);
+        match self.channel.tell(&SetVringEnable(state), deadline) {
+            // It is stopped, which is what counts.
+            Err(error) if !error.is_refusal() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Reads the configuration space; `None` when there is none.
@@ -409,7 +426,7 @@ impl Session {
         if self.channel.acks() {
             return Ok(());
         }
-        self.channel.ask(&GetFeatures, deadline).map(drop)
+        self.ping(deadline)
     }
 }
 

@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::kick::Kick;
 use super::page::RegisterPage;
 use super::{Device, DeviceError, DeviceEvent, DeviceType, QueueConfig};
+use crate::deadline::Deadline;
 use crate::file_mapping::FileMapping;
 use crate::hypervisor::Hypervisor;
 
@@ -67,7 +68,7 @@ impl Device for FakeDevice {
         self.features
     }
 
-    fn activate(&mut self, features: u64) -> Result<(), DeviceError> {
+    fn activate(&mut self, features: u64, _deadline: &Deadline) -> Result<(), DeviceError> {
         let mut script = self.script();
         script.calls.push(Call::Activate(features));
         failure(script.fail_activate, "cannot activate")
@@ -79,29 +80,36 @@ impl Device for FakeDevice {
         queue: &QueueConfig,
         _kick: &Arc<Kick>,
         _call: &EventFd,
+        _deadline: &Deadline,
     ) -> Result<(), DeviceError> {
         let mut script = self.script();
         script.calls.push(Call::Start(index, *queue));
         failure(script.fail_start == Some(index), "cannot start")
     }
 
-    fn begin(&mut self) -> Result<(), DeviceError> {
+    fn begin(&mut self, _deadline: &Deadline) -> Result<(), DeviceError> {
         self.script().calls.push(Call::Begin);
         Ok(())
     }
 
-    fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError> {
-        self.script().calls.push(Call::Stop(index));
-        Ok(0)
+    fn stop_queues(&mut self, queues: &[u16], _deadline: &Deadline) -> Result<(), DeviceError> {
+        let calls = queues.iter().copied().map(Call::Stop);
+        self.script().calls.extend(calls);
+        Ok(())
     }
 
-    fn read_config(&mut self) -> Result<Vec<u8>, DeviceError> {
+    fn read_config(&mut self, _deadline: &Deadline) -> Result<Vec<u8>, DeviceError> {
         let script = self.script();
         failure(script.fail_read_config, "cannot read")?;
         Ok(script.config.clone())
     }
 
-    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError> {
+    fn write_config(
+        &mut self,
+        offset: u32,
+        data: &[u8],
+        _deadline: &Deadline,
+    ) -> Result<(), DeviceError> {
         let mut script = self.script();
         failure(script.fail_write_config, "cannot write")?;
         script.calls.push(Call::WriteConfig(offset, data.to_vec()));
@@ -110,11 +118,11 @@ impl Device for FakeDevice {
         Ok(())
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _deadline: &Deadline) {
         self.script().calls.push(Call::Reset);
     }
 
-    fn handle_event(&mut self) -> DeviceEvent {
+    fn handle_event(&mut self, _deadline: &Deadline) -> DeviceEvent {
         let mut script = self.script();
         script.events.pop_front().unwrap_or(DeviceEvent::Nothing)
     }

@@ -2,30 +2,32 @@
 //! meets the device.
 
 use std::error::Error;
+use std::ops::Range;
 
 use super::features::{Negotiation, RING_RESET};
 use super::mmio::MmioTransport;
 use super::status::{Status, Step};
+use crate::deadline::Deadline;
 
 impl MmioTransport {
-    pub(super) fn write_status(&mut self, value: u32) {
+    pub(super) fn write_status(&mut self, value: u32, deadline: &Deadline) {
         let features = self.features;
         match self.status.write(value, || features.check()) {
             Ok(Step::Proceed) => {}
-            Ok(Step::Reset) => self.reset_device(),
-            Ok(Step::Start) => self.start(),
+            Ok(Step::Reset) => self.reset_device(deadline),
+            Ok(Step::Start) => self.start(deadline),
             Ok(Step::GiveUp) => {
                 self.log_driver("it gave up on the device (FAILED)");
-                self.stop_queues();
+                self.stop_queues(deadline);
             }
             Err(error) => self.log_driver_error("its handshake is wrong", &error),
         }
     }
 
     /// DRIVER_OK: the device takes the features and starts the ready queues.
-    fn start(&mut self) {
-        if let Err(error) = self.device.activate(self.features.chosen()) {
-            return self.broken(error.as_ref());
+    fn start(&mut self, deadline: &Deadline) {
+        if let Err(error) = self.device.activate(self.features.chosen(), deadline) {
+            return self.broken(error.as_ref(), deadline);
         }
         for index in 0..self.queues.len() {
             if self.queues[index].ready.is_none() {
@@ -34,39 +36,40 @@ impl MmioTransport {
             // It may have been made ready before the features were settled, hence in
             // the other format.
             self.check_queue(index);
-            self.start_queue(index);
+            self.start_queue(index, deadline);
             if self.status.contains(Status::NEEDS_RESET) {
                 return;
             }
         }
-        if let Err(error) = self.device.begin() {
-            return self.broken(error.as_ref());
+        if let Err(error) = self.device.begin(deadline) {
+            return self.broken(error.as_ref(), deadline);
         }
         tracing::debug!(device = %self.id, "started");
     }
 
     /// Starts a queue if it is ready. When that fails the device needs a reset.
-    fn start_queue(&mut self, index: usize) {
+    fn start_queue(&mut self, index: usize, deadline: &Deadline) {
         let queue = &mut self.queues[index];
         let Some(config) = queue.ready else {
             return;
         };
         // The number of queues is a u16's: they come from the device's list,
         // and a QueueSel beyond it finds none.
+        let (kick, call) = (&queue.kick, &queue.call);
         let started = self
             .device
-            .start_queue(index as u16, &config, &queue.kick, &queue.call);
+            .start_queue(index as u16, &config, kick, call, deadline);
         match started {
             Ok(()) => queue.running = true,
-            Err(error) => self.broken(error.as_ref()),
+            Err(error) => self.broken(error.as_ref(), deadline),
         }
     }
 
     /// QueueReady = 1. A queue that cannot be is not ready, as the driver may see.
-    pub(super) fn make_queue_ready(&mut self, index: usize) {
+    pub(super) fn make_queue_ready(&mut self, index: usize, deadline: &Deadline) {
         self.check_queue(index);
         if self.is_live() {
-            self.start_queue(index);
+            self.start_queue(index, deadline);
         }
     }
 
@@ -81,14 +84,14 @@ impl MmioTransport {
     }
 
     /// QueueReady = 0.
-    pub(super) fn retire_queue(&mut self, index: usize) {
-        self.stop_queue(index);
+    pub(super) fn retire_queue(&mut self, index: usize, deadline: &Deadline) {
+        self.stop_if_running(index..index + 1, deadline);
         self.queues[index].ready = None;
     }
 
     /// QueueReset (section 2.6.1). The queue is reset when this returns, so that
     /// the register always reads 0.
-    pub(super) fn write_queue_reset(&mut self, value: u32) {
+    pub(super) fn write_queue_reset(&mut self, value: u32, deadline: &Deadline) {
         let is_agreed =
             self.features.chosen() & RING_RESET != 0 && self.status.contains(Status::FEATURES_OK);
         let index = self.queue_select as usize;
@@ -99,32 +102,33 @@ impl MmioTransport {
             }
             Some(queue) => {
                 queue.setup = Default::default();
-                self.retire_queue(index);
+                self.retire_queue(index, deadline);
             }
             None => self.log_driver("it reset a queue that does not exist"),
         }
     }
 
-    fn stop_queues(&mut self) {
-        for index in 0..self.queues.len() {
-            self.stop_queue(index);
-        }
+    fn stop_queues(&mut self, deadline: &Deadline) {
+        self.stop_if_running(0..self.queues.len(), deadline);
     }
 
-    fn stop_queue(&mut self, index: usize) {
-        if !std::mem::take(&mut self.queues[index].running) {
+    fn stop_if_running(&mut self, queues: Range<usize>, deadline: &Deadline) {
+        let was_running = |index: &usize| std::mem::take(&mut self.queues[*index].running);
+        let running = queues.filter(was_running).map(|index| index as u16);
+        let running: Vec<u16> = running.collect();
+        if running.is_empty() {
             return;
         }
-        if let Err(error) = self.device.stop_queue(index as u16) {
-            self.log_device_error("cannot stop a queue in order", error.as_ref());
+        if let Err(error) = self.device.stop_queues(&running, deadline) {
+            self.log_device_error("cannot stop its queues in order", error.as_ref());
         }
     }
 
     /// Status = 0 (virtio 1.3, section 4.2.2.1).
-    pub(super) fn reset_device(&mut self) {
+    pub(super) fn reset_device(&mut self, deadline: &Deadline) {
         self.counters.resets += 1;
-        self.stop_queues();
-        self.device.reset();
+        self.stop_queues(deadline);
+        self.device.reset(deadline);
         for queue in &mut self.queues {
             queue.ready = None;
             queue.setup = Default::default();
@@ -136,32 +140,32 @@ impl MmioTransport {
 
     /// The driver wrote to the configuration space; what it then reads is up to
     /// the device, which may refuse the write and still be sound.
-    pub(super) fn write_device_config(&mut self, offset: u32, data: &[u8]) {
-        if let Err(error) = self.device.write_config(offset, data) {
+    pub(super) fn write_device_config(&mut self, offset: u32, data: &[u8], deadline: &Deadline) {
+        if let Err(error) = self.device.write_config(offset, data, deadline) {
             self.log_device_error("cannot write its configuration space", error.as_ref());
         }
-        self.refresh_config();
+        self.refresh_config(deadline);
     }
 
     /// The device changed its configuration space by itself.
-    pub(super) fn config_changed(&mut self) {
-        self.refresh_config();
+    pub(super) fn config_changed(&mut self, deadline: &Deadline) {
+        self.refresh_config(deadline);
         self.announce_config_change();
     }
 
-    fn refresh_config(&mut self) {
-        match self.device.read_config() {
+    fn refresh_config(&mut self, deadline: &Deadline) {
+        match self.device.read_config(deadline) {
             Ok(config) if config != self.config => self.set_config(config),
             Ok(_) => {}
-            Err(error) => self.broken(error.as_ref()),
+            Err(error) => self.broken(error.as_ref(), deadline),
         }
     }
 
     /// The device does not work any more: the driver is told to reset it
     /// (section 2.1.2), and all else goes on.
-    pub(super) fn broken(&mut self, reason: &(dyn Error + 'static)) {
+    pub(super) fn broken(&mut self, reason: &(dyn Error + 'static), deadline: &Deadline) {
         self.log_device_error("device needs a reset", reason);
-        self.stop_queues();
+        self.stop_queues(deadline);
         self.status.set_needs_reset();
         self.announce_config_change();
     }

@@ -22,6 +22,7 @@ use super::spec::{self, InterruptBits, Register};
 use super::status::Status;
 use super::{Device, DeviceError, DeviceEvent, GuestMemory, Presence};
 use crate::bus::{AccessError, BusDevice};
+use crate::deadline::Deadline;
 use crate::hypervisor::Hypervisor;
 
 /// Log lines about one guest driver's mistakes: this many in this time.
@@ -100,7 +101,8 @@ impl MmioTransport {
         if device.features() & VERSION_1 == 0 {
             return Err(Error::Legacy { id });
         }
-        let config = match device.read_config() {
+        let deadline = Deadline::after(device.patience());
+        let config = match device.read_config(&deadline) {
             Ok(config) => config,
             Err(source) => return Err(Error::Config { id, source }),
         };
@@ -224,14 +226,14 @@ impl MmioTransport {
     /// Handles what made [`event_fd`](Self::event_fd) readable, does to the
     /// guest what follows from it, and says what it was.
     ///
-    /// Wait for the transport's lock with `try_lock` and come back later: a
-    /// vCPU that configures the device may hold it until a backend's deadline.
+    /// Takes as long as an access of the guest may, where a backend is to be asked.
     pub fn handle_event(&mut self) -> DeviceEvent {
-        let event = self.device.handle_event();
+        let deadline = self.deadline();
+        let event = self.device.handle_event(&deadline);
         match &event {
             DeviceEvent::Nothing => {}
-            DeviceEvent::ConfigChanged => self.config_changed(),
-            DeviceEvent::Broken(reason) => self.broken(reason.as_ref()),
+            DeviceEvent::ConfigChanged => self.config_changed(&deadline),
+            DeviceEvent::Broken(reason) => self.broken(reason.as_ref(), &deadline),
         }
         self.publish();
         event
@@ -280,14 +282,19 @@ impl MmioTransport {
 
     fn unless_broken(&mut self, event: DeviceEvent) {
         if let DeviceEvent::Broken(reason) = event {
-            self.broken(reason.as_ref());
+            self.broken(reason.as_ref(), &self.deadline());
             self.publish();
         }
     }
 
+    /// For what begins now: all waits that belong to it together.
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.device.patience())
+    }
+
     /// The machine resets: as if the driver had reset the device.
     pub fn reset(&mut self) {
-        self.reset_device();
+        self.reset_device(&self.deadline());
         self.publish();
     }
 
@@ -319,17 +326,22 @@ impl MmioTransport {
         self.counters.interrupts_acknowledged += self.acknowledged.read().unwrap_or(0);
     }
 
-    fn write_register(&mut self, register: Register, value: u32) -> Result<(), AccessError> {
+    fn write_register(
+        &mut self,
+        register: Register,
+        value: u32,
+        deadline: &Deadline,
+    ) -> Result<(), AccessError> {
         match register {
             Register::DeviceFeaturesSel => self.features.select_device_half(value),
             Register::DriverFeatures => self.choose_features(value),
             Register::DriverFeaturesSel => self.features.select_driver_half(value),
             Register::QueueSel => self.queue_select = value,
             Register::QueueSize => self.set_up_queue(|setup| setup.size = value),
-            Register::QueueReady => self.write_queue_ready(value),
+            Register::QueueReady => self.write_queue_ready(value, deadline),
             Register::QueueNotify => self.notify(value),
             Register::InterruptAck => self.acknowledge_interrupt(value),
-            Register::Status => self.write_status(value),
+            Register::Status => self.write_status(value, deadline),
             Register::QueueDescLow => self.set_address(Part::Descriptors, Half::Low, value),
             Register::QueueDescHigh => self.set_address(Part::Descriptors, Half::High, value),
             Register::QueueDriverLow => self.set_address(Part::Available, Half::Low, value),
@@ -337,7 +349,7 @@ impl MmioTransport {
             Register::QueueDeviceLow => self.set_address(Part::Used, Half::Low, value),
             Register::QueueDeviceHigh => self.set_address(Part::Used, Half::High, value),
             Register::ShmSel => self.shared_memory_select = value,
-            Register::QueueReset => self.write_queue_reset(value),
+            Register::QueueReset => self.write_queue_reset(value, deadline),
             Register::MagicValue
             | Register::Version
             | Register::DeviceId
@@ -373,14 +385,14 @@ impl MmioTransport {
         }
     }
 
-    fn write_queue_ready(&mut self, value: u32) {
+    fn write_queue_ready(&mut self, value: u32, deadline: &Deadline) {
         let index = self.queue_select as usize;
         let Some(queue) = self.queues.get(index) else {
             return self.log_driver("it made a queue ready that does not exist");
         };
         match (value, queue.ready) {
-            (0, Some(_)) => self.retire_queue(index),
-            (1, None) => self.make_queue_ready(index),
+            (0, Some(_)) => self.retire_queue(index, deadline),
+            (1, None) => self.make_queue_ready(index, deadline),
             (0 | 1, _) => {}
             _ => self.log_driver("it wrote neither 0 nor 1 to QueueReady"),
         }
@@ -404,12 +416,17 @@ impl MmioTransport {
         }
     }
 
-    fn write_config_space(&mut self, offset: usize, data: &[u8]) -> Result<(), AccessError> {
+    fn write_config_space(
+        &mut self,
+        offset: usize,
+        data: &[u8],
+        deadline: &Deadline,
+    ) -> Result<(), AccessError> {
         let end = offset + data.len();
         if end > self.config.len() {
             return Err(AccessError::NoRegister);
         }
-        self.write_device_config(offset as u32, data);
+        self.write_device_config(offset as u32, data, deadline);
         Ok(())
     }
 }
@@ -423,12 +440,13 @@ impl BusDevice for MmioTransport {
     /// Control registers take aligned 32-bit accesses only (section 4.2.2.2).
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
         self.counters.write_exits += 1;
+        let deadline = self.deadline();
         let result = match offset.checked_sub(spec::CONFIG_OFFSET as u64) {
-            Some(offset) => self.write_config_space(offset as usize, data),
+            Some(offset) => self.write_config_space(offset as usize, data, &deadline),
             None => {
                 let register = Register::at(offset).ok_or(AccessError::NoRegister)?;
                 let bytes = data.try_into().map_err(|_| AccessError::Width)?;
-                self.write_register(register, u32::from_le_bytes(bytes))
+                self.write_register(register, u32::from_le_bytes(bytes), &deadline)
             }
         };
         self.publish();

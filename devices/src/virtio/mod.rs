@@ -26,6 +26,7 @@ use std::fmt;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -35,6 +36,8 @@ pub use mmio::MmioTransport;
 pub use presence::Presence;
 pub use queue::{Format, QueueConfig};
 pub use shared_memory::SharedRegion;
+
+use crate::deadline::Deadline;
 
 /// Guest RAM. Every region that a vhost-user backend is to see is backed by a file.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -59,10 +62,15 @@ pub enum DeviceEvent {
 /// The transport calls [`activate`](Self::activate) once a handshake, then
 /// starts the queues that the driver configured, calls [`begin`](Self::begin), and
 /// stops every queue that it started before the next handshake. All calls come with
-/// the transport's lock held, possibly on a vCPU thread: an implementation bounds its
-/// waits.
+/// the transport's lock held, possibly on a vCPU thread. Those that belong to one access of
+/// the guest share a [`Deadline`] of [`patience`](Self::patience), by which their waits end.
 pub trait Device: Send {
     fn device_type(&self) -> DeviceType;
+
+    /// How long one access of the guest may wait for the device.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The largest size of each queue, in entries. Its length is the number of
     /// queues, and does not change.
@@ -75,7 +83,7 @@ pub trait Device: Send {
 
     /// Takes the features that the driver accepted, a subset of
     /// [`features`](Self::features). No queue runs.
-    fn activate(&mut self, features: u64) -> Result<(), DeviceError>;
+    fn activate(&mut self, features: u64, deadline: &Deadline) -> Result<(), DeviceError>;
 
     /// Starts a stopped queue. `kick` tells of the driver's kicks, those from before
     /// included; a write to `call` interrupts the driver.
@@ -87,27 +95,32 @@ pub trait Device: Send {
         queue: &QueueConfig,
         kick: &Arc<Kick>,
         call: &EventFd,
+        deadline: &Deadline,
     ) -> Result<(), DeviceError>;
 
     /// The driver is ready, and the queues that it set up for that are started. Others
     /// may follow.
-    fn begin(&mut self) -> Result<(), DeviceError> {
+    fn begin(&mut self, _deadline: &Deadline) -> Result<(), DeviceError> {
         Ok(())
     }
 
-    /// Stops a queue and returns where it would have gone on: the index of the
-    /// next available-ring entry, or both positions in a packed ring (vhost-user
-    /// document, "Vring descriptor indices"). Afterwards the device touches
-    /// neither the rings nor the buffers of the queue. On an error the queue counts
-    /// as stopped too. Stopping a queue that is not running, or all of a device
-    /// that is broken, does nothing and returns 0.
-    fn stop_queue(&mut self, index: u16) -> Result<u32, DeviceError>;
+    /// Stops these queues. Afterwards the device touches neither their rings nor their
+    /// buffers. Requests in flight are finished first, as far as they end by themselves,
+    /// which may take longer than `deadline`. On an error the queues count as stopped
+    /// too. Stopping a queue that is not running, or one of a device that is broken, does
+    /// nothing.
+    fn stop_queues(&mut self, queues: &[u16], deadline: &Deadline) -> Result<(), DeviceError>;
 
     /// All of the device configuration space (virtio 1.3, section 2.5).
-    fn read_config(&mut self) -> Result<Vec<u8>, DeviceError>;
+    fn read_config(&mut self, deadline: &Deadline) -> Result<Vec<u8>, DeviceError>;
 
     /// The driver wrote `data` at `offset` of the configuration space.
-    fn write_config(&mut self, offset: u32, data: &[u8]) -> Result<(), DeviceError>;
+    fn write_config(
+        &mut self,
+        offset: u32,
+        data: &[u8],
+        deadline: &Deadline,
+    ) -> Result<(), DeviceError>;
 
     /// The device's shared memory regions. They stay the same for its lifetime.
     fn shared_memory(&self) -> &[SharedRegion] {
@@ -115,7 +128,7 @@ pub trait Device: Send {
     }
 
     /// The driver reset the device. All queues are stopped already.
-    fn reset(&mut self);
+    fn reset(&mut self, deadline: &Deadline);
 
     /// The process behind the device, if there is one.
     fn presence(&self) -> Option<Arc<Presence>> {
@@ -166,9 +179,8 @@ pub trait Device: Send {
         None
     }
 
-    /// Handles what made [`event_fd`](Self::event_fd) readable. Does not block,
-    /// unless a backend has come back: then it takes as long as other calls may.
-    fn handle_event(&mut self) -> DeviceEvent {
+    /// Handles what made [`event_fd`](Self::event_fd) readable.
+    fn handle_event(&mut self, _deadline: &Deadline) -> DeviceEvent {
         DeviceEvent::Nothing
     }
 }

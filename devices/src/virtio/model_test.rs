@@ -161,6 +161,7 @@ impl Model {
             0x10 if self.device_sel < 2 => (OFFERED >> (32 * self.device_sel)) as u32,
             0x34 => queue.map_or(0, |_| SIZES[self.queue_sel as usize].into()),
             0x44 => queue.is_some_and(|queue| queue.ready).into(),
+            0x60 if self.status & 4 == 0 => 0,
             0x60 => 1 | u32::from(self.config_pending) << 1,
             0x70 => self.status,
             0xb0 | 0xb4 | 0xb8 | 0xbc => 0xffff_ffff,

@@ -9,8 +9,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use vhost::vhost_user::message::{BackendReq, FrontendReq};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
@@ -39,6 +41,8 @@ pub enum Answer {
     Raw(Vec<u8>),
     Silence,
     HangUp,
+    /// By the book, but so much later.
+    Late(Duration),
     /// By the book, as soon as the frontend has done all this.
     After(Vec<Request>),
     /// None, and these requests without end.
@@ -70,6 +74,8 @@ impl Received {
 #[derive(Clone, Debug, Default)]
 pub struct Life {
     script: HashMap<u32, Answer>,
+    /// What each answer takes from now on, in milliseconds.
+    pace: Arc<AtomicU64>,
 }
 
 impl Life {
@@ -82,6 +88,11 @@ impl Life {
     pub fn answer(mut self, request: FrontendReq, answer: Answer) -> Self {
         self.script.insert(request.into(), answer);
         self
+    }
+
+    /// Where a test says how slow it is, in milliseconds an answer.
+    pub fn pace(&self) -> Arc<AtomicU64> {
+        self.pace.clone()
     }
 }
 
@@ -126,7 +137,7 @@ impl Scripted {
             loop {
                 match UnixStream::connect(&path) {
                     Ok(stream) => return stream,
-                    Err(_) => std::thread::yield_now(),
+                    Err(_) => thread::yield_now(),
                 }
             }
         })
@@ -145,11 +156,11 @@ impl Scripted {
         let errors = Arc::new(Mutex::new(HashMap::new()));
         let signs = errors.clone();
         let lives: Vec<_> = lives.into_iter().collect();
-        let thread = std::thread::spawn(move || {
+        let thread = thread::spawn(move || {
             let live = |life: Life| {
                 let stream = connect();
                 *present.lock().unwrap() = Some(stream.try_clone().unwrap());
-                let received = serve(&stream, &life.script, &asking, &signs);
+                let received = serve(&stream, &life, &asking, &signs);
                 *present.lock().unwrap() = None;
                 *asking.lock().unwrap() = None;
                 received
@@ -213,7 +224,7 @@ impl Scripted {
 
 fn serve(
     mut stream: &UnixStream,
-    script: &HashMap<u32, Answer>,
+    life: &Life,
     requests: &Mutex<Option<UnixStream>>,
     errors: &Mutex<HashMap<u64, File>>,
 ) -> Vec<Received> {
@@ -237,7 +248,12 @@ fn serve(
             }
             _ => {}
         }
-        let answer = match script.get(&request).cloned() {
+        thread::sleep(Duration::from_millis(life.pace.load(Ordering::Relaxed)));
+        let answer = match life.script.get(&request).cloned() {
+            Some(Answer::Late(pause)) => {
+                thread::sleep(pause);
+                None
+            }
             Some(Answer::After(wishes)) => {
                 have_done(&wishes, requests);
                 None
@@ -269,7 +285,9 @@ fn serve(
             Answer::Raw(bytes) => bytes,
             Answer::Silence => continue,
             Answer::HangUp => break,
-            Answer::After(_) | Answer::Flood(_) => unreachable!("no answers in themselves"),
+            Answer::After(_) | Answer::Flood(_) | Answer::Late(_) => {
+                unreachable!("no answers in themselves")
+            }
         };
         // The frontend may have given up already.
         if stream.write_all(&bytes).is_err() {

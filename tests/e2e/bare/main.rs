@@ -17,6 +17,7 @@ mod power;
 mod resets;
 mod rust_vmm;
 mod shared_memory;
+mod slow;
 mod small;
 mod supervise;
 mod virtio;

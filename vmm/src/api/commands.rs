@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::http::Status;
 use super::{Control, problem};
-use crate::machine::{SharedTransport, lock};
 use crate::power::PowerRequest;
+use crate::transports::SharedTransport;
 use crate::vcpu::exit::Reason;
 use crate::vcpus::{self, Group};
 
@@ -32,7 +32,7 @@ pub fn status(control: &Control) -> Value {
         .map(|(id, handle): (usize, _)| json!({ "id": id, "exits": exits(handle.counters().exits()) }))
         .collect();
     let devices = control.transports.iter();
-    let devices: Vec<_> = devices.map(|shared| device(&lock(shared).info())).collect();
+    let devices: Vec<_> = devices.map(device_or_busy).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
@@ -106,6 +106,14 @@ pub fn shutdown() -> (Status, Value) {
     (Status::Ok, json!({ "shutdown": true }))
 }
 
+/// One whose backend is waited for has nothing to tell meanwhile.
+fn device_or_busy(shared: &SharedTransport) -> Value {
+    match shared.lock_within(PATIENCE) {
+        Some(mut transport) => device(&transport.info()),
+        None => json!({ "id": shared.id(), "busy": true }),
+    }
+}
+
 fn device(info: &TransportInfo) -> Value {
     let counters = info.counters;
     let queues: Vec<_> = info.queues.iter().map(queue).collect();
@@ -148,18 +156,15 @@ fn queue(queue: &QueueInfo) -> Value {
 /// Has another process take the place of device `id`'s backend, and waits until
 /// it serves.
 pub fn restart(control: &Control, id: &str) -> (Status, Value) {
-    let has_name = |shared: &&SharedTransport| lock(shared).id() == id;
+    let has_name = |shared: &&SharedTransport| shared.id() == id;
     let Some(shared) = control.transports.iter().find(has_name) else {
-        let names: Vec<_> = control
-            .transports
-            .iter()
-            .map(|t| lock(t).id().to_owned())
-            .collect();
+        let names = control.transports.iter().map(SharedTransport::id);
+        let names: Vec<_> = names.collect();
         let text = format!("there is no device {id:?}; there are {}", names.join(", "));
         return (Status::NotFound, problem(text));
     };
     let started = Instant::now();
-    let mut transport = lock(shared);
+    let mut transport = shared.lock();
     let Some(presence) = transport.presence() else {
         return (
             Status::Conflict,
@@ -176,7 +181,7 @@ pub fn restart(control: &Control, id: &str) -> (Status, Value) {
     });
     let elapsed = started.elapsed();
     if backend.connections > before.connections {
-        let status = lock(shared).info().status;
+        let status = shared.lock().info().status;
         let milliseconds = elapsed.as_millis() as u64;
         let answer = json!({ "device": id, "milliseconds": milliseconds, "status": status });
         return (Status::Ok, answer);

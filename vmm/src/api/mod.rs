@@ -27,8 +27,9 @@ use std::time::Duration;
 use gdb::server::Detacher;
 use serde_json::{Value, json};
 
-use crate::machine::{Machine, SharedTransport};
+use crate::machine::Machine;
 use crate::power::{PowerRequest, PowerSwitch};
+use crate::transports::SharedTransport;
 use crate::unix_socket;
 use crate::vcpus::Vcpus;
 use http::{Request, Status};

@@ -18,8 +18,8 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 use super::DebugTarget;
 use crate::kvm::Vm;
 use crate::layout;
-use crate::machine::{SharedTransport, lock};
 use crate::power::{PowerRequest, PowerSwitch};
+use crate::transports::SharedTransport;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::exit::Reason;
 use crate::vcpu::traps::{Range, Space, Traps};
@@ -115,7 +115,7 @@ impl Inspect for DebugTarget {
     fn devices(&mut self) -> Result<Vec<Device>> {
         let transports = (0..).zip(&self.parts.transports);
         let device =
-            |(slot, transport): (u64, &SharedTransport)| device(slot, lock(transport).info());
+            |(slot, transport): (u64, &SharedTransport)| device(slot, transport.lock().info());
         Ok(transports.map(device).collect())
     }
 
@@ -129,7 +129,7 @@ impl Inspect for DebugTarget {
     fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
         let mut ranges = Vec::new();
         for (number, transport) in self.parts.transports.iter().enumerate() {
-            let mut transport = lock(transport);
+            let mut transport = transport.lock();
             let base = window_of(number as u64);
             let info = transport.info();
             for queue in 0..info.queues.len() {
@@ -162,7 +162,7 @@ impl Inspect for DebugTarget {
 
     fn pause_devices(&mut self, pause: bool) -> Result<()> {
         for transport in &self.parts.transports {
-            let mut transport = lock(transport);
+            let mut transport = transport.lock();
             match pause {
                 true => transport.pause(),
                 false => transport.unpause(),
@@ -196,7 +196,7 @@ impl DebugTarget {
     fn transport(&self, device: usize) -> Result<MutexGuard<'_, MmioTransport>> {
         let transport = self.parts.transports.get(device);
         let transport = transport.ok_or(TargetError::Unsupported("such a device"))?;
-        Ok(lock(transport))
+        Ok(transport.lock())
     }
 
     fn trap_msrs(&self, traps: &[Trap]) -> Result<()> {

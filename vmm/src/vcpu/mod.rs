@@ -130,7 +130,7 @@ impl Handle {
             let _ = reply.send(f(vcpu));
         };
         self.send(Message::Request(Box::new(run)))?;
-        self.wait(&answer, Instant::now() + self.patience)
+        self.wait(&answer, Instant::now(), self.patience)
     }
 
     /// Lets the vCPU run with `control` armed. It waits for that, or is about to: no
@@ -154,12 +154,17 @@ impl Handle {
         Ok(())
     }
 
-    fn wait<R>(&self, answer: &mpsc::Receiver<R>, deadline: Instant) -> Result<R, Error> {
-        let left = deadline.saturating_duration_since(Instant::now());
+    fn wait<R>(
+        &self,
+        answer: &mpsc::Receiver<R>,
+        begun: Instant,
+        deadline: Duration,
+    ) -> Result<R, Error> {
+        let left = deadline.saturating_sub(begun.elapsed());
         answer.recv_timeout(left).map_err(|error| match error {
             RecvTimeoutError::Timeout => Error::NoAnswer {
                 vcpu: self.index,
-                deadline: self.patience,
+                deadline,
             },
             RecvTimeoutError::Disconnected => Error::Ended(self.index),
         })
@@ -182,8 +187,8 @@ impl Drop for Handle {
 }
 
 /// Stops all of `handles`: all are kicked first, then all are waited for. An error is that
-/// of one of them; the others stop all the same.
-pub fn pause_all(handles: &[Handle]) -> Result<(), Error> {
+/// of one of them; the others stop all the same. They have `more` time than to answer.
+pub fn pause_all(handles: &[Handle], more: Duration) -> Result<(), Error> {
     let begun = Instant::now();
     let kick = |handle: &Handle| {
         let (done, answer) = mpsc::channel();
@@ -192,7 +197,7 @@ pub fn pause_all(handles: &[Handle]) -> Result<(), Error> {
     let answers: Vec<_> = handles.iter().map(kick).collect();
     let stopped = handles.iter().zip(answers).map(|(handle, answer)| {
         // All at the same time: those behind one that is late have had theirs.
-        handle.wait(&answer?, begun + handle.patience)
+        handle.wait(&answer?, begun, handle.patience + more)
     });
     // Not at the first error, for who has been waited for has stopped.
     stopped.fold(Ok(()), Result::and)

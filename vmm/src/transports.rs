@@ -1,0 +1,118 @@
+//! The machine's virtio devices, each behind a lock of its own. Who waits for a backend
+//! holds that lock meanwhile, so that nobody who must not wait takes it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use devices::virtio::MmioTransport;
+use rustix::event::{PollFd, PollFlags, poll};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::events::borrow;
+use crate::locks::lock_within;
+
+/// A transport as all who use it share it.
+#[derive(Clone)]
+pub struct SharedTransport {
+    id: Arc<str>,
+    transport: Arc<Mutex<MmioTransport>>,
+}
+
+impl SharedTransport {
+    pub fn new(transport: MmioTransport) -> Self {
+        Self {
+            id: transport.id().into(),
+            transport: Arc::new(Mutex::new(transport)),
+        }
+    }
+
+    /// The device's name.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// For the bus.
+    pub fn device(&self) -> &Arc<Mutex<MmioTransport>> {
+        &self.transport
+    }
+
+    /// A device half-way through a panic is still the guest's device.
+    pub fn lock(&self) -> MutexGuard<'_, MmioTransport> {
+        self.transport
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, unless the device is in use for all of this time.
+    pub fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, MmioTransport>> {
+        lock_within(&self.transport, patience)
+    }
+}
+
+/// Resets all side by side: each may take as long as an access of the guest.
+pub fn reset_all(transports: &[SharedTransport]) {
+    thread::scope(|scope| {
+        for transport in transports {
+            let reset = || transport.lock().reset();
+            let spawned = thread::Builder::new()
+                .name("device reset".into())
+                .spawn_scoped(scope, reset);
+            if spawned.is_err() {
+                reset();
+            }
+        }
+    });
+}
+
+/// Threads that handle what backends do by themselves, one a device: one backend that is
+/// waited for holds up no other, nor the event loop.
+pub struct Listeners(Arc<EventFd>);
+
+impl Listeners {
+    pub fn start(transports: &[SharedTransport]) -> io::Result<Self> {
+        let stop = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        for transport in transports {
+            let (transport, stop) = (transport.clone(), stop.clone());
+            thread::Builder::new()
+                .name("device".into())
+                .spawn(move || listen(&transport, &stop))?;
+        }
+        Ok(Self(stop))
+    }
+}
+
+impl Drop for Listeners {
+    /// No thread begins anything more. One that waits for a backend is left behind.
+    fn drop(&mut self) {
+        let _ = self.0.write(1);
+    }
+}
+
+fn listen(transport: &SharedTransport, stop: &EventFd) {
+    let events = transport
+        .lock()
+        .event_fd()
+        .map(|fd| fd.try_clone_to_owned());
+    let events = match events {
+        Some(Ok(events)) => events,
+        Some(Err(error)) => {
+            return tracing::error!(device = transport.id(), %error, "its backend is not heard");
+        }
+        None => return,
+    };
+    let wanted = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+    loop {
+        let mut fds = [wanted(events.as_fd()), wanted(borrow(stop))];
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[1].revents().is_empty() => return,
+            Ok(_) => drop(transport.lock().handle_event()),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                return tracing::error!(device = transport.id(), %error, "its backend is not heard");
+            }
+        }
+    }
+}
