@@ -1,5 +1,5 @@
 //! What slow backends cost: one deadline an access, and requests in flight have one of
-//! their own.
+//! their own. And what is seen of one that does nothing at all.
 
 mod support;
 
@@ -176,4 +176,20 @@ fn a_ring_with_more_in_flight_than_fits_in_is_not_waited_for() {
     }
     let took = took(|| bench.machine.transport.pause());
     assert!(took < DEADLINE, "{took:?}");
+}
+
+/// As it is when the thread that should has ended.
+#[test]
+fn a_queue_whose_kicks_nobody_reads_though_requests_wait_shows() {
+    let mut bench = Bench::busy(1, DeviceType::BLK, &[]);
+    let stalled = |machine: &mut Machine| machine.transport.info().queues[0].stalled;
+    assert!(stalled(&mut bench.machine).is_zero(), "not looked at yet");
+    let machine = &mut bench.machine;
+    machine.handle_until("somebody looks", |machine| !stalled(machine).is_zero());
+    machine.kick(0).read().unwrap();
+    assert!(stalled(machine).is_zero(), "somebody reads them");
+    machine.write(Register::QueueNotify, 0);
+    assert!(!stalled(machine).is_zero());
+    bench.rings[0].set_used(&machine.memory, 1);
+    assert!(stalled(machine).is_zero(), "nothing waits");
 }

@@ -99,6 +99,7 @@ impl Device for Frontend {
 
     fn begin(&mut self, deadline: &Deadline) -> Result<(), DeviceError> {
         self.exchange(|session| session.begin(deadline))?;
+        self.looks.start();
         Ok(())
     }
 
@@ -145,6 +146,7 @@ impl Device for Frontend {
                 self.warn(&error, "cannot reset the device in order");
             }
         }
+        self.looks.stop();
         self.driver = Driver::new(self.queue_sizes.len());
         let cleared = self.shared_memory.as_ref().map(|memory| memory.clear());
         if let Some(Err(error)) = cleared {
@@ -160,6 +162,10 @@ impl Device for Frontend {
     fn queue_errors(&self, index: u16) -> u64 {
         let ring = self.driver.rings.get(usize::from(index));
         ring.and_then(Option::as_ref).map_or(0, |ring| ring.errors)
+    }
+
+    fn queue_stalled(&self, index: u16) -> Duration {
+        self.stalled(index)
     }
 
     fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
@@ -193,6 +199,7 @@ impl Device for Frontend {
             Some(Source::RingErrors) => self.on_ring_errors(),
             Some(Source::Timer) => self.on_timer(deadline),
             Some(Source::Arrival) => self.on_arrival(deadline),
+            Some(Source::Look) => Ok(self.on_look()),
             None => return DeviceEvent::Nothing,
         };
         event.unwrap_or_else(|error| DeviceEvent::Broken(Box::new(error)))

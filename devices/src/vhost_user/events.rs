@@ -20,15 +20,18 @@ pub enum Source {
     Timer,
     /// A backend that connects to us.
     Arrival,
+    /// The time to look whether queues are served.
+    Look,
 }
 
 impl Source {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Backend,
         Self::Requests,
         Self::RingErrors,
         Self::Timer,
         Self::Arrival,
+        Self::Look,
     ];
 }
 

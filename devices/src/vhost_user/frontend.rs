@@ -21,6 +21,7 @@ use super::reconnect::Schedule;
 use super::ring::Ring;
 use super::session::Session;
 use super::shared_memory::SharedMemory;
+use super::stall::Looks;
 use super::{Address, Options};
 use crate::deadline::Deadline;
 use crate::virtio::rate_limit::RateLimit;
@@ -62,6 +63,7 @@ pub struct Frontend {
     pub(super) is_paused: bool,
     pub(super) schedule: Schedule,
     pub(super) events: Events,
+    pub(super) looks: Looks,
     pub(super) log: RateLimit,
     pub(super) ring_log: RateLimit,
 }
@@ -181,6 +183,10 @@ impl Frontend {
         events
             .watch(&schedule, Source::Timer)
             .map_err(Problem::Events)?;
+        let looks = Looks::new().map_err(Problem::Events)?;
+        events
+            .watch(&looks, Source::Look)
+            .map_err(Problem::Events)?;
         negotiate::log(&options.id, options.device_type, session.agreement());
         events
             .watch(&session, Source::Backend)
@@ -208,6 +214,7 @@ impl Frontend {
             is_paused: false,
             schedule,
             events,
+            looks,
             log: LOG,
             ring_log: RING_LOG,
         };

@@ -30,7 +30,9 @@ mod ring;
 mod ring_errors;
 mod session;
 pub mod shared_memory;
+mod stall;
 mod stopping;
+mod unserved;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::stall::Stall;
 use crate::virtio::{Format, GuestMemory, Kick, QueueConfig, kick};
 
 /// Both positions of a packed queue that has not been used: at its first entry, with
@@ -68,6 +69,8 @@ pub struct Ring {
     pub call: EventFd,
     /// How often its backends have reported an error.
     pub errors: u64,
+    /// Whether anybody serves it.
+    pub stall: Stall,
     kick: Arc<Kick>,
     /// What its backend waits on for kicks, while it has one.
     given: Option<EventFd>,
@@ -105,6 +108,7 @@ impl Ring {
             queue: *queue,
             call: call.try_clone()?,
             errors: 0,
+            stall: Stall::default(),
             kick: kick.clone(),
             given: None,
             progress: Progress::Untouched,

@@ -1,5 +1,7 @@
 //! What a transport can tell about itself.
 
+use std::time::Duration;
+
 use super::presence::Backend;
 use super::{DeviceType, QueueConfig};
 
@@ -30,6 +32,8 @@ pub struct QueueInfo {
     pub running: bool,
     /// How often its backend has reported an error since the driver started it.
     pub errors: u64,
+    /// For how long nobody has served it though requests wait, as far as that is known.
+    pub stalled: Duration,
 }
 
 /// A transport and its device as they stand.

@@ -307,6 +307,7 @@ impl MmioTransport {
             ready: queue.ready,
             running: queue.running,
             errors: self.device.queue_errors(index),
+            stalled: self.device.queue_stalled(index),
         };
         TransportInfo {
             id: self.id.clone(),

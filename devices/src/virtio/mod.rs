@@ -141,6 +141,12 @@ pub trait Device: Send {
         0
     }
 
+    /// For how long requests have waited on a queue while the process behind the device has
+    /// neither heard of them nor finished any, as far as that is known.
+    fn queue_stalled(&self, _index: u16) -> Duration {
+        Duration::ZERO
+    }
+
     /// Ends the process behind the device and has another one take its place.
     /// The driver's requests wait meanwhile. Returns when the old one serves no
     /// more; the new one is there when [`presence`](Self::presence) says so.

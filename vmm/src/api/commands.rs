@@ -150,6 +150,7 @@ fn queue(queue: &QueueInfo) -> Value {
         "size": queue.ready.map(|ready| ready.size),
         "running": queue.running,
         "errors": queue.errors,
+        "stalled_seconds": queue.stalled.as_secs(),
     })
 }
 

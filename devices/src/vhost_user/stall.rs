@@ -1,0 +1,116 @@
+//! How long a queue is left alone.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::timerfd::TimerFd;
+
+/// Between looks.
+const LOOK: Duration = Duration::from_secs(5);
+/// A queue that is left alone for longer is spoken of.
+pub const LONG: Duration = Duration::from_secs(10);
+
+/// Says when to look.
+pub struct Looks(TimerFd);
+
+impl Looks {
+    /// None, until they are [started](Self::start).
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(TimerFd::new()?))
+    }
+
+    pub fn start(&mut self) {
+        if let Err(error) = self.0.reset(LOOK, Some(LOOK)) {
+            tracing::error!(%error, "cannot start a timer");
+        }
+    }
+
+    pub fn stop(&mut self) {
+        if let Err(error) = self.0.clear() {
+            tracing::error!(%error, "cannot stop a timer");
+        }
+    }
+
+    /// Readable no longer.
+    pub fn take(&mut self) {
+        if self.0.is_armed().unwrap_or(false) {
+            // It is readable, or the next look is not far.
+            let _ = self.0.wait();
+        }
+    }
+}
+
+/// Readable when it is time.
+impl AsRawFd for Looks {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// What was seen of a queue at looks one behind the other.
+#[derive(Debug, Default)]
+pub struct Stall {
+    /// When it was seen first, and the used index since then.
+    since: Option<(Instant, u16)>,
+    is_told: bool,
+}
+
+impl Stall {
+    /// Looks again. Whether it is to be spoken of now.
+    pub fn look(&mut self, waits: bool, used: u16) -> bool {
+        match self.since {
+            _ if !waits => *self = Self::default(),
+            Some((_, before)) if before == used => {}
+            _ => {
+                *self = Self {
+                    since: Some((Instant::now(), used)),
+                    is_told: false,
+                };
+            }
+        }
+        let is_long = self.time(used) >= LONG;
+        is_long && !std::mem::replace(&mut self.is_told, true)
+    }
+
+    /// For how long nothing has been done, if the used index is this one now.
+    pub fn time(&self, used: u16) -> Duration {
+        let since = self.since.filter(|(_, before)| *before == used);
+        since.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn age(stall: &mut Stall, by: Duration) {
+        let (since, _) = stall.since.as_mut().unwrap();
+        *since -= by;
+    }
+
+    #[test]
+    fn a_queue_is_spoken_of_once_when_it_has_waited_for_long() {
+        let mut stall = Stall::default();
+        assert!(!stall.look(true, 7));
+        age(&mut stall, LOOK);
+        assert!(!stall.look(true, 7));
+        age(&mut stall, LOOK);
+        assert!(stall.look(true, 7));
+        assert!(!stall.look(true, 7), "once");
+        assert!(stall.time(7) >= LONG);
+        assert_eq!(stall.time(8), Duration::ZERO);
+    }
+
+    #[test]
+    fn whatever_is_done_begins_the_wait_again() {
+        for (waits, used) in [(false, 7), (true, 8)] {
+            let mut stall = Stall::default();
+            stall.look(true, 7);
+            age(&mut stall, LONG);
+            assert!(!stall.look(waits, used));
+            assert!(stall.time(used) < LONG);
+            assert!(!stall.look(true, 8));
+        }
+    }
+}
