@@ -34,6 +34,10 @@ pub trait Hypervisor: Send + Sync {
     /// allows do not exit. The hypervisor keeps it alive until [`unmap`](Self::unmap).
     fn map(&self, addr: GuestAddress, mapping: FileMapping) -> io::Result<()>;
 
+    /// Puts zeros in the place of a file that is mapped around `addr` if it has been cut
+    /// short ([`FileMapping::replace_if_cut`]).
+    fn replace_if_cut(&self, addr: GuestAddress);
+
     /// Takes back what `map` did at `addr`: accesses exit.
     fn unmap(&self, addr: GuestAddress) -> io::Result<()>;
 }

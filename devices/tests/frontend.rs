@@ -606,7 +606,8 @@ fn shared_memory_regions_are_told_to_the_driver() {
     };
     let regions = frontend.wanted_shared_memory().into_iter().map(region);
     let wiring = Arc::new(support::Wiring::default());
-    frontend.give_shared_memory(SharedMemory::new(wiring, regions.collect()));
+    let shared = SharedMemory::new(wiring, regions.collect()).unwrap();
+    frontend.give_shared_memory(shared).unwrap();
     let mut machine = Machine::new(Box::new(frontend), memory);
     let mut read = |select| {
         machine.write(Register::ShmSel, select);

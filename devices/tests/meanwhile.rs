@@ -58,7 +58,8 @@ impl Bench {
             base: GuestAddress(WINDOW),
             len: PAGES * PAGE,
         };
-        frontend.give_shared_memory(SharedMemory::new(window.clone(), vec![region]));
+        let memory_of_device = SharedMemory::new(window.clone(), vec![region]).unwrap();
+        frontend.give_shared_memory(memory_of_device).unwrap();
         let mut bench = Self {
             machine: Machine::new(Box::new(frontend), memory),
             backend,
@@ -219,4 +220,22 @@ fn a_backend_that_maps_without_end_and_stops_nothing_is_late() {
         assert!(bench.mapped().is_empty(), "{by:?}");
         assert_eq!(bench.count(GET_VRING_BASE), 1, "{by:?}");
     }
+}
+
+/// Whether or not the guest has met it, which nobody may be told of.
+#[test]
+fn a_mapped_file_that_is_cut_short_is_found_and_costs_the_device_a_reset() {
+    let file = page();
+    let wishes = vec![Request::map(0, &file)];
+    let mut bench = Bench::new(SET_VRING_KICK, Answer::After(wishes), PATIENCE);
+    assert_eq!(bench.mapped(), [0]);
+    file.set_len(0).unwrap();
+    let machine = &mut bench.machine;
+    machine.handle_until("the device is broken", |machine| {
+        machine.has_status(Status::NEEDS_RESET)
+    });
+    assert!(bench.mapped().is_empty());
+    file.set_len(PAGE).unwrap();
+    bench.bring_up();
+    assert_eq!(bench.mapped(), [0]);
 }

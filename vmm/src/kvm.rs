@@ -181,6 +181,20 @@ impl Vm {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts zeros in the place of files in the guest's address space that have been cut
+    /// short: where a vCPU accesses what is missing, KVM_RUN fails with EFAULT.
+    /// Whether there were any.
+    pub fn replace_cut_files(&self) -> bool {
+        let files = self.files();
+        let replaced = files.mapped.iter().filter(|(at, (_, mapping))| {
+            let replaced = mapping.replace_if_cut().inspect_err(|error| {
+                tracing::error!(%error, "a file that is mapped at {at:#x} cannot be looked at");
+            });
+            replaced.unwrap_or(false)
+        });
+        replaced.count() != 0
+    }
+
     /// Guest RAM.
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.memory
@@ -353,6 +367,19 @@ impl Hypervisor for Vm {
         }
         files.mapped.insert(addr.raw_value(), (slot, mapping));
         Ok(())
+    }
+
+    fn replace_if_cut(&self, addr: GuestAddress) {
+        let addr = addr.raw_value();
+        let files = self.files();
+        let Some((at, (_, mapping))) = files.mapped.range(..=addr).next_back() else {
+            return;
+        };
+        if addr - at < mapping.len() as u64
+            && let Err(error) = mapping.replace_if_cut()
+        {
+            tracing::error!(%error, "a file that is mapped at {at:#x} cannot be looked at");
+        }
     }
 
     fn unmap(&self, addr: GuestAddress) -> io::Result<()> {

@@ -143,6 +143,7 @@ impl Machine {
             buses: Arc::new(buses),
             traps: Arc::default(),
             watched: Arc::new(WatchedRam::new(vm.clone())),
+            vm: vm.clone(),
             memory: memory.clone(),
         };
         let (traps, watched) = (wires.traps.clone(), wires.watched.clone());
@@ -356,7 +357,8 @@ fn add_virtio(
         };
         let regions = windows.place(&options.id, frontend.wanted_shared_memory())?;
         if !regions.is_empty() {
-            frontend.give_shared_memory(SharedMemory::new(vm.clone(), regions));
+            let shared = SharedMemory::new(vm.clone(), regions).map_err(Error::EventFd)?;
+            frontend.give_shared_memory(shared)?;
         }
         let base = GuestAddress(slot.addr);
         let id = options.id.clone();

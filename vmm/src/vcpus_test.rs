@@ -43,6 +43,7 @@ impl Machine {
             buses: Arc::new(Buses::default()),
             traps: Arc::default(),
             watched: Arc::new(WatchedRam::new(vm.clone())),
+            vm: vm.clone(),
             memory,
         };
         let model = CpuModel::of_host(&kvm).unwrap();

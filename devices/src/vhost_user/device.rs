@@ -99,7 +99,8 @@ impl Device for Frontend {
 
     fn begin(&mut self, deadline: &Deadline) -> Result<(), DeviceError> {
         self.exchange(|session| session.begin(deadline))?;
-        self.looks.start();
+        let interval = self.look_interval();
+        self.looks.every(interval);
         Ok(())
     }
 
@@ -146,13 +147,9 @@ impl Device for Frontend {
                 self.warn(&error, "cannot reset the device in order");
             }
         }
-        self.looks.stop();
+        self.looks.every(None);
         self.driver = Driver::new(self.queue_sizes.len());
-        let cleared = self.shared_memory.as_ref().map(|memory| memory.clear());
-        if let Some(Err(error)) = cleared {
-            let error = self.error(Problem::SharedMemory(error));
-            self.warn(&error, "cannot reset the device in order");
-        }
+        self.clear_shared_memory();
     }
 
     fn presence(&self) -> Option<Arc<Presence>> {
@@ -199,6 +196,7 @@ impl Device for Frontend {
             Some(Source::RingErrors) => self.on_ring_errors(),
             Some(Source::Timer) => self.on_timer(deadline),
             Some(Source::Arrival) => self.on_arrival(deadline),
+            Some(Source::CutFiles) => self.on_cut_files(),
             Some(Source::Look) => Ok(self.on_look()),
             None => return DeviceEvent::Nothing,
         };
@@ -224,6 +222,26 @@ impl Frontend {
             *there = *byte;
         }
         question.clone()
+    }
+
+    fn clear_shared_memory(&mut self) {
+        let cleared = self.shared_memory.as_ref().map(|memory| memory.clear());
+        if let Some(Err(error)) = cleared {
+            let error = self.error(Problem::SharedMemory(error));
+            self.warn(&error, "the device keeps some of its shared memory");
+        }
+    }
+
+    /// The backend has cut files short that the guest uses, which has read zeros there. The
+    /// device loses its shared memory.
+    fn on_cut_files(&mut self) -> Result<DeviceEvent, Error> {
+        let memory = self.shared_memory.as_ref();
+        // An error means that there is none.
+        if memory.is_none_or(|memory| memory.cut().read().is_err()) {
+            return Ok(DeviceEvent::Nothing);
+        }
+        self.clear_shared_memory();
+        Err(self.error(Problem::CutFile))
     }
 
     fn ring_mut(&mut self, index: u16) -> Option<&mut Option<Ring>> {

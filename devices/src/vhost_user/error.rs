@@ -53,6 +53,10 @@ pub enum Problem {
     #[error("cannot take back what it has mapped into the guest")]
     SharedMemory(#[source] io::Error),
     #[error(
+        "the backend has cut a file short that it has mapped into the guest, and the guest has accessed what is missing; it has to keep a file as long as it is mapped (SHMEM_UNMAP)"
+    )]
+    CutFile,
+    #[error(
         "the backend cannot log the pages that it writes: it does not offer VHOST_F_LOG_ALL with VHOST_USER_PROTOCOL_F_LOG_SHMFD"
     )]
     NoLog,

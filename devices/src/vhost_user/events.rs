@@ -20,17 +20,20 @@ pub enum Source {
     Timer,
     /// A backend that connects to us.
     Arrival,
+    /// Files in shared memory that have been cut short.
+    CutFiles,
     /// The time to look whether queues are served.
     Look,
 }
 
 impl Source {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Backend,
         Self::Requests,
         Self::RingErrors,
         Self::Timer,
         Self::Arrival,
+        Self::CutFiles,
         Self::Look,
     ];
 }

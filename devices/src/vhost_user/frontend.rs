@@ -231,7 +231,9 @@ impl Frontend {
     }
 
     /// Gives the backend the regions that it wants. Not after the device is in use.
-    pub fn give_shared_memory(&mut self, memory: SharedMemory) {
+    pub fn give_shared_memory(&mut self, memory: SharedMemory) -> Result<(), Error> {
+        let watched = self.events.watch(memory.cut(), Source::CutFiles);
+        watched.map_err(|error| self.error(Problem::Events(error)))?;
         let memory = Arc::new(memory);
         if let Link::Up(session) = &mut self.link
             && let Some(requests) = session.requests()
@@ -239,6 +241,7 @@ impl Frontend {
             requests.give_shared_memory(Some(memory.clone()));
         }
         self.shared_memory = Some(memory);
+        Ok(())
     }
 
     pub(super) fn error(&self, problem: Problem) -> Error {

@@ -17,6 +17,7 @@ mod frontend;
 mod inflight;
 mod listen;
 mod logging;
+mod looks;
 mod memory;
 mod message;
 mod negotiate;
@@ -32,7 +33,6 @@ mod session;
 pub mod shared_memory;
 mod stall;
 mod stopping;
-mod unserved;
 
 use std::fmt;
 use std::path::PathBuf;

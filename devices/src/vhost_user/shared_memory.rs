@@ -9,8 +9,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vm_memory::{Address, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
 
 use crate::file_mapping::FileMapping;
 use crate::hypervisor::Hypervisor;
@@ -57,6 +59,7 @@ pub struct SharedMemory {
     hypervisor: Arc<dyn Hypervisor>,
     regions: Vec<SharedRegion>,
     mapped: Mutex<Vec<Mapped>>,
+    cut: Arc<EventFd>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,12 +77,20 @@ impl Mapped {
 }
 
 impl SharedMemory {
-    pub fn new(hypervisor: Arc<dyn Hypervisor>, regions: Vec<SharedRegion>) -> Self {
-        Self {
+    /// Fails when the host is out of descriptors.
+    pub fn new(hypervisor: Arc<dyn Hypervisor>, regions: Vec<SharedRegion>) -> io::Result<Self> {
+        Ok(Self {
             hypervisor,
             regions,
             mapped: Mutex::default(),
-        }
+            cut: Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?),
+        })
+    }
+
+    /// Readable when the guest has met a mapping whose file the backend has cut short. The
+    /// guest reads zeros there.
+    pub fn cut(&self) -> &EventFd {
+        &self.cut
     }
 
     pub fn regions(&self) -> &[SharedRegion] {
@@ -130,7 +141,7 @@ impl SharedMemory {
             return Err(MapError::Overlap { shm_offset, end });
         }
         let writable = flags.contains(VhostUserMMapFlags::WRITABLE);
-        let mapping = FileMapping::new(file, offset, len, writable)?;
+        let mapping = FileMapping::new(file, offset, len, writable, self.cut.clone())?;
         self.unmap_all(&mut mapped, |mapped| mapped.overlaps(at, len))?;
         self.hypervisor.map(at, mapping)?;
         mapped.push(Mapped {
@@ -156,6 +167,15 @@ impl SharedMemory {
     /// The driver has reset the device: nothing is mapped any more.
     pub fn clear(&self) -> io::Result<()> {
         self.unmap_all(&mut self.mapped(), |_| true)
+    }
+
+    /// Looks whether files have been cut short. KVM may tell nobody when the guest accesses
+    /// what is missing: while interrupts are on, it tries again and again (asynchronous page
+    /// faults).
+    pub fn look_for_cuts(&self) {
+        for mapped in self.mapped().iter() {
+            self.hypervisor.replace_if_cut(mapped.at);
+        }
     }
 
     /// The backend is another one now. The guest keeps what the last one mapped.

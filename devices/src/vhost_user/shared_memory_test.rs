@@ -1,8 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use vmm_sys_util::eventfd::EventFd;
-
 use super::*;
 use crate::virtio::page::RegisterPage;
 
@@ -43,6 +41,10 @@ impl Hypervisor for Host {
         Ok(())
     }
 
+    fn replace_if_cut(&self, _: GuestAddress) {
+        unreachable!()
+    }
+
     fn unmap(&self, addr: GuestAddress) -> io::Result<()> {
         assert!(self.0.lock().unwrap().remove(&addr.0).is_some());
         Ok(())
@@ -58,7 +60,7 @@ fn memory() -> (Arc<Host>, SharedMemory, File) {
         len: pages * PAGE,
     };
     let regions = vec![region(0, 0, 1), region(2, 1 << 20, 4)];
-    let memory = SharedMemory::new(host.clone(), regions);
+    let memory = SharedMemory::new(host.clone(), regions).unwrap();
     let file = tempfile::tempfile().unwrap();
     file.set_len(3 * PAGE).unwrap();
     (host, memory, file)

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
 
-/// Between looks.
-const LOOK: Duration = Duration::from_secs(5);
 /// A queue that is left alone for longer is spoken of.
 pub const LONG: Duration = Duration::from_secs(10);
 
@@ -15,20 +13,19 @@ pub const LONG: Duration = Duration::from_secs(10);
 pub struct Looks(TimerFd);
 
 impl Looks {
-    /// None, until they are [started](Self::start).
+    /// None, until there are [some](Self::every).
     pub fn new() -> io::Result<Self> {
         Ok(Self(TimerFd::new()?))
     }
 
-    pub fn start(&mut self) {
-        if let Err(error) = self.0.reset(LOOK, Some(LOOK)) {
-            tracing::error!(%error, "cannot start a timer");
-        }
-    }
-
-    pub fn stop(&mut self) {
-        if let Err(error) = self.0.clear() {
-            tracing::error!(%error, "cannot stop a timer");
+    /// At this interval from now on, or no longer.
+    pub fn every(&mut self, interval: Option<Duration>) {
+        let set = match interval {
+            Some(interval) => self.0.reset(interval, Some(interval)),
+            None => self.0.clear(),
+        };
+        if let Err(error) = set {
+            tracing::error!(%error, "cannot set a timer");
         }
     }
 
@@ -93,9 +90,9 @@ mod tests {
     fn a_queue_is_spoken_of_once_when_it_has_waited_for_long() {
         let mut stall = Stall::default();
         assert!(!stall.look(true, 7));
-        age(&mut stall, LOOK);
+        age(&mut stall, LONG / 2);
         assert!(!stall.look(true, 7));
-        age(&mut stall, LOOK);
+        age(&mut stall, LONG / 2);
         assert!(stall.look(true, 7));
         assert!(!stall.look(true, 7), "once");
         assert!(stall.time(7) >= LONG);

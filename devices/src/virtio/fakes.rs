@@ -178,6 +178,10 @@ impl Hypervisor for FakeHypervisor {
         unreachable!("transports map no files")
     }
 
+    fn replace_if_cut(&self, _addr: GuestAddress) {
+        unreachable!("transports map no files")
+    }
+
     fn unmap(&self, _addr: GuestAddress) -> io::Result<()> {
         unreachable!("transports map no files")
     }

@@ -78,6 +78,11 @@ impl Hypervisor for Wiring {
         Ok(())
     }
 
+    fn replace_if_cut(&self, addr: GuestAddress) {
+        let mapped = self.mapped.lock().unwrap();
+        mapped[&addr.0].replace_if_cut().unwrap();
+    }
+
     fn unmap(&self, addr: GuestAddress) -> io::Result<()> {
         let old = self.mapped.lock().unwrap().remove(&addr.0);
         old.map(drop).ok_or(io::ErrorKind::NotFound.into())

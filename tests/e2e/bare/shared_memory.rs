@@ -75,3 +75,31 @@ fn what_a_lost_backend_has_mapped_stays_until_its_successor_maps_anew() {
     drop(board);
     check_file(&file);
 }
+
+/// The vCPU that meets it runs on; the device needs a reset, and works again behind it.
+#[test]
+fn a_backend_that_cuts_a_mapped_file_short_costs_its_own_device_and_nothing_else() {
+    for cmdline in ["cut", "cut masked"] {
+        let dir = scratch();
+        let path = board_file(dir.path());
+        let board = backend::board(dir.path(), &path);
+        let mut vmm = vmm(&board.socket, cmdline).start();
+        vmm.process.wait_for("board: waits", DEADLINE);
+        let pages = std::fs::read(&path).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(0).unwrap();
+        vmm.process.send(b"x");
+        for text in [
+            "board: runs on",
+            "the backend has cut a file short",
+            "board: was reset",
+        ] {
+            vmm.process.wait_for(text, DEADLINE);
+        }
+        std::fs::write(&path, pages).unwrap();
+        vmm.process.send(b"x");
+        vmm.process.expect_exit(0, DEADLINE);
+        let console = vmm.console();
+        assert!(console.contains("board: ok"), "{cmdline}: {console}");
+    }
+}

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::Instant;
 
+use devices::hypervisor::Hypervisor;
 use devices::virtio::GuestMemory;
 use gdb::target::{Event, StopReason, VcpuId};
+use vm_memory::GuestAddress;
 
 use super::dispatch::{Buses, Crash, Entry, dispatch};
 use super::exit::{self, Exit, Reason};
@@ -16,7 +18,7 @@ use super::traps::Traps;
 use super::watched::{WatchedRam, Written};
 use super::x86_64::{DebugControl, Vcpu};
 use crate::events::Notifier;
-use crate::kvm;
+use crate::kvm::{self, Vm};
 use crate::power::PowerSwitch;
 
 /// int3, the byte that a debugger plants.
@@ -41,6 +43,7 @@ pub struct Wires {
     pub buses: Arc<Buses>,
     pub traps: Arc<Traps>,
     pub watched: Arc<WatchedRam>,
+    pub vm: Arc<Vm>,
     pub memory: Arc<GuestMemory>,
 }
 
@@ -179,9 +182,11 @@ impl Thread {
         State::Paused
     }
 
-    /// A write to a protected page is what fails so (see `guest_mapping`).
+    /// An access to what a backend has taken away is what fails so, or a write to a
+    /// protected page (see `guest_mapping`).
     fn failed_run(&mut self, error: std::io::Error) -> State {
         match error.raw_os_error() {
+            Some(libc::EFAULT) if self.wires.vm.replace_cut_files() => State::Running,
             Some(libc::EFAULT) if self.wires.watched.any() => {
                 self.debug_stop(StopReason::Protected)
             }
@@ -276,9 +281,12 @@ impl Thread {
     }
 }
 
-/// Answers an exit: a write to a protected page is one to RAM, any other exit is
-/// for the devices.
+/// Answers an exit: a write to a protected page is one to RAM, an access to a file that is
+/// cut short is noted, and any other exit is for the devices.
 fn answer(exit: Exit<'_>, wires: &Wires) -> Entry {
+    if let Exit::MmioRead { addr, .. } | Exit::MmioWrite { addr, .. } = &exit {
+        wires.vm.replace_if_cut(GuestAddress(*addr));
+    }
     if let Exit::MmioWrite { addr, data } = exit {
         match wires.watched.write(addr, data) {
             Written::NotHere => {}

@@ -1,7 +1,8 @@
 /*
  * Works on the shared memory of the kit's board (backends/examples/board.rs):
  * has a page hung up, reads and writes it in place, and looks at what is there
- * when nothing hangs. With `wait` another backend takes over in between.
+ * when nothing hangs. With `wait` another backend takes over in between; with `cut`
+ * the file behind a page is cut short, which costs the device a reset.
  */
 #include "cmdline.h"
 #include "io.h"
@@ -71,6 +72,35 @@ static void start(struct virtio_device *device)
 	virtio_driver_ok(device);
 }
 
+static void read_what_is_cut(struct virtio_device *device, u64 base)
+{
+	u32 found;
+
+	expect("the answer to hanging up", ask(HANG_UP, 0), 0);
+	printf("board: reads %s\n", (const char *)base);
+	printf("board: waits\n");
+	while (!console_take())
+		;
+	/* With interrupts on, KVM may try again without end (asynchronous page faults). */
+	if (cmdline_flag("masked"))
+		interrupts_off();
+	found = read32(base);
+	interrupts_on();
+	if (found && found != 0xffffffff)
+		panic("board: %x is read where the file was cut", found);
+	printf("board: runs on\n");
+	while (!(virtio_read(device, VIRTIO_STATUS) & STATUS_NEEDS_RESET))
+		;
+	virtio_reset(device);
+	printf("board: was reset\n");
+	while (!console_take())
+		;
+	start(device);
+	expect("the answer after a reset", ask(SHOW, 1), 0);
+	expect("page 1 after a reset", read8(base + 4096 + 64), 'w');
+	printf("board: ok\n");
+}
+
 int main(void)
 {
 	struct virtio_device device;
@@ -84,6 +114,10 @@ int main(void)
 	printf("board: base=%lx size=%lx\n", base, size);
 	map_gib(base);
 	start(&device);
+	if (cmdline_flag("cut")) {
+		read_what_is_cut(&device, base);
+		return 0;
+	}
 
 	expect("what is read where nothing hangs", read32(base), 0xffffffff);
 	expect("the answer to hanging up", ask(HANG_UP, 0), 0);

@@ -1,4 +1,6 @@
-//! Queues that nobody serves any more, though their backend is connected.
+//! What backends do that nobody is told of, and is looked for now and then: a file that is
+//! mapped into the guest is cut short, or a queue is served no more though its backend is
+//! connected.
 //!
 //! A thread of a backend may end without a word to anybody; what is left is that its kicks
 //! are not read. That can be seen from here, for the descriptor is shared. It tells only
@@ -12,10 +14,27 @@ use super::ring::Ring;
 use super::stall::LONG;
 use crate::virtio::{DeviceEvent, GuestMemory};
 
+/// Between looks.
+const LOOK: Duration = Duration::from_secs(5);
+/// The same where files are mapped, for a vCPU may be held up by one that is cut short.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
 impl Frontend {
-    /// It is time to look whether queues are served.
+    /// How often there is something to look at while the driver uses the device.
+    pub(super) fn look_interval(&self) -> Option<Duration> {
+        let queues = self.profile.requests_end.then_some(LOOK);
+        self.shared_memory
+            .as_ref()
+            .map(|_| LOOK_AT_FILES)
+            .or(queues)
+    }
+
+    /// It is time to look whether files are whole and queues served.
     pub(super) fn on_look(&mut self) -> DeviceEvent {
         self.looks.take();
+        if let Some(memory) = &self.shared_memory {
+            memory.look_for_cuts();
+        }
         if !matches!(self.link, Link::Up(_)) || !self.profile.requests_end {
             return DeviceEvent::Nothing;
         }
