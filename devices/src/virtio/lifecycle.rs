@@ -26,6 +26,7 @@ impl MmioTransport {
 
     /// DRIVER_OK: the device takes the features and starts the ready queues.
     fn start(&mut self, deadline: &Deadline) {
+        self.publish_interrupt_status();
         if let Err(error) = self.device.activate(self.features.chosen(), deadline) {
             return self.broken(error.as_ref(), deadline);
         }

@@ -4,6 +4,7 @@ use super::mmio::MmioTransport;
 use super::page::CONFIG_MAX;
 use super::shared_memory;
 use super::spec::{self, InterruptBits, Register};
+use super::status::Status;
 
 impl MmioTransport {
     /// Registers that never change.
@@ -43,14 +44,24 @@ impl MmioTransport {
 
     /// The backend raises interrupts without us, so that we cannot know when
     /// one is pending. Only a real interrupt makes the driver look, therefore
-    /// the used-buffer bit always reads 1: the worst is a look at an empty ring.
+    /// the used-buffer bit reads 1 from DRIVER_OK on: the worst is a look at an empty ring.
+    /// Before, nothing may be pending (section 4.2.2.1).
     fn interrupt_status(&self) -> u32 {
+        if !self.status.contains(Status::DRIVER_OK) {
+            return 0;
+        }
         let config = if self.config_pending {
             InterruptBits::CONFIG_CHANGE
         } else {
             0
         };
         InterruptBits::USED_BUFFER | config
+    }
+
+    /// Before the first queue starts: another vCPU may take an interrupt of it at once.
+    pub(super) fn publish_interrupt_status(&self) {
+        let status = self.interrupt_status();
+        self.page.publish(Register::InterruptStatus, status);
     }
 
     /// Makes `config` what the guest reads.

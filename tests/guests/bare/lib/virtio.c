@@ -93,8 +93,12 @@ void virtio_start(struct virtio_device *device, u64 wanted)
 static void on_interrupt(struct trap_frame *frame)
 {
 	struct virtio_device *device = by_vector[frame->vector - FIRST_VECTOR];
+	u32 status = virtio_read(device, VIRTIO_INTERRUPT_STATUS);
 
-	virtio_write(device, VIRTIO_INTERRUPT_ACK, virtio_read(device, VIRTIO_INTERRUPT_STATUS));
+	/* One from before a reset: nothing is pending any more. */
+	if (!status)
+		return;
+	virtio_write(device, VIRTIO_INTERRUPT_ACK, status);
 	device->interrupts++;
 }
 
