@@ -156,6 +156,15 @@ pub trait Inspect {
         }
     }
 
+    /// Has each write of the guest to the MSR GS_BASE stop the vCPU, with
+    /// [`StopReason::GsBase`](crate::target::StopReason::GsBase), or no longer.
+    fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
+        match wanted {
+            false => Ok(()),
+            true => Err(TargetError::Unsupported("traps")),
+        }
+    }
+
     /// Has the virtio devices stand still, or go on. A device that does not is lost, as
     /// its driver then learns.
     fn pause_devices(&mut self, _pause: bool) -> Result<()> {

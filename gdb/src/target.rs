@@ -144,6 +144,8 @@ pub enum StopReason {
     /// An access that [`Inspect::set_traps`] asked for is done. The text is for the
     /// user.
     Trap(String),
+    /// The write that [`Inspect::trap_gs_base`] asked for is done.
+    GsBase,
     /// The guest cannot go on: triple fault, KVM error. The text is for the user.
     Crashed(String),
 }

@@ -39,7 +39,7 @@ pub fn run_alone(socket: &Path, sysroot: Sysroot, commands: &[&str]) -> String {
         gdb.args(["-ex", "set sysroot /"]);
     }
     attach(&mut gdb, socket, commands);
-    let mut process = Process::start("gdb", &mut merged(&gdb));
+    let mut process = Process::start("gdb", merged(&gdb).arg("-batch"));
     process.expect_exit(0, PATIENCE);
     process.printed(Stream::Out)
 }
@@ -66,17 +66,14 @@ pub fn start(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
 /// the order in which it printed both.
 pub fn start_merged(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     let gdb = command(socket, symbols, commands);
-    Process::start("gdb", &mut merged(&gdb))
+    Process::start("gdb", merged(&gdb).arg("-batch"))
 }
 
-/// `gdb` in batch mode with both its streams on standard output.
+/// `gdb` with both its streams on standard output.
 fn merged(gdb: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$@\" 2>&1", "sh"]);
-    shell
-        .arg(gdb.get_program())
-        .args(gdb.get_args())
-        .arg("-batch");
+    shell.arg(gdb.get_program()).args(gdb.get_args());
     shell
 }
 
@@ -85,7 +82,7 @@ fn merged(gdb: &Command) -> Command {
 pub fn run_newer(socket: &Path, commands: &[&str]) -> String {
     let mut gdb = configured(newer());
     attach(&mut gdb, socket, commands);
-    let mut process = Process::start("gdb", &mut merged(&gdb));
+    let mut process = Process::start("gdb", merged(&gdb).arg("-batch"));
     process.expect_exit(0, PATIENCE);
     process.printed(Stream::Out)
 }
@@ -98,6 +95,12 @@ fn newer() -> Command {
 /// Starts a gdb that stays when it has carried out `commands`.
 pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     Process::start("gdb", &mut command(socket, symbols, commands))
+}
+
+/// The same with what it prints as errors among the rest.
+pub fn open_merged(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
+    let gdb = command(socket, symbols, commands);
+    Process::start("gdb", &mut merged(&gdb))
 }
 
 fn command(socket: &Path, symbols: &Path, commands: &[&str]) -> Command {

@@ -55,6 +55,12 @@ impl Vmm {
         self
     }
 
+    /// Holds it where Linux has found its place.
+    pub fn gdb_wait_for_kernel(mut self) -> Self {
+        self.command.arg("--gdb-wait=kernel");
+        self
+    }
+
     /// Lets gdb's `kill` end the guest.
     pub fn gdb_kill(mut self) -> Self {
         self.command.arg("--gdb-kill");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::OnReboot;
+use crate::config::{GdbWait, OnReboot};
 
 /// A KVM virtual machine monitor for people who develop kernels and virtio devices.
 #[derive(Debug, Parser)]
@@ -103,9 +103,17 @@ pub struct RunArgs {
     /// Serve gdb on unix:PATH or HOST:PORT (loopback unless a host is named).
     #[arg(long, value_name = "ADDRESS")]
     pub gdb: Option<String>,
-    /// Hold the guest before its first instruction until gdb lets it go.
-    #[arg(long)]
-    pub gdb_wait: bool,
+    /// Hold the guest before its first instruction until gdb lets it go, or, with `kernel`,
+    /// where Linux has unpacked itself and found its place.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHERE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "start"
+    )]
+    pub gdb_wait: Option<GdbWait>,
     /// Let gdb's `kill` end the guest. Without it the guest runs on, as after `detach`.
     #[arg(long)]
     pub gdb_kill: bool,

@@ -28,6 +28,33 @@ pub enum OnReboot {
     Exit,
 }
 
+/// Where the guest waits for gdb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GdbWait {
+    /// Before its first instruction.
+    Start,
+    /// Where Linux has found its place.
+    Kernel,
+}
+
+/// What a configuration file says of it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "true, false, \"start\" or \"kernel\"")]
+enum FileGdbWait {
+    Start(bool),
+    Where(GdbWait),
+}
+
+impl FileGdbWait {
+    fn checked(self) -> Option<GdbWait> {
+        match self {
+            Self::Start(wait) => wait.then_some(GdbWait::Start),
+            Self::Where(wait) => Some(wait),
+        }
+    }
+}
+
 /// A machine to run.
 #[derive(Debug)]
 pub struct Config {
@@ -42,7 +69,7 @@ pub struct Config {
     pub api: Option<PathBuf>,
     pub serial: console::Target,
     pub gdb: Option<gdb::server::Address>,
-    pub gdb_wait: bool,
+    pub gdb_wait: Option<GdbWait>,
     pub gdb_kill: bool,
     /// ELF file with the kernel's symbols, for gdb.
     pub symbols: Option<PathBuf>,
@@ -108,7 +135,7 @@ struct File {
     device: Vec<String>,
     serial: Option<String>,
     gdb: Option<String>,
-    gdb_wait: Option<bool>,
+    gdb_wait: Option<FileGdbWait>,
     gdb_kill: Option<bool>,
     symbols: Option<PathBuf>,
     on_reboot: Option<OnReboot>,
@@ -154,8 +181,9 @@ impl TryFrom<RunArgs> for Config {
         if gdb_kill && gdb.is_none() {
             return Err(Error::GdbKill);
         }
-        let gdb_wait = args.gdb_wait || file.gdb_wait.unwrap_or(false);
-        if gdb_wait && gdb.is_none() {
+        let gdb_wait = file.gdb_wait.and_then(FileGdbWait::checked);
+        let gdb_wait = args.gdb_wait.or(gdb_wait);
+        if gdb_wait.is_some() && gdb.is_none() {
             return Err(Error::WaitWithoutGdb);
         }
         let symbols = args.symbols.or(file.symbols);

@@ -229,9 +229,35 @@ fn unknown_keys_in_the_file_are_refused() {
 }
 
 #[test]
+fn gdb_is_waited_for_at_the_start_or_at_the_kernel() {
+    for (text, expected) in [
+        ("true", Ok(Some(GdbWait::Start))),
+        ("false", Ok(None)),
+        ("\"start\"", Ok(Some(GdbWait::Start))),
+        ("\"kernel\"", Ok(Some(GdbWait::Kernel))),
+        ("\"never\"", Err(())),
+        ("1", Err(())),
+    ] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = format!("kernel = \"a\"\ngdb = \"1234\"\ngdb-wait = {text}\n");
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+        let args = RunArgs {
+            config: Some(file.path().to_owned()),
+            ..Default::default()
+        };
+        let wait = Config::try_from(args).map(|config| config.gdb_wait);
+        let wait = wait.map_err(|error| {
+            let said = error.to_string();
+            assert!(said.contains("line 3: true, false, "), "{said}");
+        });
+        assert_eq!(wait, expected, "{text}");
+    }
+}
+
+#[test]
 fn waiting_for_gdb_needs_an_address() {
     let args = RunArgs {
-        gdb_wait: true,
+        gdb_wait: Some(GdbWait::Start),
         ..Default::default()
     };
     assert!(matches!(config(args), Err(Error::WaitWithoutGdb)));

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use gdb::server::{Detacher, Listener, Options, ServeError, detacher};
+use gdb::server::{Detacher, Listener, Options, ServeError, Wait, detacher};
 use gdb::symbol_file::{SymbolFile, SymbolFileError};
 use gdb::target::Event;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, GdbWait};
 use crate::console::{self, Console};
 use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop, Signals};
@@ -74,7 +74,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let _api = api
         .map(|path| api::Server::start(path, &machine, detacher))
         .transpose()?;
-    if !config.gdb_wait {
+    if config.gdb_wait.is_none() {
         machine.start()?;
     }
     let _listeners =
@@ -153,7 +153,12 @@ impl Debugger {
             reset_inbox,
             machine.parts(),
         );
-        let (wait, kill, stop_thread) = (config.gdb_wait, config.gdb_kill, stop.clone());
+        let wait = match config.gdb_wait {
+            None => Wait::No,
+            Some(GdbWait::Start) => Wait::Start,
+            Some(GdbWait::Kernel) => Wait::Kernel,
+        };
+        let (kill, stop_thread) = (config.gdb_kill, stop.clone());
         let thread = thread::Builder::new()
             .name("gdb".into())
             .spawn(move || {
@@ -174,7 +179,7 @@ impl Debugger {
             resets,
             attachments,
             attached: false,
-            wait,
+            wait: config.gdb_wait.is_some(),
         };
         let debugger = Self {
             thread,

@@ -256,6 +256,13 @@ impl Breakpoints {
             .retain(|_, software| !matches!(software.placement, Placement::Byte(_)));
     }
 
+    /// Whether there is a breakpoint of any kind at such an address.
+    pub fn any(&self, is_such: impl Fn(VirtAddr) -> bool) -> bool {
+        let armed = self.slots.to_arm(None);
+        let slots = armed.iter().flatten().map(|slot| slot.addr);
+        self.software.keys().copied().chain(slots).any(is_such)
+    }
+
     /// The software breakpoints in the order of their addresses.
     pub fn list(&self) -> impl Iterator<Item = (VirtAddr, Software)> {
         self.software

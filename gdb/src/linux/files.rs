@@ -64,6 +64,11 @@ impl Linux {
         self.made(served).is_some() || served == Served::Main && self.file.is_some()
     }
 
+    /// Whether gdb has had the file with this kernel's symbols, or brought its own.
+    pub fn has_symbols_of(&self, kernel: &Kernel) -> bool {
+        !kernel.from_guest || self.made(Served::Main).is_some()
+    }
+
     /// Length of a file in bytes.
     pub fn file_len(&self, served: Served) -> u64 {
         match (self.made(served), &self.file) {

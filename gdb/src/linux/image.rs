@@ -10,6 +10,11 @@ use crate::paging::WalkError;
 /// What the kernel's image may take of the address space.
 pub(crate) const AREA: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
 
+/// Whether the kernel's image may be there.
+pub(crate) fn is_in_image_area(addr: u64) -> bool {
+    AREA.contains(&addr)
+}
+
 const PAGE: u64 = 0x1000;
 
 /// Most bytes of an image: several times those of a kernel with everything in it.

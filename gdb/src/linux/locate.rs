@@ -101,7 +101,12 @@ impl NotFound {
 impl Kernel {
     /// Whether gdb would look for it in the wrong place.
     pub fn has_moved(&self) -> bool {
-        self.base != self.linked.unwrap_or(DEFAULT_BASE)
+        self.base != self.linked()
+    }
+
+    /// Where the image was linked to begin, as far as is known.
+    pub fn linked(&self) -> u64 {
+        self.linked.unwrap_or(DEFAULT_BASE)
     }
 
     /// By how much it has, if that is known.
@@ -292,7 +297,7 @@ impl<'a> Expected<'a> {
             .map_err(|error| tracing::warn!("gdb: the symbol file cannot be read: {error}"))
             .ok()?;
         Some(Kernel {
-            found_in: memory.space,
+            found_in: with_no_execute(memory.space),
             tables: tables(memory, &symbols),
             symbols,
             banner: Some(self.banner.clone()),
@@ -318,7 +323,7 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
     let banner = read_banner(memory, &symbols);
     tracing::info!(symbols = symbols.len(), "gdb: the guest's own symbol table");
     Some(Kernel {
-        found_in: memory.space,
+        found_in: with_no_execute(memory.space),
         tables: tables(memory, &symbols),
         symbols,
         banner,
@@ -327,6 +332,15 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
         from_guest: true,
         types: OnceCell::new(),
     })
+}
+
+/// The bit that forbids execution is set where EFER.NXE allows it, which a vCPU in the
+/// kernel's first instructions may have yet to set.
+fn with_no_execute(space: AddressSpace) -> AddressSpace {
+    AddressSpace {
+        no_execute: true,
+        ..space
+    }
 }
 
 /// The first task's page tables, by the names that they have had (the last one up to

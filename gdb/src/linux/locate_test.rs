@@ -92,6 +92,12 @@ fn a_kernel_that_was_found_early_is_read_by_the_tables_it_has_later() {
     assert_eq!(kernel.space(&guest).root, TABLES, "the others are empty");
     guest.map(tables, LINKED, 0x4000);
     assert_eq!(kernel.space(&guest).root, tables);
+    // It was found before EFER.NXE was set, and has data that is not executable.
+    let data = LINKED + 0x20_0000;
+    guest.map(tables, data, 0x9000 | 1 << 63);
+    guest.write(0x9000, b"data\0");
+    let memory = kernel.memory(&guest);
+    assert_eq!(memory.string(data, 8), Ok("data".into()));
 }
 
 #[test]

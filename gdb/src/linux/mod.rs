@@ -43,6 +43,7 @@ use std::sync::Arc;
 
 use files::Made;
 pub(crate) use files::{MODULES_NAME, Served};
+pub(crate) use image::is_in_image_area;
 pub(crate) use locate::{Kernel, NotFound, Version};
 use memory::Guest;
 use search::Search;
@@ -212,11 +213,12 @@ impl Linux {
         tasks::current(&kernel, &kernel.memory(guest), registers)
     }
 
-    /// Where the first segment of the symbol file is at run time; `None` when it
-    /// is where it was linked to, or when that is not known.
-    pub fn text_segment(&self, guest: &dyn Guest) -> Option<u64> {
-        let kernel = self.kernel(guest).ok()?;
-        kernel.has_moved().then_some(kernel.base)
+    /// Where the kernel was linked to begin, or the program whose file there is.
+    pub fn linked_base(&self) -> Option<u64> {
+        match &*self.found.borrow() {
+            Found::Kernel(kernel) => Some(kernel.linked()),
+            _ => self.file.as_ref().map(|file| file.base()),
+        }
     }
 }
 

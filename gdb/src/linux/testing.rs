@@ -427,6 +427,11 @@ pub mod isolation {
 /// A kernel's file, and a guest under page-table isolation whose vCPU runs in user
 /// mode: its page tables have nothing of the kernel.
 pub fn isolated() -> (std::sync::Arc<crate::symbol_file::SymbolFile>, Paged) {
+    isolated_at(isolation::IMAGE)
+}
+
+/// The same with the image at `base`, where KASLR may have moved it.
+pub fn isolated_at(base: u64) -> (std::sync::Arc<crate::symbol_file::SymbolFile>, Paged) {
     use isolation::*;
     let mut contents = vec![0x90; 0x2000];
     contents[..BANNER.len()].copy_from_slice(BANNER);
@@ -444,8 +449,8 @@ pub fn isolated() -> (std::sync::Arc<crate::symbol_file::SymbolFile>, Paged) {
     guest.write(USER_PHYS, &[0x90; 0x1000]);
     // The process's own tables of the kernel are one page below its user tables.
     for root in [TABLES, USER_TABLES - 0x1000] {
-        guest.map(root, IMAGE, IMAGE_PHYS);
-        guest.map(root, IMAGE + 0x1000, TABLES);
+        guest.map(root, base, IMAGE_PHYS);
+        guest.map(root, base + 0x1000, TABLES);
     }
     guest.map(USER_TABLES, USER, USER_PHYS);
     guest.registers.cr3 = USER_TABLES;

@@ -70,6 +70,27 @@ pub(super) fn version(
     Ok(())
 }
 
+/// Has the guest stop where the kernel has found its place.
+pub(super) fn wait(
+    session: &mut Session<'_>,
+    arguments: &str,
+    out: Output<'_>,
+) -> Result<(), MonitorError> {
+    no_argument("lx wait", arguments)?;
+    if session.await_kernel()? {
+        writeln!(
+            out,
+            "the guest stops where Linux has found its place: continue"
+        )?;
+    } else {
+        writeln!(
+            out,
+            "Linux has its place already (monitor lx version); it gets another with monitor reset"
+        )?;
+    }
+    Ok(())
+}
+
 pub(super) fn dmesg(
     session: &mut Session<'_>,
     arguments: &str,

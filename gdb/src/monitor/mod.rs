@@ -248,6 +248,12 @@ const COMMANDS: &[Command] = &[
         run: lx::version,
     },
     Command {
+        name: "lx wait",
+        arguments: "",
+        help: "Linux: stop where the kernel has found its place, at the next continue",
+        run: lx::wait,
+    },
+    Command {
         name: "mmio read",
         arguments: "ADDR [SIZE]",
         help: "read 1, 2, 4 or 8 bytes of a device, as the guest would",

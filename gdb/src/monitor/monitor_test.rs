@@ -35,7 +35,7 @@ fn the_beginning_of_commands_lists_them() {
     };
     assert_eq!(
         names(rsp.monitor("lx")),
-        ["lx dmesg", "lx modules", "lx ps", "lx version"]
+        ["lx dmesg", "lx modules", "lx ps", "lx version", "lx wait"]
     );
     assert!(names(rsp.monitor("info")).contains(&"info registers".to_owned()));
     assert_eq!(rsp.monitor(""), rsp.monitor("help"));

@@ -54,12 +54,30 @@ const CLIENT: u64 = 3;
 const DETACH: u64 = 4;
 const REFUSED: u64 = 5;
 
+/// How long a guest stays stopped for a gdb that was told to attach again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long one that comes while the guest runs to the kernel's place may wait to be
+/// taken, at most: gdb waits two seconds for an answer.
+const ON_ITS_WAY: Duration = Duration::from_millis(1500);
+
+/// Where the guest waits for gdb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It runs already.
+    No,
+    /// The VMM holds it before its first instruction until gdb says `continue` (or
+    /// detaches).
+    Start,
+    /// The VMM holds it likewise, and [`serve`] lets it run to where Linux has found its
+    /// place.
+    Kernel,
+}
+
 /// How to serve.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
-    /// The VMM holds the guest before its first instruction until gdb says
-    /// `continue` (or detaches). Without it the guest runs already.
-    pub wait: bool,
+    pub wait: Wait,
     /// gdb's `kill` is the end of the guest; without it, it is a `detach`.
     pub kill: bool,
     /// Readable once the VMM wants [`serve`] to return, for example an eventfd.
@@ -106,8 +124,15 @@ pub fn serve(
     tracing::info!(
         address = %listener.address(),
         "{}",
-        if options.wait { "the guest waits for gdb" } else { "gdb may attach" }
+        match options.wait {
+            Wait::No => "gdb may attach",
+            Wait::Start => "the guest waits for gdb",
+            Wait::Kernel => "the guest will wait for gdb where Linux has found its place",
+        }
     );
+    if options.wait == Wait::Kernel {
+        server.session.run_to_kernel();
+    }
     let ended = server.run();
     server.release_client();
     server.session.abandon_trace();
@@ -123,6 +148,10 @@ struct Server<'a, 't> {
     refused: RefusedClients,
     detach: &'a DetachRequests,
     kill: bool,
+    /// Until when the guest stays stopped for a gdb that was told to attach again.
+    kept_until: Option<Instant>,
+    /// Until when a gdb waits to be taken, which has come too early.
+    early_until: Option<Instant>,
 }
 
 impl<'a, 't> Server<'a, 't> {
@@ -144,6 +173,8 @@ impl<'a, 't> Server<'a, 't> {
             refused: RefusedClients::default(),
             detach: options.detach,
             kill: options.kill,
+            kept_until: None,
+            early_until: None,
         })
     }
 
@@ -170,13 +201,55 @@ impl<'a, 't> Server<'a, 't> {
                 }
             }
             self.refused.expire(Instant::now());
+            self.expire(Instant::now())?;
         }
+    }
+
+    /// Ends what has been waited for long enough, or is there.
+    fn expire(&mut self, now: Instant) -> Result<(), ServeError> {
+        if self.kept_until.is_some_and(|until| until <= now) {
+            tracing::info!("gdb has not attached again; the guest runs");
+            self.session.give_up_gdb();
+        }
+        if !self.session.is_kept_for_gdb() {
+            self.kept_until = None;
+        }
+        let there = |until| until <= now || !self.session.runs_to_kernel();
+        if self.early_until.is_some_and(there) {
+            self.early_until = None;
+            self.poller
+                .set(self.listener, LISTENER, true, false)
+                .map_err(ServeError::Wait)?;
+            return self.accept();
+        }
+        Ok(())
+    }
+
+    /// Leaves a gdb that comes while the guest is on its way to the kernel where it is,
+    /// for a moment; whether it did.
+    fn leave_waiting(&mut self) -> Result<bool, ServeError> {
+        if !self.session.runs_to_kernel() || self.client.is_some() {
+            return Ok(false);
+        }
+        self.early_until = Some(Instant::now() + ON_ITS_WAY);
+        self.poller
+            .set(self.listener, LISTENER, false, false)
+            .map_err(ServeError::Wait)?;
+        Ok(true)
     }
 
     fn timeout(&self) -> Option<Duration> {
         let refused = self.refused.timeout(Instant::now());
         let pages = self.session.waits_for_page().then_some(LOOK_FOR_PAGES);
-        refused.into_iter().chain(pages).min()
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        let kept = self.kept_until.map(left);
+        let early = self.early_until.map(left);
+        refused
+            .into_iter()
+            .chain(pages)
+            .chain(kept)
+            .chain(early)
+            .min()
     }
 
     fn look_for_pages(&mut self) -> Result<(), ServeError> {
@@ -197,6 +270,7 @@ impl<'a, 't> Server<'a, 't> {
 
     fn dispatch(&mut self, ready: Ready) -> Result<(), ServeError> {
         match ready.token {
+            LISTENER if self.leave_waiting()? => Ok(()),
             LISTENER => self.accept(),
             TARGET => self.on_event(),
             DETACH => {
@@ -300,11 +374,25 @@ impl<'a, 't> Server<'a, 't> {
             }
             Leave::Killed => tracing::info!("gdb's kill is a detach without --gdb-kill"),
             Leave::Detached => tracing::info!("gdb detached"),
+            Leave::Closed if self.keep_guest() => {
+                return tracing::info!("gdb was told to attach again: the guest waits for it");
+            }
             Leave::Closed => tracing::info!("gdb's connection was closed"),
             Leave::Exited(status) => tracing::info!(status, "gdb saw the guest exit"),
             Leave::Fault(fault) => tracing::warn!("gdb's connection is dropped: {fault}"),
         }
         self.release_client();
+    }
+
+    /// Closes the connection of a gdb that was told to attach again, and keeps the guest
+    /// stopped for it; whether it was told.
+    fn keep_guest(&mut self) -> bool {
+        let kept = self.session.keep_for_gdb();
+        if kept {
+            self.close_client();
+            self.kept_until = Some(Instant::now() + PATIENCE);
+        }
+        kept
     }
 
     /// Waits for input, or, while answers wait, for the socket to take them.

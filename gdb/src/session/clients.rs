@@ -16,6 +16,7 @@ impl Session<'_> {
         }
         self.forget_description();
         self.linux.look_again(&self.machine);
+        self.place.on_attach();
         let crashed = self.crashes.iter().position(Option::is_some);
         self.focus = VcpuId(crashed.unwrap_or(0));
         self.mark_reported(self.focus);
@@ -56,6 +57,17 @@ impl Session<'_> {
     /// Lets the guest run with nothing planted and nothing armed. A vCPU that
     /// crashed has nowhere to go.
     pub(super) fn release_guest(&mut self) {
+        self.take_all_out();
+        let action = |crash: &Option<String>| match crash {
+            None => Resume::Continue,
+            Some(_) => Resume::Hold,
+        };
+        let actions: Vec<_> = self.crashes.iter().map(action).collect();
+        log_failure("resume the guest", self.machine.resume(&actions));
+    }
+
+    /// Leaves nothing planted and nothing armed.
+    pub(super) fn take_all_out(&mut self) {
         log_failure(
             "restore the guest's code",
             self.breakpoints.clear(&mut self.machine),
@@ -67,12 +79,6 @@ impl Session<'_> {
             self.machine.arm(Default::default(), false),
         );
         log_failure("open the watched pages", self.machine.watch(Vec::new()));
-        let action = |crash: &Option<String>| match crash {
-            None => Resume::Continue,
-            Some(_) => Resume::Hold,
-        };
-        let actions: Vec<_> = self.crashes.iter().map(action).collect();
-        log_failure("resume the guest", self.machine.resume(&actions));
     }
 
     /// Takes from the devices what gdb's user wanted of them.
@@ -85,6 +91,7 @@ impl Session<'_> {
         }
         self.traps.clear();
         log_failure("take the traps away", self.machine.inspect().set_traps(&[]));
+        log_failure("take the traps away", self.trap_gs_base(false));
     }
 
     pub(super) fn forget_client(&mut self) {
@@ -109,6 +116,7 @@ impl Session<'_> {
         self.unserved.fill(None);
         self.crashes.fill(None);
         self.breakpoints.conditions.clear();
+        self.place.on_leave();
     }
 }
 

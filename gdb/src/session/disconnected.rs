@@ -41,7 +41,7 @@ impl Session<'_> {
         self.run_unattended();
     }
 
-    fn run_unattended(&mut self) {
+    pub(super) fn run_unattended(&mut self) {
         self.start(vec![Action::Continue; self.machine.vcpu_count()]);
         self.after_unattended();
     }
@@ -49,10 +49,13 @@ impl Session<'_> {
     /// Goes on after the guest's events while the trace has nobody attached.
     pub(super) fn after_unattended(&mut self) {
         match self.stop.take() {
-            None if self.trace.is_running() => {}
+            None if self.trace.is_running() || self.runs_to_kernel() => {}
             None => self.let_go(),
             Some(stop @ Stop::Exited(_)) => self.stop = Some(stop),
             Some(Stop::At(vcpu, reason)) => {
+                if !self.trace.is_running() {
+                    return self.after_run_to_kernel(reason);
+                }
                 let why = match reason {
                     Reason::Reset => "the guest was reset",
                     Reason::Crash => "the guest crashed",
@@ -64,6 +67,16 @@ impl Session<'_> {
                 self.end_trace(Status::Error(why.to_owned(), 0));
                 self.let_go();
             }
+        }
+    }
+
+    /// Goes on after a stop of a guest that was to run to where the kernel has found its
+    /// place.
+    fn after_run_to_kernel(&mut self, reason: Reason) {
+        match reason {
+            Reason::Reset => self.run_unattended(),
+            Reason::Refused => self.let_go(),
+            _ => self.hold_for_gdb(),
         }
     }
 

@@ -73,6 +73,7 @@ impl Session<'_> {
                     | StopReason::Protected
                     | StopReason::Changed(_)
                     | StopReason::Trap(_)
+                    | StopReason::GsBase
             )
         );
         // The VMM leaves it to the debugger to let a reset guest go on.
@@ -159,6 +160,7 @@ impl Session<'_> {
     fn on_reset(&mut self) {
         self.machine.reset();
         self.linux.reset(self.machine.symbols());
+        self.place.on_reset();
         self.breakpoints.forget_planted();
         self.end_trace(Status::Error("the guest was reset".to_owned(), 0));
         self.reported.fill(None);
@@ -321,6 +323,7 @@ impl Session<'_> {
                 self.notice(format!("{vcpu}: {text}"));
                 Verdict::Report(Reason::Trap)
             }
+            StopReason::GsBase => self.judge_gs_base(vcpu),
             StopReason::Crashed(text) => {
                 self.on_crash(vcpu, text);
                 Verdict::Report(Reason::Crash)
@@ -328,7 +331,7 @@ impl Session<'_> {
         }
     }
 
-    fn judge_step(&mut self, vcpu: VcpuId) -> Verdict {
+    pub(super) fn judge_step(&mut self, vcpu: VcpuId) -> Verdict {
         let steps = |run: &Run| run.origins.contains_key(&vcpu);
         let stepped = self.run.as_ref().is_some_and(steps);
         if let Some(verdict) = self.judge_exception(vcpu) {

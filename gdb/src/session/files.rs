@@ -25,16 +25,6 @@ const FILES: [(u32, Served); 2] = [(3, Served::Main), (4, Served::Modules)];
 /// Block size that is reported, in bytes.
 const BLOCK: u64 = 512;
 
-impl Session<'_> {
-    /// Where the kernel's first segment is, if it has been moved.
-    pub(super) fn text_segment(&self) -> Option<u64> {
-        if self.is_running() {
-            return None;
-        }
-        self.linux.text_segment(&self.machine)
-    }
-}
-
 impl ExecFile for Session<'_> {
     fn get_exec_file(
         &self,

@@ -53,6 +53,7 @@ mod files;
 mod halved;
 mod int3;
 mod memory;
+mod place;
 mod points;
 mod queries;
 mod resume;
@@ -80,6 +81,7 @@ use crate::trace::{FileCopy, Trace};
 
 use self::described::Described;
 use self::int3::Unserved;
+use self::place::Place;
 use self::resume::Request;
 use self::run::Run;
 use self::tracepoints::TraceError;
@@ -92,6 +94,7 @@ pub(crate) struct Session<'t> {
     pub(crate) machine: Machine<'t>,
     pub(crate) breakpoints: Breakpoints,
     pub(crate) linux: Linux,
+    place: Place,
     attached: bool,
     described: Cell<Described>,
     /// The vCPU that gdb looks at: the one that stopped last.
@@ -188,6 +191,7 @@ impl<'t> Session<'t> {
             machine,
             breakpoints: Breakpoints::default(),
             linux,
+            place: Place::default(),
             attached: false,
             described: Cell::default(),
             focus: VcpuId(0),

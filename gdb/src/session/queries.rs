@@ -37,7 +37,10 @@ impl Session<'_> {
             );
         }
         match segment {
-            Some(addr) => format!("TextSeg={addr:x}"),
+            Some(addr) => {
+                self.note_told(addr);
+                format!("TextSeg={addr:x}")
+            }
             None => String::new(),
         }
     }

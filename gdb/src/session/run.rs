@@ -76,6 +76,7 @@ impl Session<'_> {
                 super::chain(&error)
             ));
         }
+        self.watch_for_kernel();
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
         let leaving = self.machine.vcpus().filter(leaves).collect();
         self.asked_for.set(None);
@@ -248,6 +249,7 @@ impl Session<'_> {
             if reason != Reason::Crash {
                 self.compare_description(vcpu);
             }
+            self.settle_place();
             if self.devices.wanted
                 && let Err(error) = self.pause_devices(true)
             {

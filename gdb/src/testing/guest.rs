@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use super::{Rsp, Toy, Watcher};
-use crate::server::{Address, Detacher, Ended, Listener, Options, ServeError, detacher, serve};
+use crate::server::{
+    Address, Detacher, Ended, Listener, Options, ServeError, Wait, detacher, serve,
+};
 use crate::target::HostTraps;
 
 /// The machine runs and the server serves until this is dropped or ended.
@@ -48,7 +50,7 @@ impl Guest {
         let (detacher, detach) = detacher().unwrap();
         let server = std::thread::spawn(move || {
             let options = Options {
-                wait: false,
+                wait: Wait::No,
                 kill: false,
                 stop: stop_out.as_fd(),
                 detach: &detach,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::ALL_TRAPS;
 use crate::arch::Registers;
 use crate::inspect::*;
+use crate::symbol_file::SymbolFile;
 use crate::target::*;
 
 /// What the test sets up and looks at.
@@ -30,6 +31,9 @@ pub struct Script {
     pub watched: Vec<std::ops::Range<PhysAddr>>,
     /// All, unless the test says otherwise.
     pub traps: Option<HostTraps>,
+    pub symbols: Option<Arc<SymbolFile>>,
+    /// Whether GS_BASE is trapped.
+    pub gs_base: bool,
     pub fail_resume: bool,
     pub fail_pause: bool,
 }
@@ -103,7 +107,12 @@ fn refused(what: &'static str) -> TargetError {
     TargetError::Host { what, source }
 }
 
-impl Inspect for Scripted {}
+impl Inspect for Scripted {
+    fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
+        self.script().gs_base = wanted;
+        Ok(())
+    }
+}
 
 impl Target for Scripted {
     fn vcpu_count(&self) -> usize {
@@ -176,6 +185,10 @@ impl Target for Scripted {
 
     fn attachment(&mut self, attachment: Attachment) {
         self.script().attachments.push(attachment);
+    }
+
+    fn symbols(&self) -> Option<Arc<SymbolFile>> {
+        self.script().symbols.clone()
     }
 
     fn event_fd(&self) -> BorrowedFd<'_> {

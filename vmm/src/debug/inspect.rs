@@ -22,7 +22,7 @@ use crate::power::{PowerRequest, PowerSwitch};
 use crate::transports::SharedTransport;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::exit::Reason;
-use crate::vcpu::traps::{Range, Space, Traps};
+use crate::vcpu::traps::{MSR_GS_BASE, Range, Space, Traps};
 use crate::vcpu::watched::WatchedRam;
 
 /// How long a reset may take. The main thread may wait for a backend.
@@ -155,8 +155,18 @@ impl Inspect for DebugTarget {
             }
         }
         ranges.extend(traps.iter().filter_map(accesses));
-        self.trap_msrs(traps)?;
+        let msrs = traps.iter().filter_map(|trap| match trap {
+            Trap::Msr { index } => Some(*index),
+            _ => None,
+        });
+        self.filter_msrs(&msrs.collect::<Vec<_>>(), self.parts.traps.gs_base())?;
         self.parts.traps.set(ranges);
+        Ok(())
+    }
+
+    fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
+        self.filter_msrs(&self.parts.traps.msrs(), wanted)?;
+        self.parts.traps.set_gs_base(wanted);
         Ok(())
     }
 
@@ -199,15 +209,14 @@ impl DebugTarget {
         Ok(transport.lock())
     }
 
-    fn trap_msrs(&self, traps: &[Trap]) -> Result<()> {
-        let msrs = traps.iter().filter_map(|trap| match trap {
-            Trap::Msr { index } => Some(*index),
-            _ => None,
-        });
-        let msrs: Vec<_> = msrs.collect();
-        if msrs == self.parts.traps.msrs() {
+    /// Has accesses to these registers exit, and to GS_BASE if that is wanted.
+    fn filter_msrs(&self, msrs: &[u32], gs_base: bool) -> Result<()> {
+        let traps = &self.parts.traps;
+        if msrs == traps.msrs() && gs_base == traps.gs_base() {
             return Ok(());
         }
+        let gs_base = Some(MSR_GS_BASE).filter(|index| gs_base && !msrs.contains(index));
+        let msrs: Vec<_> = msrs.iter().copied().chain(gs_base).collect();
         let what = "accesses to MSRs cannot be trapped";
         let failed = |source| TargetError::Host { what, source };
         self.parts.vm.trap_msrs(&msrs).map_err(failed)

@@ -1,7 +1,7 @@
 //! Exit in, entry out: routing and nothing else.
 
 use devices::bus::{AccessError, Bus};
-use gdb::target::Change;
+use gdb::target::{Change, StopReason};
 
 use super::exit::{self, Exit, InternalError, MsrAccess};
 
@@ -16,7 +16,7 @@ pub enum Entry {
     CheckRequests,
     /// Stop for gdb, when the access is done. Made by the vCPU thread, which knows
     /// what is trapped.
-    Trapped(String),
+    Trapped(StopReason),
     /// Stop for gdb, when the access is done: it has changed watched RAM. Made by
     /// the vCPU thread, as above.
     Changed(Change),

@@ -133,9 +133,9 @@ impl Thread {
                         return state;
                     }
                 }
-                Ok(Entry::Trapped(access)) => {
+                Ok(Entry::Trapped(reason)) => {
                     self.finish_exit();
-                    return self.debug_stop(StopReason::Trap(access));
+                    return self.debug_stop(reason);
                 }
                 Ok(Entry::Changed(change)) => {
                     self.finish_exit();
@@ -152,7 +152,7 @@ impl Thread {
     fn step(&mut self) -> std::io::Result<Entry> {
         let exit = self.vcpu.run()?;
         let note = Note::of(&exit);
-        let trap = self.wires.traps.met(&exit);
+        let trap = self.wires.traps.stop(&exit);
         let entry = answer(exit, &self.wires);
         self.counters.count(note.reason);
         self.counters.recent.record(note, self.vcpu.rip_at_exit());
@@ -160,7 +160,7 @@ impl Thread {
             self.vcpu.access_msr(access);
         }
         Ok(match (trap, entry) {
-            (Some(access), Entry::Enter | Entry::Msr(_)) => Entry::Trapped(access),
+            (Some(reason), Entry::Enter | Entry::Msr(_)) => Entry::Trapped(reason),
             (_, entry) => entry,
         })
     }

@@ -3,7 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use gdb::target::StopReason;
+
 use super::exit::{Exit, MsrAccess};
+
+/// IA32_GS_BASE (SDM volume 4).
+pub const MSR_GS_BASE: u32 = 0xc000_0101;
 
 /// What an address is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +35,34 @@ pub struct Traps {
     /// Whether there are any: all that an exit costs without.
     any: AtomicBool,
     ranges: Mutex<Vec<Range>>,
+    /// Whether writes of GS_BASE are.
+    gs_base: AtomicBool,
 }
 
 impl Traps {
     pub fn set(&self, ranges: Vec<Range>) {
         self.any.store(!ranges.is_empty(), Ordering::Relaxed);
         *self.lock() = ranges;
+    }
+
+    pub fn set_gs_base(&self, wanted: bool) {
+        self.gs_base.store(wanted, Ordering::Relaxed);
+    }
+
+    pub fn gs_base(&self) -> bool {
+        self.gs_base.load(Ordering::Relaxed)
+    }
+
+    /// The stop that the exit is, once it is done.
+    pub fn stop(&self, exit: &Exit<'_>) -> Option<StopReason> {
+        let gs_base = |access: &MsrAccess| access.index == MSR_GS_BASE && access.written.is_some();
+        match (self.met(exit), exit) {
+            (Some(access), _) => Some(StopReason::Trap(access)),
+            (None, Exit::Msr(access)) if self.gs_base() && gs_base(access) => {
+                Some(StopReason::GsBase)
+            }
+            (None, _) => None,
+        }
     }
 
     /// What the exit did, in words, if it is to stop the guest.
@@ -186,6 +213,22 @@ mod tests {
         assert_eq!(met(Some(0xfe)).unwrap(), "write of 0xfe to MSR 0x10");
         assert_eq!(write(&traps, 0x10, &[1]), None);
         assert_eq!(traps.msrs(), [0x10]);
+    }
+
+    #[test]
+    fn writes_of_gs_base_are_stops_of_their_own() {
+        let traps = Traps::default();
+        let stop = |index, written| traps.stop(&Exit::Msr(MsrAccess { index, written }));
+        assert_eq!(stop(MSR_GS_BASE, Some(1)), None);
+        traps.set_gs_base(true);
+        assert_eq!(stop(MSR_GS_BASE, Some(1)), Some(StopReason::GsBase));
+        assert_eq!(stop(MSR_GS_BASE, None), None, "a read");
+        assert_eq!(stop(MSR_GS_BASE + 1, Some(1)), None);
+        // What the user asked for is said.
+        let index = MSR_GS_BASE.into();
+        traps.set(vec![range(Space::Msrs, index, index)]);
+        let said = "write of 0x1 to MSR 0xc0000101".to_owned();
+        assert_eq!(stop(MSR_GS_BASE, Some(1)), Some(StopReason::Trap(said)));
     }
 
     #[test]
