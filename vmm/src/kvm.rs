@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -66,23 +66,13 @@ fn realtime() -> u64 {
 
 ioctl_io_nr!(KVM_REINJECT_CONTROL, KVMIO, 0x71);
 
-/// KVM keeps the PIT's ticks that the guest has not taken yet and raises them one behind the
-/// other later: after a stop, all of those that were due meanwhile. This has it drop them.
-fn drop_late_ticks(vm: &VmFd) -> io::Result<()> {
-    let control = kvm_reinject_control::default();
-    // SAFETY: KVM reads the structure.
-    match unsafe { ioctl_with_ref(vm, KVM_REINJECT_CONTROL(), &control) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// One KVM virtual machine with its in-kernel interrupt chips and RAM slots.
 pub struct Vm {
     fd: VmFd,
     next_slot: AtomicU32,
     /// KVM_CLOCK_REALTIME, where KVM has it (Linux 5.16).
     clock_flags: u32,
+    drops_late_ticks: AtomicBool,
     memory: Arc<GuestMemory>,
     /// Mappings behind memory slots; alive as long as the VM can access them.
     mapping: GuestMapping,
@@ -100,7 +90,7 @@ struct Files {
 }
 
 impl Vm {
-    /// Creates the VM with interrupt chips, PIT and `memory` in its slots.
+    /// Creates the VM with interrupt chips and `memory` in its slots.
     pub fn new(kvm: &Kvm, memory: Arc<GuestMemory>) -> Result<Self, Error> {
         let fd = kvm.create_vm().map_err(failed("KVM_CREATE_VM"))?;
         fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
@@ -108,19 +98,13 @@ impl Vm {
         fd.set_tss_address(layout::KVM_TSS as usize)
             .map_err(failed("KVM_SET_TSS_ADDR"))?;
         fd.create_irq_chip().map_err(failed("KVM_CREATE_IRQCHIP"))?;
-        // The dummy speaker answers port 0x61, by which guests time the PIT.
-        let pit = kvm_pit_config {
-            flags: KVM_PIT_SPEAKER_DUMMY,
-            ..Default::default()
-        };
-        fd.create_pit2(pit).map_err(failed("KVM_CREATE_PIT2"))?;
-        drop_late_ticks(&fd).map_err(failed("KVM_REINJECT_CONTROL"))?;
         let mapping = GuestMapping::new(&memory).map_err(failed("mapping RAM for the guest"))?;
         let clock_flags = fd.check_extension_int(Cap::AdjustClock) as u32 & KVM_CLOCK_REALTIME;
         let vm = Self {
             fd,
             next_slot: AtomicU32::new(0),
             clock_flags,
+            drops_late_ticks: AtomicBool::new(false),
             memory,
             mapping,
             pages: Mutex::default(),
@@ -128,6 +112,16 @@ impl Vm {
         };
         vm.add_ram()?;
         Ok(vm)
+    }
+
+    /// Adds the PIT, which a machine has and a probe has no use for.
+    pub fn add_pit(&self) -> Result<(), Error> {
+        // The dummy speaker answers port 0x61, by which guests time the PIT.
+        let pit = kvm_pit_config {
+            flags: KVM_PIT_SPEAKER_DUMMY,
+            ..Default::default()
+        };
+        self.fd.create_pit2(pit).map_err(failed("KVM_CREATE_PIT2"))
     }
 
     fn add_ram(&self) -> Result<(), Error> {
@@ -239,6 +233,21 @@ impl Vm {
             ..Default::default()
         };
         self.fd.set_clock(&clock).map_err(failed("KVM_SET_CLOCK"))
+    }
+
+    /// KVM keeps ticks of the PIT that the guest has not taken yet, and raises them later, one
+    /// behind the other: after a stop, all that were due meanwhile. From now on it drops
+    /// them. The call takes milliseconds and is made once.
+    pub fn drop_late_ticks(&self) -> Result<(), Error> {
+        if self.drops_late_ticks.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let control = kvm_reinject_control::default();
+        // SAFETY: KVM reads the structure.
+        match unsafe { ioctl_with_ref(&self.fd, KVM_REINJECT_CONTROL(), &control) } {
+            0 => Ok(()),
+            _ => Err(failed("KVM_REINJECT_CONTROL")(io::Error::last_os_error())),
+        }
     }
 
     /// Has accesses of the guest to exactly these model-specific registers exit

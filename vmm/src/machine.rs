@@ -123,6 +123,7 @@ impl Machine {
         // First what the user may have got wrong, before anything is started.
         let entry = boot::load(&memory, &boot)?;
         let vm = Arc::new(Vm::new(&kvm, memory.clone())?);
+        vm.add_pit()?;
         let power = Arc::new(PowerSwitch::new(reports.power));
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
@@ -150,7 +151,7 @@ impl Machine {
         let buses = wires.buses.clone();
         let chips = vm.chips()?;
         let handles = spawn_vcpus(&kvm, &model, &vm, config, entry, &wires)?;
-        let vcpus = Arc::new(Vcpus::new(vm.clone(), handles)?);
+        let vcpus = Arc::new(Vcpus::new(vm.clone(), handles));
         Ok(Self {
             boot,
             vm,

@@ -29,14 +29,24 @@ pub struct Vcpus {
 }
 
 struct State {
-    /// When all vCPUs stopped; `None` while one may run.
-    stopped: Option<Moment>,
+    run: Run,
     /// Which vCPU goes on first at the next resume.
     first: usize,
     /// How the vCPUs were let go last.
     controls: Vec<Option<DebugControl>>,
     /// A debugger is attached, or traces: it alone stops vCPUs and lets them go on.
     debugged: bool,
+}
+
+/// Whether vCPUs run.
+#[derive(Clone, Copy)]
+enum Run {
+    /// None ever has.
+    NotYet,
+    /// Some may.
+    Now,
+    /// All have stopped, at this moment.
+    StoppedAt(Moment),
 }
 
 /// The right to stop vCPUs and to let them go on.
@@ -47,14 +57,14 @@ pub struct Group<'a> {
 
 impl Vcpus {
     /// Takes over paused vCPUs.
-    pub fn new(vm: Arc<Vm>, handles: Vec<Handle>) -> Result<Self, Error> {
+    pub fn new(vm: Arc<Vm>, handles: Vec<Handle>) -> Self {
         let state = Mutex::new(State {
-            stopped: Some(vm.now()?),
+            run: Run::NotYet,
             first: 0,
             controls: vec![Some(DebugControl::default()); handles.len()],
             debugged: false,
         });
-        Ok(Self { vm, handles, state })
+        Self { vm, handles, state }
     }
 
     pub fn handles(&self) -> &[Handle] {
@@ -78,6 +88,7 @@ impl Vcpus {
     /// Has the time since `stopped` not have passed for the guest: not by its TSCs, not by
     /// its paravirtual clock, which KVM counts from the TSCs and which is thus set last.
     fn resume_clocks(&self, stopped: Moment) -> Result<(), Error> {
+        self.vm.drop_late_ticks()?;
         let holds_tsc = host::holds_tsc();
         let now = self.vm.now()?;
         for handle in self.handles.iter().filter(|_| holds_tsc) {
@@ -101,7 +112,7 @@ impl Vcpus {
 impl Group<'_> {
     /// Whether all vCPUs are stopped.
     pub fn is_stopped(&self) -> bool {
-        self.state.stopped.is_some()
+        !matches!(self.state.run, Run::Now)
     }
 
     /// Whether a debugger is attached, or traces.
@@ -126,8 +137,8 @@ impl Group<'_> {
     /// The same with more patience than the vCPUs' own.
     pub fn pause_within(&mut self, more: Duration) -> Result<(), Error> {
         let paused = vcpu::pause_all(&self.vcpus.handles, more);
-        if self.state.stopped.is_none() {
-            self.state.stopped = Some(self.vcpus.vm.now()?);
+        if matches!(self.state.run, Run::Now) {
+            self.state.run = Run::StoppedAt(self.vcpus.vm.now()?);
         }
         Ok(paused?)
     }
@@ -145,10 +156,10 @@ impl Group<'_> {
     /// Lets vCPU n go on with `controls[n]`; `None` keeps it stopped. The clock
     /// goes on from where it was.
     pub fn resume(&mut self, controls: &[Option<DebugControl>]) -> Result<(), Error> {
-        if let Some(stopped) = self.state.stopped {
+        if let Run::StoppedAt(stopped) = self.state.run {
             self.vcpus.resume_clocks(stopped)?;
-            self.state.stopped = None;
         }
+        self.state.run = Run::Now;
         // In turn: the first to go on is the likeliest to stop all others again
         // at a breakpoint that they all run into.
         self.state.controls = controls.to_vec();

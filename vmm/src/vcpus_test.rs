@@ -33,6 +33,8 @@ impl Machine {
         let kvm = kvm_device::open().ok()?;
         let memory = memory::allocate(memory::MIN_SIZE).unwrap();
         let vm = Arc::new(Vm::new(&kvm, memory.clone()).unwrap());
+        // A stop holds its clock.
+        vm.add_pit().unwrap();
         let (debug, _) = channel().unwrap();
         let (failures, inbox) = channel().unwrap();
         let (power, _) = channel().unwrap();
@@ -56,7 +58,7 @@ impl Machine {
         };
         let handles = (0..CPUS).map(spawn).collect();
         Some(Self {
-            vcpus: Vcpus::new(vm.clone(), handles).unwrap(),
+            vcpus: Vcpus::new(vm.clone(), handles),
             failures: inbox,
         })
     }
