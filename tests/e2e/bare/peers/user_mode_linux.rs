@@ -16,7 +16,6 @@ use super::assert_agreed;
 use crate::host::provides;
 
 const BOOT: Duration = Duration::from_secs(60);
-const MODULES: &str = "/usr/lib/uml/modules";
 
 /// What the guest's first process does. Its root is this machine's, read-only, and
 /// its device nodes are therefore in a file system of its own.
@@ -56,9 +55,10 @@ fn init(dir: &Path, modules: &Path, url: &str) -> PathBuf {
     path
 }
 
-fn modules() -> PathBuf {
-    let mut versions = std::fs::read_dir(MODULES)
-        .unwrap_or_else(|error| panic!("{MODULES}: {error}; `make setup` installs it"));
+fn modules(linux: &Path) -> PathBuf {
+    let all = linux.with_file_name("root/usr/lib/uml/modules");
+    let mut versions = std::fs::read_dir(&all)
+        .unwrap_or_else(|error| panic!("{}: {error}; `make setup` brings it", all.display()));
     versions.next().unwrap().unwrap().path().join("kernel")
 }
 
@@ -67,6 +67,7 @@ fn a_disk_and_a_network_of_user_mode_linux() {
     if !provides("linux.uml") {
         return;
     }
+    let linux = program::cached("user-mode-linux/linux.uml");
     let dir = scratch();
     let image = backend::ext4_image(dir.path(), 64);
     let disk = backend::outboard_blk(dir.path(), &image, &[]);
@@ -77,8 +78,8 @@ fn a_disk_and_a_network_of_user_mode_linux() {
     let sum = network::md5(&body);
     let server = WebServer::start_at(std::net::Ipv4Addr::LOCALHOST, body).unwrap();
     let url = format!("http://10.0.2.2:{}/file", server.port());
-    let init = init(dir.path(), &modules(), &url);
-    let mut command = Command::new(program::system("linux.uml"));
+    let init = init(dir.path(), &modules(&linux), &url);
+    let mut command = Command::new(linux);
     command
         .args([
             "mem=128M",
