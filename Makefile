@@ -4,13 +4,21 @@
 # What users run; tests run the programs with debug assertions instead.
 RELEASE := --locked --release
 
+# On a machine without kvm_intel, an emulated one shows what differs by the kind of host:
+# debug exceptions, crashes, the stopped clock, a debugged Linux.
+INTEL := OUTBOARD_BED=intel cargo test --locked --package tests
+INTEL_TESTS := host:: crash:: gdb::breakpoints gdb::ends gdb::int3 gdb::modes \
+	gdb::monitor::an_access gdb::rings gdb::stepping gdb::watchpoints \
+	disk_reads_right no_time_passes
+
 .PHONY: help demo shell test soak bench build setup lint clean
 
 help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
-	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes'
+	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes,'
+	@echo '             all bare-metal tests on an emulated Intel processor'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what all of these need: packages, guests, the bed'
@@ -42,6 +50,7 @@ test: setup lint
 	cargo build --locked --workspace
 	cargo test --locked --workspace --exclude tests
 	cargo test --locked --package tests --test architecture --test bare --test linux --test shell
+	! tests/bed-intel/run --why || $(INTEL) --test bare --test linux -- $(INTEL_TESTS)
 	cargo test --locked --package tests --test unmet
 
 soak: setup
@@ -53,6 +62,7 @@ soak: setup
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=500 OUTBOARD_CYCLES=500 OUTBOARD_LINUX_REBOOTS=100 cargo test --locked --package tests --test linux storms
+	! tests/bed-intel/run --why || OUTBOARD_BED_TIMEOUT=7200 $(INTEL) --test bare
 
 clean:
 	cargo clean

@@ -13,10 +13,12 @@ fn interrupts(dir: &std::path::Path) -> u64 {
     counters["interrupts"].as_u64().unwrap()
 }
 
-/// A guest that works on its disk, with a gdb socket.
+/// A guest that works on its disk, with a gdb socket. It wants every interrupt: with
+/// event_idx it would want none as long as a request is done when it looks, which on a
+/// host with one CPU is always.
 fn working(dir: &std::path::Path, disk: &backend::Backend) -> Running {
     let spec = format!("blk,socket={}", disk.socket.display());
-    let vmm = killstorm::storming(&spec, "event_idx");
+    let vmm = killstorm::storming(&spec, "");
     killstorm::start(vmm.arg("--api", socket(dir)).gdb(dir))
 }
 

@@ -2,7 +2,7 @@
 
 use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
-use tests::{backend, gdb, guest, scratch};
+use tests::{backend, gdb, guest, network, scratch};
 
 use crate::machine::{BOOT, linux};
 
@@ -283,4 +283,34 @@ fn nmi_from_gdb_reaches_the_kernel() {
         .wait_for("NMI received for unknown reason", BOOT);
     vmm.process.wait_for("on CPU 1", BOOT);
     finish(vmm);
+}
+
+/// The driver stands still at its interrupts, and is stepped, while the disk is read.
+/// No debug information is needed: the symbols are enough.
+#[test]
+fn disk_reads_right_while_gdb_stops_its_driver() {
+    let guest = guest::linux();
+    let vmlinux = guest.vmlinux.clone().unwrap();
+    let dir = scratch();
+    let contents = network::noise(8 << 20);
+    let image = dir.path().join("disk.img");
+    std::fs::write(&image, &contents).unwrap();
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let mut vmm = linux(&vmlinux, &guest, "outboard.run=line,sum")
+        .device("blk", &disk.socket)
+        .gdb(dir.path())
+        .start();
+    vmm.process.wait_for("line=waiting", BOOT);
+    let mut commands = vec!["break virtblk_done", "echo ready\\n"];
+    commands.extend(["continue", "stepi", "stepi", "stepi"].repeat(5));
+    commands.extend(["delete", "detach"]);
+    let mut gdb = gdb::start_merged(vmm.gdb_socket(), &vmlinux, &commands);
+    gdb.wait_for("ready", BOOT);
+    vmm.process.send(b"read it\n");
+    gdb.expect_exit(0, BOOT);
+    let output = gdb.printed(Stream::Out);
+    let stops = output.matches("Breakpoint 1, ").count();
+    assert_eq!(stops, 5, "{output}");
+    vmm.process.expect_exit(0, BOOT);
+    assert_eq!(vmm.guest_value("sum"), network::md5(&contents));
 }
