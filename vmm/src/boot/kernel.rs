@@ -16,6 +16,7 @@ use devices::virtio::GuestMemory;
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{Elf, KernelLoader, PvhBootCapability};
 
+use super::ram_reader::RamReader;
 use super::{Entry, memory_map};
 use crate::layout;
 use clear::clear;
@@ -223,8 +224,9 @@ impl Image<'_> {
 
     fn load_elf64(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
         let rests = self.check_elf64()?;
-        let loaded =
-            Elf::load(memory, None, &mut self.file, None).map_err(|e| self.malformed(e))?;
+        let mut reader = RamReader::new(&mut self.file, memory);
+        let loaded = Elf::load(memory, None, &mut reader, None);
+        let loaded = loaded.map_err(|error| self.malformed(error))?;
         for rest in rests {
             self.clear(memory, rest)?;
         }

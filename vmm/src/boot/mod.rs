@@ -10,6 +10,7 @@ mod kernel;
 mod linux;
 mod memory_map;
 mod pvh;
+mod ram_reader;
 mod reset_vector;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::layout;
 use crate::vcpu::Vcpu;
+
+use ram_reader::RamReader;
 
 pub use acpi::{SLEEP_TYPE_OFF, VirtioSlot};
 pub use kernel::Error as KernelError;
@@ -133,7 +136,8 @@ fn load_initrd(
             room,
         });
     };
-    memory.read_exact_volatile_from(GuestAddress(addr), &mut file, size as usize)?;
+    let mut reader = RamReader::new(&mut file, memory);
+    memory.read_exact_volatile_from(GuestAddress(addr), &mut reader, size as usize)?;
     Ok(Placed { addr, size })
 }
 

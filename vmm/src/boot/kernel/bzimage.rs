@@ -5,6 +5,7 @@ use linux_loader::loader::{BzImage, KernelLoader};
 
 use super::{Error, Image, Kernel, u16_at, u32_at, u64_at};
 use crate::boot::Entry;
+use crate::boot::ram_reader::RamReader;
 use crate::layout;
 
 /// The magic of the setup header.
@@ -54,8 +55,9 @@ impl Image<'_> {
         let pref_address = u64_at(&header, PREF_ADDRESS_OFFSET);
         let end = pref_address.saturating_add(u32_at(&header, INIT_SIZE_OFFSET).into());
         self.require_ram(end)?;
-        let loaded = BzImage::load(memory, None, &mut self.file, Some(layout::HIGH_RAM))
-            .map_err(|error| self.malformed(error))?;
+        let mut reader = RamReader::new(&mut self.file, memory);
+        let loaded = BzImage::load(memory, None, &mut reader, Some(layout::HIGH_RAM));
+        let loaded = loaded.map_err(|error| self.malformed(error))?;
         let start = loaded.kernel_load.0;
         let entry = if has_64_bit_entry(&header) {
             Entry::Linux64 {

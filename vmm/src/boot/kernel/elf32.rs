@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::{Error, Image, Kernel};
 use crate::boot::Entry;
+use crate::boot::ram_reader::RamReader;
 
 type Header = FileHeader32<LittleEndian>;
 type Segment = ProgramHeader32<LittleEndian>;
@@ -106,8 +107,9 @@ impl Image<'_> {
         let (offset, filesz) = segment.file_range(ENDIAN);
         let start = address(segment);
         self.seek(offset)?;
+        let mut reader = RamReader::new(&mut self.file, memory);
         memory
-            .read_exact_volatile_from(GuestAddress(start), &mut self.file, filesz as usize)
+            .read_exact_volatile_from(GuestAddress(start), &mut reader, filesz as usize)
             .map_err(|error| self.malformed(error))?;
         let end = start + u64::from(segment.p_memsz(ENDIAN));
         self.clear(memory, start + filesz..end)
