@@ -6,6 +6,7 @@ mod boot;
 mod clocks;
 mod debugger;
 mod debugger_linux;
+mod debugger_modules;
 mod debugger_place;
 mod debugger_stops;
 mod devices;
