@@ -219,7 +219,9 @@ impl Session<'_> {
         match self.translate_for_any(addr) {
             Ok(translation) => Ok(Some(translation)),
             // The vCPU may enter another paging mode, but never make this good.
-            Err(AddressError::Walk(WalkError::NotCanonical(_))) if is_freed(addr.0) => {
+            Err(AddressError::Walk(WalkError::NotCanonical(_)))
+                if is_freed(addr.0) && self.linux.kernel(&self.machine).is_ok() =>
+            {
                 Err(InsertError::Freed)
             }
             Err(error @ AddressError::Walk(WalkError::NotCanonical(_))) => {
