@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
-use backends::cli::{self, SocketArgs};
+use backends::cli::SocketArgs;
+use backends::log;
 use backends::page_log::GuestRam;
 use backends::pump::{Outcome, Scratch};
 use backends::shutdown::Shutdown;
@@ -88,7 +89,7 @@ struct Cli {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    cli::init_logging();
+    log::init();
     let shutdown = Shutdown::on_signals()?;
     let file = OpenOptions::new().read(true).write(true).open(&cli.file);
     let file = file.with_context(|| format!("cannot open {}", cli.file.display()))?;

@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use backends::cli::{self, SocketArgs};
+use backends::cli::SocketArgs;
+use backends::log;
 use backends::page_log::GuestRam;
 use backends::pump::{Outcome, Scratch};
 use backends::shutdown::Shutdown;
@@ -48,7 +49,7 @@ struct Cli {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    cli::init_logging();
+    log::init();
     let shutdown = Shutdown::on_signals()?;
     let state = Mutex::new(cli.seed);
     Ok(cli.socket.open()?.serve_device(Dice { state }, shutdown)?)

@@ -1,8 +1,8 @@
-//! What the command lines of all backends share: socket options, logging, exit status.
+//! What the command lines of all backends share: socket options, exit status.
 
 #![allow(unsafe_code)]
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
 use vhost_user_backend::VhostUserBackend;
 use vm_memory::mmap::NewBitmap;
 
 use crate::daemon::{Daemon, DaemonError};
 use crate::listener::{ListenError, Listener};
+use crate::log;
 use crate::shutdown::Shutdown;
 use crate::virtio::{PumpBackend, VirtioDevice};
 
@@ -116,23 +116,12 @@ fn inherited(fd: RawFd) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Sends log lines to stderr: warnings and notes by default, more or less by `RUST_LOG`.
-pub fn init_logging() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
-}
-
 /// Turns a program's result into its exit status; an error is printed once, with its causes.
 pub fn exit(program: &str, result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            log::say_last(&format!("{program}: {error:#}"));
             ExitCode::from(HOST_FAILURE)
         }
     }

@@ -39,6 +39,7 @@ pub mod inflight;
 pub mod iovec;
 pub mod listener;
 pub mod listeners;
+pub mod log;
 pub mod memory;
 pub mod net;
 pub mod notifier;
@@ -52,6 +53,7 @@ mod ring;
 pub mod rng;
 pub mod session;
 pub mod shutdown;
+mod stdio;
 #[cfg(test)]
 mod testing;
 mod transfer;

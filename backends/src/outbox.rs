@@ -40,6 +40,11 @@ impl Outbox {
         Ok(true)
     }
 
+    /// Waits a moment for the rest of a message to be taken.
+    pub fn finish(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.flush(fd, Instant::now() + PATIENCE).map(|_| ())
+    }
+
     /// Forgets what is left of a message: there is a new reader.
     pub fn clear(&mut self) {
         *self = Outbox::default();

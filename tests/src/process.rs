@@ -83,11 +83,20 @@ impl Process {
     /// # Panics
     /// It cannot be started.
     pub fn start(name: impl Into<String>, command: &mut Command) -> Self {
+        Self::start_with_stderr(name, command, Stdio::piped())
+    }
+
+    /// The same with another standard error, which is not read if it is no new pipe.
+    pub fn start_with_stderr(
+        name: impl Into<String>,
+        command: &mut Command,
+        stderr: impl Into<Stdio>,
+    ) -> Self {
         let name = name.into();
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(stderr);
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));

@@ -1,7 +1,7 @@
 //! Starting `outboard`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::process::{Line, Process, Stream};
 use crate::{DEADLINE, program};
@@ -24,6 +24,12 @@ impl Vmm {
     /// Any option; a later one wins where only one counts.
     pub fn arg(mut self, option: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
         self.command.arg(option).arg(value);
+        self
+    }
+
+    /// What is logged; `info` otherwise.
+    pub fn log(mut self, filter: &str) -> Self {
+        self.command.env("RUST_LOG", filter);
         self
     }
 
@@ -67,9 +73,14 @@ impl Vmm {
         self
     }
 
-    pub fn start(mut self) -> Running {
+    pub fn start(self) -> Running {
+        self.start_with_stderr(Stdio::piped())
+    }
+
+    /// The same with another standard error, which is not read.
+    pub fn start_with_stderr(mut self, stderr: impl Into<Stdio>) -> Running {
         Running {
-            process: Process::start("outboard", &mut self.command),
+            process: Process::start_with_stderr("outboard", &mut self.command, stderr),
             gdb: self.gdb,
         }
     }

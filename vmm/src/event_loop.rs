@@ -17,6 +17,7 @@ use crate::events::{Inbox, Notifier, borrow};
 use crate::machine::{self, Machine};
 use crate::power::PowerRequest;
 use crate::reset::{Progress, Reset};
+use crate::say;
 use crate::status;
 use crate::vcpu::Failure;
 use crate::vcpu::dispatch::Crash;
@@ -203,7 +204,7 @@ impl EventLoop<'_> {
             Source::Quit => return Ok(Some(Ended::UserQuit)),
             Source::Status => {
                 drain(&self.signals.status);
-                eprint!("{}", status::report(self.machine));
+                say!("{}", status::report(self.machine).trim_end());
             }
             Source::ConsoleInput => return Ok(self.console_input()),
             Source::ConsoleClient => self.console.accept(),
@@ -333,20 +334,20 @@ impl EventLoop<'_> {
         let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
         match registers {
             Ok(Ok(registers)) => {
-                eprintln!("outboard: the guest crashed");
-                eprintln!(
+                say!("outboard: the guest crashed");
+                say!(
                     "{}",
                     crash::report(vcpu, crash, &registers, self.machine.memory())
                 );
             }
-            _ => eprintln!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
+            _ => say!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
         }
         let keep = |debug: &&Debug| debug.wait || debug.attached;
         let Some(debug) = self.debug.as_ref().filter(keep) else {
             return Some(Ended::Crashed);
         };
         if !debug.attached {
-            eprintln!("outboard: it is kept for gdb to attach, as --gdb-wait asks");
+            say!("outboard: it is kept for gdb to attach, as --gdb-wait asks");
         }
         let stop = StopReason::Crashed(crash.to_string());
         debug.events.send(Event::Stopped(VcpuId(vcpu), stop));

@@ -19,6 +19,7 @@ pub mod kvm;
 pub mod kvm_device;
 pub mod layout;
 mod locks;
+pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod power;

@@ -5,38 +5,46 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 use vmm::api;
 use vmm::boot;
 use vmm::cli::{Cli, Command, RunArgs};
 use vmm::config::Config;
-use vmm::{host, machine, run};
+use vmm::{host, log, machine, run, say};
 
 const HOST_FAILURE: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,backend=info".into()),
-        )
-        .init();
+    log::init();
     // clap ends with status 2 on bad usage by itself.
-    match Cli::parse().command {
+    let status = match Cli::parse().command {
         Command::Run(args) => run_guest(*args, started),
-        Command::Doctor => match host::print(&mut io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error.into(), HOST_FAILURE),
-        },
-        Command::Ctl(args) => match api::client::run(&args) {
-            Ok(text) => match writeln!(io::stdout(), "{text}") {
-                Ok(()) => ExitCode::SUCCESS,
+        Command::Doctor => {
+            let mut report = Vec::new();
+            match host::print(&mut report) {
+                Ok(()) => print(&report),
                 Err(error) => fail(&error.into(), HOST_FAILURE),
-            },
+            }
+        }
+        Command::Ctl(args) => match api::client::run(&args) {
+            Ok(text) => print(format!("{text}\n").as_bytes()),
             Err(error) => fail(&error.into(), HOST_FAILURE),
         },
+    };
+    log::flush();
+    status
+}
+
+/// Whoever closes standard output early has read enough.
+fn print(answer: &[u8]) -> ExitCode {
+    let mut stdout = io::stdout();
+    match stdout.write_all(answer).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let error = anyhow::Error::new(error).context("cannot write to standard output");
+            fail(&error, HOST_FAILURE)
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -80,6 +88,6 @@ fn is_bad_usage(error: &run::Error) -> bool {
 
 /// Prints the chain of causes on one line.
 fn fail(error: &anyhow::Error, status: u8) -> ExitCode {
-    eprintln!("outboard: {error:#}");
+    say!("outboard: {error:#}");
     status.into()
 }

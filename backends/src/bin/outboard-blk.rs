@@ -8,6 +8,7 @@ use backends::blk::backend::BlkDevice;
 use backends::blk::image::{Format, Image};
 use backends::blk::request::{Disk, ID_SIZE};
 use backends::cli::{self, SocketArgs};
+use backends::log;
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
@@ -62,7 +63,7 @@ impl Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli::init_logging();
+    log::init();
     cli::exit("outboard-blk", run(&cli))
 }
 

@@ -6,6 +6,7 @@ use anyhow::Context;
 use backends::cli::{self, SocketArgs};
 use backends::console::Console;
 use backends::console::terminal::{Target, Terminal};
+use backends::log;
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
@@ -25,7 +26,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli::init_logging();
+    log::init();
     cli::exit("outboard-console", run(&cli))
 }
 

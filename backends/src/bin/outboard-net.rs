@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
 use backends::listener::Listener;
+use backends::log;
 use backends::net::backend::NetDevice;
 use backends::net::config::{MIN_MTU, MacAddress, NetConfig};
 use backends::net::pcap::Capture;
@@ -68,7 +69,7 @@ struct LinkArgs {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli::init_logging();
+    log::init();
     cli::exit("outboard-net", run(&cli))
 }
 

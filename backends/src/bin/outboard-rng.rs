@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
+use backends::log;
 use backends::rng::Rng;
 use backends::shutdown::Shutdown;
 use clap::Parser;
@@ -25,7 +26,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    cli::init_logging();
+    log::init();
     cli::exit("outboard-rng", run(&cli))
 }
 

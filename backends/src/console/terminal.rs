@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard};
@@ -20,6 +20,7 @@ use crate::listener::{ListenError, Listener};
 use crate::outbox::Outbox;
 use crate::peer::{Meet, Peer};
 use crate::shutdown::{ShutdownHandle, signal_fd};
+use crate::stdio::nonblocking;
 
 /// Where a console goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,22 +297,6 @@ fn stdio(quit: ShutdownHandle) -> io::Result<Lines> {
         _held: None,
         keyboard,
     })
-}
-
-/// The same file, opened once more: the flags of standard streams are shared with the shell and
-/// must stay. A socket cannot be opened that way and nobody else cares for its flags.
-fn nonblocking(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::APPEND;
-    match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => Ok(file.into()),
-        Err(_) => {
-            let copy = fd.try_clone_to_owned()?;
-            let flags = rustix::fs::fcntl_getfl(&copy)?;
-            rustix::fs::fcntl_setfl(&copy, flags | OFlags::NONBLOCK)?;
-            Ok(copy.into())
-        }
-    }
 }
 
 fn pty() -> io::Result<Lines> {

@@ -10,6 +10,7 @@ mod crash;
 mod gdb;
 mod host;
 mod killstorm;
+mod logs;
 mod net;
 mod pausing;
 mod peers;

@@ -235,7 +235,7 @@ fn pty() -> io::Result<(File, PtyOutput)> {
     terminal::make_raw(&keep)?;
     // Without a reader the buffer fills up; the guest must not wait for one.
     fcntl_setfl(&master, OFlags::NONBLOCK)?;
-    eprintln!("outboard: serial console on {}", name.to_string_lossy());
+    crate::say!("outboard: serial console on {}", name.to_string_lossy());
     let master = File::from(master);
     let output = PtyOutput {
         master: master.try_clone()?,

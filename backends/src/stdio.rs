@@ -1,0 +1,62 @@
+//! Standard streams that never make anybody wait.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+
+/// A nonblocking descriptor of what `fd` is open on.
+///
+/// The flags of `fd` are shared with the shell and must stay as they are, so that it is opened
+/// once more. Two kinds are not: a socket cannot be, and nobody else cares for its flags; a
+/// regular file never blocks, and the place in it is shared too.
+pub(crate) fn nonblocking(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
+    if FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::RegularFile {
+        return Ok(fd.try_clone_to_owned()?.into());
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(file.into()),
+        Err(_) => {
+            let copy = fd.try_clone_to_owned()?;
+            fcntl_setfl(&copy, fcntl_getfl(&copy)? | OFlags::NONBLOCK)?;
+            Ok(copy.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_opened_once_more_and_keeps_its_flags() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut copy = nonblocking(writer.as_fd(), OFlags::WRONLY).unwrap();
+        assert!(!fcntl_getfl(&writer).unwrap().contains(OFlags::NONBLOCK));
+        let full = loop {
+            if let Err(error) = copy.write(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(reader);
+    }
+
+    #[test]
+    fn who_writes_into_the_same_file_later_writes_behind() {
+        let mut file = tempfile::tempfile().unwrap();
+        let mut copy = nonblocking(file.as_fd(), OFlags::WRONLY).unwrap();
+        copy.write_all(b"first ").unwrap();
+        file.write_all(b"second").unwrap();
+        file.rewind().unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first second");
+    }
+}

@@ -1,0 +1,125 @@
+//! What programs say, where nobody can hear it: no program ends of that, none waits.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tests::process::{Process, Stream};
+use tests::vmm::Vmm;
+use tests::{DEADLINE, backend, guest, program, scratch};
+
+/// A full disk, a pipe whose reader has gone, and one whose reader sleeps, which
+/// must be kept.
+fn deaf() -> [(Stdio, Option<io::PipeReader>); 3] {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (_, broken) = io::pipe().unwrap();
+    let (sleeper, unread) = io::pipe().unwrap();
+    fill(&unread);
+    [
+        (full.into(), None),
+        (broken.into(), None),
+        (unread.into(), Some(sleeper)),
+    ]
+}
+
+#[allow(unsafe_code)]
+fn fill(pipe: &io::PipeWriter) {
+    use std::os::fd::AsRawFd;
+    let fd = pipe.as_raw_fd();
+    // SAFETY: a system call on integers.
+    let set = |flags: libc::c_int| unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+    assert_eq!(set(libc::O_NONBLOCK), 0);
+    let mut pipe = pipe;
+    while io::Write::write(&mut pipe, &[b'.'; 4096]).is_ok() {}
+    assert_eq!(set(0), 0);
+}
+
+fn outboard_blk(dir: &Path, stderr: impl Into<Stdio>) -> Process {
+    let mut command = Command::new(program::own("outboard-blk"));
+    command.env("RUST_LOG", "trace").arg("--path");
+    command.arg(backend::disk_image(dir, 1)).arg("--socket");
+    command.arg(dir.join("blk.sock"));
+    let process = Process::start_with_stderr("outboard-blk", &mut command, stderr);
+    tests::process::wait_until("outboard-blk listens", DEADLINE, || {
+        dir.join("blk.sock").exists()
+    });
+    process
+}
+
+#[test]
+fn a_backend_serves_whoever_reads_its_log() {
+    for (stderr, _sleeper) in deaf() {
+        let dir = scratch();
+        let mut blk = outboard_blk(dir.path(), stderr);
+        let vmm = Vmm::new(guest::bare("virtio"))
+            .cmdline("sectors=64")
+            .device("blk", &dir.path().join("blk.sock"))
+            .run(0);
+        assert!(
+            vmm.console().contains("blk: ok"),
+            "{}",
+            vmm.process.transcript()
+        );
+        blk.signal(libc::SIGTERM);
+        blk.expect_exit(0, DEADLINE);
+    }
+}
+
+/// A status report, more log than a pipe takes, a lost backend, a reboot.
+#[test]
+fn a_machine_runs_whoever_reads_its_messages() {
+    for (stderr, _sleeper) in deaf() {
+        let dir = scratch();
+        let blk = outboard_blk(dir.path(), Stdio::null());
+        let mut vmm = Vmm::new(guest::bare("misbehave"))
+            .cmdline("case=reboot")
+            .log("trace")
+            .device("blk", &dir.path().join("blk.sock"))
+            .start_with_stderr(stderr);
+        let mut line = 0;
+        let mut reboots = |vmm: &tests::vmm::Running| {
+            for _ in 0..3 {
+                let found = vmm.process.wait_for_after(line, "reboot", DEADLINE);
+                line = found.0;
+            }
+        };
+        reboots(&vmm);
+        vmm.process.signal(libc::SIGUSR1);
+        reboots(&vmm);
+        drop(blk);
+        reboots(&vmm);
+        vmm.process.signal(libc::SIGTERM);
+        vmm.process.expect_exit(0, DEADLINE);
+    }
+}
+
+fn doctor(stdout: impl Into<Stdio>) -> (Option<i32>, String) {
+    let outboard = program::own("outboard");
+    let mut doctor = Command::new(outboard);
+    let output = doctor.arg("doctor").stdout(stdout).stderr(Stdio::piped());
+    let output = output.spawn().unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[test]
+fn an_answer_that_nobody_wants_to_the_end_is_no_failure() {
+    let (_, broken) = io::pipe().unwrap();
+    assert_eq!(doctor(broken), (Some(0), String::new()));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (status, said) = doctor(full);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("cannot write to standard output"), "{said}");
+}
+
+#[test]
+fn bad_usage_is_bad_usage_whoever_hears_of_it() {
+    for (stderr, _sleeper) in deaf() {
+        let mut command = Command::new(program::own("outboard"));
+        command.args(["run", "--kernel", "/nonexistent"]);
+        let mut vmm = Process::start_with_stderr("outboard", &mut command, stderr);
+        vmm.expect_exit(2, DEADLINE);
+        assert_eq!(vmm.printed(Stream::Out), "");
+    }
+}
