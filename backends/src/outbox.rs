@@ -11,28 +11,45 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Messages to a nonblocking descriptor, each written as a whole or not at all.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     /// The rest of a message of which a part is written.
     rest: Vec<u8>,
     stalled: bool,
+    /// How long a reader may take for a message while it takes some of it now and then.
+    limit: Duration,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Outbox::with_limit(PATIENCE)
+    }
 }
 
 impl Outbox {
+    /// An outbox for a reader that may take `limit` for a message, bit by bit.
+    pub fn with_limit(limit: Duration) -> Self {
+        Outbox {
+            rest: Vec::new(),
+            stalled: false,
+            limit,
+        }
+    }
+
     /// Writes `message` to `fd`. `false`: the reader takes nothing, and the message is lost.
     pub fn send(&mut self, fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<bool> {
-        let patience = if self.stalled {
+        let limit = if self.stalled {
             Duration::ZERO
         } else {
-            PATIENCE
+            self.limit
         };
-        let deadline = Instant::now() + patience;
-        self.stalled = !self.flush(fd, deadline)?;
+        let end = Instant::now() + limit;
+        self.stalled = !self.flush(fd, end)?;
         if self.stalled {
             return Ok(false);
         }
         self.rest.extend_from_slice(message);
-        self.stalled = !self.flush(fd, deadline)?;
+        self.stalled = !self.flush(fd, end)?;
         if self.stalled && self.rest.len() == message.len() {
             self.rest.clear();
             return Ok(false);
@@ -42,19 +59,23 @@ impl Outbox {
 
     /// Waits a moment for the rest of a message to be taken.
     pub fn finish(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.flush(fd, Instant::now() + PATIENCE).map(|_| ())
+        self.flush(fd, Instant::now() + self.limit).map(|_| ())
     }
 
     /// Forgets what is left of a message: there is a new reader.
     pub fn clear(&mut self) {
-        *self = Outbox::default();
+        *self = Outbox::with_limit(self.limit);
     }
 
-    /// Whether nothing is left.
-    fn flush(&mut self, fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    /// Whether nothing is left, at `end` or when nothing was taken for too long.
+    fn flush(&mut self, fd: BorrowedFd<'_>, end: Instant) -> io::Result<bool> {
+        let mut deadline = end.min(Instant::now() + PATIENCE);
         while !self.rest.is_empty() {
             match rustix::io::write(fd, &self.rest) {
-                Ok(n) => drop(self.rest.drain(..n)),
+                Ok(n) => {
+                    self.rest.drain(..n);
+                    deadline = end.min(Instant::now() + PATIENCE);
+                }
                 Err(rustix::io::Errno::INTR) => (),
                 Err(rustix::io::Errno::AGAIN) if wait(fd, deadline)? => (),
                 Err(rustix::io::Errno::AGAIN) => return Ok(false),
@@ -82,6 +103,25 @@ mod tests {
     use std::io::Read;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_slow_reader_is_waited_for_as_long_as_it_reads() {
+        let (reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let message = vec![b'x'; 256 << 10];
+        let reading = std::thread::spawn(move || {
+            let mut reader = io::BufReader::with_capacity(16 << 10, reader);
+            let mut piece = vec![0; 16 << 10];
+            for _ in 0..16 {
+                std::thread::sleep(PATIENCE / 4);
+                reader.read_exact(&mut piece).unwrap();
+            }
+        });
+        let mut outbox = Outbox::with_limit(100 * PATIENCE);
+        assert!(outbox.send(writer.as_fd(), &message).unwrap());
+        assert!(outbox.rest.is_empty());
+        reading.join().unwrap();
+    }
 
     #[test]
     fn a_reader_that_sleeps_costs_one_wait_and_gets_whole_messages() {

@@ -1,8 +1,10 @@
-//! Standard streams that never make anybody wait.
+//! Streams that never make anybody wait.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 
@@ -25,6 +27,19 @@ pub(crate) fn nonblocking(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File
             Ok(copy.into())
         }
     }
+}
+
+/// Opens a file for output, to be made or cut; also a FIFO, whose reader may come later.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    let is_fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    // Open for writing alone, it would have to have a reader by now (fifo(7)).
+    let access = if is_fifo {
+        OFlags::RDWR
+    } else {
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC
+    };
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?.into())
 }
 
 #[cfg(test)]

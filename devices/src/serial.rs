@@ -8,9 +8,39 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::{AccessError, BusDevice};
 
-/// A serial port whose output goes to `W`.
+// Registers by offset, and their bits that are used here (16550 data sheet).
+const DATA: u64 = 0;
+const IER: u64 = 1;
+const LCR: u64 = 3;
+const MCR: u64 = 4;
+const LSR: u64 = 5;
+/// Interrupt when the transmitter has room.
+const IER_THRE: u8 = 1 << 1;
+/// The interrupts that the port has.
+const IER_MASK: u8 = 0x0f;
+/// Offsets 0 and 1 are the divisor.
+const LCR_DLAB: u8 = 1 << 7;
+/// The holding register, and all of the transmitter, are empty.
+const LSR_THRE_TEMT: u8 = 1 << 5 | 1 << 6;
+
+/// What a port's output goes to. Writing takes all and never waits.
+pub trait Line: Write + Send {
+    /// Whether the guest should wait before it sends more, a whole FIFO of 16 bytes for
+    /// instance. What it sends all the same may be lost.
+    fn is_busy(&self) -> bool;
+}
+
+/// A serial port whose output goes to a [`Line`].
+///
+/// While the line is busy the transmitter is too, as that of a real port that has yet to
+/// shift out what it has: the guest reads so, and has no interrupt that says otherwise.
 pub struct SerialPort {
-    uart: Serial<Interrupt, RoomForInput, Box<dyn Write + Send>>,
+    uart: Serial<Interrupt, RoomForInput, Box<dyn Line>>,
+    /// Interrupts that the guest has enabled.
+    enabled: u8,
+    /// The guest has been shown a busy transmitter. The UART, whose own never is, has
+    /// that one's interrupt disabled.
+    is_held: bool,
 }
 
 /// Raises the port's interrupt.
@@ -39,11 +69,14 @@ impl SerialEvents for RoomForInput {
 
 impl SerialPort {
     /// `interrupt` is wired to the port's interrupt line; `room` becomes readable
-    /// when the guest has taken all input. Output that `out` refuses is lost, as
-    /// on a line that nobody listens to.
-    pub fn new(interrupt: EventFd, room: EventFd, out: Box<dyn Write + Send>) -> Self {
-        let uart = Serial::with_events(Interrupt(interrupt), RoomForInput(room), out);
-        Self { uart }
+    /// when the guest has taken all input.
+    pub fn new(interrupt: EventFd, room: EventFd, line: Box<dyn Line>) -> Self {
+        let uart = Serial::with_events(Interrupt(interrupt), RoomForInput(room), line);
+        Self {
+            uart,
+            enabled: 0,
+            is_held: false,
+        }
     }
 
     /// Gives the guest input; returns how many bytes the FIFO took.
@@ -58,16 +91,82 @@ impl SerialPort {
         }
     }
 
+    /// Whether [`SerialPort::input`] would take something but for the port's loopback
+    /// mode, of whose end nobody tells.
+    pub fn has_room(&self) -> bool {
+        self.uart.fifo_capacity() > 0
+    }
+
+    /// The line may have become less busy: the guest is told, if it waits for that.
+    pub fn line_changed(&mut self) {
+        if self.is_held && !self.is_busy() {
+            self.is_held = false;
+            self.enable(self.enabled);
+        }
+    }
+
     /// Power-on state; the two ends stay connected.
     pub fn reset(&mut self) {
         // Line control, modem control, interrupt enable: what a driver sets up
         // and a fresh kernel's early console relies on (16550 data sheet, reset
         // values).
-        const IER: u8 = 1;
-        const LCR: u8 = 3;
-        const MCR: u8 = 4;
         for (offset, value) in [(LCR, 3), (IER, 0), (MCR, 8)] {
-            let _ = self.uart.write(offset, value);
+            self.write_register(offset, value);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.uart.writer().is_busy()
+    }
+
+    fn hold(&mut self) {
+        if !self.is_held {
+            self.is_held = true;
+            self.enable(self.enabled & !IER_THRE);
+        }
+    }
+
+    fn shows_divisor(&mut self) -> bool {
+        self.uart.read(LCR as u8) & LCR_DLAB != 0
+    }
+
+    /// Has the UART raise these interrupts, and at once those whose reason is there.
+    fn enable(&mut self, interrupts: u8) {
+        let control = self.uart.read(LCR as u8);
+        self.write_uart(LCR, control & !LCR_DLAB);
+        self.write_uart(IER, interrupts);
+        self.write_uart(LCR, control);
+    }
+
+    fn read_register(&mut self, offset: u64) -> u8 {
+        let value = self.uart.read(offset as u8);
+        match offset {
+            IER if !self.shows_divisor() => self.enabled,
+            LSR if self.is_busy() => {
+                self.hold();
+                value & !LSR_THRE_TEMT
+            }
+            _ => value,
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, value: u8) {
+        match offset {
+            DATA if self.is_busy() && !self.shows_divisor() => self.hold(),
+            IER if !self.shows_divisor() => {
+                self.enabled = value & IER_MASK;
+                self.is_held = self.is_busy();
+                let held = if self.is_held { IER_THRE } else { 0 };
+                return self.write_uart(IER, self.enabled & !held);
+            }
+            _ => {}
+        }
+        self.write_uart(offset, value);
+    }
+
+    fn write_uart(&mut self, offset: u64, value: u8) {
+        if let Err(error) = self.uart.write(offset as u8, value) {
+            tracing::trace!("serial port: {value:#x} at {offset}: {error:?}");
         }
     }
 }
@@ -77,7 +176,7 @@ impl BusDevice for SerialPort {
         let [byte] = data else {
             return Err(AccessError::Width);
         };
-        *byte = self.uart.read(offset as u8);
+        *byte = self.read_register(offset);
         Ok(())
     }
 
@@ -85,9 +184,7 @@ impl BusDevice for SerialPort {
         let [byte] = data else {
             return Err(AccessError::Width);
         };
-        if let Err(error) = self.uart.write(offset as u8, *byte) {
-            tracing::trace!("serial port: lost {byte:#x}: {error:?}");
-        }
+        self.write_register(offset, *byte);
         Ok(())
     }
 }
@@ -95,11 +192,19 @@ impl BusDevice for SerialPort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
+    /// Remembers what it took; busy when it is told to be.
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    struct Sink(Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>);
+
+    impl Line for Sink {
+        fn is_busy(&self) -> bool {
+            self.1.load(Ordering::Relaxed)
+        }
+    }
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -137,7 +242,6 @@ mod tests {
 
     #[test]
     fn input_interrupts_and_asks_for_more_once_read() {
-        const IER: u64 = 1;
         let (mut port, _, interrupt, room) = port();
         port.write(IER, &[1]).unwrap();
         assert_eq!(port.input(&[b'x'; 100]), 64);
@@ -151,5 +255,69 @@ mod tests {
         }
         assert!(room.read().unwrap() > 0);
         assert_eq!(port.input(b"y"), 1);
+    }
+
+    fn read(port: &mut SerialPort, offset: u64) -> u8 {
+        let mut byte = [0];
+        port.read(offset, &mut byte).unwrap();
+        byte[0]
+    }
+
+    const IIR: u64 = 2;
+    const IIR_NONE: u8 = 1;
+    const IIR_THRE: u8 = 2;
+
+    #[test]
+    fn a_busy_line_is_a_busy_transmitter() {
+        let (mut port, sink, interrupt, _) = port();
+        let ready = |port: &mut SerialPort| read(port, LSR) & LSR_THRE_TEMT;
+        port.write(IER, &[IER_THRE]).unwrap();
+        assert!(interrupt.read().is_ok(), "it is empty");
+        assert_eq!(read(&mut port, IIR) & 0xf, IIR_THRE);
+        sink.1.store(true, Ordering::Relaxed);
+        assert_eq!(ready(&mut port), 0);
+        port.write(DATA, b"x").unwrap();
+        assert_eq!(*sink.0.lock().unwrap(), b"x", "what is sent all the same");
+        port.line_changed();
+        assert!(interrupt.read().is_err(), "still busy");
+        assert_eq!(read(&mut port, IIR) & 0xf, IIR_NONE);
+        assert_eq!(read(&mut port, IER), IER_THRE, "as the guest has set it");
+        sink.1.store(false, Ordering::Relaxed);
+        port.line_changed();
+        assert!(interrupt.read().is_ok(), "it has room");
+        assert_eq!(read(&mut port, IIR) & 0xf, IIR_THRE);
+        assert_eq!(ready(&mut port), LSR_THRE_TEMT);
+        port.line_changed();
+        assert!(interrupt.read().is_err(), "it is told once");
+    }
+
+    #[test]
+    fn whoever_enables_the_interrupt_of_a_busy_transmitter_hears_of_its_end() {
+        let (mut port, sink, interrupt, _) = port();
+        sink.1.store(true, Ordering::Relaxed);
+        port.write(IER, &[IER_THRE]).unwrap();
+        assert!(interrupt.read().is_err());
+        // The divisor is where the interrupts are: it is not to change.
+        port.write(LCR, &[LCR_DLAB | 3]).unwrap();
+        port.write(DATA, &[12]).unwrap();
+        sink.1.store(false, Ordering::Relaxed);
+        port.line_changed();
+        assert!(interrupt.read().is_ok());
+        assert_eq!([read(&mut port, 0), read(&mut port, 1)], [12, 0]);
+        assert_eq!(read(&mut port, LCR), LCR_DLAB | 3);
+        assert!(sink.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_reset_forgets_that_the_guest_waited() {
+        let (mut port, sink, interrupt, _) = port();
+        port.write(IER, &[IER_THRE]).unwrap();
+        interrupt.read().unwrap();
+        sink.1.store(true, Ordering::Relaxed);
+        assert_eq!(read(&mut port, LSR) & LSR_THRE_TEMT, 0);
+        port.reset();
+        sink.1.store(false, Ordering::Relaxed);
+        port.line_changed();
+        assert!(interrupt.read().is_err());
     }
 }

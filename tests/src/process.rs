@@ -83,20 +83,18 @@ impl Process {
     /// # Panics
     /// It cannot be started.
     pub fn start(name: impl Into<String>, command: &mut Command) -> Self {
-        Self::start_with_stderr(name, command, Stdio::piped())
+        Self::start_with(name, command, Stdio::piped(), Stdio::piped())
     }
 
-    /// The same with another standard error, which is not read if it is no new pipe.
-    pub fn start_with_stderr(
+    /// The same with other streams, which are not read if they are no new pipes.
+    pub fn start_with(
         name: impl Into<String>,
         command: &mut Command,
+        stdout: impl Into<Stdio>,
         stderr: impl Into<Stdio>,
     ) -> Self {
         let name = name.into();
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr);
+        command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));

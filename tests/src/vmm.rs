@@ -74,13 +74,13 @@ impl Vmm {
     }
 
     pub fn start(self) -> Running {
-        self.start_with_stderr(Stdio::piped())
+        self.start_with(Stdio::piped(), Stdio::piped())
     }
 
-    /// The same with another standard error, which is not read.
-    pub fn start_with_stderr(mut self, stderr: impl Into<Stdio>) -> Running {
+    /// The same with other streams, which are not read if they are no new pipes.
+    pub fn start_with(mut self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Running {
         Running {
-            process: Process::start_with_stderr("outboard", &mut self.command, stderr),
+            process: Process::start_with("outboard", &mut self.command, stdout, stderr),
             gdb: self.gdb,
         }
     }

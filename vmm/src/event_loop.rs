@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gdb::target::{Attachment, Event, StopReason, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,10 +23,7 @@ use crate::status;
 use crate::vcpu::Failure;
 use crate::vcpu::dispatch::Crash;
 
-const BUSY_RETRY: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 20_000_000,
-};
+const BUSY_RETRY: Duration = Duration::from_millis(20);
 
 /// Most console input read at once, in bytes.
 const INPUT_CHUNK: usize = 256;
@@ -73,7 +71,7 @@ pub enum Error {
 /// What the loop waits for and acts on.
 pub struct EventLoop<'a> {
     pub machine: &'a Arc<Machine>,
-    pub console: Console,
+    pub console: &'a mut Console,
     pub power: Inbox<PowerRequest>,
     pub failures: Inbox<(usize, Failure)>,
     pub debug: Option<Debug>,
@@ -85,8 +83,8 @@ pub struct EventLoop<'a> {
     pub next_reset: Option<bool>,
     /// Console input that the serial port has yet to take.
     pub typed: Vec<u8>,
-    /// A vCPU is in the serial port: its output can wait for a slow reader.
-    pub serial_busy: bool,
+    /// The serial port takes no input, and does not say when it does.
+    pub is_looped_back: bool,
 }
 
 /// The debugger, while one may attach.
@@ -132,6 +130,8 @@ enum Source {
     Quit,
     Status,
     ConsoleInput,
+    ConsoleOutput,
+    ConsoleRoom,
     ConsoleClient,
     SerialRoom,
     Reset,
@@ -141,6 +141,7 @@ impl EventLoop<'_> {
     /// Runs until the machine ends.
     pub fn run(&mut self) -> Result<Ended, Error> {
         loop {
+            self.transmit();
             self.deliver();
             for source in self.wait()? {
                 if let Some(ended) = self.handle(source)? {
@@ -163,6 +164,7 @@ impl EventLoop<'_> {
             (Source::Quit, self.signals.quit.as_fd()),
             (Source::Status, self.signals.status.as_fd()),
             (Source::SerialRoom, borrow(self.machine.serial_room())),
+            (Source::ConsoleOutput, self.console.output()),
         ]);
         // What happens to a vCPU while the machine is being reset is not looked at.
         sources.push(match &self.reset {
@@ -182,8 +184,13 @@ impl EventLoop<'_> {
             .iter()
             .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
             .collect();
-        // What a vCPU holds is looked at again when it may have let go of it.
-        let timeout = self.serial_busy.then_some(BUSY_RETRY);
+        if let Some(fd) = self.console.blocked() {
+            sources.push((Source::ConsoleRoom, fd));
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
+        }
+        // A looped-back port does not say when it has room.
+        let retry = self.is_looped_back.then_some(BUSY_RETRY);
+        let timeout = earlier(retry, self.console.deadline());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
@@ -207,6 +214,9 @@ impl EventLoop<'_> {
                 say!("{}", status::report(self.machine).trim_end());
             }
             Source::ConsoleInput => return Ok(self.console_input()),
+            Source::ConsoleOutput => self.console.gather(),
+            // It is what each turn begins with.
+            Source::ConsoleRoom => {}
             Source::ConsoleClient => self.console.accept(),
             Source::SerialRoom => drop(self.machine.serial_room().read()),
             Source::Reset => self.on_reset()?,
@@ -223,18 +233,21 @@ impl EventLoop<'_> {
         None
     }
 
+    /// Writes what the guest has sent.
+    fn transmit(&mut self) {
+        if self.console.write() {
+            self.machine.serial().line_changed();
+        }
+    }
+
     /// Gives the serial port what it has room for. It says when it has more.
     fn deliver(&mut self) {
-        self.serial_busy = false;
-        if self.typed.is_empty() {
-            return;
-        }
-        match self.machine.try_serial() {
-            Some(mut port) => {
-                let taken = port.input(&self.typed);
-                self.typed.drain(..taken);
-            }
-            None => self.serial_busy = true,
+        self.is_looped_back = false;
+        if !self.typed.is_empty() {
+            let mut port = self.machine.serial();
+            let taken = port.input(&self.typed);
+            self.typed.drain(..taken);
+            self.is_looped_back = !self.typed.is_empty() && port.has_room();
         }
     }
 
@@ -330,8 +343,10 @@ impl EventLoop<'_> {
 
     /// Reports the crash. With a gdb attached, or under `--gdb-wait`, the guest
     /// stays for gdb to look at.
-    fn crash(&self, vcpu: usize, crash: &Crash) -> Option<Ended> {
+    fn crash(&mut self, vcpu: usize, crash: &Crash) -> Option<Ended> {
         let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
+        // The guest's last words come before the report.
+        self.console.flush();
         match registers {
             Ok(Ok(registers)) => {
                 say!("outboard: the guest crashed");
@@ -353,6 +368,13 @@ impl EventLoop<'_> {
         debug.events.send(Event::Stopped(VcpuId(vcpu), stop));
         None
     }
+}
+
+/// The time until the earlier of both, if there is one.
+fn earlier(time: Option<Duration>, deadline: Option<Instant>) -> Option<Timespec> {
+    let until = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let time = time.into_iter().chain(until).min()?;
+    Timespec::try_from(time).ok()
 }
 
 fn drain(mut stream: &UnixStream) {

@@ -1,7 +1,7 @@
 //! The only assembler: from a configuration to a machine that can run.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use devices::bus::{Bus, BusDevice, Overlap};
@@ -195,13 +195,9 @@ impl Machine {
         &self.transports
     }
 
-    /// The serial port, unless a vCPU is in it.
-    pub fn try_serial(&self) -> Option<MutexGuard<'_, SerialPort>> {
-        match self.serial.try_lock() {
-            Ok(port) => Some(port),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    /// The serial port. A vCPU in it does not stay long.
+    pub fn serial(&self) -> MutexGuard<'_, SerialPort> {
+        self.serial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn serial_room(&self) -> &EventFd {
@@ -231,10 +227,7 @@ impl Machine {
             return Err(Error::NotPaused(error));
         }
         transports::reset_all(&self.transports);
-        self.serial
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .reset();
+        self.serial().reset();
         self.vm.set_chips(&self.chips)?;
         let entry = boot::load(self.memory(), &self.boot)?;
         for (index, handle) in self.vcpus.handles().iter().enumerate() {
@@ -299,7 +292,8 @@ fn add_serial(
     let (interrupt, room) = (event_fd()?, event_fd()?);
     vm.add_irqfd(layout::COM1_GSI, &interrupt)
         .map_err(kvm::failed("KVM_IRQFD"))?;
-    let port = SerialPort::new(interrupt, room.try_clone().map_err(Error::EventFd)?, output);
+    let told = room.try_clone().map_err(Error::EventFd)?;
+    let port = SerialPort::new(interrupt, told, Box::new(output));
     let port = Arc::new(Mutex::new(port));
     pio.insert("COM1", layout::COM1, layout::COM1_LEN, port.clone())?;
     Ok((port, room))

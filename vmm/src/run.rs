@@ -61,7 +61,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         failures: failure_events,
         power: power_events,
     };
-    let (console, output) = Console::open(&config.serial)?;
+    let (mut console, output) = Console::open(&config.serial)?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::default();
     let machine = Arc::new(Machine::new(config, output, reports, &supervisor)?);
@@ -81,7 +81,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         Listeners::start(machine.transports()).map_err(host("the devices' threads"))?;
     let ended = EventLoop {
         machine: &machine,
-        console,
+        console: &mut console,
         power,
         failures,
         debug,
@@ -90,9 +90,11 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         reset: None,
         next_reset: None,
         typed: Vec::new(),
-        serial_busy: false,
+        is_looped_back: false,
     }
     .run();
+    // Before anything else is waited for.
+    console.flush();
     if let Some(debugger) = debugger {
         debugger.stop(ended.as_ref().map_or(1, Ended::status));
     }

@@ -4,13 +4,15 @@
 //! * [`escape`] is the key that ends it all.
 //!
 //! A driver may spin until its output has been taken (Linux's does, with a lock held), so output
-//! that nobody reads is lost after a short wait.
+//! that nobody reads is lost after a short wait, and counted.
 
 pub mod escape;
 pub mod terminal;
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::chain::{BufferError, Buffers};
 use crate::page_log::GuestRam;
@@ -35,12 +37,17 @@ static LOG: RateLimit = RateLimit::for_logs();
 /// A console with one port.
 pub struct Console {
     terminal: Terminal,
+    /// Bytes that were lost since the reader has fallen asleep.
+    lost: AtomicU64,
 }
 
 impl Console {
     /// A console on `terminal`.
     pub fn new(terminal: Terminal) -> Self {
-        Console { terminal }
+        Console {
+            terminal,
+            lost: AtomicU64::new(0),
+        }
     }
 
     fn receive(&self, memory: &GuestRam, buffer: &Buffers) -> Outcome {
@@ -76,10 +83,27 @@ impl Console {
 
     fn print(&self, bytes: &[u8]) {
         match self.terminal.write(bytes) {
-            Ok(true) => (),
-            Ok(false) => warn_limited!(LOG, "nobody reads the console; its output is lost"),
+            Ok(true) => self.tell_lost(),
+            Ok(false) => {
+                if self.lost.fetch_add(bytes.len() as u64, Relaxed) == 0 {
+                    warn_limited!(LOG, "nobody reads the console; its output is lost");
+                }
+            }
             Err(error) => warn_limited!(LOG, %error, "the console's output cannot be written"),
         }
+    }
+
+    fn tell_lost(&self) {
+        let bytes = self.lost.swap(0, Relaxed);
+        if bytes > 0 {
+            warn_limited!(LOG, bytes, "output of the console was lost: nobody read it");
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.tell_lost();
     }
 }
 

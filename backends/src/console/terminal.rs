@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -20,7 +21,11 @@ use crate::listener::{ListenError, Listener};
 use crate::outbox::Outbox;
 use crate::peer::{Meet, Peer};
 use crate::shutdown::{ShutdownHandle, signal_fd};
-use crate::stdio::nonblocking;
+use crate::stdio::{create, nonblocking};
+
+/// How long a reader may take for a piece of output, bit by bit. A driver waits for it, and
+/// so does a frontend that wants the queue to stop.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Where a console goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +115,7 @@ impl Terminal {
             Target::Pty => pty().map_err(TerminalError::Pty)?,
             Target::File(path) => Lines::Files {
                 input: None,
-                output: File::create(path).map_err(|source| TerminalError::File {
+                output: create(path).map_err(|source| TerminalError::File {
                     path: path.clone(),
                     source,
                 })?,
@@ -125,7 +130,7 @@ impl Terminal {
         };
         Ok(Terminal {
             lines,
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox::with_limit(SLOW)),
         })
     }
 
@@ -230,6 +235,15 @@ impl Terminal {
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Lines::Files { output, .. } = &self.lines {
+            // Whoever reads it has had time enough, and there is nobody else to tell.
+            let _ = self.outbox().finish(output.as_fd());
+        }
     }
 }
 

@@ -40,7 +40,7 @@ fn outboard_blk(dir: &Path, stderr: impl Into<Stdio>) -> Process {
     command.env("RUST_LOG", "trace").arg("--path");
     command.arg(backend::disk_image(dir, 1)).arg("--socket");
     command.arg(dir.join("blk.sock"));
-    let process = Process::start_with_stderr("outboard-blk", &mut command, stderr);
+    let process = Process::start_with("outboard-blk", &mut command, Stdio::piped(), stderr);
     tests::process::wait_until("outboard-blk listens", DEADLINE, || {
         dir.join("blk.sock").exists()
     });
@@ -76,7 +76,7 @@ fn a_machine_runs_whoever_reads_its_messages() {
             .cmdline("case=reboot")
             .log("trace")
             .device("blk", &dir.path().join("blk.sock"))
-            .start_with_stderr(stderr);
+            .start_with(Stdio::piped(), stderr);
         let mut line = 0;
         let mut reboots = |vmm: &tests::vmm::Running| {
             for _ in 0..3 {
@@ -118,7 +118,7 @@ fn bad_usage_is_bad_usage_whoever_hears_of_it() {
     for (stderr, _sleeper) in deaf() {
         let mut command = Command::new(program::own("outboard"));
         command.args(["run", "--kernel", "/nonexistent"]);
-        let mut vmm = Process::start_with_stderr("outboard", &mut command, stderr);
+        let mut vmm = Process::start_with("outboard", &mut command, Stdio::piped(), stderr);
         vmm.expect_exit(2, DEADLINE);
         assert_eq!(vmm.printed(Stream::Out), "");
     }

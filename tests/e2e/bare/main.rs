@@ -17,6 +17,7 @@ mod peers;
 mod power;
 mod resets;
 mod rust_vmm;
+mod serial;
 mod shared_memory;
 mod slow;
 mod small;

@@ -45,42 +45,6 @@ fn reboot_ends_the_machine_if_told_so() {
 }
 
 #[test]
-fn console_that_nobody_reads_does_not_keep_the_machine_from_ending() {
-    use std::process::{Command, Stdio};
-    let mut vmm = Command::new(tests::program::own("outboard"))
-        .args([
-            "run",
-            "--memory",
-            "64M",
-            "--cmdline",
-            "case=reboot",
-            "--kernel",
-        ])
-        .arg(guest::bare("misbehave"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    // The guest prints for ever; the pipe is full when the VMM's vCPU thread
-    // sleeps in its write.
-    let wchan = format!("/proc/{}/task", vmm.id());
-    tests::process::wait_until("a full pipe", DEADLINE, || {
-        let tasks = std::fs::read_dir(&wchan).unwrap().flatten();
-        tasks.map(|task| task.path().join("wchan")).any(|wchan| {
-            std::fs::read_to_string(wchan).is_ok_and(|wchan| wchan.contains("pipe_write"))
-        })
-    });
-    tests::process::terminate(vmm.id());
-    let mut ended = None;
-    tests::process::wait_until("the end", DEADLINE, || {
-        ended = vmm.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert_eq!(ended.unwrap().code(), Some(0));
-}
-
-#[test]
 fn signals_end_a_halted_and_a_spinning_guest() {
     for case in ["halt-forever", "spin-forever"] {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {

@@ -1,18 +1,32 @@
 //! The other end of the guest's serial port.
 
 mod escape;
+mod outbox;
+mod pty;
 mod socket;
+mod stdio;
 mod terminal;
+mod writer;
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use escape::{Action, Escape};
+pub use outbox::Output;
+use outbox::{Reader, outbox};
+use pty::Pty;
 use socket::SocketEnd;
+use stdio::Stdio;
 use terminal::RawMode;
+use writer::Writer;
 
 /// Where the serial port goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +73,10 @@ impl FromStr for Target {
 pub enum Error {
     #[error("cannot set up the terminal for the serial console")]
     Terminal(#[source] io::Error),
+    #[error("cannot use standard input and output for the serial console")]
+    Stdio(#[source] io::Error),
+    #[error("cannot make an eventfd for the serial console")]
+    EventFd(#[source] io::Error),
     #[error("cannot open a pseudo-terminal for the serial console")]
     Pty(#[source] io::Error),
     #[error("cannot write the serial console to {}", path.display())]
@@ -90,78 +108,107 @@ pub enum Input {
     Quit,
 }
 
-/// The output half, given to the serial port.
-pub type Output = Box<dyn Write + Send>;
-
-/// The input half; owned by the event loop.
+/// The console, but for the end that is the serial port's; owned by the event loop.
+/// Dropping it writes what is left to be written.
 pub struct Console {
     source: Source,
+    sink: Sink,
+    writer: Writer,
+    /// The user knows that the sink fails.
+    is_failing: bool,
 }
 
+/// Where input comes from.
 enum Source {
     None,
+    /// Keys that a user presses.
     Terminal {
-        raw: RawMode,
+        stdin: Stdio,
         escape: Escape,
+        _raw: RawMode,
     },
-    /// Standard input that is not a terminal, or a pseudo-terminal's master.
-    Stream(File),
+    Stdin(Stdio),
+    Pty(Pty),
     Socket(SocketEnd),
 }
 
+/// Where output goes.
+enum Sink {
+    None,
+    Stdout(Stdio),
+    File(OwnedFd),
+    /// To the source's other direction.
+    Source,
+}
+
 impl Console {
-    /// Opens both halves of `target`.
+    /// Opens `target`.
     pub fn open(target: &Target) -> Result<(Self, Output), Error> {
-        let (source, output): (_, Output) = match target {
-            Target::None => (Source::None, Box::new(io::sink())),
-            Target::Stdio => (stdio()?, Box::new(Unbuffered(io::stdout()))),
+        let (output, outbox) = outbox().map_err(Error::EventFd)?;
+        let mut reader = Reader::Awake;
+        let (source, sink, name) = match target {
+            Target::None => {
+                reader = Reader::Absent;
+                (Source::None, Sink::None, String::new())
+            }
+            Target::Stdio => {
+                let stdout = Stdio::nonblocking(rustix::stdio::stdout(), OFlags::WRONLY);
+                let sink = Sink::Stdout(stdout.map_err(Error::Stdio)?);
+                (stdin()?, sink, "standard output".into())
+            }
             Target::Pty => {
-                let (master, output) = pty().map_err(Error::Pty)?;
-                (Source::Stream(master), Box::new(output))
+                let pty = Pty::open().map_err(Error::Pty)?;
+                crate::say!("outboard: serial console on {}", pty.name());
+                let name = pty.name().to_owned();
+                (Source::Pty(pty), Sink::Source, name)
             }
             Target::File(path) => {
-                let failed = |source| Error::File {
+                let file = create(path).map_err(|source| Error::File {
                     path: path.clone(),
                     source,
-                };
-                (Source::None, Box::new(File::create(path).map_err(failed)?))
+                })?;
+                let name = path.display().to_string();
+                (Source::None, Sink::File(file), name)
             }
             Target::Unix(path) => {
-                let (end, output) = SocketEnd::bind(path)?;
-                (Source::Socket(end), Box::new(output))
+                reader = Reader::Absent;
+                let name = format!("the client on {}", path.display());
+                (Source::Socket(SocketEnd::bind(path)?), Sink::Source, name)
             }
         };
-        Ok((Self { source }, output))
+        let console = Self {
+            source,
+            sink,
+            writer: Writer::new(outbox, name, reader),
+            is_failing: false,
+        };
+        Ok((console, output))
     }
 
     /// Readable when [`Console::read`] has something.
     pub fn input(&self) -> Option<BorrowedFd<'_>> {
         match &self.source {
             Source::None => None,
-            Source::Terminal { raw, .. } => Some(raw.as_fd()),
-            Source::Stream(file) => Some(file.as_fd()),
-            Source::Socket(end) => end.input(),
+            Source::Terminal { stdin, .. } | Source::Stdin(stdin) => Some(stdin.as_fd()),
+            Source::Pty(pty) => Some(pty.as_fd()),
+            Source::Socket(end) => end.client(),
         }
     }
 
     /// Reads at most `room` bytes. An end of input is remembered.
     pub fn read(&mut self, room: usize) -> Input {
-        let mut buffer = vec![0; room];
-        let result = match &mut self.source {
-            Source::None => return Input::Nothing,
-            Source::Terminal { .. } => io::stdin().read(&mut buffer),
-            Source::Stream(file) => file.read(&mut buffer),
-            Source::Socket(end) => return end.read(buffer),
+        let Some(input) = self.input() else {
+            return Input::Nothing;
         };
-        match result {
+        let mut buffer = vec![0; room];
+        match rustix::io::read(input, &mut buffer) {
             Ok(len @ 1..) => {
                 buffer.truncate(len);
                 self.filter(buffer)
             }
-            // A pseudo-terminal that nobody has open reads as EIO until somebody does.
-            Err(error) if is_transient(&error) => Input::Nothing,
+            Err(Errno::AGAIN | Errno::INTR) => Input::Nothing,
             Ok(0) | Err(_) => {
-                self.source = Source::None;
+                self.end_input();
                 Input::Nothing
             }
         }
@@ -178,104 +225,137 @@ impl Console {
         }
     }
 
+    fn end_input(&mut self) {
+        match &mut self.source {
+            Source::Socket(end) => end.disconnect(),
+            source => *source = Source::None,
+        }
+        if sink(&self.sink, &self.source).is_none() {
+            self.writer.restart(Reader::Absent);
+        }
+    }
+
     /// Readable when [`Console::accept`] has a client.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
         match &self.source {
             // While one client is served, the next waits in the listener's queue.
-            Source::Socket(end) if end.input().is_none() => Some(end.listener()),
+            Source::Socket(end) if end.client().is_none() => Some(end.listener()),
             _ => None,
         }
     }
 
     /// Takes the next client of a Unix socket.
     pub fn accept(&mut self) {
-        if let Source::Socket(end) = &mut self.source {
-            end.accept();
+        if let Source::Socket(end) = &mut self.source
+            && end.accept()
+        {
+            self.writer.restart(Reader::Awake);
+        }
+    }
+
+    /// Readable when [`Console::gather`] is to be called.
+    pub fn output(&self) -> BorrowedFd<'_> {
+        self.writer.event()
+    }
+
+    /// The guest has sent something, which is written a moment later.
+    pub fn gather(&mut self) {
+        self.writer.gather(Instant::now());
+    }
+
+    /// Where there is room again for [`Console::write`].
+    pub fn blocked(&self) -> Option<BorrowedFd<'_>> {
+        let is_blocked = self.writer.is_blocked();
+        is_blocked.then(|| sink(&self.sink, &self.source)).flatten()
+    }
+
+    /// When [`Console::write`] is to be called at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.writer.deadline()
+    }
+
+    /// Writes what there is time and room for. Whether the serial port is to look at
+    /// its line again.
+    pub fn write(&mut self) -> bool {
+        let Some(stream) = sink(&self.sink, &self.source) else {
+            return false;
+        };
+        match self.writer.write(stream, Instant::now()) {
+            Ok(has_changed) => {
+                self.is_failing &= !has_changed;
+                has_changed
+            }
+            Err(error) => {
+                self.failed(&error);
+                true
+            }
+        }
+    }
+
+    /// Says what is wrong, once.
+    fn failed(&mut self, error: &io::Error) {
+        // A client that has left is noticed when its input ends.
+        let is_client = matches!(self.source, Source::Socket(_));
+        if !is_client && !self.is_failing {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(error, "the guest's output is lost");
+        }
+        self.is_failing = true;
+    }
+
+    /// Writes all that the guest has sent, as long as somebody reads it.
+    pub fn flush(&mut self) {
+        if let Some(stream) = sink(&self.sink, &self.source) {
+            self.writer.flush(stream);
         }
     }
 }
 
-fn is_transient(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
+impl Drop for Console {
+    fn drop(&mut self) {
+        if let Some(stream) = sink(&self.sink, &self.source) {
+            self.writer.finish(stream);
+        }
+    }
 }
 
-fn stdio() -> Result<Source, Error> {
-    let stdin = io::stdin();
-    if rustix::termios::isatty(&stdin) {
-        let raw = RawMode::enter().map_err(Error::Terminal)?;
-        return Ok(Source::Terminal {
-            raw,
+/// What is written to at the moment.
+fn sink<'a>(sink: &'a Sink, source: &'a Source) -> Option<BorrowedFd<'a>> {
+    match (sink, source) {
+        (Sink::Stdout(stdout), _) => Some(stdout.as_fd()),
+        (Sink::File(file), _) => Some(file.as_fd()),
+        (Sink::Source, Source::Pty(pty)) => Some(pty.as_fd()),
+        (Sink::Source, Source::Socket(end)) => end.client(),
+        (Sink::None | Sink::Source, _) => None,
+    }
+}
+
+fn stdin() -> Result<Source, Error> {
+    let stdin = rustix::stdio::stdin();
+    let raw = rustix::termios::isatty(stdin).then(RawMode::enter);
+    let raw = raw.transpose().map_err(Error::Terminal)?;
+    let stdin = Stdio::nonblocking(stdin, OFlags::RDONLY).map_err(Error::Stdio)?;
+    Ok(match raw {
+        Some(raw) => Source::Terminal {
+            stdin,
             escape: Escape::default(),
-        });
-    }
-    let copy: OwnedFd = stdin
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(Error::Terminal)?;
-    Ok(Source::Stream(File::from(copy)))
+            _raw: raw,
+        },
+        None => Source::Stdin(stdin),
+    })
 }
 
-/// Opens a pseudo-terminal and prints the name to attach to. The other side is
-/// kept open, so that clients may come and go.
-fn pty() -> io::Result<(File, PtyOutput)> {
-    use rustix::fs::{Mode, OFlags, fcntl_setfl};
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let name = ptsname(&master, Vec::new())?;
-    let keep = rustix::fs::open(
-        &name,
-        OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    terminal::make_raw(&keep)?;
-    // Without a reader the buffer fills up; the guest must not wait for one.
-    fcntl_setfl(&master, OFlags::NONBLOCK)?;
-    crate::say!("outboard: serial console on {}", name.to_string_lossy());
-    let master = File::from(master);
-    let output = PtyOutput {
-        master: master.try_clone()?,
-        _keep: keep,
+/// Opens a file for output; also a FIFO, whose reader may come later.
+fn create(path: &Path) -> io::Result<OwnedFd> {
+    let is_fifo = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    // Open for writing alone, it would have to have a reader by now (fifo(7)).
+    let access = if is_fifo {
+        OFlags::RDWR
+    } else {
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC
     };
-    Ok((master, output))
-}
-
-/// Writes to the master; drops what nobody reads.
-struct PtyOutput {
-    master: File,
-    _keep: OwnedFd,
-}
-
-impl Write for PtyOutput {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.master.write(bytes) {
-            Err(error) if is_transient(&error) => Ok(bytes.len()),
-            result => result,
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Standard output without its line buffer: a console shows every byte.
-struct Unbuffered(io::Stdout);
-
-impl Write for Unbuffered {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = self.0.write(bytes)?;
-        self.0.flush()?;
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
+    let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?)
 }
 
 #[cfg(test)]
@@ -294,24 +374,24 @@ mod tests {
     }
 
     #[test]
-    fn a_pty_carries_both_directions_and_loses_what_nobody_reads() {
-        let (mut master, mut output) = pty().unwrap();
-        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-        let mut client = File::options()
-            .read(true)
-            .write(true)
-            .open(name.to_str().unwrap())
-            .unwrap();
-        output.write_all(b"out").unwrap();
-        let mut bytes = [0; 3];
-        client.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"out");
-        client.write_all(b"in\r").unwrap();
-        let mut bytes = [0; 3];
-        master.read_exact(&mut bytes).unwrap();
-        assert_eq!(&bytes, b"in\r", "no translation on the way in");
-        for _ in 0..1000 {
-            output.write_all(&[b'x'; 100]).unwrap();
-        }
+    fn a_fifo_may_get_its_reader_later() {
+        use std::io::{Read, Write};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        let (mut console, mut output) = Console::open(&Target::File(path.clone())).unwrap();
+        output.write_all(b"early").unwrap();
+        console.flush();
+        let mut bytes = [0; 5];
+        let mut reader = std::fs::File::open(path).unwrap();
+        reader.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"early");
     }
 }

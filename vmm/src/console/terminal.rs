@@ -1,7 +1,7 @@
 //! Raw mode on the terminal, put back on every way out.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::Once;
 
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
@@ -29,12 +29,6 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         let _ = tcsetattr(&self.stdin, OptionalActions::Now, &self.saved);
-    }
-}
-
-impl AsFd for RawMode {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stdin.as_fd()
     }
 }
 

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tracing_subscriber::EnvFilter;
 
 use sink::Sink;
@@ -59,7 +60,28 @@ fn stderr(message: &[u8]) {
 fn start() -> io::Result<Sink> {
     // Not std's, which holds a lock while it writes.
     let stream = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?);
-    Sink::start("log", stream)
+    Sink::start("log", Patient(stream))
+}
+
+/// Waits for room where others who share standard error have made it nonblocking.
+struct Patient(File);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
+                    poll(&mut fds, None)?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A formatted event comes as one piece.

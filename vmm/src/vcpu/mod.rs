@@ -174,8 +174,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         let _ = self.send(Message::Finish);
-        // A thread can be stuck in a write to a console that nobody reads; the
-        // end of the process ends it too.
+        // A thread can be waiting for a backend in an access to a device; the end
+        // of the process ends it too.
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(END_DEADLINE) {
             tracing::warn!("vCPU {} does not end; it is left behind", self.index);
