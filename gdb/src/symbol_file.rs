@@ -86,14 +86,15 @@ impl SymbolFile {
             source,
         };
         let absolute = path.canonicalize().map_err(failed)?;
-        let file = File::open(&absolute).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        // Before it is opened, for which a FIFO would have to have a writer.
+        let metadata = absolute.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(failed(io::Error::new(
                 ErrorKind::InvalidInput,
                 "it is no regular file",
             )));
         }
+        let file = File::open(&absolute).map_err(failed)?;
         let cache = ReadCache::new(file.try_clone().map_err(failed)?);
         let len = metadata.len();
         let inspected = class(&cache).and_then(|class| {

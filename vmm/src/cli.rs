@@ -50,8 +50,12 @@ pub enum CtlCommand {
     Pause,
     /// Let the vCPUs go on.
     Resume,
-    /// Power-on again, also under --on-reboot exit.
-    Reset,
+    /// Power-on again, also under --on-reboot exit. What was booted boots again.
+    Reset {
+        /// Read kernel and initrd again first. If they cannot be booted, the machine runs on.
+        #[arg(long)]
+        reload: bool,
+    },
     /// End the machine at once, as SIGTERM does. The guest is not asked.
     Shutdown,
     /// Detach gdb, for instance one whose machine is gone, and let the guest run.

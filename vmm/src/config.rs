@@ -2,6 +2,7 @@
 
 mod device;
 
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -16,6 +17,9 @@ pub const MAX_CPUS: u8 = 64;
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// So that a kernel given alone shows what it does.
 const DEFAULT_CMDLINE: &str = "console=ttyS0";
+
+/// Longest configuration file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
 /// What a guest's reboot does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -85,7 +89,7 @@ pub enum Error {
     File {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     #[error("configuration file {}, line {line}: {problem}", path.display())]
     Toml {
@@ -144,7 +148,7 @@ struct File {
 
 impl File {
     fn read(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File {
+        let text = read_text(path).map_err(|source| Error::File {
             path: path.to_owned(),
             source,
         })?;
@@ -219,6 +223,18 @@ impl TryFrom<RunArgs> for Config {
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
         })
     }
+}
+
+/// A file of whatever kind, if it has an end.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        let problem = format!("it has more than {MAX_FILE} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(text)
 }
 
 fn cpus(asked: u64) -> Result<u8, Error> {

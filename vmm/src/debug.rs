@@ -39,6 +39,8 @@ pub struct DebugTarget {
     /// Tells the event loop whether a crashed guest is worth keeping.
     attachments: Notifier<Attachment>,
     symbols: Option<Arc<SymbolFile>>,
+    /// How often other files had been taken for the boot when they were opened.
+    reloads: u64,
     /// Where the event loop says that a reset is done.
     resets: Inbox<()>,
     parts: Parts,
@@ -65,6 +67,7 @@ impl DebugTarget {
             keeps_hlt: None,
             attachments,
             symbols: symbols.map(Arc::new),
+            reloads: parts.boot.reloads(),
             resets,
             parts,
         }
@@ -89,8 +92,12 @@ impl DebugTarget {
             .map_err(host_error)
     }
 
-    /// A reset loads the kernel's file again, which may be a new one by now.
+    /// The kernel that boots may be another one now.
     fn reopen_symbols(&mut self) {
+        let reloads = self.parts.boot.reloads();
+        if std::mem::replace(&mut self.reloads, reloads) == reloads {
+            return;
+        }
         let new = self
             .symbols
             .as_ref()

@@ -82,7 +82,7 @@ pub struct Reports {
 
 /// An assembled machine. Its vCPUs are paused until [`Machine::start`].
 pub struct Machine {
-    boot: boot::Config,
+    boot: Arc<boot::Source>,
     vm: Arc<Vm>,
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
@@ -104,6 +104,7 @@ const RESET_PATIENCE: Duration = Options::DRAIN_DEADLINE;
 impl Machine {
     pub fn new(
         config: &Config,
+        boot: Arc<boot::Source>,
         serial_output: console::Output,
         reports: Reports,
         supervisor: &Supervisor,
@@ -119,9 +120,8 @@ impl Machine {
         let model = cpu_model(&kvm)?;
         check_memory(config.memory, model.physical_bits())?;
         let memory = memory::allocate(config.memory)?;
-        let boot = boot_config(config);
         // First what the user may have got wrong, before anything is started.
-        let entry = boot::load(&memory, &boot)?;
+        let entry = boot.load(&memory)?;
         let vm = Arc::new(Vm::new(&kvm, memory.clone())?);
         vm.add_pit()?;
         let power = Arc::new(PowerSwitch::new(reports.power));
@@ -132,7 +132,7 @@ impl Machine {
         let transports = add_virtio(
             &mut buses.mmio,
             config,
-            &boot.devices,
+            &boot.config().devices,
             &vm,
             supervisor,
             &mut windows,
@@ -171,6 +171,10 @@ impl Machine {
         &self.vcpus
     }
 
+    pub fn boot(&self) -> &Arc<boot::Source> {
+        &self.boot
+    }
+
     pub fn power(&self) -> &Arc<PowerSwitch> {
         &self.power
     }
@@ -188,6 +192,7 @@ impl Machine {
             watched: self.watched.clone(),
             transports: self.transports.clone(),
             power: self.power.clone(),
+            boot: self.boot.clone(),
         }
     }
 
@@ -229,7 +234,7 @@ impl Machine {
         transports::reset_all(&self.transports);
         self.serial().reset();
         self.vm.set_chips(&self.chips)?;
-        let entry = boot::load(self.memory(), &self.boot)?;
+        let entry = self.boot.load(self.memory())?;
         for (index, handle) in self.vcpus.handles().iter().enumerate() {
             handle.request(move |vcpu| reset_vcpu(vcpu, index, entry))??;
         }
@@ -263,7 +268,8 @@ fn reset_vcpu(vcpu: &mut Vcpu, index: usize, entry: boot::Entry) -> Result<(), k
     }
 }
 
-fn boot_config(config: &Config) -> boot::Config {
+/// What the machine of `config` boots.
+pub fn boot_config(config: &Config) -> boot::Config {
     let slots = layout::VIRTIO_GSIS
         .iter()
         .enumerate()

@@ -70,20 +70,19 @@ fn run_guest(args: RunArgs, started: Instant) -> ExitCode {
 /// failing at something that can.
 fn is_bad_usage(error: &run::Error) -> bool {
     let error = match error {
-        run::Error::Symbols(_) => return true,
-        run::Error::Machine(error) => error,
+        run::Error::Symbols(_)
+        | run::Error::Machine(
+            machine::Error::TooManyCpus { .. } | machine::Error::TooMuchMemory { .. },
+        ) => return true,
+        run::Error::Boot(error) | run::Error::Machine(machine::Error::Boot(error)) => error,
         _ => return false,
     };
-    match error {
-        machine::Error::TooManyCpus { .. } | machine::Error::TooMuchMemory { .. } => true,
-        machine::Error::Boot(error) => !matches!(
-            error,
-            boot::Error::Kernel(boot::KernelError::Read { .. })
-                | boot::Error::Memory(_)
-                | boot::Error::Registers(_)
-        ),
-        _ => false,
-    }
+    !matches!(
+        error,
+        boot::Error::Kernel(boot::KernelError::Read { .. })
+            | boot::Error::Memory(_)
+            | boot::Error::Registers(_)
+    )
 }
 
 /// Prints the chain of causes on one line.

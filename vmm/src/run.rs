@@ -11,6 +11,7 @@ use gdb::target::Event;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::api;
+use crate::boot;
 use crate::config::{Config, GdbWait};
 use crate::console::{self, Console};
 use crate::debug::DebugTarget;
@@ -24,6 +25,8 @@ use crate::vcpu;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Boot(#[from] boot::Error),
     #[error(transparent)]
     Machine(#[from] machine::Error),
     #[error(transparent)]
@@ -51,6 +54,10 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// Runs the machine to its end. `started` is when the process began, for the
 /// start-up time that is logged.
 pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
+    // Before signals are caught and the terminal is taken: it may take as long as the
+    // other end of a pipe likes.
+    let boot = boot::Source::read(machine::boot_config(config), config.memory)?;
+    let boot = Arc::new(boot);
     vcpu::init().map_err(host("the vCPU signal"))?;
     let signals = Signals::catch().map_err(host("signal handling"))?;
     let (debug_events, debug_inbox) = channel().map_err(host("an eventfd"))?;
@@ -64,7 +71,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (mut console, output) = Console::open(&config.serial)?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::default();
-    let machine = Arc::new(Machine::new(config, output, reports, &supervisor)?);
+    let machine = Arc::new(Machine::new(config, boot, output, reports, &supervisor)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();
     let detacher = debugger
@@ -74,6 +81,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let _api = api
         .map(|path| api::Server::start(path, &machine, detacher))
         .transpose()?;
+    keep_files(machine.boot().clone()).map_err(host("a thread for a copy of the kernel"))?;
     if config.gdb_wait.is_none() {
         machine.start()?;
     }
@@ -101,6 +109,19 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     log_start_up(&machine, started);
     tracing::info!("{}", crate::status::report(&machine).trim_end());
     Ok(ended?)
+}
+
+/// Copies what a reboot needs, while the guest boots and has the processors first.
+fn keep_files(boot: Arc<boot::Source>) -> io::Result<()> {
+    let keep = move || {
+        scheduling::yield_to_others();
+        if let Err(error) = boot.keep() {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "a reboot needs the files as they are now");
+        }
+    };
+    thread::Builder::new().name("keep".into()).spawn(keep)?;
+    Ok(())
 }
 
 fn log_start_up(machine: &Machine, started: Instant) {

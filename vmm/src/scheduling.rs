@@ -6,6 +6,13 @@ use std::io;
 /// The shortest slice that Linux takes (sched(7), `sched_attr.sched_runtime`).
 const SHORTEST_NS: u64 = 100_000;
 
+/// Lets the calling thread have what processor time others leave.
+pub fn yield_to_others() {
+    const NICEST: i32 = 19;
+    // For Linux it is the thread's own (setpriority(2), "C library/kernel differences").
+    let _ = rustix::process::setpriority_process(None, NICEST);
+}
+
 /// Gives the calling thread short slices of processor time. It then runs as soon as
 /// it wakes, where one with the usual slices waits until a vCPU thread has used up
 /// its own, for milliseconds. That is fair for a thread that mostly waits. Linux

@@ -175,6 +175,44 @@ fn initrd_that_is_missing_or_too_large() {
 }
 
 #[test]
+fn files_that_are_no_files() {
+    for (kernel, part) in [
+        ("/dev/zero", "no end within"),
+        ("/dev/null", "neither an ELF file"),
+        ("/proc/cpuinfo", "neither an ELF file"),
+    ] {
+        refused(Vmm::new(kernel), BAD_USAGE, &[kernel, part]);
+    }
+    for (initrd, part) in [
+        ("/dev/zero", "no end within"),
+        ("/dev/null", "is empty"),
+        ("/tmp", "directory"),
+    ] {
+        refused(
+            hello().arg("--initrd", initrd),
+            BAD_USAGE,
+            &["initrd", initrd, part],
+        );
+    }
+    refused(
+        hello().arg("--config", "/dev/zero"),
+        BAD_USAGE,
+        &["/dev/zero", "more than"],
+    );
+    refused(
+        hello().arg("--config", "/tmp"),
+        BAD_USAGE,
+        &["/tmp", "directory"],
+    );
+    let dir = scratch();
+    let fifo = dir.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let symbols = hello().gdb(dir.path()).arg("--symbols", &fifo);
+    refused(symbols, BAD_USAGE, &["fifo", "no regular file"]);
+}
+
+#[test]
 fn numbers_out_of_range() {
     refused(
         hello().arg("--cpus", "0"),

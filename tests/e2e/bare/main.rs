@@ -15,6 +15,7 @@ mod net;
 mod pausing;
 mod peers;
 mod power;
+mod reload;
 mod resets;
 mod rust_vmm;
 mod serial;

@@ -41,7 +41,8 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
         }
         CtlCommand::Pause => change(&args.api, "pause"),
         CtlCommand::Resume => change(&args.api, "resume"),
-        CtlCommand::Reset => change(&args.api, "reset"),
+        CtlCommand::Reset { reload: false } => change(&args.api, "reset"),
+        CtlCommand::Reset { reload: true } => change(&args.api, "reload"),
         CtlCommand::Shutdown => change(&args.api, "shutdown"),
         CtlCommand::DetachGdb => {
             ask(&args.api, "POST", "/v1/debugger/detach")?;

@@ -101,6 +101,14 @@ pub fn reset(control: &Control) -> (Status, Value) {
     (Status::Ok, json!({ "reset": true }))
 }
 
+/// The same with the files that are there now, if they can be booted; else nothing.
+pub fn reload(control: &Control) -> (Status, Value) {
+    match control.boot.reload() {
+        Ok(()) => reset(control),
+        Err(error) => (Status::Conflict, problem(chain(&error))),
+    }
+}
+
 /// What is said before the machine ends. The guest is not asked.
 pub fn shutdown() -> (Status, Value) {
     (Status::Ok, json!({ "shutdown": true }))

@@ -27,6 +27,7 @@ use std::time::Duration;
 use gdb::server::Detacher;
 use serde_json::{Value, json};
 
+use crate::boot;
 use crate::machine::Machine;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::transports::SharedTransport;
@@ -55,6 +56,7 @@ pub enum Error {
 struct Control {
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
+    boot: Arc<boot::Source>,
     transports: Vec<SharedTransport>,
     /// Where the machine serves gdb.
     debugger: Option<Detacher>,
@@ -82,6 +84,7 @@ impl Server {
         let control = Arc::new(Control {
             vcpus: machine.vcpus().clone(),
             power: machine.power().clone(),
+            boot: machine.boot().clone(),
             transports: machine.transports().to_vec(),
             debugger,
             clients: AtomicUsize::new(0),
@@ -181,12 +184,15 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
         ("POST", ["v1", "pause"]) => commands::pause(control),
         ("POST", ["v1", "resume"]) => commands::resume(control),
         ("POST", ["v1", "reset"]) => commands::reset(control),
+        ("POST", ["v1", "reload"]) => commands::reload(control),
         (_, ["v1", "status"]) => wrong_method(request, "GET"),
         (_, ["v1", "devices", _, "restart"] | ["v1", "debugger", "detach"])
-        | (_, ["v1", "pause" | "resume" | "reset" | "shutdown"]) => wrong_method(request, "POST"),
+        | (_, ["v1", "pause" | "resume" | "reset" | "reload" | "shutdown"]) => {
+            wrong_method(request, "POST")
+        }
         _ => {
-            let known = "GET /v1/status, POST /v1/devices/ID/restart, \
-                         /v1/debugger/detach, /v1/pause, /v1/resume, /v1/reset, /v1/shutdown";
+            let known = "GET /v1/status, POST /v1/devices/ID/restart, /v1/debugger/detach, \
+                         /v1/pause, /v1/resume, /v1/reset, /v1/reload, /v1/shutdown";
             let text = format!("there is no {}; there are {known}", request.path);
             (Status::NotFound, problem(text))
         }

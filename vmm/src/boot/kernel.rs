@@ -6,9 +6,10 @@
 mod bzimage;
 mod clear;
 mod elf32;
+mod parts;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use devices::virtio::GuestMemory;
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{Elf, KernelLoader, PvhBootCapability};
 
+use super::kept::{self, Kept, read_at};
 use super::ram_reader::RamReader;
 use super::{Entry, memory_map};
 use crate::layout;
@@ -35,6 +37,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "kernel {} has no end within {limit} bytes, which is all of guest RAM; give a file, \
+         or more with --memory", path.display()
+    )]
+    Endless { path: PathBuf, limit: u64 },
     #[error(
         "kernel {} is neither an ELF file nor a bzImage (it starts with {start:02x?}); \
          give a vmlinux or a bzImage", path.display()
@@ -101,23 +108,32 @@ struct Image<'a> {
     ram_end: u64,
 }
 
-/// Loads the kernel at `path`.
-pub fn load(memory: &GuestMemory, path: &Path) -> Result<Kernel, Error> {
-    let open = |source| Error::Open {
+/// Finds what is needed of the kernel at `path`, for a machine with so much RAM.
+pub fn read(path: &Path, ram: u64) -> Result<Kept, Error> {
+    Kept::parts(path, ram, parts::needed).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            kept::Error::Open(source) => Error::Open { path, source },
+            kept::Error::Read(source) => Error::Read { path, source },
+            kept::Error::TooLarge(limit) | kept::Error::Endless(limit) => {
+                Error::Endless { path, limit }
+            }
+        }
+    })
+}
+
+/// Loads a kernel.
+pub fn load(memory: &GuestMemory, kernel: &Kept) -> Result<Kernel, Error> {
+    let path = kernel.path();
+    let file = kernel.open().map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
-    };
-    let file = File::open(path).map_err(open)?;
-    let metadata = file.metadata().map_err(open)?;
-    if metadata.is_dir() {
-        return Err(open(io::ErrorKind::IsADirectory.into()));
-    }
-    let ram_end = memory_map::low_ram_end(memory);
+    })?;
     let mut image = Image {
         file,
         path,
-        len: metadata.len(),
-        ram_end,
+        len: kernel.len(),
+        ram_end: memory_map::low_ram_end(memory),
     };
     let start = image.prefix(0, 4)?;
     if start == *b"\x7fELF" {
@@ -144,14 +160,9 @@ const PT_LOAD: u32 = 1;
 
 impl Image<'_> {
     /// Up to `len` bytes at `offset`; fewer where the file ends.
-    fn prefix(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        self.seek(offset)?;
-        (&self.file)
-            .take(len)
-            .read_to_end(&mut bytes)
-            .map_err(|source| self.unreadable(source))?;
-        Ok(bytes)
+    fn prefix(&self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
+        let bytes = read_at(&self.file, offset, len as usize);
+        bytes.map_err(|source| self.unreadable(source))
     }
 
     fn seek(&mut self, offset: u64) -> Result<(), Error> {
@@ -167,7 +178,7 @@ impl Image<'_> {
     }
 
     /// `len` bytes at `offset`, or the file is truncated.
-    fn bytes(&mut self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
+    fn bytes(&self, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
         self.require_len(offset.saturating_add(len))?;
         self.prefix(offset, len)
     }
@@ -321,4 +332,4 @@ fn elf_machine_name(machine: u16) -> String {
 
 #[cfg(test)]
 #[path = "kernel_test.rs"]
-mod tests;
+pub mod tests;

@@ -9,7 +9,7 @@ use super::*;
 use crate::memory;
 
 /// An ELF file with one segment of `filesz` bytes (`memsz` in RAM) at `addr`.
-fn elf(addr: u64, filesz: u64, memsz: u64) -> Vec<u8> {
+pub fn elf(addr: u64, filesz: u64, memsz: u64) -> Vec<u8> {
     let mut file = vec![0; 0x1000];
     file[..4].copy_from_slice(b"\x7fELF");
     file[4] = ELFCLASS64;
@@ -32,7 +32,11 @@ fn elf(addr: u64, filesz: u64, memsz: u64) -> Vec<u8> {
 pub(super) fn try_load(bytes: &[u8]) -> Result<Kernel, Error> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
-    load(&memory::allocate(memory::MIN_SIZE).unwrap(), file.path())
+    load_file(&memory::allocate(memory::MIN_SIZE).unwrap(), file.path())
+}
+
+pub(super) fn load_file(memory: &GuestMemory, path: &Path) -> Result<Kernel, Error> {
+    load(memory, &read(path, memory::MIN_SIZE)?)
 }
 
 pub(super) fn error(bytes: &[u8]) -> Error {
@@ -53,7 +57,7 @@ fn what_the_file_does_not_fill_is_cleared_also_where_ram_is_not_empty() {
     let memory = memory::allocate(memory::MIN_SIZE).unwrap();
     let dirty = [0xee; 0x4000];
     memory.write_slice(&dirty, GuestAddress(0x20_0000)).unwrap();
-    load(&memory, file.path()).unwrap();
+    load_file(&memory, file.path()).unwrap();
     let mut bytes = [0; 0x4000];
     memory
         .read_slice(&mut bytes, GuestAddress(0x20_0000))
@@ -66,7 +70,7 @@ fn what_the_file_does_not_fill_is_cleared_also_where_ram_is_not_empty() {
 #[test]
 fn a_missing_kernel_is_named() {
     let memory = memory::allocate(memory::MIN_SIZE).unwrap();
-    let error = load(&memory, Path::new("/nonexistent/vmlinux"))
+    let error = load_file(&memory, Path::new("/nonexistent/vmlinux"))
         .map(|_| ())
         .unwrap_err();
     assert_eq!(error.to_string(), "cannot open kernel /nonexistent/vmlinux");

@@ -6,12 +6,14 @@
 
 mod acpi;
 mod entry;
+mod kept;
 mod kernel;
 mod linux;
 mod memory_map;
 mod pvh;
 mod ram_reader;
 mod reset_vector;
+mod source;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,9 @@ use crate::vcpu::Vcpu;
 use ram_reader::RamReader;
 
 pub use acpi::{SLEEP_TYPE_OFF, VirtioSlot};
+use kept::Kept;
 pub use kernel::Error as KernelError;
+pub use source::{ReloadError, Source};
 
 /// What to boot.
 #[derive(Clone, Debug)]
@@ -46,6 +50,19 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot keep a copy of {} for reboots", path.display())]
+    Keep {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("initrd {} is empty", .0.display())]
+    InitrdEmpty(PathBuf),
+    #[error(
+        "initrd {} has no end within {limit} bytes, which is all of guest RAM; give a file, \
+         or more with --memory", path.display()
+    )]
+    InitrdEndless { path: PathBuf, limit: u64 },
     #[error(
         "initrd {} ({size} bytes) does not fit: {room} bytes of guest RAM are left \
          above the kernel; give more with --memory", path.display()
@@ -77,6 +94,50 @@ pub enum Entry {
     Linux64 { rip: u64 },
 }
 
+/// The files of a [`Config`].
+struct Files {
+    kernel: Kept,
+    initrd: Option<Kept>,
+}
+
+impl Files {
+    /// Reads them, for a machine with so much RAM.
+    fn read(config: &Config, ram: u64) -> Result<Self, Error> {
+        let kernel = kernel::read(&config.kernel, ram)?;
+        let initrd = config.initrd.as_deref();
+        let initrd = initrd.map(|path| read_initrd(path, ram)).transpose()?;
+        Ok(Self { kernel, initrd })
+    }
+
+    /// Makes them independent of what becomes of the user's files.
+    fn keep(&self) -> Result<(), Error> {
+        for file in std::iter::once(&self.kernel).chain(&self.initrd) {
+            file.keep().map_err(|source| Error::Keep {
+                path: file.path().to_owned(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn read_initrd(path: &Path, ram: u64) -> Result<Kept, Error> {
+    let path = path.to_owned();
+    match Kept::whole(&path, ram) {
+        Ok(initrd) if initrd.len() == 0 => Err(Error::InitrdEmpty(path)),
+        Ok(initrd) => Ok(initrd),
+        Err(kept::Error::Open(source) | kept::Error::Read(source)) => {
+            Err(Error::Initrd { path, source })
+        }
+        Err(kept::Error::TooLarge(size)) => Err(Error::InitrdTooLarge {
+            path,
+            size,
+            room: ram,
+        }),
+        Err(kept::Error::Endless(limit)) => Err(Error::InitrdEndless { path, limit }),
+    }
+}
+
 /// Where a file lies in guest RAM.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
@@ -84,14 +145,13 @@ struct Placed {
     size: u64,
 }
 
-/// Puts kernel, initrd, command line, tables and boot parameters into guest RAM
-/// and sets the boot vCPU's registers. Can be done again after a reset.
-pub fn load(memory: &GuestMemory, config: &Config) -> Result<Entry, Error> {
-    let kernel = kernel::load(memory, &config.kernel)?;
-    let initrd = config
-        .initrd
-        .as_deref()
-        .map(|path| load_initrd(memory, path, &kernel))
+/// Puts kernel, initrd, command line, tables and boot parameters into guest RAM. Can
+/// be done again after a reset.
+fn load(memory: &GuestMemory, config: &Config, files: &Files) -> Result<Entry, Error> {
+    let kernel = kernel::load(memory, &files.kernel)?;
+    let initrd = files.initrd.as_ref();
+    let initrd = initrd
+        .map(|initrd| load_initrd(memory, initrd, &kernel))
         .transpose()?;
     write_cmdline(memory, &config.cmdline)?;
     acpi::write(memory, config.cpus, &config.devices)?;
@@ -114,15 +174,14 @@ pub fn set_registers(vcpu: &Vcpu, entry: Entry) -> Result<(), crate::kvm::Error>
 /// Places the initrd as high as the kernel can reach, page-aligned.
 fn load_initrd(
     memory: &GuestMemory,
-    path: &Path,
+    initrd: &Kept,
     kernel: &kernel::Kernel,
 ) -> Result<Placed, Error> {
-    let failed = |source| Error::Initrd {
+    let (path, size) = (initrd.path(), initrd.len());
+    let mut file = initrd.open().map_err(|source| Error::Initrd {
         path: path.to_owned(),
         source,
-    };
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let size = file.metadata().map_err(failed)?.len();
+    })?;
     let top = memory_map::low_ram_end(memory).min(kernel.initrd_max.saturating_add(1));
     let room = top.saturating_sub(kernel.end);
     let addr = top
@@ -152,4 +211,106 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str) -> Result<(), Error> {
     let end = GuestAddress(layout::CMDLINE.0 + cmdline.len() as u64);
     memory.write_obj(0u8, end)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::memory;
+
+    /// A 64-bit ELF kernel that is one page of `byte`.
+    fn kernel(byte: u8) -> Vec<u8> {
+        let mut elf = kernel::tests::elf(0x20_0000, 0x1000, 0x1000);
+        let len = elf.len();
+        elf[len - 0x1000..].fill(byte);
+        elf
+    }
+
+    fn source(kernel: &Path, initrd: Option<&Path>) -> Result<Source, Error> {
+        let config = Config {
+            kernel: kernel.to_owned(),
+            initrd: initrd.map(Path::to_owned),
+            cmdline: String::new(),
+            cpus: 1,
+            devices: Vec::new(),
+        };
+        Source::read(config, memory::MIN_SIZE)
+    }
+
+    /// What is at the kernel's address after a boot.
+    fn booted(source: &Source) -> u8 {
+        let memory = memory::allocate(memory::MIN_SIZE).unwrap();
+        source.load(&memory).unwrap();
+        memory.read_obj(GuestAddress(0x20_0000)).unwrap()
+    }
+
+    #[test]
+    fn what_was_booted_boots_again_whatever_has_become_of_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, initrd] = ["kernel", "initrd"].map(|name| dir.path().join(name));
+        std::fs::write(&path, kernel(1)).unwrap();
+        std::fs::write(&initrd, b"first").unwrap();
+        let source = source(&path, Some(&initrd)).unwrap();
+        assert_eq!(booted(&source), 1);
+        source.keep().unwrap();
+        // In place, as a build does that copies.
+        std::fs::write(&path, &kernel(2)[..0x1800]).unwrap();
+        std::fs::write(&initrd, b"").unwrap();
+        assert_eq!(booted(&source), 1);
+        assert!(source.reload().is_err(), "half a kernel");
+        assert_eq!((booted(&source), source.reloads()), (1, 0));
+        std::fs::write(&path, kernel(2)).unwrap();
+        assert!(source.reload().is_err(), "no initrd");
+        std::fs::write(&initrd, b"second").unwrap();
+        source.reload().unwrap();
+        assert_eq!((booted(&source), source.reloads()), (2, 1));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(booted(&source), 2);
+        assert!(source.reload().is_err());
+        assert_eq!(booted(&source), 2);
+    }
+
+    #[test]
+    fn an_initrd_may_come_through_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kernel");
+        std::fs::write(&path, kernel(1)).unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"piped").unwrap();
+        drop(writer);
+        let initrd = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let source = source(&path, Some(Path::new(&initrd))).unwrap();
+        for _ in 0..2 {
+            let memory = memory::allocate(memory::MIN_SIZE).unwrap();
+            source.load(&memory).unwrap();
+            let mut found = [0; 6];
+            let addr = GuestAddress(memory::MIN_SIZE - 0x1000);
+            memory.read_slice(&mut found, addr).unwrap();
+            assert_eq!(&found, b"piped\0");
+        }
+    }
+
+    #[test]
+    fn files_without_end_or_contents_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kernel");
+        std::fs::write(&path, kernel(1)).unwrap();
+        for (initrd, part) in [
+            ("/dev/zero", "no end"),
+            ("/dev/null", "is empty"),
+            ("/", "cannot read"),
+        ] {
+            let error = source(&path, Some(Path::new(initrd)))
+                .map(|_| ())
+                .unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        let endless = source(Path::new("/dev/zero"), None)
+            .map(|_| ())
+            .unwrap_err();
+        assert!(endless.to_string().contains("no end"), "{endless}");
+    }
 }

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
+use crate::boot;
 use crate::kvm::Vm;
 use crate::layout;
 use crate::power::{PowerRequest, PowerSwitch};
@@ -36,6 +37,7 @@ pub struct Parts {
     pub watched: Arc<WatchedRam>,
     pub transports: Vec<SharedTransport>,
     pub power: Arc<PowerSwitch>,
+    pub boot: Arc<boot::Source>,
 }
 
 fn windows(bus: &Bus) -> impl Iterator<Item = Window> {

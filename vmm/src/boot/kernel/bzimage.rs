@@ -1,5 +1,7 @@
 //! bzImages, by the Linux/x86 boot protocol (Documentation/arch/x86/boot.rst).
 
+use std::ops::Range;
+
 use devices::virtio::GuestMemory;
 use linux_loader::loader::{BzImage, KernelLoader};
 
@@ -20,7 +22,7 @@ const INITRD_ADDR_MAX_OFFSET: usize = 0x22c;
 const XLOADFLAGS_OFFSET: usize = 0x236;
 const PREF_ADDRESS_OFFSET: usize = 0x258;
 const INIT_SIZE_OFFSET: usize = 0x260;
-const SETUP_HEADER_END: u64 = 0x268;
+pub(super) const SETUP_HEADER_END: u64 = 0x268;
 
 /// The first protocol that says where the kernel unpacks itself to.
 const PROTOCOL_2_10: u16 = 0x20a;
@@ -32,20 +34,13 @@ const XLF_KERNEL_64: u16 = 1;
 const ENTRY_64_OFFSET: u64 = 0x200;
 
 impl Image<'_> {
-    pub(super) fn is_bzimage(&mut self) -> Result<bool, Error> {
+    pub(super) fn is_bzimage(&self) -> Result<bool, Error> {
         Ok(self.prefix(MAGIC_OFFSET, MAGIC.len() as u64)? == MAGIC)
     }
 
     pub(super) fn load_bzimage(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
         let header = self.bytes(0, SETUP_HEADER_END)?;
-        let setup_sects = match header[SETUP_SECTS_OFFSET] {
-            0 => 4,
-            sects => u64::from(sects),
-        };
-        let payload = (setup_sects + 1) * 512;
-        // The protected-mode part in 16-byte units.
-        let syssize = u64::from(u32_at(&header, SYSSIZE_OFFSET)) * 16;
-        self.require_len(payload + syssize)?;
+        self.require_len(loaded(&header).end)?;
         let version = u16_at(&header, VERSION_OFFSET);
         if version < PROTOCOL_2_10 {
             let path = self.path.to_owned();
@@ -73,6 +68,18 @@ impl Image<'_> {
             setup_header: loaded.setup_header,
         })
     }
+}
+
+/// Where the file has the real-mode and the protected-mode part, by its header.
+pub(super) fn loaded(header: &[u8]) -> Range<u64> {
+    let setup_sects = match header.get(SETUP_SECTS_OFFSET) {
+        None | Some(0) => 4,
+        Some(sects) => u64::from(*sects),
+    };
+    let payload = (setup_sects + 1) * 512;
+    // The protected-mode part in 16-byte units.
+    let syssize = u64::from(u32_at(header, SYSSIZE_OFFSET)) * 16;
+    0..payload + syssize
 }
 
 /// Whether the kernel says that it has one. It is a 32-bit kernel otherwise, or an

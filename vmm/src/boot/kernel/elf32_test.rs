@@ -64,7 +64,7 @@ fn its_segments_are_at_their_physical_addresses_and_cleared_behind_the_file() {
     memory.write_slice(&[0xaa; 0x3000], start).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    super::super::load(&memory, file.path()).unwrap();
+    super::super::tests::load_file(&memory, file.path()).unwrap();
     let mut found = vec![0; 0x3000];
     memory.read_slice(&mut found, start).unwrap();
     assert_eq!(&found[..4], b"code");
