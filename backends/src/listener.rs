@@ -7,6 +7,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use thiserror::Error;
 
 /// Why a socket path could not be taken. The user's doing, or the host's.
@@ -132,18 +134,24 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if !metadata.file_type().is_socket() {
         return Err(ListenError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(ListenError::InUse(path.to_owned())),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|source| ListenError::Remove {
-                path: path.to_owned(),
-                source,
-            })
-        }
+    match try_connect(path).map_err(examine)? {
+        // One that has no time for one more client lives too.
+        Ok(()) | Err(Errno::AGAIN) => Err(ListenError::InUse(path.to_owned())),
+        Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(|source| ListenError::Remove {
+            path: path.to_owned(),
+            source,
+        }),
         // Gone in between: nothing to remove.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(examine(e)),
+        Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(examine(e.into())),
     }
+}
+
+/// What connecting gives, which the standard library would wait for.
+fn try_connect(path: &Path) -> io::Result<Result<(), Errno>> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?))
 }
 
 #[cfg(test)]
@@ -171,6 +179,23 @@ mod tests {
         let _live = Listener::bind(&path).unwrap();
         assert!(matches!(Listener::bind(&path), Err(ListenError::InUse(_))));
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_live_socket_without_room_for_clients_is_not_stolen() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let new = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let busy = new();
+        rustix::net::bind(&busy, &address).unwrap();
+        rustix::net::listen(&busy, 0).unwrap();
+        let mut waiting = vec![new()];
+        while connect(waiting.last().unwrap(), &address).is_ok() {
+            waiting.push(new());
+        }
+        assert!(matches!(Listener::bind(&path), Err(ListenError::InUse(_))));
     }
 
     #[test]

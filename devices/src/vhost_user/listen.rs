@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use super::error::Problem;
 pub struct Listener {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and inode of the socket file: somebody may have put another in its place.
+    identity: Option<(u64, u64)>,
 }
 
 impl Listener {
@@ -29,8 +31,11 @@ impl Listener {
         }
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
-        let path = path.to_owned();
-        Ok(Self { listener, path })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            identity: identity(path),
+        })
     }
 
     /// Takes the connection of a backend that is there already.
@@ -58,10 +63,16 @@ fn is_abandoned(path: &Path) -> bool {
     matches!(connected, Err(Problem::Connect { source, .. }) if source.kind() == ErrorKind::ConnectionRefused)
 }
 
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = fs::remove_file(&self.path);
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::boot;
 use crate::machine::Machine;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::transports::SharedTransport;
-use crate::unix_socket;
+use crate::unix_socket::{self, SocketFile};
 use crate::vcpus::Vcpus;
 use http::{Request, Status};
 
@@ -65,7 +65,7 @@ struct Control {
 
 /// Serves as long as it lives; the socket is removed with it.
 pub struct Server {
-    path: PathBuf,
+    _file: SocketFile,
     _control: Arc<Control>,
 }
 
@@ -79,8 +79,7 @@ impl Server {
             path: path.to_owned(),
             source,
         };
-        let listener = unix_socket::bind(path).map_err(failed)?;
-        let path = path.to_owned();
+        let (listener, file) = unix_socket::bind(path).map_err(failed)?;
         let control = Arc::new(Control {
             vcpus: machine.vcpus().clone(),
             power: machine.power().clone(),
@@ -97,16 +96,9 @@ impl Server {
             })
             .map_err(failed)?;
         Ok(Self {
-            path,
+            _file: file,
             _control: control,
         })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        let _ = std::fs::remove_file(&self.path);
     }
 }
 

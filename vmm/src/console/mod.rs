@@ -92,8 +92,8 @@ pub enum Error {
         source: io::Error,
     },
     #[error(
-        "cannot listen for the serial console on {}: another process serves it; \
-         choose another path or end that process", .0.display()
+        "cannot listen for the serial console on {}: another process serves it, or it is no \
+         socket; choose another path, end that process or remove it", .0.display()
     )]
     InUse(PathBuf),
 }

@@ -3,35 +3,34 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Error;
+use crate::unix_socket::{self, SocketFile};
 
 /// Listener and client. The socket file is removed on drop.
 pub struct SocketEnd {
     listener: UnixListener,
-    path: PathBuf,
     client: Option<UnixStream>,
+    _file: SocketFile,
 }
 
 impl SocketEnd {
-    /// Listens on `path`. A file left behind by a dead process is replaced, one
-    /// that is served is not.
+    /// Listens on `path`.
     pub fn bind(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Listen {
-            path: path.to_owned(),
-            source,
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => Error::InUse(path.to_owned()),
+            _ => Error::Listen {
+                path: path.to_owned(),
+                source,
+            },
         };
-        if UnixStream::connect(path).is_ok() {
-            return Err(Error::InUse(path.to_owned()));
-        }
-        remove_socket(path).map_err(failed)?;
-        let listener = UnixListener::bind(path).map_err(failed)?;
+        let (listener, file) = unix_socket::bind(path).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self {
             listener,
-            path: path.to_owned(),
             client: None,
+            _file: file,
         })
     }
 
@@ -58,21 +57,6 @@ impl SocketEnd {
 
     pub fn disconnect(&mut self) {
         self.client = None;
-    }
-}
-
-impl Drop for SocketEnd {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Removes a socket file; anything else at `path` is left alone and in the way.
-fn remove_socket(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt;
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
-        _ => Ok(()),
     }
 }
 
@@ -106,16 +90,5 @@ mod tests {
         }
         drop(console);
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn does_not_steal_a_served_socket_but_replaces_a_stale_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("console");
-        let listener = UnixListener::bind(&path).unwrap();
-        assert!(matches!(SocketEnd::bind(&path), Err(Error::InUse(_))));
-        drop(listener);
-        assert!(path.exists());
-        SocketEnd::bind(&path).unwrap();
     }
 }
