@@ -16,6 +16,7 @@ use crate::console::{Console, Input};
 use crate::crash;
 use crate::events::{Inbox, Notifier, borrow};
 use crate::machine::{self, Machine};
+use crate::panics::Panicked;
 use crate::power::PowerRequest;
 use crate::reset::{Progress, Reset};
 use crate::say;
@@ -64,6 +65,8 @@ pub enum Error {
     Reset(#[source] machine::Error),
     #[error("cannot reset the machine")]
     ResetThread(#[source] io::Error),
+    #[error("thread {0} panicked, which is a bug of outboard: nothing can be said of the guest")]
+    Panicked(String),
     #[error("the gdb server ended")]
     Gdb(#[from] gdb::server::ServeError),
 }
@@ -74,6 +77,7 @@ pub struct EventLoop<'a> {
     pub console: &'a mut Console,
     pub power: Inbox<PowerRequest>,
     pub failures: Inbox<(usize, Failure)>,
+    pub panics: Inbox<Panicked>,
     pub debug: Option<Debug>,
     pub on_reboot: OnReboot,
     pub signals: Signals,
@@ -124,6 +128,7 @@ impl Signals {
 /// What a descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Source {
+    Panic,
     Attachment,
     Power,
     Failure,
@@ -154,7 +159,7 @@ impl EventLoop<'_> {
     /// What is ready. The list is made anew each time, so that it is always
     /// what the state says; events are rare enough for that.
     fn wait(&mut self) -> Result<Vec<Source>, Error> {
-        let mut sources = Vec::new();
+        let mut sources = vec![(Source::Panic, self.panics.as_fd())];
         // Before the failures: whether a gdb is attached decides what they mean.
         if let Some(debug) = &self.debug {
             sources.push((Source::Attachment, debug.attachments.as_fd()));
@@ -205,6 +210,11 @@ impl EventLoop<'_> {
 
     fn handle(&mut self, source: Source) -> Result<Option<Ended>, Error> {
         match source {
+            Source::Panic => {
+                if let Some(Panicked(thread)) = self.panics.take() {
+                    return Err(Error::Panicked(thread));
+                }
+            }
             Source::Attachment => return Ok(self.attachment()),
             Source::Power => return self.power(),
             Source::Failure => return self.failure(),

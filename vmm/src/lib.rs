@@ -22,6 +22,7 @@ mod locks;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod panics;
 pub mod power;
 mod reset;
 pub mod run;

@@ -1,6 +1,7 @@
 //! Parses the command line, runs, and prints the error chain.
 
 use std::io::{self, Write};
+use std::panic;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -17,8 +18,16 @@ const BAD_USAGE: u8 = 2;
 fn main() -> ExitCode {
     let started = Instant::now();
     log::init();
+    // The panic of another thread ends the machine in order; this thread's is said by the
+    // same hook, and what it has set up is put back on the way here.
+    let status = panic::catch_unwind(|| carry_out(started)).unwrap_or(HOST_FAILURE.into());
+    log::flush();
+    status
+}
+
+fn carry_out(started: Instant) -> ExitCode {
     // clap ends with status 2 on bad usage by itself.
-    let status = match Cli::parse().command {
+    match Cli::parse().command {
         Command::Run(args) => run_guest(*args, started),
         Command::Doctor => {
             let mut report = Vec::new();
@@ -31,9 +40,7 @@ fn main() -> ExitCode {
             Ok(text) => print(format!("{text}\n").as_bytes()),
             Err(error) => fail(&error.into(), HOST_FAILURE),
         },
-    };
-    log::flush();
-    status
+    }
 }
 
 /// Whoever closes standard output early has read enough.

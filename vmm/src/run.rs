@@ -18,6 +18,7 @@ use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop, Signals};
 use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Reports};
+use crate::panics;
 use crate::scheduling;
 use crate::supervisor::Supervisor;
 use crate::transports::Listeners;
@@ -63,6 +64,8 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (debug_events, debug_inbox) = channel().map_err(host("an eventfd"))?;
     let (failure_events, failures) = channel().map_err(host("an eventfd"))?;
     let (power_events, power) = channel().map_err(host("an eventfd"))?;
+    let (panic_events, panics) = channel().map_err(host("an eventfd"))?;
+    panics::report_to(panic_events);
     let reports = Reports {
         debug: debug_events.clone(),
         failures: failure_events,
@@ -92,6 +95,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         console: &mut console,
         power,
         failures,
+        panics,
         debug,
         on_reboot: config.on_reboot,
         signals,

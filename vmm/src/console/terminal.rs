@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Once;
 
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
 
@@ -21,7 +20,6 @@ impl RawMode {
         // Our own messages go to the same terminal and end in a newline only.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        restore_on_panic(saved.clone());
         Ok(Self { stdin, saved })
     }
 }
@@ -30,19 +28,6 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         let _ = tcsetattr(&self.stdin, OptionalActions::Now, &self.saved);
     }
-}
-
-/// A panic's message must be readable, and a panic on another thread than the
-/// owner's never drops the owner.
-fn restore_on_panic(saved: Termios) {
-    static INSTALLED: Once = Once::new();
-    INSTALLED.call_once(|| {
-        let earlier = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, &saved);
-            earlier(panic);
-        }));
-    });
 }
 
 /// Makes a pseudo-terminal pass bytes unchanged.
