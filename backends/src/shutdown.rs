@@ -1,4 +1,4 @@
-//! Asking a daemon to end: from another thread, or by SIGTERM and SIGINT.
+//! Asking a daemon to end: from another thread, or by SIGTERM, SIGINT and SIGHUP.
 
 #![allow(unsafe_code)]
 
@@ -39,12 +39,17 @@ impl Shutdown {
         })
     }
 
-    /// Ends on SIGTERM and SIGINT too.
+    /// Ends on SIGTERM, SIGINT and SIGHUP too, but for those that are ignored, as by nohup.
     ///
     /// Call it before any thread is started: the signals are blocked in the calling thread, and
     /// only threads started afterwards inherit that.
     pub fn on_signals() -> io::Result<Self> {
-        let fd = signal_fd(&[libc::SIGTERM, libc::SIGINT])?;
+        let mut signals = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+        signals.retain(|signal| !is_ignored(*signal));
+        let fd = signal_fd(&signals)?;
+        // A file that may grow no more gives an error, and no signal that ends it all.
+        // SAFETY: no handler is installed.
+        unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Ok(Shutdown {
             signals: Some(fd),
             ..Shutdown::new()?
@@ -61,6 +66,14 @@ impl Shutdown {
         let signals = self.signals.as_ref().map(AsRawFd::as_raw_fd);
         std::iter::once(self.event.as_raw_fd()).chain(signals)
     }
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: an all-zero structure is a valid one.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: no new action is set, and `action` is valid.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// A descriptor that is readable when one of `signals` has come. They are blocked in the calling

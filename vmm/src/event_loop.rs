@@ -3,13 +3,11 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gdb::target::{Attachment, Event, StopReason, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 use crate::config::OnReboot;
 use crate::console::{Console, Input};
@@ -20,6 +18,7 @@ use crate::panics::Panicked;
 use crate::power::PowerRequest;
 use crate::reset::{Progress, Reset};
 use crate::say;
+use crate::signals::Signals;
 use crate::status;
 use crate::vcpu::Failure;
 use crate::vcpu::dispatch::Crash;
@@ -103,28 +102,6 @@ pub struct Debug {
     pub wait: bool,
 }
 
-/// Signals as readable descriptors.
-pub struct Signals {
-    quit: UnixStream,
-    status: UnixStream,
-}
-
-impl Signals {
-    /// Catches SIGINT, SIGTERM and SIGHUP to quit, SIGUSR1 to report.
-    pub fn catch() -> io::Result<Self> {
-        let (quit, on_quit) = UnixStream::pair()?;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::low_level::pipe::register(signal, on_quit.try_clone()?)?;
-        }
-        let (status, on_status) = UnixStream::pair()?;
-        signal_hook::low_level::pipe::register(SIGUSR1, on_status)?;
-        for stream in [&quit, &status] {
-            stream.set_nonblocking(true)?;
-        }
-        Ok(Self { quit, status })
-    }
-}
-
 /// What a descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -166,8 +143,8 @@ impl EventLoop<'_> {
         }
         sources.extend([
             (Source::Power, self.power.as_fd()),
-            (Source::Quit, self.signals.quit.as_fd()),
-            (Source::Status, self.signals.status.as_fd()),
+            (Source::Quit, self.signals.quit()),
+            (Source::Status, self.signals.status()),
             (Source::SerialRoom, borrow(self.machine.serial_room())),
             (Source::ConsoleOutput, self.console.output()),
         ]);
@@ -220,7 +197,7 @@ impl EventLoop<'_> {
             Source::Failure => return self.failure(),
             Source::Quit => return Ok(Some(Ended::UserQuit)),
             Source::Status => {
-                drain(&self.signals.status);
+                self.signals.acknowledge_status();
                 say!("{}", status::report(self.machine).trim_end());
             }
             Source::ConsoleInput => return Ok(self.console_input()),
@@ -385,9 +362,4 @@ fn earlier(time: Option<Duration>, deadline: Option<Instant>) -> Option<Timespec
     let until = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let time = time.into_iter().chain(until).min()?;
     Timespec::try_from(time).ok()
-}
-
-fn drain(mut stream: &UnixStream) {
-    let mut buffer = [0; 64];
-    while matches!(io::Read::read(&mut stream, &mut buffer), Ok(1..)) {}
 }

@@ -27,6 +27,7 @@ pub mod power;
 mod reset;
 pub mod run;
 pub mod scheduling;
+pub mod signals;
 pub mod status;
 pub mod supervisor;
 pub mod transports;

@@ -14,7 +14,7 @@ use clap::Parser;
 
 /// Serve a disk image or block device to a virtual machine over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
+/// With --socket it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-blk", version)]
 struct Cli {

@@ -18,7 +18,7 @@ use clap::{Args, Parser};
 
 /// Connect a virtual machine to the network over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
+/// With --socket it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-net", version)]
 struct Cli {

@@ -12,7 +12,7 @@ use clap::Parser;
 
 /// Give a virtual machine random bytes over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM or SIGINT. Log detail: RUST_LOG=debug.
+/// With --socket it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-rng", version)]
 struct Cli {

@@ -7,6 +7,7 @@
 //! that nobody reads is lost after a short wait, and counted.
 
 pub mod escape;
+mod last_resort;
 pub mod terminal;
 
 use std::io;

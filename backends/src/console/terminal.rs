@@ -17,6 +17,7 @@ use rustix::termios::{
 use thiserror::Error;
 
 use super::escape::Escape;
+use super::last_resort::restore_at_ending_signals;
 use crate::listener::{ListenError, Listener};
 use crate::outbox::Outbox;
 use crate::peer::{Meet, Peer};
@@ -273,6 +274,7 @@ impl Keyboard {
         raw.make_raw();
         // The log goes to the same terminal and ends its lines in a newline only.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        restore_at_ending_signals(&saved)?;
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         Ok((saved, signal_fd(&[libc::SIGWINCH])?))
     }

@@ -54,28 +54,63 @@ fn socket_serves_clients_and_is_removed() {
     assert!(!path.exists());
 }
 
-#[test]
-fn ctrl_a_x_quits_and_the_terminal_is_restored() {
-    // script gives the VMM a terminal; stty shows its modes before and after.
+/// A guest on a terminal that `script` makes; `stty` shows its modes before and after.
+/// The VMM itself is `exec`ed, so that signals can be sent to it.
+fn on_a_terminal(options: &str) -> (Process, u32) {
     let command = format!(
-        "stty -g; {} run --kernel {} --memory 64M --cmdline case=spin-forever; echo status=$?; stty -g",
+        "stty -g; sh -c 'ulimit -c 0; echo pid=$$; exec {} run --kernel {} --memory 64M \
+         --cmdline case=spin-forever {options}'; echo status=$?; stty -g",
         program::own("outboard").display(),
         guest::bare("misbehave").display()
     );
     let mut shell = Command::new(program::system("script"));
     shell.args(["-qec", &command, "/dev/null"]);
-    let mut process = Process::start("script", &mut shell);
+    let process = Process::start("script", &mut shell);
+    let line = process.wait_for("pid=", DEADLINE).text;
     process.wait_for("spin-forever", DEADLINE);
-    process.send(b"typed\x01x");
-    process.wait_for("status=0", DEADLINE);
+    let pid = line.trim().split_once('=').unwrap().1.parse().unwrap();
+    (process, pid)
+}
+
+fn expect_restored(mut process: Process, status: i32) {
+    process.wait_for(&format!("status={status}"), DEADLINE);
     process.wait(DEADLINE);
     let lines = process.lines();
     let modes: Vec<_> = lines
         .iter()
-        .filter(|line| line.text.contains(":bf:") || line.text.matches(':').count() > 20)
+        .filter(|line| line.text.matches(':').count() > 20)
         .collect();
     assert_eq!(modes.len(), 2, "{}", process.transcript());
     assert_eq!(modes[0].text, modes[1].text);
+}
+
+#[test]
+fn ctrl_a_x_quits_and_the_terminal_is_restored() {
+    let (mut process, _) = on_a_terminal("");
+    process.send(b"typed\x01x");
+    expect_restored(process, 0);
+}
+
+/// In order, as SIGTERM does it, or at the last moment.
+#[test]
+fn the_terminal_is_restored_whatever_signal_ends_the_machine() {
+    for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
+        let (process, pid) = on_a_terminal("");
+        signal_process(pid, signal);
+        expect_restored(process, 0);
+    }
+    for signal in [libc::SIGQUIT, libc::SIGSEGV, libc::SIGABRT, libc::SIGALRM] {
+        let (process, pid) = on_a_terminal("");
+        signal_process(pid, signal);
+        expect_restored(process, 128 + signal);
+    }
+}
+
+#[allow(unsafe_code)]
+fn signal_process(pid: u32, signal: libc::c_int) {
+    // SAFETY: a system call on integers; the process is a child of a child that has not
+    // waited for it, as it has printed what shows that it runs.
+    unsafe { libc::kill(pid as libc::pid_t, signal) };
 }
 
 #[test]

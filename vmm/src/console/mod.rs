@@ -1,6 +1,7 @@
 //! The other end of the guest's serial port.
 
 mod escape;
+mod last_resort;
 mod outbox;
 mod pty;
 mod socket;

@@ -5,6 +5,8 @@ use std::os::fd::AsFd;
 
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
 
+use super::last_resort::restore_at_ending_signals;
+
 /// While it lives, the terminal on standard input is raw.
 pub struct RawMode {
     stdin: io::Stdin,
@@ -19,6 +21,7 @@ impl RawMode {
         raw.make_raw();
         // Our own messages go to the same terminal and end in a newline only.
         raw.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        restore_at_ending_signals(&saved)?;
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         Ok(Self { stdin, saved })
     }
