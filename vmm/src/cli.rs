@@ -93,8 +93,9 @@ pub struct RunArgs {
     /// [,reconnect=off|SECONDS][,features=-NAME,-NAME...], with TYPE blk, net, fs, vsock, console, rng, ... or a virtio
     /// device number, and listen=PATH in place of socket=PATH where the backend is to connect.
     /// exec="COMMAND" starts the backend, starts it again when it ends, and stops it at the end:
-    /// {fd} in COMMAND stands for a descriptor that is a connected socket (--fd {fd} is added by
-    /// default), {listen-fd} for one that listens, {socket} for a path to listen on.
+    /// {fd} in COMMAND stands for a descriptor that is a connected socket, {listen-fd} for one
+    /// that listens, {socket} for a path to listen on. Without any of them well-known programs
+    /// (virtiofsd, qemu-storage-daemon, vhost-device-*, passt) get what they take, others --fd {fd}.
     /// A backend that does not answer within the deadline (5 seconds) loses its device, which
     /// then needs a reset; one that goes away is waited for, for ever if reconnect is not given; the features
     /// named (event_idx, indirect, ... and vhost-user's reply_ack, config, ...) are left out. May be given several times.

@@ -102,6 +102,33 @@ fn a_backend_may_be_given_a_listening_descriptor_or_a_path() {
 }
 
 #[test]
+fn well_known_programs_need_no_word_of_their_socket() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 1);
+    let storage_daemon = format!(
+        "{} --blockdev driver=file,node-name=f,filename={} \
+         --export type=vhost-user-blk,id=e,node-name=f,writable=on",
+        program::system("qemu-storage-daemon").display(),
+        image.display()
+    );
+    expect_success(&mut vmm(&storage_daemon, 64).start(), 64);
+    check_image(&image, 64);
+    let virtiofsd = format!(
+        "{} --tag rootfs --shared-dir {} --sandbox none",
+        program::cached("virtiofsd/bin/virtiofsd").display(),
+        dir.path().display()
+    );
+    let rng = program::cached("vhost-device/bin/vhost-device-rng");
+    let vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline("bytes=64")
+        .arg("--device", format!("fs,exec=\"{virtiofsd}\""))
+        .arg("--device", format!("rng,exec={}", rng.display()))
+        .run(0);
+    let console = vmm.console();
+    assert!(console.contains("rng: ok"), "{}", vmm.process.transcript());
+}
+
+#[test]
 fn a_backend_gets_its_socket_and_no_other_descriptor() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), 1);
@@ -136,6 +163,16 @@ fn a_command_that_cannot_serve_gives_one_clear_error() {
             assert!(errors[0].contains(part), "no {part:?} in {:?}", errors[0]);
         }
     };
+    refused(
+        "sh -c 'echo no such option >&2; exit 3'",
+        &[
+            "blk0",
+            "exit status: 3",
+            "no such option",
+            "{listen-fd}",
+            "{socket}",
+        ],
+    );
     let absent = outboard_blk(Path::new("/nonexistent/disk.img"), "");
     let words = ["blk0", "exit status: 1", "/nonexistent/disk.img"];
     refused(

@@ -1,5 +1,7 @@
 //! A command line that starts a backend, and how it is given its socket.
 
+use super::programs;
+
 /// How a backend meets this program. A placeholder in the command says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handover {
@@ -30,32 +32,39 @@ impl Handover {
 pub struct CommandLine {
     words: Vec<String>,
     pub handover: Handover,
+    /// Nothing says how the program takes its socket.
+    is_guess: bool,
 }
 
 impl CommandLine {
-    /// Splits `text` into words as a shell does, without expanding anything.
-    /// Without a placeholder `--fd {fd}` is added, which this project's own
-    /// backends take.
+    /// Splits `text` into words as a shell does, without expanding anything. Where it
+    /// has no placeholder, a program that is known gets its own, and any other
+    /// `--fd {fd}`, which this project's backends take.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut words = shlex::split(text)
             .ok_or_else(|| format!("{text:?} ends within quotes or after a backslash"))?;
         if words.is_empty() {
             return Err("the command is empty".into());
         }
-        let is_used = |placeholder: &str| words.iter().any(|word| word.contains(placeholder));
-        let used: Vec<_> = Handover::ALL
-            .iter()
-            .filter(|(_, placeholder)| is_used(placeholder))
-            .collect();
-        let handover = match used[..] {
-            [] => {
-                words.extend(["--fd".into(), "{fd}".into()]);
-                Handover::Connected
-            }
-            [(handover, _)] => *handover,
-            _ => return Err("the command takes one of {fd}, {listen-fd} and {socket}".into()),
-        };
-        Ok(Self { words, handover })
+        let is_complete = handover(&words)?.is_some() || programs::complete(&mut words)?;
+        if !is_complete {
+            words.extend(["--fd".into(), "{fd}".into()]);
+        }
+        Ok(Self {
+            handover: handover(&words)?.unwrap_or(Handover::Connected),
+            is_guess: !is_complete && !programs::is_own(&words[0]),
+            words,
+        })
+    }
+
+    /// What the user may have to say if the program does not serve.
+    pub fn hint(&self) -> &'static str {
+        if self.is_guess {
+            "; it was given a connected socket by --fd: if it takes another, write {listen-fd}, \
+             for a descriptor, or {socket}, for a path, where its command has it"
+        } else {
+            ""
+        }
     }
 
     pub fn program(&self) -> &str {
@@ -68,6 +77,18 @@ impl CommandLine {
         self.words[1..]
             .iter()
             .map(move |word| word.replace(placeholder, value))
+    }
+}
+
+/// How the words with their placeholder say that the socket is handed over.
+fn handover(words: &[String]) -> Result<Option<Handover>, String> {
+    let is_used = |placeholder: &str| words.iter().any(|word| word.contains(placeholder));
+    let mut used = Handover::ALL
+        .iter()
+        .filter(|(_, placeholder)| is_used(placeholder));
+    match (used.next(), used.next()) {
+        (_, Some(_)) => Err("the command takes one of {fd}, {listen-fd} and {socket}".into()),
+        (first, None) => Ok(first.map(|(handover, _)| *handover)),
     }
 }
 
@@ -96,6 +117,22 @@ mod tests {
         let (handover, words) = arguments("vhost-device-rng --socket-path {socket}", "/a b");
         assert_eq!(handover, Handover::Path);
         assert_eq!(words, ["--socket-path", "/a b"]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_program_need_not_be_said() {
+        let (handover, words) = arguments("virtiofsd --shared-dir d", "5");
+        assert_eq!(handover, Handover::Listening);
+        assert_eq!(words, ["--shared-dir", "d", "--fd=5"]);
+        let hint = |text| CommandLine::parse(text).unwrap().hint();
+        assert!(hint("some-backend").contains("{listen-fd}"));
+        for known in [
+            "virtiofsd",
+            "/usr/bin/outboard-blk --path d",
+            "other {socket}",
+        ] {
+            assert_eq!(hint(known), "", "{known}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Supervised {
 
     /// Connects to a process that is to listen.
     fn dial(&self, slot: &mut Slot) -> Result<UnixStream, Problem> {
-        if let Some(ended) = slot.ended(Duration::ZERO) {
+        if let Some(ended) = slot.ended(Duration::ZERO, self.command.hint()) {
             return Err(ended);
         }
         let not_ready = Problem::NotReady(
@@ -141,7 +141,7 @@ impl Connector for Supervised {
     }
 
     fn last_words(&mut self) -> Option<Problem> {
-        lock(&self.slot).ended(END_DEADLINE)
+        lock(&self.slot).ended(END_DEADLINE, self.command.hint())
     }
 
     fn is_supervisor(&self) -> bool {
@@ -157,13 +157,15 @@ impl Connector for Supervised {
 }
 
 impl Slot {
-    /// Says how the process has ended, if it does so in time, and forgets it.
-    fn ended(&mut self, within: Duration) -> Option<Problem> {
+    /// Says how the process has ended, if it does so in time, and forgets it; `hint` is
+    /// what its command may lack.
+    fn ended(&mut self, within: Duration, hint: &'static str) -> Option<Problem> {
         let child = self.child.take_if(|child| child.ends_within(within))?;
         let ended = child.bury()?;
         Some(command(Error::Ended {
             status: ended.status,
             last_line: ended.last_line,
+            hint,
         }))
     }
 }

@@ -8,6 +8,7 @@ mod child;
 pub mod command;
 mod connector;
 mod output;
+mod programs;
 
 use std::io;
 use std::process::ExitStatus;
@@ -40,10 +41,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("it ended before it served the device ({status}){}", said(.last_line))]
+    #[error("it ended before it served the device ({status}){}{hint}", said(.last_line))]
     Ended {
         status: ExitStatus,
         last_line: Option<String>,
+        hint: &'static str,
     },
 }
 
