@@ -27,9 +27,14 @@ pub fn init() {
         .with_env_filter(filter)
         .with_writer(|| Lines)
         .log_internal_errors(false)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && wants_colours())
         .with_target(false)
         .init();
+}
+
+/// By no-color.org.
+fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Says `line` whatever the level; waits a moment for a slow reader, as it is the last.

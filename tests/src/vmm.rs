@@ -33,6 +33,12 @@ impl Vmm {
         self
     }
 
+    /// Logs as a user's machine does who says nothing of it.
+    pub fn log_by_default(mut self) -> Self {
+        self.command.env_remove("RUST_LOG").env_remove("NO_COLOR");
+        self
+    }
+
     pub fn cmdline(self, cmdline: &str) -> Self {
         self.arg("--cmdline", cmdline)
     }

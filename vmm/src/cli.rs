@@ -129,6 +129,14 @@ pub struct RunArgs {
     /// Serve the control API, HTTP and JSON, on this Unix socket (see `outboard ctl`).
     #[arg(long, value_name = "PATH")]
     pub api: Option<PathBuf>,
+    /// What is logged, of backends too that are started from here: a level (error, warn, info,
+    /// debug, trace), or levels by target, such as warn,devices=debug [default: $RUST_LOG, or warn].
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Append log lines to this file. Without it they go to standard error, where reports of
+    /// crashes and errors go in any case.
+    #[arg(long, value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
     /// What a guest's reboot does [default: reset].
     #[arg(long, value_enum, value_name = "ACTION")]
     pub on_reboot: Option<OnReboot>,

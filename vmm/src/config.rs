@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::cli::RunArgs;
-use crate::{console, layout, memory};
+use crate::{console, layout, log, memory};
 
 pub use device::Device;
 
@@ -78,6 +78,7 @@ pub struct Config {
     /// ELF file with the kernel's symbols, for gdb.
     pub symbols: Option<PathBuf>,
     pub on_reboot: OnReboot,
+    pub log: log::Options,
 }
 
 /// Something the user asked for cannot be.
@@ -144,6 +145,8 @@ struct File {
     symbols: Option<PathBuf>,
     on_reboot: Option<OnReboot>,
     api: Option<PathBuf>,
+    log: Option<String>,
+    log_file: Option<PathBuf>,
 }
 
 impl File {
@@ -221,6 +224,10 @@ impl TryFrom<RunArgs> for Config {
             gdb_kill,
             symbols,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
+            log: log::Options {
+                filter: args.log.or(file.log),
+                file: args.log_file.or(file.log_file),
+            },
         })
     }
 }

@@ -17,7 +17,6 @@ const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    log::init();
     // The panic of another thread ends the machine in order; this thread's is said by the
     // same hook, and what it has set up is put back on the way here.
     let status = panic::catch_unwind(|| carry_out(started)).unwrap_or(HOST_FAILURE.into());
@@ -30,17 +29,27 @@ fn carry_out(started: Instant) -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run_guest(*args, started),
         Command::Doctor => {
+            log_by_default();
             let mut report = Vec::new();
             match host::print(&mut report) {
                 Ok(()) => print(&report),
                 Err(error) => fail(&error.into(), HOST_FAILURE),
             }
         }
-        Command::Ctl(args) => match api::client::run(&args) {
-            Ok(text) => print(format!("{text}\n").as_bytes()),
-            Err(error) => fail(&error.into(), HOST_FAILURE),
-        },
+        Command::Ctl(args) => {
+            log_by_default();
+            match api::client::run(&args) {
+                Ok(text) => print(format!("{text}\n").as_bytes()),
+                Err(error) => fail(&error.into(), HOST_FAILURE),
+            }
+        }
     }
+}
+
+/// A machine's configuration says how it logs; for the rest the environment does.
+fn log_by_default() {
+    // Nothing was asked for that could be refused.
+    let _ = log::init(&log::Options::default());
 }
 
 /// Whoever closes standard output early has read enough.
@@ -60,6 +69,9 @@ fn run_guest(args: RunArgs, started: Instant) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error.into(), BAD_USAGE),
     };
+    if let Err(error) = log::init(&config.log) {
+        return fail(&error.into(), BAD_USAGE);
+    }
     match run::run(&config, started) {
         Ok(ended) => ended.status().into(),
         Err(error) => {

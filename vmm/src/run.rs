@@ -74,7 +74,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     };
     let (mut console, output) = Console::open(&config.serial)?;
     // Dropped after the machine, on every way out.
-    let supervisor = Supervisor::default();
+    let supervisor = Supervisor::new(config.log.filter.as_deref());
     let machine = Arc::new(Machine::new(config, boot, output, reports, &supervisor)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();

@@ -123,3 +123,80 @@ fn bad_usage_is_bad_usage_whoever_hears_of_it() {
         assert_eq!(vmm.printed(Stream::Out), "");
     }
 }
+
+/// A machine that starts its disk's backend, and a guest that leaves it alone.
+fn with_backend(image: &Path) -> Vmm {
+    let blk = program::own("outboard-blk");
+    let command = format!("{} --path {}", blk.display(), image.display());
+    Vmm::new(guest::bare("hello"))
+        .arg("--device", format!("blk,exec=\"{command}\""))
+        .log_by_default()
+}
+
+#[test]
+fn a_machine_that_is_well_says_nothing() {
+    let dir = scratch();
+    let vmm = with_backend(&backend::disk_image(dir.path(), 1)).run(0);
+    assert_eq!(vmm.messages(), "");
+}
+
+#[test]
+fn a_log_file_has_lines_of_machine_and_backends_with_one_time_and_no_colour() {
+    let dir = scratch();
+    let log = dir.path().join("log");
+    std::fs::write(&log, "an earlier line\n").unwrap();
+    let vmm = with_backend(&backend::disk_image(dir.path(), 1))
+        .arg("--log", "info")
+        .arg("--log-file", &log)
+        .run(0);
+    assert_eq!(vmm.messages(), "");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("an earlier line"));
+    let (mut own, mut backends) = (0, 0);
+    for line in lines.filter(|line| line.contains(" INFO ")) {
+        assert_eq!(line.matches("Z  INFO ").count(), 1, "{line}");
+        assert_eq!(line.matches("INFO").count(), 1, "{line}");
+        match line.contains("backend: blk0: ") {
+            true => backends += 1,
+            false => own += 1,
+        }
+    }
+    assert!(own > 0 && backends > 0, "{text}");
+    assert!(!text.contains('\x1b'), "{text}");
+}
+
+#[test]
+fn bad_filters_and_log_files_are_refused() {
+    for (option, value, part) in [
+        ("--log", "outboard=loud", "cannot be understood"),
+        ("--log-file", "/nonexistent/log", "/nonexistent/log"),
+    ] {
+        let vmm = Vmm::new(guest::bare("hello")).arg(option, value).run(2);
+        assert!(vmm.messages().contains(part), "{}", vmm.messages());
+    }
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let coloured = |environment: &str| {
+        let command = format!(
+            "{environment} RUST_LOG=info {} run --kernel {} --memory 64M",
+            program::own("outboard").display(),
+            guest::bare("hello").display()
+        );
+        let mut shell = Command::new(program::system("script"));
+        shell.args(["-qec", &command, "/dev/null"]);
+        let mut terminal = Process::start("script", &mut shell);
+        terminal.expect_exit(0, DEADLINE);
+        let printed = terminal.printed(Stream::Out);
+        assert!(printed.contains("INFO"), "{printed}");
+        printed.contains('\x1b')
+    };
+    assert!(coloured("NO_COLOR="));
+    assert!(!coloured("NO_COLOR=1"));
+    let piped = Vmm::new(guest::bare("hello")).log_by_default().log("info");
+    let messages = piped.run(0).messages();
+    assert!(messages.contains("INFO"), "{messages}");
+    assert!(!messages.contains('\x1b'), "{messages}");
+}

@@ -6,14 +6,21 @@ mod sink;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use sink::Sink;
+
+/// What is logged if nobody says it.
+const DEFAULT: &str = "warn";
 
 /// How long the end of the program waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -29,25 +36,81 @@ pub fn say(line: fmt::Arguments<'_>) {
     stderr(format!("{line}\n").as_bytes());
 }
 
-/// Starts logging to standard error.
-pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,backend=info".into());
+/// What is logged, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// In place of what RUST_LOG says.
+    pub filter: Option<String>,
+    /// In place of standard error.
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "log filter {filter:?} cannot be understood; give a level (error, warn, info, debug or \
+         trace), or warn,devices=debug, for instance"
+    )]
+    Filter {
+        filter: String,
+        #[source]
+        source: ParseError,
+    },
+    #[error("cannot log to {}", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Starts logging. To be called once.
+pub fn init(options: &Options) -> Result<(), Error> {
+    let filter = match &options.filter {
+        Some(filter) => EnvFilter::try_new(filter).map_err(|source| Error::Filter {
+            filter: filter.clone(),
+            source,
+        })?,
+        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT.into()),
+    };
+    let has_colours = match &options.file {
+        Some(path) => {
+            let sink = open(path).map_err(|source| Error::File {
+                path: path.clone(),
+                source,
+            })?;
+            FILE.get_or_init(|| sink);
+            false
+        }
+        None => io::stderr().is_terminal() && wants_colours(),
+    };
     tracing_subscriber::fmt()
         .with_writer(|| Lines)
         .log_internal_errors(false)
+        .with_ansi(has_colours)
         .with_env_filter(filter)
         .init();
+    Ok(())
+}
+
+/// By no-color.org.
+fn wants_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Waits until what was said is written, or nobody reads it.
 pub fn flush() {
-    if let Some(Some(sink)) = STDERR.get() {
+    let stderr = STDERR.get().and_then(Option::as_ref);
+    for sink in stderr.into_iter().chain(FILE.get()) {
         sink.flush(PATIENCE);
     }
 }
 
 /// Standard error, once something was said. `None` where it has no thread.
 static STDERR: OnceLock<Option<Sink>> = OnceLock::new();
+
+/// The log file, if there is one.
+static FILE: OnceLock<Sink> = OnceLock::new();
 
 fn stderr(message: &[u8]) {
     match STDERR.get_or_init(|| start().ok()) {
@@ -59,11 +122,21 @@ fn stderr(message: &[u8]) {
 
 fn start() -> io::Result<Sink> {
     // Not std's, which holds a lock while it writes.
-    let stream = File::from(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?);
-    Sink::start("log", Patient(stream))
+    let stream = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?;
+    Sink::start("log", Patient(stream.into()))
 }
 
-/// Waits for room where others who share standard error have made it nonblocking.
+/// Appends: what is there may be what an earlier machine had to say.
+fn open(path: &Path) -> io::Result<Sink> {
+    let mut options = File::options();
+    // A FIFO without a reader is an error then, and does not wait for one.
+    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    let file = options.append(true).create(true).open(path)?;
+    Sink::start("log file", Patient(file))
+}
+
+/// Waits for room where the descriptor is nonblocking; others may have made it so who
+/// share standard error.
 struct Patient(File);
 
 impl Write for Patient {
@@ -89,7 +162,10 @@ struct Lines;
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        stderr(line);
+        match FILE.get() {
+            Some(sink) => sink.send(line),
+            None => stderr(line),
+        }
         Ok(line.len())
     }
 

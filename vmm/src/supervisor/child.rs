@@ -39,10 +39,11 @@ pub struct Ended {
 
 impl Child {
     /// Starts `command` with `value` in place of its placeholder, and `fd`, if
-    /// there is one, open under the number it has here.
+    /// there is one, open under the number it has here. It logs as `log` says.
     pub fn start(
         id: &str,
         command: &CommandLine,
+        log: Option<&str>,
         value: &str,
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<Self, Error> {
@@ -52,6 +53,7 @@ impl Child {
         let mut process = Command::new(find(command.program()));
         process
             .args(command.arguments(value))
+            .envs(log.map(|log| ("RUST_LOG", log)))
             .stdin(Stdio::null())
             .stdout(writer)
             .stderr(errors)
@@ -145,7 +147,7 @@ impl Child {
         if self.asked.is_some() {
             tracing::info!(device, %status, "the backend's process has ended");
         } else {
-            tracing::warn!(device, %status, "the backend's process has ended by itself");
+            tracing::warn!(device, %status, last_line, "the backend's process has ended by itself");
         }
         Some(Ended { status, last_line })
     }

@@ -20,6 +20,8 @@ const END_DEADLINE: Duration = Duration::from_secs(1);
 pub struct Supervised {
     id: String,
     command: CommandLine,
+    /// What the process is to log, if not what it does by itself.
+    log: Option<String>,
     slot: SharedSlot,
     /// The process has been connected to.
     is_used: bool,
@@ -30,10 +32,16 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    pub(super) fn new(id: &str, command: CommandLine, slot: SharedSlot) -> Self {
+    pub(super) fn new(
+        id: &str,
+        command: CommandLine,
+        log: Option<String>,
+        slot: SharedSlot,
+    ) -> Self {
         Self {
             id: id.to_owned(),
             command,
+            log,
             slot,
             is_used: false,
             dir: None,
@@ -70,24 +78,27 @@ impl Supervised {
     /// A process, and the connection to it unless it is to listen first.
     fn start(&mut self) -> Result<(Child, Option<UnixStream>), Error> {
         let host = |what| move |source| Error::Host { what, source };
-        let (id, command) = (&self.id, &self.command);
-        match command.handover {
+        let start = |value: &str, fd| {
+            let log = self.log.as_deref();
+            Child::start(&self.id, &self.command, log, value, fd)
+        };
+        match self.command.handover {
             Handover::Connected => {
                 let (ours, theirs) = UnixStream::pair().map_err(host("a pair of sockets"))?;
                 let number = theirs.as_raw_fd().to_string();
-                let child = Child::start(id, command, &number, Some(theirs.as_fd()))?;
+                let child = start(&number, Some(theirs.as_fd()))?;
                 Ok((child, Some(ours)))
             }
             Handover::Listening => {
                 let (theirs, ours) = listening().map_err(host("a listening socket"))?;
                 let number = theirs.as_raw_fd().to_string();
-                let child = Child::start(id, command, &number, Some(theirs.as_fd()))?;
+                let child = start(&number, Some(theirs.as_fd()))?;
                 Ok((child, Some(ours)))
             }
             Handover::Path => {
                 let dir = scratch().map_err(host("a directory for its socket"))?;
                 let path = dir.path().join(SOCKET);
-                let child = Child::start(id, command, &path.to_string_lossy(), None)?;
+                let child = start(&path.to_string_lossy(), None)?;
                 self.dir = Some(dir);
                 Ok((child, None))
             }

@@ -70,19 +70,27 @@ fn lock(slot: &SharedSlot) -> MutexGuard<'_, Slot> {
 }
 
 /// All the processes. Dropping it stops them.
-#[derive(Default)]
 pub struct Supervisor {
     slots: Mutex<Vec<SharedSlot>>,
+    log: Option<String>,
 }
 
 impl Supervisor {
+    /// The processes log what the filter `log` lets through, if they understand RUST_LOG.
+    pub fn new(log: Option<&str>) -> Self {
+        Self {
+            slots: Mutex::default(),
+            log: log.map(str::to_owned),
+        }
+    }
+
     /// A source of connections to processes that `command` starts for device
     /// `id`. It is to be used on the main thread, with which they end.
     pub fn connector(&self, id: &str, command: &CommandLine) -> Supervised {
         let slot = SharedSlot::default();
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.push(slot.clone());
-        Supervised::new(id, command.clone(), slot)
+        Supervised::new(id, command.clone(), self.log.clone(), slot)
     }
 }
 

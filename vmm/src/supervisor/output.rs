@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tracing::Level;
+
 /// Longest piece of a line that is logged at once, in bytes.
 const MAX_LINE: u64 = 4096;
 
@@ -60,9 +62,59 @@ fn copy(id: &str, pipe: PipeReader, last_line: &Mutex<Option<String>>) {
         if line.is_empty() {
             continue;
         }
-        tracing::info!(target: "backend", "{id}: {line}");
+        log(id, &line);
         *last_line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
     }
+}
+
+/// At the line's own level, if it begins with one as log lines do, with or without the
+/// time. The time is left out: this program's log has it.
+fn log(id: &str, line: &str) {
+    let (level, text) = level(line);
+    match level {
+        Level::ERROR => tracing::error!(target: "backend", "{id}: {text}"),
+        Level::WARN => tracing::warn!(target: "backend", "{id}: {text}"),
+        Level::INFO => tracing::info!(target: "backend", "{id}: {text}"),
+        Level::DEBUG => tracing::debug!(target: "backend", "{id}: {text}"),
+        Level::TRACE => tracing::trace!(target: "backend", "{id}: {text}"),
+    }
+}
+
+/// The level of a line, and what it says beyond that. What has none is information.
+fn level(line: &str) -> (Level, &str) {
+    // As env_logger has it: [TIME LEVEL target] text
+    let in_brackets = line.strip_prefix('[');
+    let head = in_brackets.unwrap_or(line);
+    let rest = match head.split_once(' ') {
+        Some((first, rest)) if is_time(first) => rest.trim_start(),
+        _ => head,
+    };
+    let end = rest.find(|c: char| !c.is_ascii_alphabetic());
+    let (word, behind) = rest.split_at(end.unwrap_or(rest.len()));
+    let level = match word {
+        "ERROR" | "FATAL" => Level::ERROR,
+        "WARN" | "WARNING" => Level::WARN,
+        "INFO" => Level::INFO,
+        "DEBUG" => Level::DEBUG,
+        "TRACE" => Level::TRACE,
+        _ if in_brackets.is_some() => return (Level::INFO, line),
+        _ => return (Level::INFO, rest),
+    };
+    let text = match behind.split_once(']') {
+        Some((_, text)) if in_brackets.is_some() => text,
+        _ => behind.trim_start_matches(':'),
+    };
+    (level, text.trim_start())
+}
+
+/// Whether the word begins as RFC 3339 has it: 2026-11-30T09:15:00.
+fn is_time(word: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
+    let fits = |(form, byte): (&u8, u8)| match form {
+        b'0' => byte.is_ascii_digit(),
+        form => *form == byte,
+    };
+    word.len() >= FORM.len() && FORM.iter().zip(word.bytes()).all(fits)
 }
 
 /// Without what a terminal would act on.
@@ -89,6 +141,36 @@ mod tests {
         writer.write_all(b"one\ntwo\x1b[31m\n\n").unwrap();
         drop(writer);
         assert_eq!(output.last_line().unwrap(), "two\u{fffd}[31m");
+    }
+
+    #[test]
+    fn lines_have_the_level_that_they_say_and_one_time() {
+        for (line, expected, text) in [
+            (
+                "2026-11-30T09:15:00.123456Z  WARN the ring cannot be processed",
+                Level::WARN,
+                "the ring cannot be processed",
+            ),
+            (
+                "[2026-11-30T09:15:00Z ERROR virtiofsd] Waiting for daemon failed",
+                Level::ERROR,
+                "Waiting for daemon failed",
+            ),
+            ("[INFO] ready", Level::INFO, "ready"),
+            ("ERROR: no such file", Level::ERROR, "no such file"),
+            ("DEBUG", Level::DEBUG, ""),
+            ("2026-11-30T09:15:00Z up", Level::INFO, "up"),
+            (
+                "Failed to start daemon",
+                Level::INFO,
+                "Failed to start daemon",
+            ),
+            ("[x] WARN", Level::INFO, "[x] WARN"),
+            ("WARNED", Level::INFO, "WARNED"),
+            ("", Level::INFO, ""),
+        ] {
+            assert_eq!(level(line), (expected, text), "{line}");
+        }
     }
 
     #[test]
