@@ -10,7 +10,7 @@ use vmm::api;
 use vmm::boot;
 use vmm::cli::{Cli, Command, RunArgs};
 use vmm::config::Config;
-use vmm::{host, log, machine, run, say};
+use vmm::{hints, host, log, machine, run, say};
 
 const HOST_FAILURE: u8 = 1;
 const BAD_USAGE: u8 = 2;
@@ -25,8 +25,11 @@ fn main() -> ExitCode {
 }
 
 fn carry_out(started: Instant) -> ExitCode {
-    // clap ends with status 2 on bad usage by itself.
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    match cli.command {
         Command::Run(args) => run_guest(*args, started),
         Command::Doctor => {
             log_by_default();
@@ -50,6 +53,20 @@ fn carry_out(started: Instant) -> ExitCode {
 fn log_by_default() {
     // Nothing was asked for that could be refused.
     let _ = log::init(&log::Options::default());
+}
+
+/// Shows help, or what is wrong with the command line and what may have been meant.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // A reader that has gone knows enough.
+    let _ = error.print();
+    if error.use_stderr() {
+        let words = std::env::args_os().skip(1);
+        let words: Vec<_> = words.map(|word| word.to_string_lossy().into()).collect();
+        for hint in hints::hints(&words) {
+            say!("hint: {hint}");
+        }
+    }
+    u8::try_from(error.exit_code()).unwrap_or(BAD_USAGE).into()
 }
 
 /// Whoever closes standard output early has read enough.

@@ -96,6 +96,36 @@ fn symbols_that_are_none() {
     refused(without_gdb, BAD_USAGE, &["add --gdb ADDRESS"]);
 }
 
+/// Runs with these words, and expects all of `parts` behind clap's own words.
+fn misspelt(words: &str, parts: &[&str]) {
+    let mut command = std::process::Command::new(tests::program::own("outboard"));
+    let output = command.args(words.split(' ')).output().unwrap();
+    assert_eq!(output.status.code(), Some(BAD_USAGE), "{words}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+}
+
+#[test]
+fn the_words_of_other_programs_get_a_hint() {
+    misspelt(
+        "run -kernel vmlinux -m 512 -append quiet -s -S",
+        &[
+            "hint: for QEMU's -kernel there is --kernel FILE",
+            "hint: for QEMU's -m there is --memory SIZE",
+            "hint: for QEMU's -append there is --cmdline STR",
+            "hint: for QEMU's -s there is --gdb 1234",
+            "hint: for QEMU's -S there is --gdb-wait",
+        ],
+    );
+    misspelt(
+        "run vmlinux",
+        &["hint: the kernel is given as --kernel vmlinux"],
+    );
+    misspelt("vmlinux", &["hint: a guest is run by `outboard run"]);
+}
+
 #[test]
 fn kernel_that_is_none() {
     let dir = scratch();
@@ -104,6 +134,11 @@ fn kernel_that_is_none() {
         Vmm::new(text),
         BAD_USAGE,
         &["neither an ELF file nor a bzImage"],
+    );
+    refused(
+        Vmm::new("/etc/passwd"),
+        BAD_USAGE,
+        &["/etc/passwd", "it is text", "give a vmlinux or a bzImage"],
     );
     let empty = write(dir.path(), "empty", b"");
     refused(

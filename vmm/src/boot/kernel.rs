@@ -6,6 +6,7 @@
 mod bzimage;
 mod clear;
 mod elf32;
+mod looks;
 mod parts;
 
 use std::fs::File;
@@ -43,10 +44,12 @@ pub enum Error {
     )]
     Endless { path: PathBuf, limit: u64 },
     #[error(
-        "kernel {} is neither an ELF file nor a bzImage (it starts with {start:02x?}); \
-         give a vmlinux or a bzImage", path.display()
+        "kernel {} is neither an ELF file nor a bzImage ({looks}); give a vmlinux or a bzImage",
+        path.display()
     )]
-    Unknown { path: PathBuf, start: Vec<u8> },
+    Unknown { path: PathBuf, looks: String },
+    #[error("cannot open kernel {}: it is a directory{}", path.display(), kernel_in(path))]
+    Directory { path: PathBuf },
     #[error(
         "kernel {} is made for {machine}; this machine is x86-64 and needs an x86 kernel",
         path.display()
@@ -88,6 +91,16 @@ pub enum Error {
     Malformed { path: PathBuf, problem: String },
 }
 
+/// Where a directory has a kernel, if it is that of a kernel's build.
+fn kernel_in(dir: &Path) -> String {
+    let kernels = ["vmlinux", "arch/x86/boot/bzImage"];
+    let found = kernels
+        .iter()
+        .map(|name| dir.join(name))
+        .find(|path| path.is_file());
+    found.map_or(String::new(), |path| format!("; give {}", path.display()))
+}
+
 /// A kernel in guest RAM.
 pub struct Kernel {
     pub entry: Entry,
@@ -113,6 +126,9 @@ pub fn read(path: &Path, ram: u64) -> Result<Kept, Error> {
     Kept::parts(path, ram, parts::needed).map_err(|error| {
         let path = path.to_owned();
         match error {
+            kept::Error::Open(source) if source.kind() == io::ErrorKind::IsADirectory => {
+                Error::Directory { path }
+            }
             kept::Error::Open(source) => Error::Open { path, source },
             kept::Error::Read(source) => Error::Read { path, source },
             kept::Error::TooLarge(limit) | kept::Error::Endless(limit) => {
@@ -135,15 +151,15 @@ pub fn load(memory: &GuestMemory, kernel: &Kept) -> Result<Kernel, Error> {
         len: kernel.len(),
         ram_end: memory_map::low_ram_end(memory),
     };
-    let start = image.prefix(0, 4)?;
-    if start == *b"\x7fELF" {
+    let start = image.prefix(0, looks::LEN)?;
+    if start.starts_with(b"\x7fELF") {
         image.load_elf(memory)
     } else if image.is_bzimage()? {
         image.load_bzimage(memory)
     } else {
         Err(Error::Unknown {
             path: path.to_owned(),
-            start,
+            looks: looks::like(&start),
         })
     }
 }
