@@ -37,10 +37,17 @@ fn wants_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Says `line` whatever the level; waits a moment for a slow reader, as it is the last.
-pub(crate) fn say_last(line: &str) {
+/// Says something whatever the level.
+pub(crate) fn say(text: &str) {
     if let Some(mut stderr) = stderr() {
-        stderr.send(format!("{line}\n").as_bytes());
+        stderr.send(format!("{text}\n").as_bytes());
+    }
+}
+
+/// The same, and waits a moment for a slow reader, as it is the last.
+pub(crate) fn say_last(text: &str) {
+    say(text);
+    if let Some(mut stderr) = stderr() {
         stderr.finish();
     }
 }

@@ -102,7 +102,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SPEC")]
     pub device: Vec<String>,
     /// Serial console: stdio, none, pty, file=PATH or unix=PATH. On a terminal, Ctrl-A x
-    /// quits [default: stdio].
+    /// quits, and Ctrl-A h shows what else there is [default: stdio].
     #[arg(long, value_name = "TARGET")]
     pub serial: Option<String>,
     /// Serve gdb on unix:PATH or HOST:PORT (loopback unless a host is named).

@@ -12,7 +12,7 @@ use clap::Parser;
 
 /// Give a virtual machine a console (Linux: console=hvc0) over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM, SIGINT, SIGHUP, or Ctrl-A x on a terminal. Log detail: RUST_LOG=debug.
+/// With --socket it serves one frontend after another until SIGTERM, SIGINT, SIGHUP, or Ctrl-A x on a terminal (Ctrl-A h helps). Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-console", version)]
 struct Cli {

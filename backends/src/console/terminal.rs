@@ -16,9 +16,10 @@ use rustix::termios::{
 };
 use thiserror::Error;
 
-use super::escape::Escape;
+use super::escape::{Escape, HELP};
 use super::last_resort::restore_at_ending_signals;
 use crate::listener::{ListenError, Listener};
+use crate::log;
 use crate::outbox::Outbox;
 use crate::peer::{Meet, Peer};
 use crate::shutdown::{ShutdownHandle, signal_fd};
@@ -281,10 +282,14 @@ impl Keyboard {
 
     fn filter(&self, bytes: &[u8]) -> Vec<u8> {
         let mut escape = self.escape.lock().unwrap_or_else(|e| e.into_inner());
-        escape.filter(bytes).unwrap_or_else(|| {
+        let typed = escape.filter(bytes);
+        if typed.asks_for_help {
+            log::say(HELP);
+        }
+        if typed.quits {
             self.quit.shutdown();
-            Vec::new()
-        })
+        }
+        typed.pass
     }
 }
 

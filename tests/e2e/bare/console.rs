@@ -87,7 +87,9 @@ fn expect_restored(mut process: Process, status: i32) {
 #[test]
 fn ctrl_a_x_quits_and_the_terminal_is_restored() {
     let (mut process, _) = on_a_terminal("");
-    process.send(b"typed\x01x");
+    process.send(b"typed\x01h");
+    process.wait_for("Ctrl-A x       quits", DEADLINE);
+    process.send(b"\x01x");
     expect_restored(process, 0);
 }
 

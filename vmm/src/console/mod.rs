@@ -20,7 +20,7 @@ use std::time::Instant;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use escape::{Action, Escape};
+use escape::Escape;
 pub use outbox::Output;
 use outbox::{Reader, outbox};
 use pty::Pty;
@@ -219,10 +219,14 @@ impl Console {
         let Source::Terminal { escape, .. } = &mut self.source else {
             return Input::Bytes(bytes);
         };
-        match escape.filter(&bytes) {
-            Action::Pass(bytes) if bytes.is_empty() => Input::Nothing,
-            Action::Pass(bytes) => Input::Bytes(bytes),
-            Action::Quit => Input::Quit,
+        let typed = escape.filter(&bytes);
+        if typed.asks_for_help {
+            crate::say!("{}", escape::HELP);
+        }
+        match typed.pass {
+            _ if typed.quits => Input::Quit,
+            bytes if bytes.is_empty() => Input::Nothing,
+            bytes => Input::Bytes(bytes),
         }
     }
 
