@@ -41,6 +41,7 @@ shell: setup-demo
 bench: setup-bench build
 	@target/release/bench
 	@tests/bed/run target/release/bench linux
+	@OUTBOARD_BED_ICOUNT=yes tests/bed/run tests/bed/in-memory target/release/bench start
 
 lint:
 	cargo fmt --all --check
@@ -57,6 +58,7 @@ soak: setup
 	cargo build --locked --workspace
 	OUTBOARD_FUZZ_PACKETS=10000000 cargo test --locked --package gdb neither_stops
 	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
+	OUTBOARD_STOPPED=60 cargo test --locked --package tests --test bare clocks -- --nocapture
 	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare -- --nocapture resets rust_vmm
 	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile

@@ -1,11 +1,12 @@
 //! The measures of docs/performance.md, as medians and as ratios of runs that
 //! were made in turn, because the machines these run on are shared and noisy.
 //!
-//! `make bench` starts it here, on whatever /dev/kvm does, and once more as
-//! `bench linux` where KVM can run Linux.
+//! `make bench` starts it here, on whatever /dev/kvm does, and once more as `bench linux`
+//! and `bench start` where KVM can run Linux.
 
 mod proxy;
 mod requests;
+mod start;
 mod stub;
 mod stubs;
 
@@ -24,7 +25,8 @@ fn main() -> Result<()> {
         None => here(),
         Some("gdb") => stub::compare(),
         Some("linux") => linux(),
-        Some(other) => bail!("{other:?} is not known; give nothing, gdb or linux"),
+        Some("start") => start::compare(),
+        Some(other) => bail!("{other:?} is not known; give nothing, gdb, linux or start"),
     }
 }
 
@@ -76,21 +78,38 @@ fn start_up() -> Result<()> {
     Ok(())
 }
 
-/// Resident memory of the VMM that is not guest RAM.
+/// Resident memory of the VMM that is not guest RAM, with a disk and with more.
 fn memory() -> Result<()> {
-    let dir = scratch();
-    let image = backend::disk_image(dir.path(), 16);
-    let disk = backend::outboard_blk(dir.path(), &image, &[]);
-    let vmm = Vmm::new(guest::bare("misbehave"))
-        .arg("--memory", "512M")
-        .cmdline("case=halt-forever")
-        .device("blk", &disk.socket)
-        .start();
-    vmm.process.wait_for("halt-forever", DEADLINE);
-    let own = resident_kib(vmm.process.pid())?;
-    let backend = resident_kib(disk.process.pid())?;
-    println!("VMM resident beyond guest RAM: {own} KiB (goal: 8192); outboard-blk: {backend} KiB");
+    let (one, backend) = resident_with(1)?;
+    let (many, _) = resident_with(1 + FURTHER)?;
+    let each = many.saturating_sub(one) / FURTHER as u64;
+    println!(
+        "VMM resident beyond guest RAM, one disk: {one} KiB (goal: 5000), each further disk: \
+         {each} KiB (goal: 256); outboard-blk: {backend} KiB"
+    );
     Ok(())
+}
+
+const FURTHER: usize = 8;
+
+/// In KiB, that of the VMM of a guest with so many disks, and that of the last one's backend.
+fn resident_with(disks: usize) -> Result<(u64, u64)> {
+    let dir = scratch();
+    let mut vmm = Vmm::new(guest::bare("misbehave"))
+        .arg("--memory", "512M")
+        .cmdline("case=halt-forever");
+    let mut backends = Vec::new();
+    for n in 0..disks {
+        let dir = dir.path().join(n.to_string());
+        std::fs::create_dir(&dir)?;
+        let disk = backend::outboard_blk(&dir, &backend::disk_image(&dir, 16), &[]);
+        vmm = vmm.device("blk", &disk.socket);
+        backends.push(disk);
+    }
+    let vmm = vmm.start();
+    vmm.process.wait_for("halt-forever", DEADLINE);
+    let backend = backends.last().context("no disk")?.process.pid();
+    Ok((resident_kib(vmm.process.pid())?, resident_kib(backend)?))
 }
 
 /// Anonymous and file-backed pages; guest RAM is shared memory.
