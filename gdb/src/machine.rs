@@ -137,6 +137,14 @@ impl<'t> Machine<'t> {
         Ok(registers)
     }
 
+    /// Whether the guest has breakpoints of its own in a vCPU's debug registers.
+    pub fn has_own_breakpoints(&mut self, vcpu: VcpuId) -> bool {
+        /// The enable bits of DR7 (SDM volume 3, 19.2.4).
+        const ENABLED: u64 = 0xff;
+        let registers = self.target.get_mut().debug_registers(vcpu);
+        registers.is_ok_and(|registers| registers.dr7 & ENABLED != 0)
+    }
+
     pub fn set_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<()> {
         // The hypervisor may adjust what it is given: read it back when needed.
         self.forget_registers(vcpu);

@@ -92,8 +92,11 @@ pub type HwSlots = [Option<HwBreakpoint>; HW_SLOTS];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     Continue,
-    /// One instruction, then [`StopReason::Step`].
+    /// One instruction, then [`StopReason::Step`]. The handler of an exception that comes
+    /// into it is run through (see [`crate::arch::step`]).
     Step,
+    /// On with the step that an earlier resume began and [`Target::pause`] interrupted.
+    FinishStep,
     /// Stays stopped (scheduler locking).
     Hold,
 }
@@ -127,7 +130,7 @@ pub struct HostTraps {
 /// Why a vCPU stopped by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The single step asked for is done.
+    /// The single step asked for is done. A breakpoint where it ends has not fired.
     Step,
     /// An int3 is about to run at the current RIP (RIP points at the byte).
     /// The session decides whether it planted it or the guest owns it.
@@ -254,7 +257,7 @@ pub trait Target: Inspect + Send {
     }
 
     /// Delivers the breakpoint exception (#BP) of the guest's own int3 at RIP
-    /// to the guest, with RIP moved behind it, at the next `resume`.
+    /// to the guest at the next `resume`. A step then ends in its handler.
     fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()>;
 
     /// What the host traps; the first call may probe.

@@ -4,12 +4,10 @@
 use std::fmt::Write;
 
 use devices::virtio::GuestMemory;
-use gdb::arch::{Registers, Segment};
-use gdb::paging::AddressSpace;
-use gdb::target::{PhysAddr, TargetError, VirtAddr};
+use gdb::arch::Registers;
 use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter, Instruction};
-use vm_memory::{Bytes, GuestAddress};
 
+use crate::guest_virtual;
 use crate::vcpu::dispatch::Crash;
 
 /// Longest x86 instruction in bytes.
@@ -47,31 +45,10 @@ fn is_reset(registers: &Registers) -> bool {
 
 /// The instruction at RIP, or what is there of it.
 fn instruction_bytes(registers: &Registers, memory: &GuestMemory) -> Vec<u8> {
-    let linear = registers.linear_rip().0;
-    let mut bytes = Vec::with_capacity(MAX_INSTRUCTION);
-    for offset in 0..MAX_INSTRUCTION as u64 {
-        let addr = VirtAddr(linear.wrapping_add(offset));
-        let Some(physical) = translate(registers, memory, addr) else {
-            break;
-        };
-        let Ok(byte) = memory.read_obj::<u8>(GuestAddress(physical)) else {
-            break;
-        };
-        bytes.push(byte);
-    }
+    let mut bytes = vec![0; MAX_INSTRUCTION];
+    let len = guest_virtual::read(registers, memory, registers.linear_rip(), &mut bytes);
+    bytes.truncate(len);
     bytes
-}
-
-fn translate(registers: &Registers, memory: &GuestMemory, addr: VirtAddr) -> Option<u64> {
-    let read = |addr: PhysAddr, bytes: &mut [u8]| {
-        memory
-            .read_slice(bytes, GuestAddress(addr.0))
-            .map_err(|_| TargetError::NoRam(addr))
-    };
-    AddressSpace::of(registers)
-        .translate(addr, read)
-        .ok()
-        .map(|page| page.phys.0)
 }
 
 fn disassemble(registers: &Registers, bytes: &[u8]) -> String {
@@ -79,7 +56,7 @@ fn disassemble(registers: &Registers, bytes: &[u8]) -> String {
         return "(no readable instruction)".into();
     }
     let mut decoder = Decoder::with_ip(
-        bitness(&registers.cs),
+        registers.code_bits(),
         bytes,
         registers.rip,
         DecoderOptions::NONE,
@@ -98,14 +75,6 @@ fn disassemble(registers: &Registers, bytes: &[u8]) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     format!("{text}   [{}]", hex.join(" "))
-}
-
-fn bitness(cs: &Segment) -> u32 {
-    match (cs.long, cs.big) {
-        (true, _) => 64,
-        (_, true) => 32,
-        _ => 16,
-    }
 }
 
 fn write_registers(text: &mut String, r: &Registers) {
@@ -148,6 +117,9 @@ fn write_registers(text: &mut String, r: &Registers) {
 
 #[cfg(test)]
 mod tests {
+    use gdb::arch::{Segment, efer};
+    use vm_memory::{Bytes, GuestAddress};
+
     use super::*;
     use crate::memory;
     use crate::vcpu::exit::InternalError;
@@ -155,6 +127,7 @@ mod tests {
     fn long_mode() -> Registers {
         Registers {
             rip: 0x10_0000,
+            efer: efer::LMA,
             cs: Segment {
                 selector: 0x10,
                 long: true,

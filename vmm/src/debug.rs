@@ -17,8 +17,9 @@ use gdb::target::{
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::events::{Inbox, Notifier};
-use crate::host;
+use crate::host::{self, Debugging};
 use crate::kvm;
+use crate::vcpu::debug_events::control::{HostDebug, Step};
 use crate::vcpu::{DebugControl, Handle, Vcpu};
 use crate::vcpus::{self, Vcpus};
 
@@ -33,9 +34,7 @@ pub struct DebugTarget {
     int3: bool,
     /// Found out beside the first packets of a gdb: a probe costs tens of milliseconds,
     /// on an emulated host seconds.
-    traps: Arc<OnceLock<HostTraps>>,
-    /// Found out at the first step.
-    keeps_hlt: Option<bool>,
+    host: Arc<OnceLock<Debugging>>,
     /// Tells the event loop whether a crashed guest is worth keeping.
     attachments: Notifier<Attachment>,
     symbols: Option<Arc<SymbolFile>>,
@@ -63,8 +62,7 @@ impl DebugTarget {
             events,
             slots,
             int3: false,
-            traps: Arc::default(),
-            keeps_hlt: None,
+            host: Arc::default(),
             attachments,
             symbols: symbols.map(Arc::new),
             reloads: parts.boot.reloads(),
@@ -112,32 +110,40 @@ impl DebugTarget {
     /// Begins to find out what the host traps. gdb asks for it with its first
     /// breakpoint, and waits for an answer only so long.
     fn probe_host(&self) {
-        if self.traps.get().is_none() {
-            let traps = self.traps.clone();
+        if self.host.get().is_none() {
+            let host = self.host.clone();
             // Where there is no thread to be had, whoever asks finds out.
             let _ = thread::Builder::new()
                 .name("gdb probe".into())
                 .spawn(move || {
-                    traps.get_or_init(host::traps);
+                    host.get_or_init(host::debugging);
                 });
         }
     }
 
-    fn control(&mut self, resume: Resume) -> Option<DebugControl> {
-        let control = DebugControl {
+    fn control(&self, resume: Resume) -> Option<DebugControl> {
+        let step = match resume {
+            Resume::Continue => None,
+            Resume::Step => Some(Step::Begin),
+            Resume::FinishStep => Some(Step::Finish),
+            Resume::Hold => return None,
+        };
+        Some(DebugControl {
             slots: self.slots,
             int3: self.int3,
-            ..Default::default()
+            step,
+            host: self.host_debug(step.is_some()),
+        })
+    }
+
+    /// Whoever lets the guest go, or leaves, waits for no probe.
+    fn host_debug(&self, steps: bool) -> HostDebug {
+        let is_used = steps || self.int3 || self.slots.iter().any(Option::is_some);
+        let host = match is_used {
+            true => Some(self.host.get_or_init(host::debugging)),
+            false => self.host.get(),
         };
-        match resume {
-            Resume::Continue => Some(control),
-            Resume::Step => Some(DebugControl {
-                step: true,
-                hlt_by_hand: !*self.keeps_hlt.get_or_insert_with(host::keeps_hlt),
-                ..control
-            }),
-            Resume::Hold => None,
-        }
+        host.map_or_else(HostDebug::default, |host| host.events)
     }
 }
 
@@ -226,11 +232,14 @@ impl Target for DebugTarget {
     }
 
     fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()> {
-        self.on_vcpu(vcpu, |vcpu| vcpu.inject_int3())
+        self.on_vcpu(vcpu, |vcpu| {
+            vcpu.debug().owe_int3();
+            Ok(())
+        })
     }
 
     fn host_traps(&mut self) -> HostTraps {
-        *self.traps.get_or_init(host::traps)
+        self.host.get_or_init(host::debugging).traps
     }
 
     fn activity(&mut self, vcpu: VcpuId) -> Result<Activity> {

@@ -10,23 +10,17 @@ mod report;
 use std::io;
 use std::sync::OnceLock;
 
-use gdb::target::{Activity, HW_SLOTS, HostTraps, HwBreakpoint, HwKind, Int3, Traps, VirtAddr};
+use gdb::target::{HW_SLOTS, HostTraps, HwBreakpoint, HwKind, HwSlots, Int3, Traps, VirtAddr};
 
 pub use report::print;
 
 use crate::kvm::{Error, failed};
 use crate::kvm_device;
-use crate::vcpu::DebugControl;
+use crate::vcpu::debug_events::control::{Facilities, HostDebug, Int3Delivery};
+use crate::vcpu::debug_events::slots::DebugSlots;
 use crate::vcpu::exit::Exit;
 use crate::vcpu::x86_64::tsc;
 use probe::{Outcome, Probe, Ring};
-
-const STEP: DebugControl = DebugControl {
-    slots: [None; HW_SLOTS],
-    int3: false,
-    step: true,
-    hlt_by_hand: false,
-};
 
 /// What a debug facility did in a probe VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,14 +47,14 @@ pub struct Findings {
 impl Findings {
     fn of(ring: Ring) -> Self {
         Self {
-            step: probe_debug(ring, &STEP),
-            int3: probe_debug(
+            step: probe_debug(
                 ring,
-                &DebugControl {
-                    int3: true,
+                &Facilities {
+                    trap: true,
                     ..Default::default()
                 },
             ),
+            int3: probe_debug(ring, &INT3),
             hw_breakpoint: probe_debug(ring, &slot(probe::NOP, 1, HwKind::Execute)),
             watchpoint: probe_debug(ring, &slot(probe::DATA, 4, HwKind::Write)),
         }
@@ -79,31 +73,76 @@ impl Findings {
     }
 }
 
-fn slot(addr: u64, len: u8, kind: HwKind) -> DebugControl {
+/// Int3 intercepted.
+const INT3: Facilities = Facilities {
+    slots: DebugSlots::NONE,
+    int3: true,
+    trap: false,
+    block_interrupts: false,
+};
+
+fn slot(addr: u64, len: u8, kind: HwKind) -> Facilities {
     let breakpoint = HwBreakpoint {
         addr: VirtAddr(addr),
         len,
         kind,
     };
-    DebugControl {
-        slots: [Some(breakpoint), None, None, None],
+    let mut slots: HwSlots = [None; HW_SLOTS];
+    slots[0] = Some(breakpoint);
+    Facilities {
+        slots: DebugSlots::of(&slots),
         ..Default::default()
     }
 }
 
-/// What traps in ring 0 and ring 3.
-pub fn traps() -> HostTraps {
-    HostTraps {
-        ring0: Findings::of(Ring::Kernel).traps(),
-        ring3: Findings::of(Ring::User).traps(),
+/// What a debugger has to know of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Debugging {
+    pub traps: HostTraps,
+    pub events: HostDebug,
+}
+
+/// Finds that out.
+pub fn debugging() -> Debugging {
+    let [ring0, ring3] = [Ring::Kernel, Ring::User].map(|ring| Findings::of(ring).traps());
+    Debugging {
+        traps: HostTraps { ring0, ring3 },
+        events: HostDebug {
+            breaks: [ring0.hw_breakpoint, ring3.hw_breakpoint],
+            honours_rf: honours_rf(),
+            delivery: int3_delivery(),
+        },
     }
 }
 
-/// Whether a vCPU that is single-stepped over `hlt` is halted. If KVM cannot be asked,
-/// it is trusted.
-pub fn keeps_hlt() -> bool {
-    let end = Probe::at_hlt().and_then(|probe| probe.run(&STEP));
-    end.map_or(true, |end| end.activity == Activity::Halted)
+/// Whether RF keeps an instruction breakpoint from firing. If KVM cannot be asked, it is
+/// trusted.
+fn honours_rf() -> bool {
+    let breakpoint = slot(probe::START, 1, HwKind::Execute);
+    let outcome = Probe::with_rf().and_then(|probe| probe.run(&breakpoint));
+    !matches!(outcome, Ok(Outcome::Debug))
+}
+
+/// How the guest's own int3 gets to its handler when it is intercepted. If KVM cannot be
+/// asked, it is trusted.
+fn int3_delivery() -> Int3Delivery {
+    let is_right = |delivery| saved_rip(delivery).map(|rip| rip == probe::BEHIND_INT3);
+    for delivery in [Int3Delivery::Inject, Int3Delivery::Events] {
+        match is_right(delivery) {
+            Ok(true) => return delivery,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!("no probe of int3 delivery: {error}: {}", error.source);
+                return Int3Delivery::default();
+            }
+        }
+    }
+    Int3Delivery::Wrong
+}
+
+/// What the handler finds saved. 0 where int3 is not intercepted.
+fn saved_rip(delivery: Int3Delivery) -> Result<u64, Error> {
+    Probe::new(Ring::Kernel, true)?.deliver_int3(&INT3, delivery)
 }
 
 /// Whether the guest's TSC can be held while the guest is stopped. Asked once.
@@ -122,9 +161,9 @@ fn tsc_follows_its_offset(ring: Ring) -> Result<bool, Error> {
     Ok(tsc::has_offset(&kvm) && Probe::tsc_ahead(ring, AHEAD)? >= AHEAD)
 }
 
-fn probe_debug(ring: Ring, control: &DebugControl) -> Finding {
-    let result = Probe::new(ring, control.int3).and_then(|probe| probe.run(control));
-    match result.map(|end| end.outcome) {
+fn probe_debug(ring: Ring, facilities: &Facilities) -> Finding {
+    let result = Probe::new(ring, facilities.int3).and_then(|probe| probe.run(facilities));
+    match result {
         Ok(Outcome::Debug) => Finding::Traps,
         Ok(Outcome::EmulationFailure) => Finding::FailsToEmulate,
         Ok(Outcome::RanOn) => Finding::Missed,

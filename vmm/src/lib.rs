@@ -14,6 +14,7 @@ pub mod debug;
 pub mod event_loop;
 pub mod events;
 pub mod guest_mapping;
+mod guest_virtual;
 pub mod hints;
 pub mod host;
 pub mod kvm;

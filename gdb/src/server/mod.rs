@@ -42,9 +42,9 @@ pub(crate) const PACKET_SIZE: usize = 128 * 1024 + 64;
 /// What is read from a client at once.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// How often a running guest is looked at whose pages are waited for. A look stops
-/// it for less than a millisecond.
-const LOOK_FOR_PAGES: Duration = Duration::from_millis(50);
+/// How often a running guest is looked at whose pages are waited for, or whose step takes
+/// long. A look stops it for less than a millisecond.
+const LOOK_AFTER: Duration = Duration::from_millis(50);
 
 /// Tokens of what is polled. Refused clients count from the last.
 const STOP: u64 = 0;
@@ -183,7 +183,7 @@ impl<'a, 't> Server<'a, 't> {
             let timeout = self.timeout();
             let ready = self.poller.wait(timeout).map_err(ServeError::Wait)?;
             if ready.is_empty() {
-                self.look_for_pages()?;
+                self.look_after()?;
             }
             for ready in ready {
                 let stop = ready.token == STOP;
@@ -240,29 +240,29 @@ impl<'a, 't> Server<'a, 't> {
 
     fn timeout(&self) -> Option<Duration> {
         let refused = self.refused.timeout(Instant::now());
-        let pages = self.session.waits_for_page().then_some(LOOK_FOR_PAGES);
+        let look = self.session.needs_look().then_some(LOOK_AFTER);
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let kept = self.kept_until.map(left);
         let early = self.early_until.map(left);
         refused
             .into_iter()
-            .chain(pages)
+            .chain(look)
             .chain(kept)
             .chain(early)
             .min()
     }
 
-    fn look_for_pages(&mut self) -> Result<(), ServeError> {
-        if !self.session.waits_for_page() {
+    fn look_after(&mut self) -> Result<(), ServeError> {
+        if !self.session.needs_look() {
             return Ok(());
         }
         match &self.client {
             Some(client) if client.is_attached() => self.with_client(|client, session| {
-                session.look_for_pages();
+                session.look_after();
                 client.on_stop(session)
             }),
             _ => {
-                self.session.look_for_pages_unattended();
+                self.session.look_after_unattended();
                 Ok(())
             }
         }

@@ -101,6 +101,7 @@ impl Session<'_> {
         self.run = None;
         self.stop = None;
         self.warned.clear();
+        self.warned_of_own = false;
         self.notices.clear();
         self.request = Request::default();
         self.reported.fill(None);

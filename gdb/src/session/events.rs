@@ -42,15 +42,16 @@ impl Session<'_> {
     }
 
     /// Stops the guest for a moment, so that breakpoints whose pages have come are
-    /// planted. There may be a stop to report afterwards.
-    pub fn look_for_pages(&mut self) {
+    /// planted, and steps into which an exception has come take the time that it needs.
+    /// There may be a stop to report afterwards.
+    pub fn look_after(&mut self) {
         let events = self.halt(None);
         self.judge_all(events, None);
     }
 
     /// The same, while nobody is attached.
-    pub fn look_for_pages_unattended(&mut self) {
-        self.look_for_pages();
+    pub fn look_after_unattended(&mut self) {
+        self.look_after();
         self.after_unattended();
     }
 
@@ -135,7 +136,6 @@ impl Session<'_> {
     pub(super) fn halt_and_note(&mut self) {
         let events = self.halt(None);
         self.end_alone(events.contains(&Event::Reset));
-        self.give_up_steps();
         for event in events {
             self.note(event);
         }
@@ -203,6 +203,9 @@ impl Session<'_> {
                 Event::Stopped(vcpu, reason) => (vcpu, reason),
             };
             let verdict = self.judge(vcpu, reason, alone.as_ref());
+            if let Some(run) = &mut self.run {
+                run.origins.remove(&vcpu);
+            }
             let verdict = self.consider_condition(vcpu, verdict);
             if alone.as_ref().is_some_and(|alone| alone.vcpu == vcpu) {
                 // It has left its breakpoint, whatever else it met.
@@ -221,12 +224,14 @@ impl Session<'_> {
                 Verdict::GoOn => {}
             }
         }
-        if let (Some(alone), Some(run)) = (alone, &mut self.run) {
-            run.leaving.insert(alone.vcpu);
-            if alone.opened {
-                run.opening.insert(alone.vcpu);
-            }
+        if let Some(alone) = alone
+            && self.retry_alone(alone.vcpu)
+            && alone.opened
+            && let Some(run) = &mut self.run
+        {
+            run.opening.insert(alone.vcpu);
         }
+        self.note_handlers();
         if let Some(vcpu) = interrupted {
             self.finish_one(found, (vcpu, Reason::Interrupt));
         } else if reset {
@@ -333,11 +338,7 @@ impl Session<'_> {
 
     pub(super) fn judge_step(&mut self, vcpu: VcpuId) -> Verdict {
         let steps = |run: &Run| run.origins.contains_key(&vcpu);
-        let stepped = self.run.as_ref().is_some_and(steps);
-        if let Some(verdict) = self.judge_exception(vcpu) {
-            return verdict;
-        }
-        if stepped {
+        if self.run.as_ref().is_some_and(steps) {
             self.count_step(vcpu);
         }
         let action = self.run.as_ref().and_then(|run| run.actions.get(vcpu.0));

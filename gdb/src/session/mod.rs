@@ -48,7 +48,6 @@ mod clients;
 mod described;
 mod disconnected;
 mod events;
-mod exceptions;
 mod files;
 mod halved;
 mod int3;
@@ -58,6 +57,7 @@ mod points;
 mod queries;
 mod resume;
 mod run;
+mod steps;
 mod trace_requests;
 mod tracepoints;
 mod translate;
@@ -143,6 +143,8 @@ pub(crate) struct Session<'t> {
     exited: Option<u8>,
     /// Where the user knows that one ring only can hit a breakpoint.
     warned: BTreeSet<VirtAddr>,
+    /// The user knows that the guest has breakpoints of its own.
+    warned_of_own: bool,
     /// Text for the user, shown as soon as the protocol allows.
     notices: Vec<String>,
 }
@@ -216,6 +218,7 @@ impl<'t> Session<'t> {
             stop: None,
             exited: None,
             warned: BTreeSet::new(),
+            warned_of_own: false,
             notices: Vec::new(),
         }
     }

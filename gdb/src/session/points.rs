@@ -129,10 +129,22 @@ impl Session<'_> {
         ));
     }
 
-    /// Whether a breakpoint waits for its page in a running guest. Nothing tells
-    /// when the guest maps it.
-    pub(crate) fn waits_for_page(&self) -> bool {
-        self.is_running() && !self.breakpoints.pending().is_empty()
+    /// Tells the user, once, that the guest and gdb want the same slots.
+    pub(super) fn warn_of_own_breakpoints(&mut self, vcpu: VcpuId) {
+        let armed = self.machine.armed_slots().iter().any(Option::is_some);
+        if armed && !self.warned_of_own && self.machine.has_own_breakpoints(vcpu) {
+            self.warned_of_own = true;
+            self.notice(format!(
+                "{vcpu} has breakpoints of its own in its debug registers: while gdb has some \
+                 there, those that the guest sets do not fire before the next stop"
+            ));
+        }
+    }
+
+    /// Whether a running guest has to be looked at now and then: a breakpoint waits for
+    /// its page, and nothing tells when the guest maps it, or a step takes long.
+    pub(crate) fn needs_look(&self) -> bool {
+        self.is_running() && !self.breakpoints.pending().is_empty() || self.has_pending_step()
     }
 
     /// Plants the breakpoints whose pages have come since.

@@ -9,8 +9,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::exceptions::Origin;
 use super::resume::Action;
+use super::steps::Origin;
 use super::{Reason, Session, Stop};
 use crate::breakpoints::{Lifted, Snapshot};
 use crate::target::{Resume, TargetError, VcpuId};
@@ -24,9 +24,9 @@ pub(super) struct Run {
     pub opening: BTreeSet<VcpuId>,
     /// The pages stay open: there is code that cannot step over its writes.
     unwatched: bool,
-    /// vCPUs that single-step right now.
+    /// vCPUs whose step has begun and not ended.
     pub origins: BTreeMap<VcpuId, Origin>,
-    /// Those that step through the handler of an exception, and where it came.
+    /// Those whose lone step was given up in the handler of an exception.
     pub handling: BTreeMap<VcpuId, Origin>,
     /// The one that steps right now while the others are held.
     pub alone: Option<Alone>,
@@ -182,20 +182,14 @@ impl Session<'_> {
             return Ok(());
         };
         let mut actions: Vec<_> = run.actions.iter().map(Action::resume).collect();
-        for vcpu in run.handling.keys() {
-            actions[vcpu.0] = Resume::Step;
-        }
         self.step_traced(&mut actions);
-        self.settle_steps(&actions);
         self.plant_pending();
         self.inject_int3s()?;
-        for vcpu in self
-            .machine
-            .vcpus()
-            .filter(|vcpu| actions[vcpu.0] == Resume::Step)
-        {
-            self.check_step(vcpu)?;
-            self.begin_step(vcpu);
+        for vcpu in self.machine.vcpus() {
+            if actions[vcpu.0] == Resume::Step {
+                self.check_step(vcpu)?;
+                actions[vcpu.0] = self.step_beside(vcpu);
+            }
         }
         self.arm(Lifted::default())?;
         let unwatched = self.run.as_ref().is_some_and(|run| run.unwatched);
@@ -240,11 +234,11 @@ impl Session<'_> {
 
     /// Ends the run with a stop for gdb.
     pub(super) fn finish(&mut self, stop: Stop) {
-        self.give_up_steps();
         self.run = None;
         if let Stop::At(vcpu, reason) = stop {
             self.focus = vcpu;
             self.mark_reported(vcpu);
+            self.warn_of_own_breakpoints(vcpu);
             // AMD's KVM has reset a vCPU that has crashed: it shows 16-bit code.
             if reason != Reason::Crash {
                 self.compare_description(vcpu);

@@ -403,118 +403,108 @@ fn a_change_by_an_interrupted_lone_step_is_reported_later() {
     });
 }
 
-/// Stacks in the script's RAM.
-pub(super) const STACK: u64 = 0x3000;
+/// Where the handler of an exception is, and its stack.
 pub(super) const HANDLER: u64 = 0x2800;
+const STACK: u64 = 0x3000;
 
-/// Brings vCPU 0, which was at [`X`], into a handler whose frame lies at `frame`.
-pub(super) fn takes_exception(hand: &Hand, frame: u64, rsp: u64) {
-    let mut script = hand.script();
-    let words = [X, 8, 0x102, STACK, 0];
-    for (n, word) in words.into_iter().enumerate() {
-        let at = frame as usize + 8 * n;
-        script.ram[at..at + 8].copy_from_slice(&word.to_le_bytes());
-    }
-    script.registers[0].gpr[7] = rsp;
-    drop(script);
-    hand.stops(0, HANDLER, Stepped);
+/// vCPU 0 is in the handler of an exception that has come into its step.
+pub(super) fn takes_exception(hand: &Hand) {
+    let registers = &mut hand.script().registers[0];
+    (registers.rip, registers.gpr[7]) = (HANDLER, STACK);
 }
 
-/// Puts vCPU 0 into 64-bit mode, with a stack.
-pub(super) fn in_long_mode(session: &mut Session<'_>) {
-    let mut registers = session.machine.registers(VcpuId(0)).unwrap();
-    registers.efer = crate::arch::efer::LMA;
-    registers.cs.selector = 8;
-    registers.gpr[7] = STACK;
-    session
-        .machine
-        .set_registers(VcpuId(0), &registers)
-        .unwrap();
+/// It is back at the instruction, whose stack pointer is 0.
+pub(super) fn returns(hand: &Hand, rip: u64) {
+    let registers = &mut hand.script().registers[0];
+    (registers.rip, registers.gpr[7]) = (rip, 0);
 }
 
-pub(super) fn saved_flags(hand: &Hand, frame: u64) -> u8 {
-    hand.script().ram[frame as usize + 17]
+/// The guest is looked at because it has been silent.
+pub(super) fn look(session: &mut Session<'_>) {
+    assert!(session.needs_look());
+    session.look_after();
+    assert_eq!(session.take_stop(), None);
 }
 
 #[test]
-fn a_step_goes_through_the_handler_of_an_exception() {
-    // On the same stack, and on another one behind two pushes of the handler.
-    for (frame, rsp) in [(STACK - 40, STACK - 56), (0x3810, 0x3800)] {
-        with_session(&[X], |session, hand| {
-            in_long_mode(session);
-            session.start(vec![Step]);
-            takes_exception(hand, frame, rsp);
-            for rip in [HANDLER + 2, HANDLER + 4] {
-                assert_eq!(events(session), None);
-                assert_eq!(saved_flags(hand, frame), 0, "the trap flag is gone");
-                assert_eq!(hand.resumed(), [Resume::Step]);
-                hand.stops(0, rip, Stepped);
-            }
-            hand.script().registers[0].gpr[7] = STACK;
-            hand.script().registers[0].rip = X;
-            assert_eq!(events(session), None);
-            hand.stops(0, X + 3, Stepped);
-            assert_eq!(events(session), at(0, Reason::Step));
-        });
-    }
-}
-
-#[test]
-fn a_step_ends_where_the_handler_returns_to() {
-    with_session(&[X], |session, hand| {
-        in_long_mode(session);
-        session.start(vec![Step]);
-        takes_exception(hand, STACK - 40, STACK - 40);
+fn a_step_goes_on_after_a_pause_for_another_vcpu() {
+    with_session(&[X, Y], |session, hand| {
+        let never = Condition {
+            hits: 9,
+            ..Condition::default()
+        };
+        session.breakpoints.conditions.set(VirtAddr(0x2100), never);
+        plant(session, 0x2100);
+        session.start(vec![Step, Continue]);
+        takes_exception(hand);
+        hand.stops(1, 0x2100, Int3);
         assert_eq!(events(session), None);
-        hand.script().registers[0].gpr[7] = STACK;
-        hand.stops(0, Y, Stepped);
-        assert_eq!(events(session), at(0, Reason::Step), "not where it came");
+        assert_eq!(hand.resumed(), [Resume::Hold, Resume::Step]);
+        hand.stops(1, 0x2101, Stepped);
+        assert_eq!(events(session), None);
+        assert_eq!(hand.resumed(), [Resume::FinishStep, Resume::Continue]);
+        returns(hand, X + 1);
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), at(0, Reason::Step));
+        session.start(vec![Step, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Continue]);
     });
 }
 
 #[test]
-fn a_breakpoint_is_left_through_the_handler_of_an_exception() {
+fn a_step_that_takes_long_is_let_take_its_time() {
     with_session(&[X], |session, hand| {
-        in_long_mode(session);
+        session.start(vec![Step]);
+        for _ in 0..2 {
+            look(session);
+            assert_eq!(hand.resumed(), [Resume::FinishStep], "not begun");
+        }
+        takes_exception(hand);
+        look(session);
+        assert_eq!(hand.resumed(), [Resume::FinishStep]);
+        assert!(!session.needs_look());
+        returns(hand, X + 1);
+        hand.stops(0, X + 1, Stepped);
+        assert_eq!(events(session), at(0, Reason::Step));
+    });
+}
+
+#[test]
+fn a_leave_that_takes_long_lets_the_others_go_on() {
+    with_session(&[X, Y], |session, hand| {
         plant(session, X);
-        session.start(vec![Continue]);
-        takes_exception(hand, STACK - 40, STACK - 40);
-        assert_eq!(events(session), None);
-        assert_eq!(hand.resumed(), [Resume::Step], "not at full speed");
+        session.start(vec![Continue, Continue]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
+        takes_exception(hand);
+        look(session);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2]);
         assert_eq!(hand.script().ram[X as usize], BREAKPOINT);
-        hand.script().registers[0].gpr[7] = STACK;
-        hand.stops(0, X, Stepped);
+        returns(hand, X);
+        hand.stops(0, X, Int3);
         assert_eq!(events(session), None, "no second hit");
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
         assert_eq!(hand.script().ram[X as usize], 0x90, "lifted");
         hand.stops(0, X + 1, Stepped);
         assert_eq!(events(session), None);
-        assert_eq!(hand.resumed(), [Resume::Continue]);
+        assert_eq!(hand.resumed(), [Resume::Continue; 2]);
+        hand.stops(0, X, Int3);
+        assert_eq!(events(session), at(0, Reason::Software));
     });
 }
 
 #[test]
-fn a_step_given_up_in_a_handler_leaves_no_trap_flag() {
-    let frame = STACK - 40;
+fn the_user_is_told_once_that_the_guest_has_breakpoints_too() {
     with_session(&[X], |session, hand| {
-        in_long_mode(session);
-        session.start(vec![Step]);
-        takes_exception(hand, frame, frame);
-        // The handler runs without the trap flag, as on hardware.
-        hand.script().events.clear();
-        session.interrupt();
-        assert_eq!(session.take_stop(), at(0, Reason::Interrupt));
-        assert_eq!(saved_flags(hand, frame), 0);
-    });
-}
-
-#[test]
-fn a_frame_below_the_stack_is_no_exception() {
-    with_session(&[X], |session, hand| {
-        in_long_mode(session);
-        session.start(vec![Step]);
-        takes_exception(hand, STACK - 40, STACK);
-        assert_eq!(events(session), at(0, Reason::Step));
-        assert_eq!(saved_flags(hand, STACK - 40), 1);
+        fn notices_at_a_stop(session: &mut Session<'_>) -> usize {
+            session.start(vec![Continue]);
+            session.interrupt();
+            session.take_notices().len()
+        }
+        hand.script().dr7 = 0x402;
+        assert_eq!(notices_at_a_stop(session), 0, "no slot of gdb's");
+        assert!(matches!(session.add_hw_breakpoint(Y, 1), Ok(true)));
+        assert_eq!(notices_at_a_stop(session), 1);
+        assert_eq!(notices_at_a_stop(session), 0);
     });
 }
 

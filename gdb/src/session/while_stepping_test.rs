@@ -4,8 +4,7 @@ use gdbstub::target::ext::breakpoints::{HwBreakpoint, HwWatchpoint, WatchKind as
 
 use super::super::resume::Action::{Continue, Hold};
 use super::super::tests::{
-    HANDLER, STACK, X, Y, at, define, events, frames, in_long_mode, saved_flags, takes_exception,
-    with_session,
+    HANDLER, X, Y, at, define, events, frames, look, returns, takes_exception, with_session,
 };
 use super::super::{Reason, VirtAddr};
 use crate::breakpoints::WatchKind;
@@ -38,13 +37,13 @@ fn a_vcpu_steps_beside_those_that_run() {
         hand.stops(0, X + 1, Stepped);
         assert_eq!(events(session), None);
         assert_eq!(frames(session), 4);
-        assert_eq!(hand.resumed(), [Resume::Step; 2]);
+        assert_eq!(hand.resumed(), [Resume::Step, Resume::FinishStep]);
         hand.stops(1, Y, Stepped);
         assert_eq!(events(session), None);
         assert_eq!((frames(session), last(session)), (5, Y));
         hand.stops(1, Y + 1, Stepped);
         assert_eq!(events(session), None);
-        assert_eq!(hand.resumed(), [Resume::Step, Resume::Continue]);
+        assert_eq!(hand.resumed(), [Resume::FinishStep, Resume::Continue]);
         assert_eq!(frames(session), 6);
     });
 }
@@ -82,20 +81,17 @@ fn a_stop_for_gdb_only_interrupts_the_steps() {
 
 #[test]
 fn the_handler_of_an_exception_is_no_step() {
-    // The end of the handler, or at once the breakpoint at its return address.
-    for back in [Stepped, Int3, Hardware { hit: 1 }] {
+    for back in [Int3, Hardware { hit: 1 }] {
         with_session(&[X], |session, hand| {
-            in_long_mode(session);
             if back == (Hardware { hit: 1 }) {
                 assert!(matches!(session.add_hw_breakpoint(X, 1), Ok(true)));
             }
             define(session, &["1:1000:E:1:0"]);
             session.start(vec![Continue]);
-            takes_exception(hand, STACK - 40, STACK - 40);
-            assert_eq!(events(session), None);
-            hand.stops(0, HANDLER + 2, Stepped);
-            assert_eq!(events(session), None);
-            hand.script().registers[0].gpr[7] = STACK;
+            takes_exception(hand);
+            look(session);
+            assert_eq!(hand.resumed(), [Resume::FinishStep], "to collect");
+            returns(hand, X);
             hand.stops(0, X, back.clone());
             assert_eq!(events(session), None);
             assert_eq!(frames(session), 1, "the same execution");
@@ -107,54 +103,36 @@ fn the_handler_of_an_exception_is_no_step() {
     }
 }
 
-/// vCPU 0 is to step behind X, and runs a handler without the trap flag, as on
-/// hardware, while vCPU 1 hits a tracepoint.
-fn handles_while_another_hits(definitions: &[&str], test: impl FnOnce(Resume, u64, u64)) {
+/// vCPU 0 is to step behind X, and is in a handler as vCPU 1 hits a tracepoint.
+fn handles_while_another_hits(definitions: &[&str], resumed: Resume) {
     with_session(&[X, Y], |session, hand| {
-        in_long_mode(session);
         define(session, definitions);
         session.start(vec![Continue, Continue]);
         hand.stops(0, X + 1, Stepped);
         assert_eq!(events(session), None);
         assert_eq!(hand.resumed(), [Resume::Step, Resume::Continue]);
-        hand.script().registers[0].rip = X;
-        takes_exception(hand, STACK - 40, STACK - 40);
-        let mut script = hand.script();
-        script.events.clear();
-        // What it has saved is where the step began.
-        let at = (STACK - 40) as usize;
-        script.ram[at..at + 8].copy_from_slice(&(X + 1).to_le_bytes());
-        drop(script);
+        takes_exception(hand);
         hand.stops(1, 0x3f00, Int3);
         assert_eq!(events(session), None);
         if hand.resumed() == [Resume::Hold, Resume::Step] {
             hand.stops(1, 0x3f01, Stepped);
             assert_eq!(events(session), None);
         }
-        let resumed = hand.resumed()[0];
-        let flags = saved_flags(hand, STACK - 40).into();
-        let before = frames(session);
-        hand.stops(0, HANDLER + 1, Stepped);
-        assert_eq!(events(session), None);
-        let handler = frames(session) - before;
-        test(resumed, flags, handler as u64);
+        assert_eq!(hand.resumed()[0], resumed);
+        assert_eq!(hand.script().registers[0].rip, HANDLER);
     });
 }
 
 #[test]
 fn a_pause_for_another_vcpu_does_not_make_the_handler_one() {
     let definitions = ["1:1000:E:5:0", "2:3f00:E:0:0"];
-    handles_while_another_hits(&definitions, |resumed, flags, handler| {
-        assert_eq!((resumed, flags, handler), (Resume::Step, 0, 0));
-    });
+    handles_while_another_hits(&definitions, Resume::FinishStep);
 }
 
 #[test]
-fn the_end_of_the_trace_leaves_no_trap_flag_behind() {
+fn the_end_of_the_trace_ends_the_steps() {
     let definitions = ["1:1000:E:5:0", "2:3f00:E:0:1"];
-    handles_while_another_hits(&definitions, |resumed, flags, handler| {
-        assert_eq!((resumed, flags, handler), (Resume::Continue, 0, 0));
-    });
+    handles_while_another_hits(&definitions, Resume::Continue);
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Script {
     pub attachments: Vec<Attachment>,
     pub slots: HwSlots,
     pub int3: bool,
+    /// The guest's own, on every vCPU.
+    pub dr7: u64,
     pub watched: Vec<std::ops::Range<PhysAddr>>,
     /// All, unless the test says otherwise.
     pub traps: Option<HostTraps>,
@@ -111,6 +113,13 @@ impl Inspect for Scripted {
     fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
         self.script().gs_base = wanted;
         Ok(())
+    }
+
+    fn debug_registers(&mut self, _vcpu: VcpuId) -> Result<DebugRegisters> {
+        Ok(DebugRegisters {
+            dr7: self.script().dr7,
+            ..DebugRegisters::default()
+        })
     }
 }
 

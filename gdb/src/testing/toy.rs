@@ -636,7 +636,7 @@ impl Target for Toy {
             assert_eq!(cpu.mode, Mode::Stopped, "resumed while running");
             cpu.mode = match action {
                 Resume::Continue => Mode::Running,
-                Resume::Step => Mode::Stepping,
+                Resume::Step | Resume::FinishStep => Mode::Stepping,
                 Resume::Hold => Mode::Stopped,
             };
         }

@@ -11,6 +11,7 @@ mod layout;
 pub mod msr;
 mod registers;
 mod segments;
+pub mod step;
 mod vectors;
 
 pub use arch::{RegisterNumber, Served, X86_64};

@@ -1,6 +1,15 @@
 //! Model-specific registers by name (SDM volume 4; Linux, `msr-index.h` and
 //! `kvm_para.h`).
 
+/// Where system calls go: of code outside of long mode (the lower half), of 64-bit code,
+/// of code in compatibility mode.
+pub(super) const IA32_STAR: u32 = 0xc000_0081;
+pub(super) const IA32_LSTAR: u32 = 0xc000_0082;
+pub(super) const IA32_CSTAR: u32 = 0xc000_0083;
+pub(super) const IA32_SYSENTER_EIP: u32 = 0x176;
+/// Where events go under FRED.
+pub(super) const IA32_FRED_CONFIG: u32 = 0x1d4;
+
 /// Names without the `IA32_` that the SDM puts before them, sorted.
 pub const MSRS: &[(&str, u32)] = &[
     ("apic_base", 0x1b),

@@ -129,10 +129,14 @@ pub mod cr4 {
     pub const PAE: u64 = 1 << 5;
     pub const LA57: u64 = 1 << 12;
     pub const SMEP: u64 = 1 << 20;
+    /// Events are delivered without a descriptor table.
+    pub const FRED: u64 = 1 << 32;
 }
 
 /// Bits of IA32_EFER (SDM volume 3, 2.2.1).
 pub mod efer {
+    /// There is SYSCALL.
+    pub const SCE: u64 = 1 << 0;
     pub const LME: u64 = 1 << 8;
     pub const LMA: u64 = 1 << 10;
     pub const NXE: u64 = 1 << 11;
@@ -140,10 +144,18 @@ pub mod efer {
 
 /// Bits of RFLAGS (SDM volume 1, 3.4.3).
 pub mod rflags {
+    pub const CF: u64 = 1 << 0;
+    pub const PF: u64 = 1 << 2;
+    pub const ZF: u64 = 1 << 6;
+    pub const SF: u64 = 1 << 7;
     /// An exception follows each instruction.
     pub const TF: u64 = 1 << 8;
     /// Interrupts are enabled.
     pub const IF: u64 = 1 << 9;
+    pub const OF: u64 = 1 << 11;
+    /// No instruction breakpoint fires at the next instruction.
+    pub const RF: u64 = 1 << 16;
+    /// Virtual-8086 mode.
     pub const VM: u64 = 1 << 17;
 }
 
@@ -153,19 +165,43 @@ impl Registers {
         self.efer & efer::LMA != 0 && self.cs.long
     }
 
+    /// The size of an instruction's operands and addresses if nothing else is said.
+    pub fn code_bits(&self) -> u32 {
+        match (self.is_64_bit(), self.cs.big) {
+            (true, _) => 64,
+            (false, true) => 32,
+            (false, false) => 16,
+        }
+    }
+
+    pub fn rcx(&self) -> u64 {
+        const RCX: usize = 2;
+        self.gpr[RCX]
+    }
+
+    pub fn rdx(&self) -> u64 {
+        const RDX: usize = 3;
+        self.gpr[RDX]
+    }
+
     /// The stack pointer.
     pub fn rsp(&self) -> u64 {
         const RSP: usize = 7;
         self.gpr[RSP]
     }
 
-    /// The linear address of the next instruction: RIP is an offset into the
-    /// code segment, whose base 64-bit code ignores.
+    /// The linear address of the next instruction.
     pub fn linear_rip(&self) -> VirtAddr {
+        self.linear(self.rip)
+    }
+
+    /// The linear address of an offset into the code segment, whose base 64-bit code
+    /// ignores.
+    pub fn linear(&self, offset: u64) -> VirtAddr {
         if self.is_64_bit() {
-            VirtAddr(self.rip)
+            VirtAddr(offset)
         } else {
-            VirtAddr(self.cs.base.wrapping_add(self.rip) & u64::from(u32::MAX))
+            VirtAddr(self.cs.base.wrapping_add(offset) & u64::from(u32::MAX))
         }
     }
 

@@ -23,7 +23,7 @@ const LOCAL: u16 = 1 << 2;
 const DESCRIPTOR_SIZE: u32 = 8;
 
 /// Numbers of the segment registers, in gdb's order.
-const CS: u8 = 0;
+pub(super) const CS: u8 = 0;
 const SS: u8 = 1;
 
 /// A segment register cannot be loaded with a selector.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use devices::virtio::GuestMemory;
-use gdb::target::Activity;
+use gdb::arch::rflags;
 use kvm_bindings::{kvm_regs, kvm_segment};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -15,16 +15,23 @@ use super::judge;
 use crate::kvm::{Error, Vm, failed};
 use crate::kvm_device;
 use crate::memory;
+use crate::vcpu::Vcpu;
 use crate::vcpu::cpuid::CpuModel;
+use crate::vcpu::debug_events::control::{Facilities, Int3Delivery};
+use crate::vcpu::debug_events::deliver::{self, Owed};
+use crate::vcpu::debug_events::place::Place;
+use crate::vcpu::debug_events::set_guest_debug;
 use crate::vcpu::kick::{self, ImmediateExit};
 use crate::vcpu::x86_64::tsc::Tsc;
-use crate::vcpu::{DebugControl, Vcpu};
 
 const RAM: u64 = 4 << 20;
 const CODE: u64 = 0x10_0000;
 const STACK: u64 = 0x20_0000;
 const PAGE_TABLES: u64 = 0x1_0000;
 const GDT: u64 = 0x1_3000;
+const IDT: u64 = 0x1_4000;
+/// The first instruction.
+pub const START: u64 = CODE;
 /// The instruction that an execute breakpoint is set on.
 pub const NOP: u64 = CODE + INT3_OFFSET;
 /// What the code stores to.
@@ -33,9 +40,10 @@ pub const DATA: u64 = 0x30_0000;
 const DEADLINE: Duration = Duration::from_secs(2);
 const INT3_OFFSET: u64 = 2;
 const INT3: u8 = 0xcc;
-
-/// Where the `hlt` is.
-const HLT: u64 = CODE + PROGRAM.len() as u64 - 1;
+/// Vector of #BP.
+const BREAKPOINT: u64 = 3;
+/// What the handler of an int3 should find saved.
+pub const BEHIND_INT3: u64 = CODE + INT3_OFFSET + 1;
 
 /// Where the other program is, and its own: rdtsc; shl $32, %rdx; or %rdx, %rax;
 /// movabs %rax, DATA; out %al, $0x10; hlt
@@ -49,6 +57,13 @@ const RDTSC_PROGRAM: [u8; 22] = [
 const PROGRAM: [u8; 19] = [
     0x90, 0x90, 0x90, 0x90, 0x48, 0xa3, 0x00, 0x00, 0x30, 0x00, 0x00, 0x00, 0x00, 0x00, 0x90, 0x90,
     0xe6, 0x10, 0xf4,
+];
+
+/// Handles an int3 of ring 0: mov (%rsp), %rax; movabs %rax, DATA; out %al, $0x10; hlt
+const HANDLER: u64 = CODE + 0x200;
+const HANDLER_CODE: [u8; 17] = [
+    0x48, 0x8b, 0x04, 0x24, 0x48, 0xa3, 0x00, 0x00, 0x30, 0x00, 0x00, 0x00, 0x00, 0x00, 0xe6, 0x10,
+    0xf4,
 ];
 
 /// Privilege level that a probe runs at.
@@ -76,14 +91,6 @@ pub enum Outcome {
     Hung,
 }
 
-/// How a probe ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    pub outcome: Outcome,
-    /// What the vCPU does then.
-    pub activity: Activity,
-}
-
 /// A VM that is ready to run the program.
 pub struct Probe {
     vcpu: Vcpu,
@@ -104,69 +111,108 @@ impl Probe {
         Ok(Self { vcpu, vm })
     }
 
-    /// Builds one that begins with `hlt`, in ring 0.
-    pub fn at_hlt() -> Result<Self, Error> {
-        Self::at(HLT, Ring::Kernel)
+    /// Builds one of ring 0 that begins with RF set.
+    pub fn with_rf() -> Result<Self, Error> {
+        let probe = Self::new(Ring::Kernel, false)?;
+        probe.change(|regs| regs.rflags |= rflags::RF)?;
+        Ok(probe)
     }
 
-    fn at(rip: u64, ring: Ring) -> Result<Self, Error> {
-        let probe = Self::new(ring, false)?;
-        let mut regs = probe.vcpu.fd().get_regs().map_err(failed("KVM_GET_REGS"))?;
-        regs.rip = rip;
-        let set = probe.vcpu.fd().set_regs(&regs);
-        set.map_err(failed("KVM_SET_REGS"))?;
-        Ok(probe)
+    fn change(&self, change: impl FnOnce(&mut kvm_regs)) -> Result<(), Error> {
+        let fd = self.vcpu.fd();
+        let mut regs = fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
+        change(&mut regs);
+        fd.set_regs(&regs).map_err(failed("KVM_SET_REGS"))
     }
 
     /// What the guest reads from its TSC when that is `cycles` ahead.
     pub fn tsc_ahead(ring: Ring, cycles: u64) -> Result<u64, Error> {
-        let probe = Self::at(RDTSC, ring)?;
+        let probe = Self::new(ring, false)?;
+        probe.change(|regs| regs.rip = RDTSC)?;
         let tsc = Tsc::of(probe.vcpu.fd()).map_err(failed("duplicating a vCPU"))?;
         tsc.take_back(cycles.wrapping_neg())?;
         let ram = probe.vm.memory().clone();
-        probe.run(&DebugControl::default())?;
-        let read = ram.read_obj(GuestAddress(DATA));
-        read.map_err(io::Error::other)
-            .map_err(failed("reading probe RAM"))
+        probe.run(&Facilities::default())?;
+        stored(&ram)
     }
 
-    /// Runs with `control` armed until the first exit that says something.
-    pub fn run(mut self, control: &DebugControl) -> Result<End, Error> {
+    /// Runs with `facilities` armed until the first exit that says something.
+    pub fn run(self, facilities: &Facilities) -> Result<Outcome, Error> {
+        self.arm(facilities, 0)?;
+        self.within_deadline(Self::next)
+    }
+
+    /// Runs into an int3, gives it to the guest in this way, and returns what its handler
+    /// finds as RIP.
+    pub fn deliver_int3(
+        self,
+        facilities: &Facilities,
+        delivery: Int3Delivery,
+    ) -> Result<u64, Error> {
+        let facilities = *facilities;
+        self.arm(&facilities, 0)?;
+        let ram = self.vm.memory().clone();
+        self.within_deadline(move |probe| {
+            let mut outcome = probe.next()?;
+            if matches!(outcome, Outcome::Debug | Outcome::EmulationFailure) {
+                let place = Place {
+                    fd: probe.vcpu.fd(),
+                    memory: probe.vm.memory(),
+                };
+                let inject = deliver::prepare(place, Owed::Breakpoint, delivery)?;
+                probe.arm(&facilities, inject)?;
+                outcome = probe.next()?;
+            }
+            Ok(outcome)
+        })?;
+        stored(&ram)
+    }
+
+    fn arm(&self, facilities: &Facilities, inject: u32) -> Result<(), Error> {
+        let mut debug = facilities.guest_debug(0);
+        debug.control |= inject;
+        set_guest_debug(self.vcpu.fd(), &debug)
+    }
+
+    /// Enters the guest until something says what came of it.
+    fn next(&mut self) -> Result<Outcome, Error> {
+        loop {
+            let exit = self.vcpu.run().map_err(failed("KVM_RUN"))?;
+            if let Some(outcome) = judge(&exit) {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Does on a thread what may hang.
+    fn within_deadline(
+        mut self,
+        act: impl FnOnce(&mut Self) -> Result<Outcome, Error> + Send + 'static,
+    ) -> Result<Outcome, Error> {
         kick::install_handler().map_err(failed("sigaction"))?;
-        self.vcpu.arm(control)?;
         let immediate_exit =
             Arc::new(ImmediateExit::new(self.vcpu.fd()).map_err(failed("mapping the run page"))?);
         let (sender, outcome) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let result = loop {
-                match self.vcpu.run() {
-                    Ok(exit) => {
-                        if let Some(outcome) = judge(&exit) {
-                            break Ok(outcome);
-                        }
-                    }
-                    Err(error) => break Err(failed("KVM_RUN")(error)),
-                }
-            };
-            let result = result.and_then(|outcome| {
-                let activity = self.vcpu.activity()?;
-                Ok(End { outcome, activity })
-            });
             // The receiver waits for the thread, whatever it has heard.
-            let _ = sender.send(result);
+            let _ = sender.send(act(&mut self));
         });
         let result = outcome.recv_timeout(DEADLINE).unwrap_or_else(|_| {
             immediate_exit.set(true);
             kick::signal(&thread);
-            Ok(End {
-                outcome: Outcome::Hung,
-                activity: Activity::Running,
-            })
+            Ok(Outcome::Hung)
         });
         // A panic on the thread was printed when it happened.
         let _ = thread.join();
         result
     }
+}
+
+/// What the program has stored.
+fn stored(ram: &GuestMemory) -> Result<u64, Error> {
+    ram.read_obj(GuestAddress(DATA))
+        .map_err(io::Error::other)
+        .map_err(failed("reading probe RAM"))
 }
 
 fn ram(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
@@ -191,6 +237,11 @@ fn ram(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
         (GDT + 16, 0x00cf_9300_0000_ffff),
         (GDT + 24, 0x00af_fb00_0000_ffff),
         (GDT + 32, 0x00cf_f300_0000_ffff),
+        // An interrupt gate to HANDLER.
+        (
+            IDT + BREAKPOINT * 16,
+            HANDLER & 0xffff | 0x08 << 16 | 0x8e << 40 | HANDLER >> 16 << 48,
+        ),
     ];
     for page in 0..RAM >> 21 {
         let entry = page << 21 | WRITABLE_PRESENT | LARGE | user;
@@ -204,7 +255,8 @@ fn ram(ring: Ring, int3: bool) -> Result<Arc<GuestMemory>, Error> {
         .iter()
         .try_for_each(|(addr, value)| allocation.write_obj(*value, GuestAddress(*addr)))
         .and_then(|()| allocation.write_slice(&program, GuestAddress(CODE)))
-        .and_then(|()| allocation.write_slice(&RDTSC_PROGRAM, GuestAddress(RDTSC)));
+        .and_then(|()| allocation.write_slice(&RDTSC_PROGRAM, GuestAddress(RDTSC)))
+        .and_then(|()| allocation.write_slice(&HANDLER_CODE, GuestAddress(HANDLER)));
     written
         .map_err(std::io::Error::other)
         .map_err(failed("writing probe RAM"))?;
@@ -248,6 +300,8 @@ fn set_registers(vcpu: &Vcpu, ring: Ring) -> Result<(), Error> {
     sregs.efer = EFER_LMA_LME_SCE;
     sregs.gdt.base = GDT;
     sregs.gdt.limit = 39;
+    sregs.idt.base = IDT;
+    sregs.idt.limit = BREAKPOINT as u16 * 16 + 15;
     let regs = kvm_regs {
         rip: CODE,
         rsp: STACK,

@@ -7,6 +7,7 @@ use kvm_ioctls::{Cap, Kvm};
 use super::probe::Ring;
 use super::{Finding, Findings, tsc_follows_its_offset};
 use crate::kvm_device;
+use crate::vcpu::debug_events::control::Int3Delivery;
 
 /// Writes the report. Says for each facility what was found, and at the end
 /// what gdb can therefore do.
@@ -36,6 +37,15 @@ pub fn print(out: &mut dyn Write) -> io::Result<()> {
         out,
         "  {:<22} {ring0_tsc:<21} {ring3_tsc}",
         "TSC while stopped"
+    )?;
+    writeln!(
+        out,
+        "  the guest's own int3   {}",
+        match super::int3_delivery() {
+            Int3Delivery::Inject => "delivered by KVM_GUESTDBG_INJECT_BP",
+            Int3Delivery::Events => "delivered by KVM_SET_VCPU_EVENTS",
+            Int3Delivery::Wrong => "comes with a wrong RIP while breakpoints are planted",
+        }
     )?;
     writeln!(out, "\nWhat gdb can do")?;
     for line in advice(&ring0, &ring3) {

@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use thread::{Counters, Failure, Wires};
-pub use x86_64::{DebugControl, Vcpu, cpuid};
+pub use x86_64::{DebugControl, Vcpu, cpuid, debug_events};
 
 use kick::ImmediateExit;
 use thread::{Message, Thread};

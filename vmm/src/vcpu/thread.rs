@@ -123,12 +123,19 @@ impl Thread {
         self.counters.first_entry.get_or_init(Instant::now);
         loop {
             match self.step() {
+                Ok(Entry::Enter | Entry::Msr(_)) if self.wires.power.is_off() => {
+                    return self.finish_exit();
+                }
                 // A register's access has been answered with the exit.
-                Ok(Entry::Enter | Entry::Msr(_)) if !self.wires.power.is_off() => {}
-                Ok(Entry::Enter | Entry::Msr(_)) => return self.finish_exit(),
+                Ok(Entry::Enter | Entry::Msr(_)) if self.vcpu.debug().can_lose_step() => {
+                    let state = self.finish_step();
+                    if state != State::Running {
+                        return state;
+                    }
+                }
+                Ok(Entry::Enter | Entry::Msr(_)) => {}
                 Ok(Entry::CheckRequests) => {
-                    self.immediate_exit.set(false);
-                    let state = self.drain();
+                    let state = self.check_requests();
                     if state != State::Running {
                         return state;
                     }
@@ -141,7 +148,13 @@ impl Thread {
                     self.finish_exit();
                     return self.debug_stop(StopReason::Changed(change));
                 }
-                Ok(Entry::Debug(debug)) => return self.debug_stop(reason(&debug)),
+                Ok(Entry::Debug(debug)) => {
+                    let reason = self.vcpu.on_debug_exit(&debug, &self.wires.memory);
+                    let state = self.stop_for(reason);
+                    if state != State::Running {
+                        return state;
+                    }
+                }
                 Ok(Entry::Crash(crash)) => return self.crash(crash),
                 Err(error) => return self.failed_run(error),
             }
@@ -165,21 +178,48 @@ impl Thread {
         })
     }
 
+    /// Completes a pending I/O exit and stops.
+    fn finish_exit(&mut self) -> State {
+        self.complete_exit();
+        State::Paused
+    }
+
+    /// Completes a pending I/O exit that may have hidden the end of a step.
+    fn finish_step(&mut self) -> State {
+        let ended = self.complete_exit();
+        let memory = &self.wires.memory;
+        let reason = match ended {
+            Some(debug) => self.vcpu.on_debug_exit(&debug, memory),
+            None => self.vcpu.after_exit(memory),
+        };
+        match self.stop_for(reason) {
+            // Somebody may have wanted something meanwhile.
+            State::Running => self.check_requests(),
+            state => state,
+        }
+    }
+
     /// Completes a pending I/O exit without running guest code: KVM writes a
     /// read's destination register only at the next KVM_RUN, and registers read
     /// before that would be stale. An exit that KVM splits in parts (an access
-    /// across a page) is answered part by part.
-    fn finish_exit(&mut self) -> State {
+    /// across a page) is answered part by part. A step may end with it.
+    fn complete_exit(&mut self) -> Option<exit::Debug> {
         const MAX_PARTS: usize = 16;
+        let mut ended = None;
         for _ in 0..MAX_PARTS {
             self.immediate_exit.set(true);
             match self.vcpu.run() {
-                Ok(Exit::Interrupted) | Err(_) => break,
-                Ok(exit) => answer(exit, &self.wires),
-            };
+                Ok(Exit::Debug(debug)) => ended = Some(debug),
+                Ok(Exit::Interrupted) | Err(_) => {}
+                Ok(exit) => {
+                    answer(exit, &self.wires);
+                    continue;
+                }
+            }
+            break;
         }
         self.immediate_exit.set(false);
-        State::Paused
+        ended
     }
 
     /// An access to what a backend has taken away is what fails so, or a write to a
@@ -199,7 +239,7 @@ impl Thread {
     fn crash(&mut self, crash: Crash) -> State {
         match &crash {
             Crash::Internal(error)
-                if self.vcpu.armed().int3
+                if self.vcpu.debug().intercepts_int3()
                     && error.is_emulation()
                     && error.instruction.first() == Some(&INT3) =>
             {
@@ -211,6 +251,15 @@ impl Thread {
                 self.debug_stop(StopReason::Protected)
             }
             _ => self.fail(Failure::Guest(crash)),
+        }
+    }
+
+    /// Stops the vCPU if there is a reason to.
+    fn stop_for(&mut self, reason: Result<Option<StopReason>, kvm::Error>) -> State {
+        match reason {
+            Ok(Some(reason)) => self.debug_stop(reason),
+            Ok(None) => State::Running,
+            Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
         }
     }
 
@@ -234,7 +283,13 @@ impl Thread {
         }
     }
 
-    /// Handles what is queued; KVM_RUN has finished any pending exit.
+    /// KVM_RUN has ended early, and finished any pending exit.
+    fn check_requests(&mut self) -> State {
+        self.immediate_exit.set(false);
+        self.drain()
+    }
+
+    /// Handles what is queued.
     fn drain(&mut self) -> State {
         let mut state = State::Running;
         while state != State::Finished {
@@ -256,7 +311,8 @@ impl Thread {
             }
             Message::Resume(control) => {
                 self.vcpu.note_stop();
-                self.resume(&control)
+                let done = self.vcpu.begin(&control, &self.wires.memory);
+                self.stop_for(done)
             }
             Message::Request(run) => {
                 run(&mut self.vcpu);
@@ -264,20 +320,6 @@ impl Thread {
             }
             Message::Finish => State::Finished,
         }
-    }
-
-    fn resume(&mut self, control: &DebugControl) -> State {
-        match self.begin(control) {
-            Ok(true) => self.debug_stop(StopReason::Step),
-            Ok(false) => State::Running,
-            Err(error) => self.fail(Failure::Host(std::io::Error::other(error))),
-        }
-    }
-
-    /// Arms `control`. Its step may be done with that.
-    fn begin(&mut self, control: &DebugControl) -> Result<bool, kvm::Error> {
-        self.vcpu.arm(control)?;
-        Ok(control.hlt_by_hand && self.vcpu.step_over_hlt(&self.wires.memory)?)
     }
 }
 
@@ -295,16 +337,4 @@ fn answer(exit: Exit<'_>, wires: &Wires) -> Entry {
         }
     }
     dispatch(exit, &wires.buses)
-}
-
-/// What a debug exception means. A step that ends on a breakpoint is a hit.
-fn reason(debug: &exit::Debug) -> StopReason {
-    const BREAKPOINT: u32 = 3;
-    /// DR6.B0 to B3 (SDM volume 3, 18.2.3).
-    const HIT_MASK: u64 = 0xf;
-    match (debug.exception, (debug.dr6 & HIT_MASK) as u8) {
-        (BREAKPOINT, _) => StopReason::Int3,
-        (_, 0) => StopReason::Step,
-        (_, hit) => StopReason::Hardware { hit },
-    }
 }

@@ -2,8 +2,7 @@
 
 mod boot_msrs;
 pub mod cpuid;
-mod guest_debug;
-mod hlt;
+pub mod debug_events;
 pub mod instructions;
 mod kvm_lists;
 mod msrs;
@@ -14,9 +13,10 @@ mod xsave;
 
 use std::io;
 
+use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
 use gdb::inspect::DebugRegisters;
-use gdb::target::Activity;
+use gdb::target::{Activity, StopReason};
 use kvm_bindings::{
     KVM_CAP_SET_GUEST_DEBUG2, KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_UNINITIALIZED, kvm_regs, kvm_sregs,
@@ -26,26 +26,21 @@ use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd};
 use super::exit::{self, Exit, MsrAccess};
 use crate::kvm::{Error, failed};
 use cpuid::Cpuid;
-use registers::{read_sregs, write_sregs};
+use registers::{core_registers, write_sregs};
 use reset_state::ResetState;
 
-pub use guest_debug::DebugControl;
-use guest_debug::guest_debug;
+use debug_events::DebugEvents;
+pub use debug_events::control::DebugControl;
+use debug_events::place::Place;
 
 /// IA32_KERNEL_GS_BASE (SDM volume 4).
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
-/// Vector of the breakpoint exception.
-const BREAKPOINT_VECTOR: u8 = 3;
-/// Length of int3 in bytes.
-const INT3_LEN: u64 = 1;
 
 /// A vCPU with its KVM descriptor; used by its own thread only.
 pub struct Vcpu {
     fd: VcpuFd,
     reset_state: Option<Box<ResetState>>,
-    /// KVM_GUESTDBG_* bits this host takes.
-    debug_flags: u32,
-    armed: DebugControl,
+    debug: DebugEvents,
     xsave: xsave::Layout,
     /// KVM puts the registers beside each exit.
     tells_rip: bool,
@@ -62,8 +57,7 @@ impl Vcpu {
         Ok(Self {
             fd,
             reset_state: None,
-            debug_flags,
-            armed: DebugControl::default(),
+            debug: DebugEvents::new(debug_flags),
             xsave: xsave::Layout::of(cpuid.leaves()),
             tells_rip: false,
         })
@@ -86,6 +80,7 @@ impl Vcpu {
 
     /// Back to the state that [`Vcpu::save_reset_state`] saw.
     pub fn reset(&mut self) -> Result<(), Error> {
+        self.debug.forget();
         let restore = |state: &ResetState| state.restore(&self.fd);
         self.reset_state.as_deref().map_or(Ok(()), restore)
     }
@@ -128,23 +123,13 @@ impl Vcpu {
 
     /// General, segment, control, floating-point and vector registers.
     pub fn registers(&self) -> Result<Registers, Error> {
-        let regs = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
-        let sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
         let area = xsave::area(&self.fd)?;
-        let mut registers = Registers {
-            gpr: [
-                regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,
-                regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
-            ],
-            rip: regs.rip,
-            rflags: regs.rflags,
+        Ok(Registers {
             k_gs_base: self.msr(MSR_KERNEL_GS_BASE)?,
             fpu: xsave::read_fpu(&area),
             vectors: self.xsave.read(&area),
-            ..Registers::default()
-        };
-        read_sregs(&mut registers, &sregs);
-        Ok(registers)
+            ..core_registers(&self.fd)?
+        })
     }
 
     /// Writes what [`Vcpu::registers`] reads. System registers are only written
@@ -250,38 +235,35 @@ impl Vcpu {
         }
     }
 
-    /// Arms debug facilities; a change costs one ioctl, none otherwise.
-    pub fn arm(&mut self, control: &DebugControl) -> Result<(), Error> {
-        if *control == self.armed {
-            return Ok(());
-        }
-        let debug = guest_debug(control, self.debug_flags);
-        self.fd
-            .set_guest_debug(&debug)
-            .map_err(failed("KVM_SET_GUEST_DEBUG"))?;
-        self.armed = *control;
-        Ok(())
+    /// Prepares to run with `control`. A step may be done with that: then it says so.
+    pub fn begin(
+        &mut self,
+        control: &DebugControl,
+        memory: &GuestMemory,
+    ) -> Result<Option<StopReason>, Error> {
+        let fd = &self.fd;
+        self.debug.begin(Place { fd, memory }, control)
     }
 
-    pub fn armed(&self) -> &DebugControl {
-        &self.armed
+    /// What becomes of a debug exception; `None` lets the vCPU go on.
+    pub fn on_debug_exit(
+        &mut self,
+        debug: &exit::Debug,
+        memory: &GuestMemory,
+    ) -> Result<Option<StopReason>, Error> {
+        let fd = &self.fd;
+        self.debug.on_exit(Place { fd, memory }, debug)
     }
 
-    /// Delivers the #BP of the guest's own int3 at RIP (SDM volume 3, 6.15: the
-    /// saved RIP is behind the instruction).
-    pub fn inject_int3(&mut self) -> Result<(), Error> {
-        let mut regs = self.fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
-        regs.rip = regs.rip.wrapping_add(INT3_LEN);
-        self.fd.set_regs(&regs).map_err(failed("KVM_SET_REGS"))?;
-        let mut events = self
-            .fd
-            .get_vcpu_events()
-            .map_err(failed("KVM_GET_VCPU_EVENTS"))?;
-        events.exception.injected = 1;
-        events.exception.nr = BREAKPOINT_VECTOR;
-        events.exception.has_error_code = 0;
-        self.fd
-            .set_vcpu_events(&events)
-            .map_err(failed("KVM_SET_VCPU_EVENTS"))
+    /// What becomes of a step, when the exit that came into it is finished; `None` lets
+    /// the vCPU go on.
+    pub fn after_exit(&mut self, memory: &GuestMemory) -> Result<Option<StopReason>, Error> {
+        let fd = &self.fd;
+        self.debug.after_exit(Place { fd, memory })
+    }
+
+    /// The state of the debug facilities.
+    pub fn debug(&mut self) -> &mut DebugEvents {
+        &mut self.debug
     }
 }

@@ -216,6 +216,35 @@ fn a_stepped_hlt_halts_the_vcpu_once() {
     assert!(guest.vmm.console().contains("timer: ok"));
 }
 
+/// The access is done, and the stop says so; the next step goes on from there.
+#[test]
+fn a_step_over_a_trapped_access_is_one_step() {
+    let mut guest = Guest::start("msr", "", 1);
+    guest.vmm.process.wait_for("msr: ready", tests::DEADLINE);
+    let lines = guest.gdb(&[
+        "monitor trap msr kernel_gs_base",
+        "continue",
+        "monitor trap off",
+        "tbreak *$pc - 2",
+        "continue",
+        "monitor trap msr kernel_gs_base",
+        "set $at = $pc",
+        "stepi",
+        "print $pc - $at",
+        "stepi",
+        "print $pc != $at + 2",
+        "monitor trap off",
+        "set var stop_requested = 1",
+    ]);
+    for line in ["$1 = 2", "$2 = 1"] {
+        assert!(
+            lines.iter().any(|found| found == line),
+            "{line}: {lines:#?}"
+        );
+    }
+    guest.vmm.process.expect_exit(0, tests::DEADLINE);
+}
+
 /// The guest's handler maps the page and comes back.
 #[test]
 fn steps_run_through_a_page_fault() {

@@ -2,6 +2,9 @@
 
 use gdb::arch::{Registers, Segment, Table};
 use kvm_bindings::{kvm_dtable, kvm_segment, kvm_sregs};
+use kvm_ioctls::VcpuFd;
+
+use crate::kvm::{Error, failed};
 
 fn segment(from: &kvm_segment) -> Segment {
     Segment {
@@ -45,7 +48,24 @@ fn table(from: &kvm_dtable) -> Table {
     }
 }
 
-pub fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
+/// General, segment and control registers.
+pub fn core_registers(fd: &VcpuFd) -> Result<Registers, Error> {
+    let regs = fd.get_regs().map_err(failed("KVM_GET_REGS"))?;
+    let sregs = fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
+    let mut registers = Registers {
+        gpr: [
+            regs.rax, regs.rbx, regs.rcx, regs.rdx, regs.rsi, regs.rdi, regs.rbp, regs.rsp,
+            regs.r8, regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+        ],
+        rip: regs.rip,
+        rflags: regs.rflags,
+        ..Registers::default()
+    };
+    read_sregs(&mut registers, &sregs);
+    Ok(registers)
+}
+
+fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
     to.cs = segment(&from.cs);
     to.ss = segment(&from.ss);
     to.ds = segment(&from.ds);
