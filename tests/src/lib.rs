@@ -8,11 +8,13 @@ pub mod gdb;
 pub mod guest;
 pub mod network;
 pub mod offer;
+pub mod oracle;
 pub mod process;
 pub mod program;
 pub mod qemu;
 pub mod rsp;
 pub mod sweep;
+pub mod symbols;
 pub mod unmet;
 pub mod vmm;
 

@@ -9,6 +9,7 @@ mod breakpoints;
 mod code32;
 mod disconnected;
 mod ends;
+mod events;
 mod front_ends;
 mod int3;
 mod late;

@@ -39,6 +39,11 @@ pub struct Host {
     pub holds_tsc: bool,
     /// A guest can turn paging on without long mode. PVM refuses it.
     pub pages_in_32_bits: bool,
+    /// `int`, `int3` and `int1` can be executed in ring 0. PVM emulates ring 0 without
+    /// them.
+    pub interrupts_itself: bool,
+    /// Debug registers are the guest's in ring 3 too. PVM keeps them from it.
+    pub has_debug_registers_in_ring_3: bool,
 }
 
 impl Host {
@@ -85,7 +90,7 @@ fn parse(report: &str) -> Result<Host, &'static str> {
     };
     let kind = report.lines().find_map(|line| line.strip_prefix("Host: "));
     let kind = kind.ok_or("Host")?;
-    let amd = kind.contains("kvm_amd");
+    let (amd, pvm) = (kind.contains("kvm_amd"), kind.contains("kvm_pvm"));
     Ok(Host {
         ring0: ring(0),
         ring3: ring(1),
@@ -93,7 +98,9 @@ fn parse(report: &str) -> Result<Host, &'static str> {
         faults_without_page_tables: !amd,
         debugs_real_mode: !amd,
         holds_tsc: tsc == ["stands still"; 2],
-        pages_in_32_bits: !kind.contains("kvm_pvm"),
+        pages_in_32_bits: !pvm,
+        interrupts_itself: !pvm,
+        has_debug_registers_in_ring_3: !pvm,
     })
 }
 
@@ -143,6 +150,8 @@ What gdb can do
         debugs_real_mode: true,
         holds_tsc: false,
         pages_in_32_bits: false,
+        interrupts_itself: false,
+        has_debug_registers_in_ring_3: false,
     };
     assert_eq!(parse(report), Ok(expected));
     assert_eq!(parse("single-step  traps"), Err("single-step"));

@@ -10,6 +10,7 @@
 #define STUB_SIZE	16
 
 #define GATE_INTERRUPT	0x8e	/* present, DPL 0, interrupt gate */
+#define GATE_RING3	0x60	/* DPL 3 */
 #define TSS_AVAILABLE	0x89	/* present, DPL 0, 64-bit TSS */
 #define TRAP_STACK_SIZE	8192
 #define UD2_LENGTH	2
@@ -101,6 +102,11 @@ void traps_load(u32 index)
 void traps_handle(u32 vector, trap_handler handler)
 {
 	handlers[vector] = handler;
+}
+
+void traps_allow_ring3(u32 vector)
+{
+	idt[vector].type |= GATE_RING3;
 }
 
 /* Ring 0, interrupts off. One asm: the shadow of sti covers the hlt. */

@@ -32,6 +32,9 @@ void traps_load(u32 index);
  */
 void traps_handle(u32 vector, trap_handler handler);
 
+/* Lets ring 3 raise `vector` by a software interrupt. */
+void traps_allow_ring3(u32 vector);
+
 /*
  * From ring 0 to ring 3 and back, on the same stack. Ring 3 may do port I/O
  * (TSS bitmap) and MMIO, but not cli and sti.
