@@ -7,7 +7,7 @@ RELEASE := --locked --release
 # On a machine without kvm_intel, an emulated one shows what differs by the kind of host:
 # debug exceptions, crashes, the stopped clock, a debugged Linux.
 INTEL := OUTBOARD_BED=intel cargo test --locked --package tests
-INTEL_TESTS := host:: crash:: gdb::breakpoints gdb::ends gdb::int3 gdb::modes \
+INTEL_TESTS := host:: crash:: gdb::breakpoints gdb::ends gdb::events gdb::int3 gdb::modes \
 	gdb::monitor::an_access gdb::rings gdb::stepping gdb::watchpoints \
 	disk_reads_right no_time_passes
 
@@ -64,6 +64,7 @@ soak: setup
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=500 OUTBOARD_CYCLES=500 OUTBOARD_LINUX_REBOOTS=100 cargo test --locked --package tests --test linux storms
+	OUTBOARD_BED_SILENCE=900 OUTBOARD_STEP_PLACES=1000 cargo test --locked --package tests --test linux -- --nocapture every_step
 	! tests/bed-intel/run --why || OUTBOARD_BED_TIMEOUT=7200 $(INTEL) --test bare
 
 clean:

@@ -13,5 +13,6 @@ mod devices;
 mod machine;
 mod peers;
 mod processor;
+mod stepping;
 mod storms;
 mod sweep;
