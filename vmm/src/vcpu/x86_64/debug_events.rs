@@ -20,7 +20,7 @@ mod verdict;
 
 use gdb::arch::{Registers, rflags};
 use gdb::target::StopReason;
-use kvm_bindings::kvm_guest_debug;
+use kvm_bindings::{kvm_debugregs, kvm_guest_debug};
 use kvm_ioctls::VcpuFd;
 
 use crate::kvm::{Error, failed};
@@ -30,7 +30,7 @@ use deliver::Owed;
 use place::Place;
 use slots::DebugSlots;
 use stepping::{Begun, InProgress, Stage, Stepper, Way};
-use verdict::Exception;
+use verdict::{Exception, dr6};
 
 const INT1: u8 = 0xf1;
 const POPF: u8 = 0x9d;
@@ -44,6 +44,8 @@ pub struct DebugEvents {
     supported: u32,
     control: DebugControl,
     armed: Facilities,
+    /// The guest's own debug registers when slots were armed.
+    own: Option<kvm_debugregs>,
     step: Option<InProgress>,
     /// What the guest has yet to be given.
     owed: Option<Owed>,
@@ -71,6 +73,7 @@ impl DebugEvents {
 
     /// Nothing is pending, and no step is in progress: the vCPU was reset.
     pub fn forget(&mut self) {
+        self.own = None;
         self.step = None;
         self.owed = None;
     }
@@ -270,7 +273,35 @@ impl DebugEvents {
         Ok(())
     }
 
-    fn facilities(&self, place: Place<'_>) -> Result<Facilities, Error> {
+    /// The guest's debug registers, if slots are armed or about to be.
+    ///
+    /// KVM lets a guest that accesses them have the processor's until the next exit, and
+    /// takes what is in them for the guest's then. Where slots are armed before it enters
+    /// the guest again, these are the slots. The guest gets its own back.
+    fn own_registers(&mut self, place: Place<'_>) -> Result<Option<kvm_debugregs>, Error> {
+        let is_wanted = self.step.is_some() || self.control.slots.iter().any(Option::is_some);
+        let armed = &self.armed.slots;
+        if armed.is_empty() && !is_wanted {
+            return Ok(None);
+        }
+        let mut now = debug_registers(place.fd)?;
+        let before = self
+            .own
+            .filter(|own| !armed.is_empty() && !armed.are_in(own));
+        if let Some(own) = before.filter(|_| armed.are_in(&now)) {
+            now.db = own.db;
+            now.dr7 = own.dr7;
+            now.dr6 = now.dr6 & !dr6::SLOTS | own.dr6 & dr6::SLOTS;
+            place
+                .fd
+                .set_debug_regs(&now)
+                .map_err(failed("KVM_SET_DEBUGREGS"))?;
+        }
+        self.own = Some(now);
+        Ok(self.own)
+    }
+
+    fn facilities(&mut self, place: Place<'_>) -> Result<Facilities, Error> {
         let mut slots = DebugSlots::of(&self.control.slots);
         let (mut trap, mut block_interrupts) = (false, false);
         if let Some(step) = &self.step {
@@ -284,9 +315,11 @@ impl DebugEvents {
                 Way::Trap { .. } => trap = true,
             }
         }
-        if !slots.is_empty() && self.control.host.honours_rf {
-            let guest = place.fd.get_debug_regs();
-            slots.add_guest(&guest.map_err(failed("KVM_GET_DEBUGREGS"))?);
+        if let Some(own) = self.own_registers(place)?
+            && !slots.is_empty()
+            && self.control.host.honours_rf
+        {
+            slots.add_guest(&own);
         }
         Ok(Facilities {
             slots,
@@ -295,6 +328,10 @@ impl DebugEvents {
             block_interrupts,
         })
     }
+}
+
+fn debug_registers(fd: &VcpuFd) -> Result<kvm_debugregs, Error> {
+    fd.get_debug_regs().map_err(failed("KVM_GET_DEBUGREGS"))
 }
 
 fn is_busy(error: &Error) -> bool {

@@ -108,6 +108,11 @@ impl DebugSlots {
         fields.fold(RESERVED_ONE, |dr7, field| dr7 | field)
     }
 
+    /// Whether these registers hold just what is here.
+    pub fn are_in(&self, registers: &kvm_debugregs) -> bool {
+        registers.db == self.addresses() && registers.dr7 == self.dr7()
+    }
+
     /// Whose slots are meant by DR6. It may name some that are not enabled.
     pub fn hits(&self, dr6: u64) -> Hits {
         let mut hits = Hits::default();
