@@ -64,6 +64,7 @@ soak: setup
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_LINUX_KILLS=500 OUTBOARD_CYCLES=500 OUTBOARD_LINUX_REBOOTS=100 cargo test --locked --package tests --test linux storms
+	OUTBOARD_BED_SILENCE=900 OUTBOARD_STEP_PLACES=1000 cargo test --locked --package tests --test linux -- --nocapture every_step
 	! tests/bed-intel/run --why || OUTBOARD_BED_TIMEOUT=7200 $(INTEL) --test bare
 
 clean:
