@@ -39,13 +39,15 @@ impl Shutdown {
         })
     }
 
-    /// Ends on SIGTERM, SIGINT and SIGHUP too, but for those that are ignored, as by nohup.
+    /// Ends on SIGTERM and SIGINT too, and on SIGHUP unless nohup has it ignored.
     ///
     /// Call it before any thread is started: the signals are blocked in the calling thread, and
     /// only threads started afterwards inherit that.
     pub fn on_signals() -> io::Result<Self> {
-        let mut signals = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
-        signals.retain(|signal| !is_ignored(*signal));
+        let mut signals = vec![libc::SIGTERM, libc::SIGINT];
+        if !is_ignored(libc::SIGHUP) {
+            signals.push(libc::SIGHUP);
+        }
         let fd = signal_fd(&signals)?;
         // A file that may grow no more gives an error, and no signal that ends it all.
         // SAFETY: no handler is installed.

@@ -18,12 +18,13 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches SIGINT, SIGTERM and SIGHUP to quit, SIGUSR1 to report. Whoever ignores a
-    /// signal, as nohup does for the programs that it starts, means it.
+    /// Catches SIGINT, SIGTERM and SIGHUP to quit, SIGUSR1 to report. Whoever ignores
+    /// SIGHUP, as nohup does for the programs that it starts, means it; a shell ignores
+    /// SIGINT for all that it starts in the background, and means less.
     pub fn catch() -> io::Result<Self> {
         let (quit, on_quit) = UnixStream::pair()?;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if !is_ignored(signal)? {
+            if signal != SIGHUP || !is_ignored(signal)? {
                 pipe::register(signal, on_quit.try_clone()?)?;
             }
         }
