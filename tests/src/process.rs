@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -77,6 +78,21 @@ impl Output {
     }
 }
 
+/// Has it end on the signals that a shell has ignored for programs in the background, such
+/// as the tests may be.
+#[allow(unsafe_code)]
+fn with_usual_signals(command: &mut Command) -> &mut Command {
+    let reset = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
+            // SAFETY: installs no handler.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: the child does nothing but system calls before it is another program.
+    unsafe { command.pre_exec(reset) }
+}
+
 impl Process {
     /// Starts `command` with piped standard streams.
     ///
@@ -95,7 +111,7 @@ impl Process {
     ) -> Self {
         let name = name.into();
         command.stdin(Stdio::piped()).stdout(stdout).stderr(stderr);
-        let mut child = command
+        let mut child = with_usual_signals(command)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let output = Arc::new(Output::default());
