@@ -14,6 +14,18 @@ const SOON: Duration = Duration::from_secs(8);
 /// A guest that works on a disk and a source of entropy and reboots, and both have just
 /// stopped to answer. Each is waited for so many seconds.
 fn hung(dir: &std::path::Path, seconds: u64) -> (Running, [Backend; 2]) {
+    // The guest's reboot may have reset one of them before it is stopped.
+    let both_wait = |_: &(Running, [Backend; 2])| {
+        let status = status(dir);
+        (0..2).all(|device| status["devices"][device]["busy"] == true)
+    };
+    std::iter::repeat_with(|| stopped_at_a_reboot(dir, seconds))
+        .take(10)
+        .find(both_wait)
+        .expect("both were reset before they were stopped, ten times")
+}
+
+fn stopped_at_a_reboot(dir: &std::path::Path, seconds: u64) -> (Running, [Backend; 2]) {
     let image = backend::disk_image(dir, 8);
     let backends = [
         backend::outboard_blk(dir, &image, &[]),
