@@ -14,6 +14,8 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use common::{DEADLINE, Driver, readable};
 use tempfile::TempDir;
 use vhost::VhostBackend;
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::VhostUserConfigFlags;
 
 const BLK: &str = env!("CARGO_BIN_EXE_outboard-blk");
 const NET: &str = env!("CARGO_BIN_EXE_outboard-net");
@@ -289,4 +291,23 @@ fn a_tap_that_cannot_be_had_is_an_error() {
     let output = run(NET, &[args, ["--tap", "lo"]].concat());
     assert!(stderr(&output).contains("live process"), "{output:?}");
     assert!(socket.exists());
+}
+
+/// A network namespace whose loopback interface is down, as each is that was just made.
+#[test]
+fn a_tap_is_up_where_the_loopback_interface_is_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--net", NET, "--tap", "tap0", "--socket"]);
+    let mut child = command.arg(&socket).spawn().expect("unshare(1)");
+    let mut driver = common::connect_within(DEADLINE, &socket, 1);
+    driver.start();
+    // virtio 1.4, section 5.1.4: `status` at offset 6, with VIRTIO_NET_S_LINK_UP.
+    let flags = VhostUserConfigFlags::empty();
+    let config = driver.frontend.get_config(6, 2, flags, &[0; 2]).unwrap();
+    assert_eq!(config.1[0] & 1, 1, "the link is down");
+    drop(driver);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

@@ -6,9 +6,9 @@ use std::ffi::c_char;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::str::FromStr;
 use std::sync::Mutex;
 
@@ -63,7 +63,8 @@ pub enum TapError {
     },
 }
 
-/// A name that an interface can have: 1 to 15 bytes without `/` and blanks.
+/// A name that an interface can have: 1 to 15 bytes without `/`, `:` and blanks. One with a `%`
+/// would be a pattern, by which the kernel gives the interface a name of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TapName(String);
 
@@ -71,10 +72,12 @@ impl FromStr for TapName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let usable = |b: u8| !b.is_ascii_whitespace() && b != b'/' && b != 0;
+        let usable = |b: u8| !b.is_ascii_whitespace() && !b"/:%\0".contains(&b);
         let valid = (1..libc::IFNAMSIZ).contains(&name.len()) && name.bytes().all(usable);
         if !valid || name == "." || name == ".." {
-            return Err("an interface's name has 1 to 15 bytes without '/' and blanks".into());
+            return Err(
+                "an interface's name has 1 to 15 bytes without '/', ':', '%' and blanks".into(),
+            );
         }
         Ok(TapName(name.to_owned()))
     }
@@ -352,7 +355,7 @@ fn interface_request(name: &TapName) -> libc::ifreq {
 ///
 /// `operation` must be one that reads and writes an `ifreq` and nothing else.
 unsafe fn interface_ioctl(operation: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let socket = UnixDatagram::unbound()?;
     // SAFETY: the caller vouches for the operation; `request` outlives the call.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), operation as libc::Ioctl, request) })
 }
@@ -370,7 +373,17 @@ mod tests {
 
     #[test]
     fn names_that_no_interface_can_have_are_refused() {
-        for name in ["", ".", "..", "a/b", "a b", "sixteen-bytes-xx", "nul\0"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "sixteen-bytes-xx",
+            "nul\0",
+            "tap%d",
+            "a:b",
+        ] {
             assert!(name.parse::<TapName>().is_err(), "{name:?}");
         }
         let request = interface_request(&"fifteen-bytes-x".parse().unwrap());
