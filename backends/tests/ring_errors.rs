@@ -19,7 +19,7 @@ fn serve() -> (Server, File) {
     assert!(made.success());
     // Held open for reading too: else each writer's end would be the end of the pipe.
     let source = File::options().read(true).write(true).open(&path).unwrap();
-    let server = Server::start_device(dir, Rng::open(&path).unwrap());
+    let server = Server::start_device(dir, Rng::open(&path, None).unwrap());
     (server, source)
 }
 

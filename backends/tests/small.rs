@@ -8,10 +8,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use backends::console::Console;
 use backends::console::terminal::Terminal;
 use backends::rng::Rng;
+use backends::rng::limit::Limit;
 use backends::shutdown::Shutdown;
 use common::{BUFFERS, DEADLINE, Driver, Server, r, w};
 use vhost::vhost_user::VhostUserFrontend;
@@ -43,7 +45,7 @@ fn random_bytes_are_those_of_the_source_and_are_waited_for() {
     mkfifo(&path);
     // Held open for writing: else each writer's end would be the end of the pipe.
     let mut source = File::options().read(true).write(true).open(&path).unwrap();
-    let server = Server::start_device(dir, Rng::open(&path).unwrap());
+    let server = Server::start_device(dir, Rng::open(&path, None).unwrap());
     let mut driver = Driver::connect(&server.socket(), 1, 0);
     driver.start();
     source.write_all(b"0123456789").unwrap();
@@ -65,6 +67,28 @@ fn random_bytes_are_those_of_the_source_and_are_waited_for() {
     assert_eq!(driver.run(0, &[w(u64::MAX - 100, 4)]), 0);
     source.write_all(b"end").unwrap();
     assert_eq!(driver.run(0, &[w(BUFFERS, 64)]), 3);
+}
+
+#[test]
+fn a_limited_rng_gives_the_rest_in_the_next_period() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = Limit {
+        max_bytes: 6,
+        period: Duration::from_millis(50),
+    };
+    let rng = Rng::open(Path::new("/dev/zero"), Some(limit)).unwrap();
+    let server = Server::start_device(dir, rng);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    driver.start();
+    let begin = Instant::now();
+    let mut given = 0;
+    while given < 60 {
+        let len = driver.run(0, &[w(BUFFERS, 64)]);
+        assert!((1..=6).contains(&len), "{len} bytes");
+        given += len;
+    }
+    // Ten periods' worth, of which the first two may lie around one moment.
+    assert!(begin.elapsed() >= 8 * limit.period);
 }
 
 fn console(target: &str, dir: tempfile::TempDir) -> (Server, Driver) {

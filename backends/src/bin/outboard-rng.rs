@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use backends::cli::{self, SocketArgs};
 use backends::log;
 use backends::rng::Rng;
+use backends::rng::limit::Limit;
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
@@ -22,6 +24,24 @@ struct Cli {
     /// Where the bytes come from. At the end of a regular file the guest waits
     #[arg(long, value_name = "FILE", default_value = "/dev/urandom")]
     source: PathBuf,
+
+    /// Give the guest at most so many bytes in each period
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_bytes: Option<u64>,
+
+    /// Length of a period in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 1000, requires = "max_bytes",
+          value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
+    period: u64,
+}
+
+impl Cli {
+    fn limit(&self) -> Option<Limit> {
+        self.max_bytes.map(|max_bytes| Limit {
+            max_bytes,
+            period: Duration::from_millis(self.period),
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -32,6 +52,6 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
-    let rng = Rng::open(&cli.source)?;
+    let rng = Rng::open(&cli.source, cli.limit())?;
     Ok(cli.socket.open()?.serve_device(rng, shutdown)?)
 }
