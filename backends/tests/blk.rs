@@ -342,6 +342,7 @@ fn a_qcow2_image_with_a_backing_file_survives_its_server() {
     qemu_img(&create, dir.path());
     let mut program = Command::new(env!("CARGO_BIN_EXE_outboard-blk"));
     program.args(["--socket", "socket", "--path", "disk", "--format", "qcow2"]);
+    program.arg("--backing-files");
     let mut child = Killed(program.current_dir(&dir).spawn().unwrap());
     let mut driver = common::connect_within(common::DEADLINE, &at("socket"), 1);
     driver.start();

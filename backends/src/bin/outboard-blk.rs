@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use backends::blk::backend::BlkDevice;
-use backends::blk::image::{Format, Image};
+use backends::blk::image::{Format, Image, Options};
+use backends::blk::named::Allowed;
 use backends::blk::request::{Disk, ID_SIZE};
 use backends::cli::{self, SocketArgs};
 use backends::log;
@@ -33,6 +34,18 @@ struct Cli {
     #[arg(long)]
     readonly: bool,
 
+    /// Open the backing files that a qcow2 image's header names, for reading
+    #[arg(long)]
+    backing_files: bool,
+
+    /// Open the external data file that a qcow2 image's header names
+    #[arg(long)]
+    data_file: bool,
+
+    /// Use the image though another process uses it, or it is mounted
+    #[arg(long)]
+    force: bool,
+
     /// Request queues, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -52,6 +65,18 @@ fn parse_serial(text: &str) -> Result<String, String> {
 }
 
 impl Cli {
+    fn options(&self) -> Options {
+        Options {
+            read_only: self.readonly,
+            format: self.format,
+            allowed: Allowed {
+                backing_files: self.backing_files,
+                data_file: self.data_file,
+            },
+            force: self.force,
+        }
+    }
+
     /// The serial number asked for, or as much of the image's name as fits.
     fn serial(&self) -> String {
         self.serial.clone().unwrap_or_else(|| {
@@ -69,7 +94,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
-    let image = Image::open_as(&cli.path, cli.readonly, cli.format)?;
+    let image = Image::open_with(&cli.path, cli.options())?;
     tracing::info!(
         path = %cli.path.display(), sectors = image.sectors(), readonly = cli.readonly,
         queues = cli.queues, "serving an image"

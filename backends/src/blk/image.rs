@@ -1,16 +1,18 @@
 //! The file or block device behind a virtual disk.
 
-#![allow(unsafe_code)]
-
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
 use super::SECTOR_SIZE;
+use super::geometry::{Geometry, fallocate};
+use super::lock::{self, Lock, Use};
+use super::named::{Allowed, Gate};
 use super::qcow2::Qcow2Image;
 use crate::iovec::IoVecs;
 
@@ -49,7 +51,7 @@ pub enum ImageError {
         len: u64,
     },
     /// Not what it should be.
-    #[error("image {path} cannot be used as qcow2; see: qemu-img check {path}")]
+    #[error("image {path} cannot be used as qcow2")]
     Qcow2 {
         /// The path asked for.
         path: PathBuf,
@@ -58,7 +60,10 @@ pub enum ImageError {
         source: io::Error,
     },
     /// Two writers would destroy it.
-    #[error("image {0} is in use by another process; stop that one, or open it --readonly in both")]
+    #[error(
+        "image {0} is in use by another process, or mounted; stop that, or use it --readonly in \
+         both (--force overrides)"
+    )]
     InUse(PathBuf),
 }
 
@@ -70,6 +75,19 @@ pub enum Format {
     Raw,
     /// QEMU's format, with backing files if the image has them.
     Qcow2,
+}
+
+/// How an image is to be opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Nothing is written, and other readers are welcome.
+    pub read_only: bool,
+    /// Its format.
+    pub format: Format,
+    /// Which files may be opened that its header names.
+    pub allowed: Allowed,
+    /// It is neither locked nor is anybody else's lock heeded.
+    pub force: bool,
 }
 
 #[derive(Debug)]
@@ -86,38 +104,64 @@ pub struct Image {
     block_size: u32,
     physical_block_exp: u8,
     read_only: bool,
+    can_discard: bool,
+    stability: Stability,
+}
+
+/// Whether what was written can still reach stable storage.
+///
+/// The kernel reports a failed write-back once, and drops the data. A flush after that would
+/// succeed though the data is gone, so none does in this process.
+#[derive(Debug, Default)]
+struct Stability {
+    is_lost: AtomicBool,
+}
+
+impl Stability {
+    /// What `bring` says, which brings writes to stable storage, unless one before it has failed.
+    fn bring(&self, bring: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        if self.is_lost.load(Ordering::Acquire) {
+            return Err(io::Error::other(
+                "an earlier write did not reach stable storage, and its data may be lost; check \
+                 the image and its storage, then start outboard-blk again",
+            ));
+        }
+        bring().inspect_err(|error| {
+            if !self.is_lost.swap(true, Ordering::AcqRel) {
+                tracing::error!(%error, "a flush failed; all flushes fail from here on");
+            }
+        })
+    }
 }
 
 impl Image {
-    /// Opens and locks a raw image. Bytes after the last whole sector are not offered.
+    /// Opens and locks a raw image.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
-        Image::open_as(path, read_only, Format::Raw)
+        let options = Options {
+            read_only,
+            ..Options::default()
+        };
+        Image::open_with(path, options)
     }
 
-    /// The same in any format.
-    pub fn open_as(path: &Path, read_only: bool, format: Format) -> Result<Self, ImageError> {
-        let mode = if read_only {
-            "reading"
-        } else {
-            "reading and writing"
-        };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .open(path)
-            .map_err(|source| ImageError::Open {
-                path: path.to_owned(),
-                mode,
-                source,
-            })?;
-        lock(&file, read_only, path)?;
-        let (len, logical, physical) = geometry(&mut file, path)?;
-        let (data, len) = match format {
-            Format::Raw => (Data::Raw(file), len),
+    /// Opens an image. Bytes after the last whole sector are not offered.
+    pub fn open_with(path: &Path, options: Options) -> Result<Self, ImageError> {
+        let read_only = options.read_only;
+        let mut file = open_file(path, options)?;
+        let geometry = Geometry::of(&mut file).map_err(|source| ImageError::Examine {
+            path: path.to_owned(),
+            source,
+        })?;
+        let geometry = geometry.ok_or_else(|| ImageError::Kind(path.to_owned()))?;
+        let can_discard =
+            !read_only && options.format == Format::Raw && geometry.can_discard(&file);
+        let (data, len) = match options.format {
+            Format::Raw => (Data::Raw(file), geometry.len),
             Format::Qcow2 => {
-                let path = path.to_owned();
-                let image = Qcow2Image::open(file, &path, read_only)
-                    .map_err(|source| ImageError::Qcow2 { path, source })?;
+                let image = open_qcow2(file, path, options).map_err(|source| {
+                    let path = path.to_owned();
+                    ImageError::Qcow2 { path, source }
+                })?;
                 let len = image.size();
                 (Data::Qcow2(image), len)
             }
@@ -134,13 +178,14 @@ impl Image {
                 "the image's length is not a multiple of 512; the last bytes are not offered"
             );
         }
-        let ratio = (physical / logical).max(1);
         Ok(Image {
             data,
             sectors: len / SECTOR_SIZE,
-            block_size: logical,
-            physical_block_exp: ratio.ilog2() as u8,
+            block_size: geometry.logical_block,
+            physical_block_exp: geometry.physical_block_exp(),
             read_only,
+            can_discard,
+            stability: Stability::default(),
         })
     }
 
@@ -166,7 +211,7 @@ impl Image {
 
     /// Whether space can be given back at all.
     pub fn can_discard(&self) -> bool {
-        !self.read_only && matches!(self.data, Data::Raw(_))
+        self.can_discard
     }
 
     /// Fills `buffers` from byte `offset` on.
@@ -183,18 +228,21 @@ impl Image {
             Data::Raw(file) => buffers.write_all_at(file.as_fd(), offset, durable),
             Data::Qcow2(image) => {
                 buffers.drain_with(offset, |bytes, at| image.write(bytes, at))?;
-                image.flush(durable)
+                image.flush(false)?;
+                if durable { self.flush() } else { Ok(()) }
             }
         }
     }
 
     /// Brings all completed writes to stable storage.
     pub fn flush(&self) -> io::Result<()> {
-        match &self.data {
-            _ if self.read_only => Ok(()),
+        if self.read_only {
+            return Ok(());
+        }
+        self.stability.bring(|| match &self.data {
             Data::Raw(file) => file.sync_data(),
             Data::Qcow2(image) => image.flush(true),
-        }
+        })
     }
 
     /// Gives the space of a range back. `Unsupported` where the file system or format cannot.
@@ -238,78 +286,46 @@ fn write_out_zeroes(file: &File, mut offset: u64, mut len: u64) -> io::Result<()
     Ok(())
 }
 
-fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
-    let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
-    let len = libc::off64_t::try_from(len).map_err(io::Error::other)?;
-    loop {
-        // SAFETY: the descriptor is open for as long as `file` lives; the other
-        // arguments are plain numbers.
-        if unsafe { libc::fallocate64(file.as_raw_fd(), mode, at, len) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
-/// Keeps others that ask from writing an image that is in use. The lock ends with the process,
-/// however it ends.
-fn lock(file: &File, shared: bool, path: &Path) -> Result<(), ImageError> {
-    let result = if shared {
-        file.try_lock_shared()
-    } else {
-        file.try_lock()
+/// Opens and locks the file. A block device that is to be written is opened exclusively, which
+/// the kernel refuses while a file system on it is mounted.
+fn open_file(path: &Path, options: Options) -> Result<File, ImageError> {
+    let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
+    let is_exclusive = is_device && !options.read_only && !options.force;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(!options.read_only)
+        .custom_flags(if is_exclusive { libc::O_EXCL } else { 0 })
+        .open(path)
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::ResourceBusy => ImageError::InUse(path.to_owned()),
+            _ => ImageError::Open {
+                path: path.to_owned(),
+                mode: match options.read_only {
+                    true => "reading",
+                    false => "reading and writing",
+                },
+                source,
+            },
+        })?;
+    let purpose = match options.read_only {
+        true => Use::Read,
+        false => Use::Write,
     };
-    match result {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(ImageError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => {
-            tracing::debug!(%error, "the image cannot be locked");
-            Ok(())
-        }
+    if !options.force && lock::take(&file, purpose) == Lock::InUse {
+        return Err(ImageError::InUse(path.to_owned()));
     }
+    Ok(file)
 }
 
-/// Length, logical and physical block size, all in bytes.
-fn geometry(file: &mut File, path: &Path) -> Result<(u64, u32, u32), ImageError> {
-    let examine = |source| ImageError::Examine {
-        path: path.to_owned(),
-        source,
-    };
-    let metadata = file.metadata().map_err(examine)?;
-    if metadata.is_file() {
-        let physical = u32::try_from(metadata.blksize()).unwrap_or(4096);
-        return Ok((
-            metadata.len(),
-            SECTOR_SIZE as u32,
-            physical.clamp(512, 4096),
-        ));
-    }
-    if !metadata.file_type().is_block_device() {
-        return Err(ImageError::Kind(path.to_owned()));
-    }
-    let len = file.seek(SeekFrom::End(0)).map_err(examine)?;
-    let logical = block_ioctl(file, libc::BLKSSZGET).map_err(examine)?;
-    let physical = block_ioctl(file, BLKPBSZGET).map_err(examine)?;
-    Ok((len, logical, physical))
-}
-
-/// `_IO(0x12, 123)`: physical block size as an `unsigned int`.
-const BLKPBSZGET: libc::Ioctl = 0x127b;
-
-/// One of the block layer's ioctls that answer with an `int`.
-fn block_ioctl(file: &File, request: libc::Ioctl) -> io::Result<u32> {
-    let mut value: libc::c_int = 0;
-    // SAFETY: the descriptor is open and `value` is the `int` that these requests write.
-    if unsafe { libc::ioctl(file.as_raw_fd(), request, &mut value) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    u32::try_from(value)
-        .ok()
-        .filter(|v| v.is_power_of_two() && *v >= 512)
-        .ok_or_else(|| io::Error::other(format!("block size {value}")))
+fn open_qcow2(file: File, path: &Path, options: Options) -> io::Result<Qcow2Image> {
+    let Options {
+        read_only,
+        allowed,
+        force,
+        ..
+    } = options;
+    let gate = Gate::new(&file, path, read_only, !force, allowed)?;
+    Qcow2Image::open(file, path, read_only, gate)
 }
 
 #[cfg(test)]
@@ -332,6 +348,16 @@ mod tests {
             Image::open(file.path(), false),
             Err(ImageError::InUse(_))
         ));
+    }
+
+    #[test]
+    fn after_a_failed_flush_none_succeeds() {
+        let stability = Stability::default();
+        stability.bring(|| Ok(())).unwrap();
+        let failed = stability.bring(|| Err(io::Error::from_raw_os_error(libc::EIO)));
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
+        let next = stability.bring(|| Ok(())).unwrap_err();
+        assert!(next.to_string().contains("may be lost"), "{next}");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! The block device (virtio 1.3, section 5.2).
 //!
-//! * [`image`] is the file or block device that holds the data, [`qcow2`] one of its formats;
+//! * [`image`] is the file or block device that holds the data, [`geometry`] its shape,
+//!   [`qcow2`] one of its formats, [`named`] the files that the header of such an image names, [`lock`] who else uses them;
 //! * [`config`] is what the driver can know of it;
 //! * [`request`] executes one descriptor chain: bytes in, status byte and length out;
 //! * [`backend`] connects it to rings and threads.
 
 pub mod backend;
 pub mod config;
+pub mod geometry;
 pub mod image;
+pub mod lock;
+pub mod named;
 pub mod qcow2;
 pub mod request;
 

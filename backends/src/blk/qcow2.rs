@@ -9,22 +9,24 @@ use std::path::Path;
 
 use imago::file::File as Storage;
 use imago::qcow2::Qcow2;
-use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate, StorageOpenOptions};
+use imago::{FormatAccess, FormatDriverBuilder, StorageOpenOptions};
 
-/// An open image. Files behind it, named by its header, are opened for reading.
+use super::named::Gate;
+
+/// An open image, with the files that its header names.
 #[derive(Debug)]
 pub struct Qcow2Image {
     access: FormatAccess<Storage>,
 }
 
 impl Qcow2Image {
-    /// The image in `file`, which was opened at `path`.
-    pub fn open(file: File, path: &Path, read_only: bool) -> io::Result<Self> {
+    /// The image in `file`, which was opened at `path`; `gate` opens what its header names.
+    pub fn open(file: File, path: &Path, read_only: bool, gate: Gate) -> io::Result<Self> {
         let options = StorageOpenOptions::new().filename(path).write(!read_only);
         let storage = Storage::from_open_file(file, options)?;
         let image = Qcow2::<Storage>::builder(storage)
             .write(!read_only)
-            .open(PermissiveImplicitOpenGate::default())?;
+            .open(gate)?;
         Ok(Qcow2Image {
             access: FormatAccess::new(image),
         })

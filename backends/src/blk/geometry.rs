@@ -1,0 +1,144 @@
+//! The shape of a file or block device that holds a disk: its length, its blocks, and whether
+//! its space can be given back.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use super::SECTOR_SIZE;
+
+/// `_IO(0x12, 123)`: physical block size as an `unsigned int`.
+const BLKPBSZGET: libc::Ioctl = 0x127b;
+
+/// Lengths and sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Of the file or device.
+    pub len: u64,
+    /// The least that can be read or written.
+    pub logical_block: u32,
+    physical_block: u32,
+    is_device: bool,
+}
+
+impl Geometry {
+    /// Examines what is open; `None` for what is neither a file nor a block device.
+    pub fn of(file: &mut File) -> io::Result<Option<Self>> {
+        let metadata = file.metadata()?;
+        if metadata.is_file() {
+            let physical = u32::try_from(metadata.blksize()).unwrap_or(4096);
+            return Ok(Some(Geometry {
+                len: metadata.len(),
+                logical_block: SECTOR_SIZE as u32,
+                physical_block: physical.clamp(512, 4096),
+                is_device: false,
+            }));
+        }
+        if !metadata.file_type().is_block_device() {
+            return Ok(None);
+        }
+        Ok(Some(Geometry {
+            len: file.seek(SeekFrom::End(0))?,
+            logical_block: block_size(file, libc::BLKSSZGET)?,
+            physical_block: block_size(file, BLKPBSZGET)?,
+            is_device: true,
+        }))
+    }
+
+    /// Logical blocks in a physical one, as an exponent of two.
+    pub fn physical_block_exp(&self) -> u8 {
+        (self.physical_block / self.logical_block).max(1).ilog2() as u8
+    }
+
+    /// Whether `file`, of this shape and open for writing, can give space back.
+    pub fn can_discard(&self, file: &File) -> bool {
+        if self.is_device {
+            return file.metadata().is_ok_and(|m| has_discard(m.rdev()));
+        }
+        // Behind its end a file has nothing that could be lost.
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        fallocate(file, mode, self.len, u64::from(self.physical_block)).is_ok()
+    }
+}
+
+/// Whether the block device discards (Linux `Documentation/ABI/stable/sysfs-block`). A partition
+/// has its limits from the disk that it is on.
+fn has_discard(device: libc::dev_t) -> bool {
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let directory = format!("/sys/dev/block/{major}:{minor}");
+    ["queue", "../queue"].iter().any(|queue| {
+        let max = std::fs::read_to_string(format!("{directory}/{queue}/discard_max_bytes"));
+        max.is_ok_and(|max| max.trim() != "0")
+    })
+}
+
+/// One of the block layer's ioctls that answer with an `int`.
+fn block_size(file: &File, request: libc::Ioctl) -> io::Result<u32> {
+    let mut value: libc::c_int = 0;
+    // SAFETY: the descriptor is open and `value` is the `int` that these requests write.
+    if unsafe { libc::ioctl(file.as_raw_fd(), request, &mut value) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    u32::try_from(value)
+        .ok()
+        .filter(|v| v.is_power_of_two() && *v >= 512)
+        .ok_or_else(|| io::Error::other(format!("block size {value}")))
+}
+
+/// fallocate(2), again when a signal has interrupted it.
+pub fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
+    let len = libc::off64_t::try_from(len).map_err(io::Error::other)?;
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` lives; the other
+        // arguments are plain numbers.
+        if unsafe { libc::fallocate64(file.as_raw_fd(), mode, at, len) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::FromRawFd;
+
+    #[test]
+    fn a_file_that_takes_no_holes_has_no_discard() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let geometry = Geometry::of(&mut file).unwrap().unwrap();
+        assert!(geometry.can_discard(&file));
+        assert_eq!(file.metadata().unwrap().len(), 4096);
+        // SAFETY: the name is a C string, and the descriptor is nobody else's.
+        let sealed = unsafe {
+            let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+            File::from_raw_fd(libc::memfd_create(c"sealed".as_ptr(), flags))
+        };
+        sealed.set_len(4096).unwrap();
+        // SAFETY: F_ADD_SEALS takes an integer.
+        let result =
+            unsafe { libc::fcntl(sealed.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE) };
+        assert_eq!(result, 0);
+        assert!(!geometry.can_discard(&sealed));
+    }
+
+    #[test]
+    fn physical_blocks_are_counted_in_logical_ones() {
+        let shape = |physical_block| Geometry {
+            len: 0,
+            logical_block: 512,
+            physical_block,
+            is_device: false,
+        };
+        assert_eq!(shape(4096).physical_block_exp(), 3);
+        assert_eq!(shape(512).physical_block_exp(), 0);
+    }
+}
