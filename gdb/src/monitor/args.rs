@@ -3,7 +3,7 @@
 use super::MonitorError;
 use crate::arch::Register;
 use crate::session::Session;
-use crate::target::VcpuId;
+use crate::target::{VcpuId, VirtAddr};
 
 /// The words behind a command's name.
 pub(super) struct Words<'a> {
@@ -74,6 +74,26 @@ impl<'a> Words<'a> {
             }),
         }
     }
+}
+
+/// `[vcpu=N]` and nothing else.
+pub(super) fn only_vcpu(session: &Session<'_>, arguments: &str) -> Result<VcpuId, MonitorError> {
+    let mut words = Words::new(arguments);
+    let vcpu = words.vcpu(session)?;
+    words.end()?;
+    Ok(vcpu)
+}
+
+/// `[vcpu=N] ADDR`, a virtual address, and nothing else.
+pub(super) fn vcpu_and_address(
+    session: &Session<'_>,
+    arguments: &str,
+) -> Result<(VcpuId, VirtAddr), MonitorError> {
+    let mut words = Words::new(arguments);
+    let vcpu = words.vcpu(session)?;
+    let addr = number(session, vcpu, words.need("an address")?)?;
+    words.end()?;
+    Ok((vcpu, VirtAddr(addr)))
 }
 
 /// A number in decimal, in hexadecimal with 0x, or in a register as `$rip`.

@@ -2,7 +2,7 @@
 //!
 //! pwndbg and gef read it. `monitor pagetable` says more.
 
-use super::args::Words;
+use super::args::only_vcpu;
 use super::{MonitorError, Output};
 use crate::paging::{Limits, Mode, Row};
 use crate::session::Session;
@@ -30,9 +30,7 @@ pub(super) fn mem(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    let vcpu = words.vcpu(session)?;
-    words.end()?;
+    let vcpu = only_vcpu(session, arguments)?;
     let space = session.machine.address_space(vcpu)?;
     if space.mode == Mode::Off {
         writeln!(out, "PG disabled")?;

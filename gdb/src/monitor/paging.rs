@@ -1,6 +1,6 @@
 //! `monitor translate`, `pagewalk` and `pagetable`.
 
-use super::args::{Words, number, size};
+use super::args::{Words, number, size, vcpu_and_address};
 use super::{MonitorError, Output};
 use crate::paging::{
     AddressSpace, Kind, Limits, Mode, Ranges, Rights, Row, Span, Step, Translation,
@@ -21,10 +21,7 @@ pub(super) fn translate(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    let vcpu = words.vcpu(session)?;
-    let addr = VirtAddr(number(session, vcpu, words.need("an address")?)?);
-    words.end()?;
+    let (vcpu, addr) = vcpu_and_address(session, arguments)?;
     match session.machine.translate(vcpu, addr) {
         Ok(found) => writeln!(out, "{}", leads_to(addr, &found))?,
         Err(error) => {
@@ -44,10 +41,7 @@ pub(super) fn gva2gpa(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    let vcpu = words.vcpu(session)?;
-    let addr = VirtAddr(number(session, vcpu, words.need("an address")?)?);
-    words.end()?;
+    let (vcpu, addr) = vcpu_and_address(session, arguments)?;
     let by_vcpu = session.machine.translate(vcpu, addr).ok();
     match by_vcpu.or_else(|| Some(session.translate_by_kernel(addr)?.1)) {
         Some(found) => writeln!(out, "gpa: {:#x}", found.phys.0)?,
@@ -84,10 +78,7 @@ pub(super) fn pagewalk(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    let vcpu = words.vcpu(session)?;
-    let addr = VirtAddr(number(session, vcpu, words.need("an address")?)?);
-    words.end()?;
+    let (vcpu, addr) = vcpu_and_address(session, arguments)?;
     let space = session.machine.address_space(vcpu)?;
     writeln!(out, "{vcpu}: {}, cr3 {:#x}", space.mode, space.root)?;
     if !write_walk(session, &space, addr, out)?

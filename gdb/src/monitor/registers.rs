@@ -2,7 +2,7 @@
 //! others read (QEMU: target/i386/cpu-dump.c). gdb knows neither descriptor tables nor
 //! debug registers.
 
-use super::args::Words;
+use super::args::only_vcpu;
 use super::info::write_slot;
 use super::{MonitorError, Output};
 use crate::arch::{Registers, Segment, cr0, efer};
@@ -48,9 +48,7 @@ pub(super) fn registers(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let mut words = Words::new(arguments);
-    let vcpu = words.vcpu(session)?;
-    words.end()?;
+    let vcpu = only_vcpu(session, arguments)?;
     let registers = session.machine.registers(vcpu)?;
     let halted = session.machine.activity(vcpu)? == Activity::Halted;
     writeln!(out, "CPU#{}", vcpu.0)?;
