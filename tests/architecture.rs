@@ -76,50 +76,9 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "packed.rs",
         ],
     ),
-    ("gdb", &["inspect.rs", "target.rs", "x86_64/registers.rs"]),
     (
         "gdb",
         &[
-            "linux/files.rs",
-            "linux/locate.rs",
-            "linux/mod.rs",
-            "linux/module_symbols.rs",
-            "linux/modules.rs",
-            "linux/search.rs",
-            "linux/synthetic.rs",
-            "linux/tasks.rs",
-        ],
-    ),
-    (
-        "gdb",
-        &[
-            "monitor/architecture.rs",
-            "monitor/args.rs",
-            "monitor/break_if.rs",
-            "monitor/devices.rs",
-            "monitor/info.rs",
-            "monitor/lx.rs",
-            "monitor/machine.rs",
-            "monitor/mappings.rs",
-            "monitor/memory.rs",
-            "monitor/mod.rs",
-            "monitor/packed.rs",
-            "monitor/paging.rs",
-            "monitor/registers.rs",
-            "monitor/trap.rs",
-            "monitor/written.rs",
-        ],
-    ),
-    ("gdb", &["paging/entry.rs", "paging/walk.rs"]),
-    ("gdb", &["paging/mod.rs", "paging/mode.rs"]),
-    (
-        "gdb",
-        &[
-            "server/client.rs",
-            "server/inlet.rs",
-            "server/mod.rs",
-            "server/stub.rs",
-            "server/waited.rs",
             "session/base.rs",
             "session/described.rs",
             "session/events.rs",
@@ -136,17 +95,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "session/watch.rs",
         ],
     ),
-    (
-        "gdb",
-        &[
-            "trace/agent.rs",
-            "trace/collection.rs",
-            "trace/mod.rs",
-            "trace/point.rs",
-            "trace/source.rs",
-        ],
-    ),
-    ("gdb", &["x86_64/step.rs", "x86_64/step/end.rs"]),
 ];
 
 const SIBLINGS: [&str; 5] = ["vmm", "devices", "backends", "gdb", "tests"];

@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use crate::target::{PhysAddr, Result, TargetError, VcpuId};
+use crate::address::{PhysAddr, VcpuId};
+use crate::error::{Result, TargetError};
 
 /// A piece of the guest-physical address space that something answers in.
 #[derive(Clone, Debug, PartialEq, Eq)]

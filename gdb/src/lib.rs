@@ -22,8 +22,11 @@
 //! | [`arch`] | register layout, target description |
 //! | `virtqueue` | what a virtqueue in guest memory holds |
 //! | [`target`], [`inspect`] | the seam to the VMM |
+//! | `address`, `error` | what both of these name places and failures by |
 
+mod address;
 mod breakpoints;
+mod error;
 pub mod inspect;
 mod linux;
 mod machine;

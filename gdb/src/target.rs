@@ -4,65 +4,15 @@
 //! Nothing here names a KVM structure. Every method that touches a vCPU's
 //! registers requires that vCPU to be stopped.
 
-use std::fmt;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+pub use crate::address::{PhysAddr, VcpuId, VirtAddr};
 use crate::arch::Registers;
+pub use crate::error::{Result, TargetError};
 use crate::inspect::Inspect;
 use crate::symbol_file::SymbolFile;
-
-/// A vCPU by its index, from 0. gdb sees it as thread `index + 1`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VcpuId(pub usize);
-
-impl fmt::Display for VcpuId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "vCPU {}", self.0)
-    }
-}
-
-/// A guest-physical address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PhysAddr(pub u64);
-
-/// A guest-virtual (linear) address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VirtAddr(pub u64);
-
-/// Why the VMM could not do what the debugger asked.
-#[derive(Debug, thiserror::Error)]
-pub enum TargetError {
-    /// No RAM at this guest-physical address.
-    #[error("no guest RAM at physical address {:#x}", .0.0)]
-    NoRam(PhysAddr),
-    /// No device answers, and why.
-    #[error("physical address {:#x} cannot be read as a device's: {why}", .addr.0)]
-    NoDevice { addr: PhysAddr, why: String },
-    /// A device does not do it, and why.
-    #[error("{what}")]
-    Device {
-        what: &'static str,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// This VMM does not have it.
-    #[error("this VMM does not have {0}")]
-    Unsupported(&'static str),
-    /// The vCPU thread has ended or does not answer.
-    #[error("{0} cannot be reached: {1}")]
-    Unreachable(VcpuId, String),
-    /// The hypervisor refused.
-    #[error("{what}")]
-    Host {
-        what: &'static str,
-        #[source]
-        source: std::io::Error,
-    },
-}
-
-pub type Result<T> = std::result::Result<T, TargetError>;
 
 /// What a hardware breakpoint slot waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

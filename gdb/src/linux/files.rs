@@ -4,31 +4,17 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
+use super::locate::Kernel;
+use super::made::{Served, copy_from};
 use super::memory::Guest;
-use super::modules;
 use super::synthetic::{self, ModuleSymbols};
-use super::{Kernel, Linux, copy_from, module_symbols};
+use super::{Linux, module_symbols, modules};
 
 /// The name under which gdb reads the symbols that were found in guest memory.
 const KERNEL_NAME: &[u8] = b"/outboard/kallsyms.elf";
 
 /// That of the symbols of the modules alone.
 pub(crate) const MODULES_NAME: &str = "/outboard/modules.elf";
-
-/// One of the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
-    /// The main one: the kernel's, or the program's.
-    Main,
-    Modules,
-}
-
-/// Files that were made of guest memory.
-#[derive(Default)]
-pub(super) struct Made {
-    main: Option<Rc<[u8]>>,
-    modules: Option<Rc<[u8]>>,
-}
 
 impl Linux {
     /// The name of the file that gdb is to read; `None` when there is none.

@@ -9,7 +9,8 @@
 //! | `locate` | which kernel runs, and where |
 //! | `search` | the search for it, beside all else |
 //! | `synthetic` | symbol files for gdb where there are none |
-//! | `files` | the files that gdb may read |
+//! | `files`, `made` | the files that gdb may read |
+//! | `look_error`, `not_found` | what cannot be told, and why |
 //! | `btf` | the kernel's types |
 //! | `lists` | its linked lists |
 //! | `tasks`, `modules`, `dmesg` | what it has of these |
@@ -25,11 +26,14 @@ mod image;
 mod kallsyms;
 mod lists;
 mod locate;
+mod look_error;
+mod made;
 mod memory;
 mod module_parts;
 mod module_sections;
 mod module_symbols;
 pub(crate) mod modules;
+mod not_found;
 mod search;
 mod symbols;
 mod synthetic;
@@ -41,45 +45,18 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use files::Made;
-pub(crate) use files::{MODULES_NAME, Served};
+pub(crate) use files::MODULES_NAME;
 pub(crate) use image::is_in_image_area;
-pub(crate) use locate::{Kernel, NotFound, Version};
+pub(crate) use locate::Kernel;
+pub(crate) use look_error::LookError;
+use made::Made;
+pub(crate) use made::{Served, copy_from};
 use memory::Guest;
+pub(crate) use not_found::NotFound;
 use search::Search;
 
 use crate::arch::Registers;
 use crate::symbol_file::SymbolFile;
-
-/// Something that was asked for cannot be found in the kernel's memory.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LookError {
-    #[error(transparent)]
-    NotFound(#[from] NotFound),
-    #[error("the kernel has no symbol {0}; CONFIG_KALLSYMS_ALL or --symbols gives it")]
-    NoSymbol(&'static str),
-    #[error(
-        "the kernel has no type information that makes sense; build it with CONFIG_DEBUG_INFO_BTF"
-    )]
-    NoTypes,
-    #[error(
-        "this needs the kernel's type information, which Linux has from 5.2 on; \
-         {0} has its symbols only"
-    )]
-    TooOldForTypes(Version),
-    #[error("the kernel's log is of the form from before Linux 5.10, which is not known here")]
-    OldLog,
-    #[error(transparent)]
-    Missing(#[from] btf::Missing),
-    #[error(transparent)]
-    Unreadable(#[from] memory::Unreadable),
-    #[error(transparent)]
-    List(#[from] lists::ListError),
-    #[error("{0} makes no sense")]
-    Nonsense(&'static str),
-    #[error("no per-CPU area is the vCPU's")]
-    NoCpu,
-}
 
 /// Awareness of Linux, for one guest: what is known of its kernel, and the file
 /// that gdb gets its symbols from.
@@ -220,13 +197,4 @@ impl Linux {
             _ => self.file.as_ref().map(|file| file.base()),
         }
     }
-}
-
-/// Copies what fits of `data` from `offset` on, and says how much that is.
-pub(crate) fn copy_from(data: &[u8], offset: u64, buf: &mut [u8]) -> usize {
-    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-    let rest = data.get(offset..).unwrap_or_default();
-    let count = rest.len().min(buf.len());
-    buf[..count].copy_from_slice(&rest[..count]);
-    count
 }

@@ -11,8 +11,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::locate::{self, Kernel, NotFound};
+use super::locate::{self, Kernel};
 use super::memory::{Guest, Snapshot};
+use super::not_found::NotFound;
 use crate::arch::Registers;
 use crate::symbol_file::SymbolFile;
 use crate::target::{PhysAddr, TargetError};

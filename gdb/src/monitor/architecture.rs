@@ -1,7 +1,7 @@
 //! `monitor architecture`: which target description gdb gets.
 
-use super::args::Words;
-use super::{MonitorError, Output};
+use super::args::{Output, Words};
+use super::error::MonitorError;
 use crate::arch::Architecture;
 use crate::session::Session;
 

@@ -1,9 +1,14 @@
-//! What the words behind a command's name mean.
+//! What the words behind a command's name mean, and where its output goes.
 
-use super::MonitorError;
+use std::fmt::Write;
+
+use super::error::MonitorError;
+use crate::address::{VcpuId, VirtAddr};
 use crate::arch::Register;
 use crate::session::Session;
-use crate::target::{VcpuId, VirtAddr};
+
+/// What a command writes to.
+pub(super) type Output<'a> = &'a mut dyn Write;
 
 /// The words behind a command's name.
 pub(super) struct Words<'a> {
@@ -74,6 +79,15 @@ impl<'a> Words<'a> {
             }),
         }
     }
+}
+
+/// For commands without arguments.
+pub(super) fn no_argument(command: &'static str, arguments: &str) -> Result<(), MonitorError> {
+    if arguments.is_empty() {
+        return Ok(());
+    }
+    let found = arguments.to_owned();
+    Err(MonitorError::Argument { command, found })
 }
 
 /// `[vcpu=N]` and nothing else.

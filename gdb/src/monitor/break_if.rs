@@ -1,7 +1,7 @@
 //! `monitor break-if`: conditions of gdb's breakpoints that need no round trip.
 
-use super::args::{Words, number, plain_number};
-use super::{MonitorError, Output};
+use super::args::{Output, Words, number, plain_number};
+use super::error::MonitorError;
 use crate::breakpoints::Condition;
 use crate::session::Session;
 use crate::target::{VcpuId, VirtAddr};

@@ -1,14 +1,14 @@
 //! `monitor info devices|queues` and `vq`.
 
-use super::args::{Words, plain_number};
-use super::{MonitorError, Output, no_argument, packed};
+use super::args::{Output, Words, no_argument, plain_number};
+use super::error::MonitorError;
+use super::packed::{self, MOST_CHAINS, is_ram};
+use crate::error::chain;
 use crate::inspect::{Device, Queue, Virtqueue};
-use crate::session::{Session, chain};
-use crate::target::PhysAddr;
+use crate::session::Session;
 use crate::virtqueue::{Link, Rings, flag};
 
-/// Chains of `vq`, and entries of each ring.
-pub(super) const MOST_CHAINS: usize = 64;
+/// Entries of each ring that `vq` shows.
 const RECENT: u16 = 16;
 
 /// Has the devices stand still with the guest, or work on as they do else.
@@ -313,13 +313,6 @@ fn write_link(session: &Session<'_>, link: &Link, out: Output<'_>) -> Result<(),
     }
     writeln!(out)?;
     Ok(())
-}
-
-/// Whether both ends of a buffer are in RAM.
-pub(super) fn is_ram(session: &Session<'_>, addr: PhysAddr, len: u32) -> bool {
-    let last = addr.0.checked_add(u64::from(len.saturating_sub(1)));
-    let byte = |addr| session.machine.read_physical(addr, &mut [0]).is_ok();
-    len == 0 || byte(addr) && last.is_some_and(|last| byte(PhysAddr(last)))
 }
 
 fn write_recent(rings: &Rings, out: Output<'_>) -> Result<(), MonitorError> {

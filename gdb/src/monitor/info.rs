@@ -1,6 +1,7 @@
 //! `monitor info …`.
 
-use super::{MonitorError, Output, no_argument};
+use super::args::{Output, no_argument};
+use super::error::MonitorError;
 use crate::breakpoints::{Placement, Slots};
 use crate::session::Session;
 use crate::target::{HwBreakpoint, HwKind, Int3, Traps};

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::args::{Words, plain_number};
-use super::{MonitorError, Output, no_argument};
+use super::args::{Output, Words, no_argument, plain_number};
+use super::error::MonitorError;
 use crate::linux::{LookError, MODULES_NAME, dmesg as log, modules as module, tasks};
 use crate::session::Session;
 

@@ -1,10 +1,11 @@
 //! `monitor info mtree|exits`, `exits`, `msr`, `nmi`, `reset` and `mmio read`.
 
-use super::args::{Words, number, plain_number, size};
-use super::{MonitorError, Output, no_argument};
+use super::args::{Output, Words, no_argument, number, plain_number, size};
+use super::error::MonitorError;
 use crate::arch::msr;
+use crate::error::chain;
 use crate::inspect::Window;
-use crate::session::{Session, chain};
+use crate::session::Session;
 use crate::target::{PhysAddr, VcpuId};
 
 /// Lines of `exits` where nobody says how many.

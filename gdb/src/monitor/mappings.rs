@@ -2,8 +2,8 @@
 //!
 //! pwndbg and gef read it. `monitor pagetable` says more.
 
-use super::args::only_vcpu;
-use super::{MonitorError, Output};
+use super::args::{Output, only_vcpu};
+use super::error::MonitorError;
 use crate::paging::{Limits, Mode, Row};
 use crate::session::Session;
 

@@ -1,7 +1,7 @@
 //! `monitor xp` and `phys`: physical memory.
 
-use super::args::{Words, number};
-use super::{MonitorError, Output};
+use super::args::{Output, Words, number};
+use super::error::MonitorError;
 use crate::session::Session;
 use crate::target::PhysAddr;
 

@@ -1,11 +1,15 @@
 //! `monitor vq` of a packed queue.
 
-use super::devices::{MOST_CHAINS, is_ram};
-use super::{MonitorError, Output};
+use super::args::Output;
+use super::error::MonitorError;
+use crate::address::PhysAddr;
 use crate::inspect::Virtqueue;
 use crate::packed::{Descriptor, Ring, Turn, Wish};
 use crate::session::Session;
 use crate::virtqueue::flag;
+
+/// Chains that `vq` shows, of either kind of ring.
+pub(super) const MOST_CHAINS: usize = 64;
 
 /// What the ring holds: all of it, or what the driver wrote last.
 pub(super) fn write(
@@ -88,4 +92,11 @@ fn write_descriptor(
     }
     writeln!(out)?;
     Ok(())
+}
+
+/// Whether both ends of a buffer are in RAM.
+pub(super) fn is_ram(session: &Session<'_>, addr: PhysAddr, len: u32) -> bool {
+    let last = addr.0.checked_add(u64::from(len.saturating_sub(1)));
+    let byte = |addr| session.machine.read_physical(addr, &mut [0]).is_ok();
+    len == 0 || byte(addr) && last.is_some_and(|last| byte(PhysAddr(last)))
 }

@@ -1,11 +1,12 @@
 //! `monitor translate`, `pagewalk` and `pagetable`.
 
-use super::args::{Words, number, size, vcpu_and_address};
-use super::{MonitorError, Output};
+use super::args::{Output, Words, number, size, vcpu_and_address};
+use super::error::MonitorError;
+use crate::error::chain;
 use crate::paging::{
     AddressSpace, Kind, Limits, Mode, Ranges, Rights, Row, Span, Step, Translation,
 };
-use crate::session::{Session, chain};
+use crate::session::Session;
 use crate::target::VirtAddr;
 
 /// What one `pagetable` may do. A Linux guest has some thousand tables and a few

@@ -2,9 +2,9 @@
 //! others read (QEMU: target/i386/cpu-dump.c). gdb knows neither descriptor tables nor
 //! debug registers.
 
-use super::args::only_vcpu;
+use super::args::{Output, only_vcpu};
+use super::error::MonitorError;
 use super::info::write_slot;
-use super::{MonitorError, Output};
 use crate::arch::{Registers, Segment, cr0, efer};
 use crate::inspect::DebugRegisters;
 use crate::session::Session;

@@ -1,9 +1,9 @@
 //! `monitor trap`: accesses to devices that stop the guest.
 
-use super::args::{Words, plain_number};
+use super::args::{Output, Words, plain_number};
 use super::devices::find;
+use super::error::MonitorError;
 use super::machine::msr_number;
-use super::{MonitorError, Output};
 use crate::inspect::Trap;
 use crate::session::Session;
 

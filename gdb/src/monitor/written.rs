@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::args::Words;
+use super::args::{Output, Words};
 use super::devices::find;
-use super::{MonitorError, Output};
+use super::error::MonitorError;
 use crate::session::Session;
 
 const PAGE: u64 = 4096;

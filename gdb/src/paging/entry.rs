@@ -1,8 +1,9 @@
 //! One entry on the way of a walk, in words.
 
-use super::walk::bit;
-use super::{AddressSpace, Mode};
-use crate::target::PhysAddr;
+use super::bit;
+use super::mode::Mode;
+use super::space::AddressSpace;
+use crate::address::PhysAddr;
 
 /// One entry that a walk has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

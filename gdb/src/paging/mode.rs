@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::AddressSpace;
 use crate::arch::{Registers, cr0, cr4, efer};
 
 /// Paging modes (SDM volume 3, 5.1.1).
@@ -20,17 +19,6 @@ pub enum Mode {
     Level5,
 }
 
-impl AddressSpace {
-    /// The address space that a vCPU with these registers uses.
-    pub fn of(registers: &Registers) -> Self {
-        Self {
-            mode: Mode::of(registers),
-            root: registers.cr3,
-            no_execute: registers.efer & efer::NXE != 0,
-        }
-    }
-}
-
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -45,7 +33,7 @@ impl fmt::Display for Mode {
 }
 
 impl Mode {
-    fn of(registers: &Registers) -> Self {
+    pub(super) fn of(registers: &Registers) -> Self {
         let cr4 = registers.cr4;
         if registers.cr0 & cr0::PG == 0 {
             Mode::Off

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::address::PhysAddr;
 use crate::arch::{Registers, cr0, cr4, efer};
+use crate::error::TargetError;
 use crate::target::VirtAddr;
 
 const WRITE: u64 = 2;

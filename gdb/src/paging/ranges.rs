@@ -7,9 +7,12 @@
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
-use super::walk::{ALL, bit};
-use super::{AddressSpace, Kind, Mode, Rights, Step};
-use crate::target::{PhysAddr, TargetError};
+use super::bit;
+use super::entry::{Kind, Step};
+use super::mode::Mode;
+use super::space::{ALL, AddressSpace, Rights};
+use crate::address::PhysAddr;
+use crate::error::TargetError;
 
 /// Neighbouring pages of one size with equal rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,19 +1,11 @@
 //! The walk itself.
 
+use super::bit;
+use super::entry::Step;
 use super::mode::{ADDRESS, Mode};
-use super::{AddressSpace, Rights, Step, Translation, WalkError};
-use crate::target::{PhysAddr, TargetError, VirtAddr};
-
-/// Bits of a paging-structure entry (SDM volume 3, tables 5-15 to 5-20).
-pub(super) mod bit {
-    pub const PRESENT: u64 = 1 << 0;
-    pub const WRITE: u64 = 1 << 1;
-    pub const USER: u64 = 1 << 2;
-    pub const ACCESSED: u64 = 1 << 5;
-    pub const PAGE_SIZE: u64 = 1 << 7;
-    pub const GLOBAL: u64 = 1 << 8;
-    pub const NO_EXECUTE: u64 = 1 << 63;
-}
+use super::space::{ALL, AddressSpace, Rights, Translation, WalkError};
+use crate::address::{PhysAddr, VirtAddr};
+use crate::error::TargetError;
 
 /// The least granule; what a translation without paging is good for.
 const PAGE: u64 = 4096;
@@ -153,23 +145,6 @@ impl AddressSpace {
             phys: PhysAddr(page | offset),
             page_size,
             rights,
-        }
-    }
-}
-
-pub(super) const ALL: Rights = Rights {
-    write: true,
-    user: true,
-    execute: true,
-};
-
-impl Rights {
-    /// What remains allowed after an entry.
-    pub(super) fn and(self, entry: u64, no_execute: bool) -> Self {
-        Self {
-            write: self.write && entry & bit::WRITE != 0,
-            user: self.user && entry & bit::USER != 0,
-            execute: self.execute && !(no_execute && entry & bit::NO_EXECUTE != 0),
         }
     }
 }

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, MultiThreadStopReason};
 
-use super::BUFFER_SIZE;
 use super::agreed::Agreed;
 use super::ahead::{self, Ahead};
 use super::dialect::{Dialect, Said};
 use super::inlet::{Arrival, Inlet, framed};
+use super::limits::BUFFER_SIZE;
 use super::stream::Stream;
 use super::stub::{self, Fault, Machine, NO_ACK, expedited, fed, new_machine};
 use super::waited::Waited;

@@ -11,6 +11,7 @@ mod client;
 mod detacher;
 mod dialect;
 mod inlet;
+mod limits;
 mod listener;
 mod poller;
 mod refused;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use address::{Address, AddressError};
 pub use detacher::{DetachError, DetachRequests, Detacher, detacher};
+pub(crate) use limits::PACKET_SIZE;
 pub use listener::{ListenError, Listener};
 
 use self::client::{Client, Leave};
@@ -34,13 +36,6 @@ use self::refused::RefusedClients;
 use self::stream::Stream;
 use crate::session::Session;
 use crate::target::Target;
-
-/// The largest packet, in bytes, either way: 64 KiB of memory in hex, with room
-/// for the frame and the address.
-pub(crate) const PACKET_SIZE: usize = 128 * 1024 + 64;
-
-/// What is read from a client at once.
-const BUFFER_SIZE: usize = 64 * 1024;
 
 /// How often a running guest is looked at whose pages are waited for, or whose step takes
 /// long. A look stops it for less than a millisecond.

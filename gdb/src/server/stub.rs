@@ -3,8 +3,8 @@
 use gdbstub::stub::GdbStub;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 
-use super::PACKET_SIZE;
 use super::inlet::framed;
+use super::limits::PACKET_SIZE;
 use super::wire::Wire;
 use crate::arch::{Description, Register, RegisterNumber, Registers};
 use crate::session::Session;

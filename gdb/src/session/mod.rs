@@ -73,6 +73,7 @@ use gdbstub::stub::MultiThreadStopReason;
 
 use crate::arch::{Arch, Description};
 use crate::breakpoints::{Breakpoints, WatchKind};
+use crate::error::chain;
 use crate::inspect::Trap;
 use crate::linux::Linux;
 use crate::machine::Machine;
@@ -320,17 +321,6 @@ impl<'t> Session<'t> {
 /// gdb's number for a vCPU: threads count from 1.
 fn tid(vcpu: VcpuId) -> Tid {
     Tid::MIN.saturating_add(vcpu.0)
-}
-
-/// An error with its sources, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 impl Stop {

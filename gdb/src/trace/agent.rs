@@ -1,7 +1,7 @@
 //! gdb's agent expressions: the bytecode in which it sends conditions and what is
 //! to be collected (gdb manual, appendix "The GDB Agent Expression Mechanism").
 
-use super::Vcpu;
+use super::hit::Vcpu;
 use super::variables::{Number, Variables};
 
 /// Most values on the stack. gdb's own expressions need a dozen.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::agent::{self, AgentError, Collected};
 use super::definition::{Action, DefinitionError};
 use super::frames::Frame;
+use super::hit::Vcpu;
+use super::limits::{MAX_ACTIONS, MAX_CODE};
 use super::variables::Variables;
-use super::{MAX_ACTIONS, MAX_CODE, Vcpu};
 use crate::arch::Register;
 use crate::target::VirtAddr;
 

@@ -8,6 +8,8 @@ mod collection;
 mod definition;
 mod file;
 mod frames;
+mod hit;
+mod limits;
 mod packet;
 mod point;
 mod request;
@@ -20,59 +22,18 @@ use gdbstub::target::ext::tracepoints::TracepointEnumerateState;
 pub(crate) use definition::{Content, Definition, DefinitionError};
 pub(crate) use file::Copy as FileCopy;
 pub(crate) use frames::{DEFAULT_SIZE, Frame, Frames, MAX_SIZE};
+pub(crate) use hit::{Hit, Status, Vcpu};
 pub(crate) use packet::{Malformed, encoded};
 pub(crate) use request::Request;
 pub(crate) use source::Source;
 pub(crate) use variables::{VariableDefinition, VariableError, Variables};
 
 use collection::Collection;
+use limits::{MAX_POINTS, MAX_TEXT};
 use point::Point;
 use walks::Walks;
 
-use crate::arch::Registers;
-use crate::target::{VcpuId, VirtAddr};
-
-/// Most tracepoints, and most actions of one.
-const MAX_POINTS: usize = 1024;
-const MAX_ACTIONS: usize = 1024;
-
-/// Most bytes of all expressions of one tracepoint.
-const MAX_CODE: usize = 64 << 10;
-
-/// Most bytes of what is kept of definitions only for gdb to read it back.
-const MAX_TEXT: usize = 4 << 20;
-
-/// The vCPU that hit a tracepoint, as expressions see it.
-pub(crate) trait Vcpu {
-    /// A register by gdb's number.
-    fn register(&self, number: usize) -> Option<u64>;
-
-    /// Reads all of `buf`, or says that it cannot.
-    fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
-}
-
-/// A vCPU where it collects.
-pub(crate) struct Hit<'a> {
-    pub vcpu: VcpuId,
-    pub registers: &'a Registers,
-    pub view: &'a dyn Vcpu,
-}
-
-/// How it stands with the trace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// There was none yet.
-    #[default]
-    NotRun,
-    Running,
-    /// gdb's `tstop`.
-    Stopped,
-    Full,
-    /// This tracepoint was hit as often as was asked for.
-    PassCount(usize),
-    /// What went wrong, and at which tracepoint; 0 for none.
-    Error(String, usize),
-}
+use crate::address::{VcpuId, VirtAddr};
 
 /// gdb's trace: its tracepoints, and the frames that they have collected.
 #[derive(Debug, Default)]

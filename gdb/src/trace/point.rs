@@ -4,8 +4,8 @@ use super::agent::{self, AgentError};
 use super::collection::Collection;
 use super::definition::{Actions, DefinitionError};
 use super::frames::{Frame, Frames};
+use super::hit::{Hit, Status};
 use super::variables::Variables;
-use super::{Hit, Status};
 use crate::target::VirtAddr;
 
 #[derive(Debug)]

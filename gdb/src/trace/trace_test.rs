@@ -1,7 +1,9 @@
 //! Hits, without a machine.
 
+use super::limits::{MAX_ACTIONS, MAX_CODE};
 use super::*;
 use crate::arch::Description;
+use crate::arch::Registers;
 
 const X: VirtAddr = VirtAddr(0x1000);
 

@@ -1,7 +1,7 @@
 //! The register file as the debugger and the VMM exchange it.
 
 use super::vectors::Vectors;
-use crate::target::VirtAddr;
+use crate::address::VirtAddr;
 
 /// A segment register with the hidden part that the processor caches
 /// (SDM volume 3, 3.4.3).

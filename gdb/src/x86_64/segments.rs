@@ -2,7 +2,7 @@
 //! 3, 3.4.3, and volume 2, MOV and far JMP).
 
 use super::registers::{Registers, Segment, Table, cr0, rflags};
-use crate::target::VirtAddr;
+use crate::address::VirtAddr;
 
 /// Bits of a descriptor's access byte (SDM volume 3, 3.4.5).
 mod access {

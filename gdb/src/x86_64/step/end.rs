@@ -2,8 +2,8 @@
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind};
 
-use super::{End, Guest, Here, Plan};
-use crate::target::VirtAddr;
+use super::here::{End, Guest, Here, Plan};
+use crate::address::VirtAddr;
 use crate::x86_64::{Registers, cr0, cr4, efer, msr, rflags, segments};
 
 /// Exception vectors (SDM volume 3, table 7-1).

@@ -2,7 +2,7 @@
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::Here;
+use super::here::Here;
 use crate::x86_64::{Registers, rflags};
 
 /// gdb's number of a general register, by the processor's.

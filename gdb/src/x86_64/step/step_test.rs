@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::x86_64::{Segment, Table, cr0, cr4, efer, msr};
+use crate::address::VirtAddr;
+use crate::x86_64::{Segment, Table, cr0, cr4, efer, msr, rflags};
 
 const RIP: u64 = 0x1000;
 const STACK: u64 = 0x8000;
