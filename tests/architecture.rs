@@ -76,25 +76,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "packed.rs",
         ],
     ),
-    (
-        "gdb",
-        &[
-            "session/base.rs",
-            "session/described.rs",
-            "session/events.rs",
-            "session/halved.rs",
-            "session/int3.rs",
-            "session/memory.rs",
-            "session/mod.rs",
-            "session/place.rs",
-            "session/points.rs",
-            "session/resume.rs",
-            "session/run.rs",
-            "session/steps.rs",
-            "session/tracepoints.rs",
-            "session/watch.rs",
-        ],
-    ),
 ];
 
 const SIBLINGS: [&str; 5] = ["vmm", "devices", "backends", "gdb", "tests"];

@@ -18,7 +18,7 @@ pub(super) fn architecture(
     if let Some(word) = word {
         session.want_architecture(parse(word)?);
     }
-    let runs = Architecture::of(&session.machine.registers(vcpu)?);
+    let runs = Architecture::of(&session.guest.machine.registers(vcpu)?);
     let known = session.description().architecture;
     writeln!(
         out,

@@ -66,10 +66,10 @@ impl<'a> Words<'a> {
     pub fn vcpu(&mut self, session: &Session<'_>) -> Result<VcpuId, MonitorError> {
         let option = |word: &&str| word.starts_with("vcpu=");
         let Some(place) = self.words.iter().position(option) else {
-            return Ok(session.looked_at());
+            return Ok(session.selection.looked_at());
         };
         let word = self.words.remove(place);
-        let count = session.machine.vcpu_count();
+        let count = session.guest.machine.vcpu_count();
         let number = word["vcpu=".len()..].parse().ok();
         match number.filter(|number| *number < count) {
             Some(number) => Ok(VcpuId(number)),
@@ -138,7 +138,7 @@ fn register(session: &Session<'_>, vcpu: VcpuId, name: &str) -> Result<u64, Moni
         "sp" => "rsp",
         name => name,
     };
-    let registers = session.machine.registers(vcpu)?;
+    let registers = session.guest.machine.registers(vcpu)?;
     let found = Register::all(registers.vectors.set)
         .find(|register| register.name() == name && register.size() <= 8)
         .ok_or_else(|| MonitorError::NoRegister(name.to_owned()))?;

@@ -19,11 +19,11 @@ pub(super) fn break_if(
     let Some(addr) = words.optional() else {
         return list(session, out);
     };
-    let addr = VirtAddr(number(session, session.looked_at(), addr)?);
+    let addr = VirtAddr(number(session, session.selection.looked_at(), addr)?);
     let first = words.need("a condition, or off,")?;
     if first == "off" {
         words.end()?;
-        if !session.breakpoints.conditions.remove(addr) {
+        if !session.guest.breakpoints.conditions.remove(addr) {
             writeln!(out, "there is no condition at {:#x}", addr.0)?;
         }
         return Ok(());
@@ -34,10 +34,10 @@ pub(super) fn break_if(
         add(session, &mut condition, part)?;
         word = words.optional();
     }
-    if session.breakpoints.conditions.len() >= MAX {
+    if session.guest.breakpoints.conditions.len() >= MAX {
         return Err(MonitorError::TooManyConditions { most: MAX });
     }
-    session.breakpoints.conditions.set(addr, condition);
+    session.guest.breakpoints.conditions.set(addr, condition);
     writeln!(
         out,
         "breakpoints at {:#x} stop the guest if {condition}",
@@ -47,7 +47,7 @@ pub(super) fn break_if(
 }
 
 fn list(session: &Session<'_>, out: Output<'_>) -> Result<(), MonitorError> {
-    for (addr, conditional) in session.breakpoints.conditions.list() {
+    for (addr, conditional) in session.guest.breakpoints.conditions.list() {
         writeln!(
             out,
             "{:#x}: {}; met {} times, not met {} times",
@@ -62,14 +62,14 @@ fn add(session: &Session<'_>, condition: &mut Condition, part: &str) -> Result<(
     let unknown = || MonitorError::Condition(part.to_owned());
     let (key, value) = part.split_once('=').ok_or_else(unknown)?;
     match key {
-        "cr3" => condition.cr3 = Some(number(session, session.looked_at(), value)?),
+        "cr3" => condition.cr3 = Some(number(session, session.selection.looked_at(), value)?),
         "cpl" => {
             let cpl = plain_number(value)?;
             let valid = u8::try_from(cpl).ok().filter(|cpl| *cpl <= 3);
             condition.cpl = Some(valid.ok_or_else(unknown)?);
         }
         "vcpu" => {
-            let count = session.machine.vcpu_count();
+            let count = session.guest.machine.vcpu_count();
             let vcpu = usize::try_from(plain_number(value)?).ok();
             let found = part.to_owned();
             let last = count - 1;

@@ -19,10 +19,10 @@ pub(super) fn pause(
 ) -> Result<(), MonitorError> {
     let wanted = Words::new(arguments).on_off()?;
     if let Some(wanted) = wanted {
-        session.pause_devices(wanted)?;
-        session.devices.wanted = wanted;
+        let machine = &mut session.guest.machine;
+        session.devices.want_pause(machine, wanted)?;
     }
-    let what = match session.devices.wanted {
+    let what = match session.devices.is_pause_wanted() {
         true => "devices stand still while the guest is stopped",
         false => "devices go on while the guest is stopped",
     };
@@ -37,7 +37,7 @@ pub(super) fn devices(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     no_argument("info devices", arguments)?;
-    let devices = session.machine.inspect().devices()?;
+    let devices = session.guest.machine.inspect().devices()?;
     if devices.is_empty() {
         writeln!(out, "no devices")?;
     }
@@ -76,7 +76,7 @@ pub(super) fn queues(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     no_argument("info queues", arguments)?;
-    let devices = session.machine.inspect().devices()?;
+    let devices = session.guest.machine.inspect().devices()?;
     if devices.is_empty() {
         writeln!(out, "no devices")?;
     }
@@ -130,7 +130,9 @@ fn write_place(queue: &Virtqueue, running: bool, out: Output<'_>) -> Result<(), 
 }
 
 fn read(session: &Session<'_>, queue: &Virtqueue) -> crate::target::Result<Rings> {
-    Rings::read(queue, &|at, buf| session.machine.read_physical(at, buf))
+    Rings::read(queue, &|at, buf| {
+        session.guest.machine.read_physical(at, buf)
+    })
 }
 
 /// One queue in full.
@@ -148,7 +150,7 @@ pub(super) fn vq(
         Some(word) => return Err(MonitorError::TooMany(word.to_owned())),
     };
     words.end()?;
-    let (_, device) = find(session.machine.inspect().devices()?, name)?;
+    let (_, device) = find(session.guest.machine.inspect().devices()?, name)?;
     let queue = usize::try_from(number).ok();
     let Some(queue) = queue.and_then(|number| device.queues.get(number)) else {
         return Err(MonitorError::NoQueue {
@@ -276,7 +278,7 @@ fn write_chain(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     writeln!(out, "chain {head}:")?;
-    let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
+    let read = |at, buf: &mut [u8]| session.guest.machine.read_physical(at, buf);
     let (links, broken) = rings.chain(head, &read);
     for link in &links {
         write_link(session, link, out)?;

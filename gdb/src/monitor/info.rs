@@ -13,10 +13,14 @@ pub(super) fn vcpus(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     no_argument("info vcpus", arguments)?;
-    for vcpu in session.machine.vcpus() {
-        let mark = if vcpu == session.focus() { '*' } else { ' ' };
+    for vcpu in session.guest.machine.vcpus() {
+        let mark = if vcpu == session.selection.focus() {
+            '*'
+        } else {
+            ' '
+        };
         write!(out, "{mark} {}", session.describe(vcpu))?;
-        if let Ok(registers) = session.machine.registers(vcpu) {
+        if let Ok(registers) = session.guest.machine.registers(vcpu) {
             write!(out, ", rip {:#x}, cr3 {:#x}", registers.rip, registers.cr3)?;
         }
         if let Some(text) = session.crash(vcpu) {
@@ -36,7 +40,7 @@ pub(super) fn breakpoints(
     no_argument("info breakpoints", arguments)?;
     // gdb takes its breakpoints out while the guest is stopped.
     writeln!(out, "planted now (gdb plants when it resumes the guest):")?;
-    for (addr, software) in session.breakpoints.list() {
+    for (addr, software) in session.guest.breakpoints.list() {
         let command = match (software.gdb, software.trace) {
             (true, true) => "break and trace",
             (false, true) => "trace",
@@ -58,11 +62,11 @@ pub(super) fn breakpoints(
         }
     }
     writeln!(out, "hardware slots:")?;
-    let slots = &session.breakpoints.slots;
+    let slots = &session.guest.breakpoints.slots;
     for (n, slot) in slots.to_arm(None).into_iter().enumerate() {
         write_slot(out, slots, n, slot)?;
     }
-    for (addr, len) in session.breakpoints.watched.list() {
+    for (addr, len) in session.guest.breakpoints.watched.list() {
         let addr = addr.0;
         writeln!(
             out,
@@ -120,7 +124,7 @@ pub(super) fn host(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     no_argument("info host", arguments)?;
-    let traps = session.machine.host_traps();
+    let traps = session.guest.machine.host_traps();
     for (name, ring) in [("ring 0", traps.ring0), ("ring 3", traps.ring3)] {
         writeln!(out, "{name}: {}", list(&ring))?;
     }

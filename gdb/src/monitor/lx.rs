@@ -51,8 +51,9 @@ pub(super) fn version(
 ) -> Result<(), MonitorError> {
     no_argument("lx version", arguments)?;
     let kernel = session
+        .guest
         .linux
-        .kernel(&session.machine)
+        .kernel(&session.guest.machine)
         .map_err(LookError::from)?;
     match &kernel.banner {
         Some(banner) => writeln!(out, "{banner}")?,
@@ -101,11 +102,12 @@ pub(super) fn dmesg(
     words.end()?;
     let records = records.unwrap_or(RECORDS).min(MAX_RECORDS);
     let kernel = session
+        .guest
         .linux
-        .kernel(&session.machine)
+        .kernel(&session.guest.machine)
         .map_err(LookError::from)?;
     let mut out = Limited::new(out);
-    let memory = kernel.memory(&session.machine);
+    let memory = kernel.memory(&session.guest.machine);
     Ok(log::last(&kernel, &memory, records, |line| out.line(line))?)
 }
 
@@ -116,10 +118,11 @@ pub(super) fn ps(
 ) -> Result<(), MonitorError> {
     no_argument("lx ps", arguments)?;
     let kernel = session
+        .guest
         .linux
-        .kernel(&session.machine)
+        .kernel(&session.guest.machine)
         .map_err(LookError::from)?;
-    let memory = kernel.memory(&session.machine);
+    let memory = kernel.memory(&session.guest.machine);
     let mut out = Limited::new(out);
     out.line("  PID   TID S TASK               COMM");
     Ok(tasks::all(&kernel, &memory, |task| {
@@ -137,10 +140,11 @@ pub(super) fn modules(
 ) -> Result<(), MonitorError> {
     no_argument("lx modules", arguments)?;
     let kernel = session
+        .guest
         .linux
-        .kernel(&session.machine)
+        .kernel(&session.guest.machine)
         .map_err(LookError::from)?;
-    let modules = module::all(&kernel, &kernel.memory(&session.machine))?;
+    let modules = module::all(&kernel, &kernel.memory(&session.guest.machine))?;
     let mut out = Limited::new(out);
     if modules.is_empty() {
         out.line("no module is loaded");

@@ -22,7 +22,7 @@ pub(super) fn mtree(
         "info mtree",
         arguments.strip_prefix("-f").unwrap_or(arguments),
     )?;
-    let mut windows = session.machine.inspect().windows()?;
+    let mut windows = session.guest.machine.inspect().windows()?;
     windows.sort_by_key(|window| window.start);
     let mut next = 0;
     for Window { start, len, what } in windows {
@@ -32,7 +32,7 @@ pub(super) fn mtree(
         write_window(out, start.0, len, &what)?;
         next = start.0.saturating_add(len);
     }
-    let mut ports = session.machine.inspect().ports()?;
+    let mut ports = session.guest.machine.inspect().ports()?;
     ports.sort_by_key(|window| window.start);
     for Window { start, len, what } in ports {
         let last = start.0 + (len - 1);
@@ -54,8 +54,8 @@ pub(super) fn exit_counters(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     no_argument("info exits", arguments)?;
-    for vcpu in session.machine.vcpus() {
-        let counters = session.machine.inspect().exits(vcpu)?;
+    for vcpu in session.guest.machine.vcpus() {
+        let counters = session.guest.machine.inspect().exits(vcpu)?;
         let counted: Vec<_> = counters
             .iter()
             .filter(|(_, count)| *count != 0)
@@ -76,15 +76,15 @@ pub(super) fn recent_exits(
     let count = words.optional().map_or(Ok(SOME_EXITS), plain_number)?;
     words.end()?;
     let mut all = Vec::new();
-    for vcpu in session.machine.vcpus() {
-        all.push(session.machine.inspect().recent_exits(vcpu)?);
+    for vcpu in session.guest.machine.vcpus() {
+        all.push(session.guest.machine.inspect().recent_exits(vcpu)?);
     }
     let newest = all.iter().flatten().map(|exit| exit.time).max();
     let Some(newest) = newest else {
         writeln!(out, "no vCPU has left the guest yet")?;
         return Ok(());
     };
-    for (vcpu, exits) in session.machine.vcpus().zip(&all) {
+    for (vcpu, exits) in session.guest.machine.vcpus().zip(&all) {
         let skipped = exits.len()
             - exits
                 .len()
@@ -123,9 +123,13 @@ pub(super) fn msr(
     words.end()?;
     if let Some(value) = value {
         let value = number(session, vcpu, value)?;
-        session.machine.inspect().set_msr(vcpu, index, value)?;
+        session
+            .guest
+            .machine
+            .inspect()
+            .set_msr(vcpu, index, value)?;
     }
-    let value = session.machine.inspect().msr(vcpu, index)?;
+    let value = session.guest.machine.inspect().msr(vcpu, index)?;
     writeln!(out, "{vcpu}: {name} ({index:#x}) = {value:#018x}")?;
     Ok(())
 }
@@ -142,7 +146,7 @@ pub(super) fn msr_number(name: &str) -> Result<u32, MonitorError> {
 fn list_msrs(session: &mut Session<'_>, vcpu: VcpuId, out: Output<'_>) -> Result<(), MonitorError> {
     writeln!(out, "{vcpu}:")?;
     for &(name, index) in msr::MSRS {
-        if let Ok(value) = session.machine.inspect().msr(vcpu, index) {
+        if let Ok(value) = session.guest.machine.inspect().msr(vcpu, index) {
             writeln!(out, "  {name:<20} {index:#010x} {value:#018x}")?;
         }
     }
@@ -158,7 +162,7 @@ pub(super) fn nmi(
     let mut words = Words::new(arguments);
     let one = words.optional().map(plain_number).transpose()?;
     words.end()?;
-    let count = session.machine.vcpu_count();
+    let count = session.guest.machine.vcpu_count();
     let vcpus = match one {
         None => 0..count,
         Some(n) if n < count as u64 => n as usize..n as usize + 1,
@@ -170,7 +174,7 @@ pub(super) fn nmi(
         }
     };
     for vcpu in vcpus.map(VcpuId) {
-        session.machine.inspect().nmi(vcpu)?;
+        session.guest.machine.inspect().nmi(vcpu)?;
         writeln!(out, "{vcpu} takes an NMI when it goes on")?;
     }
     Ok(())
@@ -199,7 +203,7 @@ pub(super) fn mmio_read(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     let mut words = Words::new(arguments);
-    let vcpu = session.looked_at();
+    let vcpu = session.selection.looked_at();
     let addr = number(session, vcpu, words.need("a physical address")?)?;
     let width = words.optional().map_or(Ok(4), plain_number)?;
     words.end()?;
@@ -208,7 +212,12 @@ pub(super) fn mmio_read(
     }
     let mut bytes = [0; 8];
     let data = &mut bytes[..width as usize];
-    match session.machine.inspect().read_mmio(PhysAddr(addr), data) {
+    match session
+        .guest
+        .machine
+        .inspect()
+        .read_mmio(PhysAddr(addr), data)
+    {
         Ok(()) => {
             let digits = 2 + 2 * width as usize;
             let value = u64::from_le_bytes(bytes);

@@ -31,12 +31,12 @@ pub(super) fn mem(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     let vcpu = only_vcpu(session, arguments)?;
-    let space = session.machine.address_space(vcpu)?;
+    let space = session.guest.machine.address_space(vcpu)?;
     if space.mode == Mode::Off {
         writeln!(out, "PG disabled")?;
         return Ok(());
     }
-    let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
+    let read = |at, buf: &mut [u8]| session.guest.machine.read_physical(at, buf);
     let ranges = space.ranges((0, u64::MAX), LIMITS, read);
     for mapping in merged(&ranges.rows) {
         let Mapping { start, last, .. } = mapping;

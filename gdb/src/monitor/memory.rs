@@ -32,7 +32,7 @@ pub(super) fn xp(
     while left > 0 {
         let mut line = [0; LINE];
         let line = &mut line[..left.min(LINE)];
-        let found = session.read_physical_hidden(PhysAddr(addr), line);
+        let found = session.guest.read_physical_hidden(PhysAddr(addr), line);
         let shown = &line[..found - found % format.unit];
         if !shown.is_empty() {
             write!(out, "{addr:#x}:")?;
@@ -89,9 +89,9 @@ pub(super) fn phys(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     if let Some(wanted) = Words::new(arguments).on_off()? {
-        session.physical = wanted;
+        session.selection.set_physical(wanted);
     }
-    if session.physical {
+    if session.selection.is_physical() {
         writeln!(
             out,
             "gdb's memory accesses are physical until the guest goes on or \"monitor phys off\""

@@ -300,7 +300,7 @@ fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), Mo
     }
     // gdb waits for a command as long as it takes.
     if command.name.starts_with("lx ") {
-        session.linux.finish_search(&session.machine);
+        session.guest.linux.finish_search(&session.guest.machine);
     }
     match (command.run)(session, &arguments.join(" "), out) {
         Err(error) if error.is_usage() => {

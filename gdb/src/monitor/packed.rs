@@ -18,7 +18,9 @@ pub(super) fn write(
     all: bool,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let ring = Ring::read(queue, &|at, buf| session.machine.read_physical(at, buf))?;
+    let ring = Ring::read(queue, &|at, buf| {
+        session.guest.machine.read_physical(at, buf)
+    })?;
     writeln!(out, "interrupts: {}", wish(ring.driver))?;
     writeln!(out, "kicks: {}", wish(ring.device))?;
     let shown = ring.descriptors.iter().enumerate();
@@ -97,6 +99,6 @@ fn write_descriptor(
 /// Whether both ends of a buffer are in RAM.
 pub(super) fn is_ram(session: &Session<'_>, addr: PhysAddr, len: u32) -> bool {
     let last = addr.0.checked_add(u64::from(len.saturating_sub(1)));
-    let byte = |addr| session.machine.read_physical(addr, &mut [0]).is_ok();
+    let byte = |addr| session.guest.machine.read_physical(addr, &mut [0]).is_ok();
     len == 0 || byte(addr) && last.is_some_and(|last| byte(PhysAddr(last)))
 }

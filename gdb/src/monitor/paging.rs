@@ -23,11 +23,11 @@ pub(super) fn translate(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     let (vcpu, addr) = vcpu_and_address(session, arguments)?;
-    match session.machine.translate(vcpu, addr) {
+    match session.guest.machine.translate(vcpu, addr) {
         Ok(found) => writeln!(out, "{}", leads_to(addr, &found))?,
         Err(error) => {
             writeln!(out, "{:#x} is not mapped: {}", addr.0, chain(&error))?;
-            if let Some((space, found)) = session.translate_by_kernel(addr) {
+            if let Some((space, found)) = session.guest.translate_by_kernel(addr) {
                 writeln!(out, "{}", of_kernel(&space))?;
                 writeln!(out, "{}", leads_to(addr, &found))?;
             }
@@ -43,8 +43,8 @@ pub(super) fn gva2gpa(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     let (vcpu, addr) = vcpu_and_address(session, arguments)?;
-    let by_vcpu = session.machine.translate(vcpu, addr).ok();
-    match by_vcpu.or_else(|| Some(session.translate_by_kernel(addr)?.1)) {
+    let by_vcpu = session.guest.machine.translate(vcpu, addr).ok();
+    match by_vcpu.or_else(|| Some(session.guest.translate_by_kernel(addr)?.1)) {
         Some(found) => writeln!(out, "gpa: {:#x}", found.phys.0)?,
         None => writeln!(out, "Unmapped")?,
     }
@@ -80,10 +80,10 @@ pub(super) fn pagewalk(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     let (vcpu, addr) = vcpu_and_address(session, arguments)?;
-    let space = session.machine.address_space(vcpu)?;
+    let space = session.guest.machine.address_space(vcpu)?;
     writeln!(out, "{vcpu}: {}, cr3 {:#x}", space.mode, space.root)?;
     if !write_walk(session, &space, addr, out)?
-        && let Some((kernel, _)) = session.translate_by_kernel(addr)
+        && let Some((kernel, _)) = session.guest.translate_by_kernel(addr)
     {
         writeln!(out, "{}", of_kernel(&kernel))?;
         write_walk(session, &kernel, addr, out)?;
@@ -99,7 +99,7 @@ fn write_walk(
     out: Output<'_>,
 ) -> Result<bool, MonitorError> {
     let mut steps = Vec::new();
-    let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
+    let read = |at, buf: &mut [u8]| session.guest.machine.read_physical(at, buf);
     let result = space.walk(addr, read, |step| steps.push(step));
     for step in steps {
         let Step { index, entry, .. } = step;
@@ -132,13 +132,13 @@ pub(super) fn pagetable(
     };
     let (first, last) = (bound(0)?, bound(u64::MAX)?);
     words.end()?;
-    let space = session.machine.address_space(vcpu)?;
+    let space = session.guest.machine.address_space(vcpu)?;
     writeln!(out, "{vcpu}: {}, cr3 {:#x}", space.mode, space.root)?;
     if space.mode == Mode::Off {
         writeln!(out, "virtual addresses are physical ones")?;
         return Ok(());
     }
-    let read = |at, buf: &mut [u8]| session.machine.read_physical(at, buf);
+    let read = |at, buf: &mut [u8]| session.guest.machine.read_physical(at, buf);
     write_ranges(out, &space.ranges((first, last), LIMITS, read))
 }
 

@@ -11,7 +11,7 @@ fn the_kernels_own_tables_are_named_where_the_vcpus_have_nothing() {
     hand.script().ram = guest.ram;
     hand.script().registers = vec![guest.registers];
     let mut session = Session::new(&mut target);
-    session.linux.reset(Some(file));
+    session.guest.linux.reset(Some(file));
     session.attach();
     let mut say = |command: Run, addr: u64| {
         let mut out = String::new();

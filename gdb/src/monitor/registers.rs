@@ -49,8 +49,8 @@ pub(super) fn registers(
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
     let vcpu = only_vcpu(session, arguments)?;
-    let registers = session.machine.registers(vcpu)?;
-    let halted = session.machine.activity(vcpu)? == Activity::Halted;
+    let registers = session.guest.machine.registers(vcpu)?;
+    let halted = session.guest.machine.activity(vcpu)? == Activity::Halted;
     writeln!(out, "CPU#{}", vcpu.0)?;
     let width = match registers.is_64_bit() {
         true => Width::W64,
@@ -218,15 +218,16 @@ fn write_debug(
     vcpu: VcpuId,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let efer = session.machine.registers(vcpu)?.efer;
-    let DebugRegisters { addrs, dr6, dr7 } = session.machine.inspect().debug_registers(vcpu)?;
+    let efer = session.guest.machine.registers(vcpu)?.efer;
+    let DebugRegisters { addrs, dr6, dr7 } =
+        session.guest.machine.inspect().debug_registers(vcpu)?;
     let cells = (0..)
         .zip(addrs)
         .map(|(n, addr)| format!("DR{n}={addr:016x}"));
     writeln!(out, "{}", cells.collect::<Vec<_>>().join(" "))?;
     writeln!(out, "DR6={dr6:016x} DR7={dr7:016x}")?;
     writeln!(out, "EFER={efer:016x}")?;
-    let slots = &session.breakpoints.slots;
+    let slots = &session.guest.breakpoints.slots;
     let armed = slots.to_arm(None);
     if armed.iter().any(Option::is_some) {
         writeln!(out, "in place of the guest's DR0 to DR3, while it runs:")?;

@@ -21,8 +21,7 @@ pub(super) fn trap(
         None => return list(session, out),
         Some("off") => {
             words.end()?;
-            session.machine.inspect().set_traps(&[])?;
-            session.traps.clear();
+            set(session, Vec::new())?;
             return list(session, out);
         }
         Some("mmio") => {
@@ -41,14 +40,18 @@ pub(super) fn trap(
     };
     words.end()?;
     check_ram(session, &trap)?;
-    if session.traps.len() == MOST {
+    let mut traps = session.devices.traps().to_vec();
+    if traps.len() == MOST {
         return Err(MonitorError::TooManyTraps { most: MOST });
     }
-    let mut traps = session.traps.clone();
     traps.push(trap);
-    session.machine.inspect().set_traps(&traps)?;
-    session.traps = traps;
+    set(session, traps)?;
     list(session, out)
+}
+
+fn set(session: &mut Session<'_>, traps: Vec<Trap>) -> Result<(), MonitorError> {
+    let machine = &mut session.guest.machine;
+    Ok(session.devices.set_traps(machine, traps)?)
 }
 
 fn range(words: &mut Words<'_>, most: u64) -> Result<(u64, u64), MonitorError> {
@@ -63,7 +66,7 @@ fn range(words: &mut Words<'_>, most: u64) -> Result<(u64, u64), MonitorError> {
 fn kick(session: &mut Session<'_>, words: &mut Words<'_>) -> Result<Trap, MonitorError> {
     let name = words.need("a device, by name or number,")?;
     let number = words.optional().map_or(Ok(0), plain_number)?;
-    let (device, found) = find(session.machine.inspect().devices()?, name)?;
+    let (device, found) = find(session.guest.machine.inspect().devices()?, name)?;
     let count = found.queues.len();
     match usize::try_from(number).ok().filter(|queue| *queue < count) {
         Some(queue) => Ok(Trap::Kick { device, queue }),
@@ -80,7 +83,7 @@ fn check_ram(session: &mut Session<'_>, trap: &Trap) -> Result<(), MonitorError>
     let Trap::Mmio { first, last } = *trap else {
         return Ok(());
     };
-    let windows = session.machine.inspect().windows()?;
+    let windows = session.guest.machine.inspect().windows()?;
     let is_ram = windows.iter().any(|window| {
         let end = window.start.0.saturating_add(window.len - 1);
         window.what == "RAM" && window.start.0 <= last && first <= end
@@ -92,11 +95,12 @@ fn check_ram(session: &mut Session<'_>, trap: &Trap) -> Result<(), MonitorError>
 }
 
 fn list(session: &mut Session<'_>, out: Output<'_>) -> Result<(), MonitorError> {
-    let devices = session.machine.inspect().devices()?;
-    if session.traps.is_empty() {
+    let devices = session.guest.machine.inspect().devices()?;
+    let traps = session.devices.traps();
+    if traps.is_empty() {
         writeln!(out, "nothing is trapped")?;
     }
-    for trap in &session.traps {
+    for trap in traps {
         match *trap {
             Trap::Mmio { first, last } => {
                 writeln!(out, "accesses to {first:#x}-{last:#x}")?;

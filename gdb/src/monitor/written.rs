@@ -18,11 +18,12 @@ pub(super) fn written(
     let mut words = Words::new(arguments);
     let name = words.need("a device, by name or number,")?;
     let wanted = words.on_off()?;
-    let (number, device) = find(session.machine.inspect().devices()?, name)?;
+    let (number, device) = find(session.guest.machine.inspect().devices()?, name)?;
     let Some(wanted) = wanted else {
         return show(session, number, &device.id, out);
     };
-    session.note_writes(number, wanted)?;
+    let machine = &mut session.guest.machine;
+    session.devices.log_writes(machine, number, wanted)?;
     match wanted {
         true => writeln!(out, "{}: pages that it writes are noted", device.id)?,
         false => writeln!(out, "{}: pages that it writes are not noted", device.id)?,
@@ -36,7 +37,7 @@ fn show(
     id: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let Some(runs) = session.machine.inspect().written(number)? else {
+    let Some(runs) = session.guest.machine.inspect().written(number)? else {
         writeln!(
             out,
             "{id}: pages that it writes are not noted; \"monitor written {id} on\" begins"

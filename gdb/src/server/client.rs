@@ -225,8 +225,8 @@ impl<'t> Client<'t> {
     /// Has gdbstub answer. To a packet that it makes nothing of, the answer is an
     /// error, and the session goes on.
     fn answer(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
-        let threads = session.machine.vcpu_count();
-        let stopped = session.focus().0 + 1;
+        let threads = session.guest.machine.vcpu_count();
+        let stopped = session.selection.focus().0 + 1;
         let said = self.dialect.translate(body, threads, stopped);
         let answered = match &said {
             Said::Plainly => self.feed(session, framed(body)),
@@ -347,7 +347,7 @@ impl<'t> Client<'t> {
 
     fn report(&mut self, session: &mut Session<'t>, stop: &Stop) -> Result<(), Leave> {
         let registers = match stop {
-            Stop::At(vcpu, _) => session.machine.registers(*vcpu).ok(),
+            Stop::At(vcpu, _) => session.guest.machine.registers(*vcpu).ok(),
             Stop::Exited(_) => None,
         };
         let description = session.description();

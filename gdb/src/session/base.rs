@@ -11,10 +11,14 @@ use gdbstub::target::ext::base::single_register_access::{
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{TargetError, TargetResult};
 
-use super::{Session, tid};
+use super::Session;
+use super::guest::Guest;
+use super::stop::tid;
+use crate::address::{PhysAddr, VcpuId, VirtAddr};
 use crate::arch::{Register, RegisterNumber, Registers, SegmentError, Served, rflags};
+use crate::error::chain;
 use crate::server::PACKET_SIZE;
-use crate::target::{Activity, PhysAddr, VcpuId, VirtAddr};
+use crate::target::Activity;
 
 /// Error numbers as gdb's `E` answers carry them (gdb manual, "Errno Values").
 pub(super) mod errno {
@@ -39,7 +43,7 @@ impl Session<'_> {
             return Err(TargetError::Errno(errno::EBUSY));
         }
         let vcpu = self.vcpu(tid).ok_or(TargetError::Errno(errno::EINVAL))?;
-        self.asked_for.set(Some(vcpu));
+        self.selection.ask_for(vcpu);
         Ok(vcpu)
     }
 
@@ -53,7 +57,7 @@ impl Session<'_> {
 
     fn get_registers(&self, tid: Tid) -> TargetResult<Registers, Self> {
         let vcpu = self.stopped(tid)?;
-        self.machine.registers(vcpu).map_err(refused)
+        self.guest.machine.registers(vcpu).map_err(refused)
     }
 
     /// What gdb sees: the guest's, or those of the trace frame that it has selected,
@@ -78,7 +82,7 @@ impl Session<'_> {
         if let Register::Selector(number) = register {
             return self.change_selector(vcpu, registers, number, value);
         }
-        let description = self.description();
+        let description = self.described.now();
         description
             .set_bytes(register, registers, value)
             .map_err(refused)
@@ -98,7 +102,7 @@ impl Session<'_> {
         if value == u32::from(registers.segment(number).selector) {
             return Ok(());
         }
-        let read = |addr, buf: &mut [u8]| self.read_virtual(vcpu, addr, buf) == buf.len();
+        let read = |addr, buf: &mut [u8]| self.guest.read_virtual(vcpu, addr, buf) == buf.len();
         let loaded = match u16::try_from(value) {
             Ok(selector) => registers.load_segment(number, selector, read),
             Err(_) => Err(SegmentError::Wide),
@@ -115,31 +119,32 @@ impl Session<'_> {
 
     fn put_registers(&mut self, tid: Tid, registers: &Registers) -> TargetResult<(), Self> {
         let vcpu = self.writable(tid)?;
-        self.machine
+        self.guest
+            .machine
             .set_registers(vcpu, registers)
             .map_err(refused)?;
         // Whatever it died of, the user has given it another state.
-        self.mend(vcpu);
+        self.vcpus[vcpu].mend();
         Ok(())
     }
 }
 
 /// gdb 13 shows an error number at best; the log says more.
 pub(super) fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
-    tracing::debug!("gdb: {}", super::chain(&error));
+    tracing::debug!("gdb: {}", chain(&error));
     TargetError::Errno(errno::EINVAL)
 }
 
 impl MultiThreadBase for Session<'_> {
     fn read_registers(&mut self, registers: &mut Served, tid: Tid) -> TargetResult<(), Self> {
         let (seen, known) = self.seen_registers(tid)?;
-        *registers = Served::new(self.use_description(), &seen, known.as_deref());
+        *registers = Served::new(self.described.use_now(), &seen, known.as_deref());
         Ok(())
     }
 
     fn write_registers(&mut self, registers: &Served, tid: Tid) -> TargetResult<(), Self> {
         let bytes = registers.bytes().unwrap_or_default();
-        let values = self.description().split(&bytes);
+        let values = self.described.now().split(&bytes);
         let mut values = values.ok_or(TargetError::Errno(errno::EINVAL))?;
         // The program counter is relative to the code segment.
         values.sort_by_key(|(register, _)| !matches!(register, Register::Selector(_)));
@@ -163,8 +168,10 @@ impl MultiThreadBase for Session<'_> {
         }
         let count = match self.trace.frame() {
             Some(frame) => frame.read(VirtAddr(start), data),
-            None if self.physical => self.read_physical_hidden(PhysAddr(start), data),
-            None => self.read_virtual(vcpu, VirtAddr(start), data),
+            None if self.selection.is_physical() => {
+                self.guest.read_physical_hidden(PhysAddr(start), data)
+            }
+            None => self.guest.read_virtual(vcpu, VirtAddr(start), data),
         };
         match count {
             0 if !data.is_empty() => Err(TargetError::Errno(errno::EFAULT)),
@@ -174,20 +181,21 @@ impl MultiThreadBase for Session<'_> {
 
     fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
         let vcpu = self.writable(tid)?;
-        let written = match self.physical {
-            true => self.write_physical_around(PhysAddr(start), data),
-            false => self.write_virtual(vcpu, VirtAddr(start), data),
+        let written = match self.selection.is_physical() {
+            true => self.guest.write_physical_around(PhysAddr(start), data),
+            false => self.guest.write_virtual(vcpu, VirtAddr(start), data),
         };
         written.map_err(|error| {
-            tracing::debug!("gdb: {}", super::chain(&error));
+            tracing::debug!("gdb: {}", chain(&error));
             TargetError::Errno(errno::EFAULT)
         })
     }
 
     fn list_active_threads(&mut self, active: &mut dyn FnMut(Tid)) -> Result<(), Infallible> {
         // The first one listed is the one that `?` reports.
-        active(tid(self.focus));
-        for vcpu in self.machine.vcpus().filter(|&vcpu| vcpu != self.focus) {
+        let first = self.selection.focus();
+        active(tid(first));
+        for vcpu in self.guest.machine.vcpus().filter(|&vcpu| vcpu != first) {
             active(tid(vcpu));
         }
         Ok(())
@@ -214,7 +222,7 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
         buf: &mut [u8],
     ) -> TargetResult<usize, Self> {
         let (registers, known) = self.seen_registers(tid)?;
-        let description = self.use_description();
+        let description = self.described.use_now();
         let register = description
             .register(number)
             .filter(|register| known.is_none_or(|known| known.contains(register)))
@@ -232,7 +240,7 @@ impl SingleRegisterAccess<Tid> for Session<'_> {
         RegisterNumber(number): RegisterNumber,
         value: &[u8],
     ) -> TargetResult<(), Self> {
-        let register = self.description().register(number);
+        let register = self.described.now().register(number);
         let register = register.ok_or(TargetError::NonFatal)?;
         let vcpu = self.writable(tid)?;
         let mut registers = self.get_registers(tid)?;
@@ -256,22 +264,24 @@ impl ThreadExtraInfo for Session<'_> {
 impl Session<'_> {
     /// What `info threads` shows of a vCPU.
     pub(crate) fn describe(&self, vcpu: VcpuId) -> String {
-        let activity = match self.machine.activity(vcpu) {
+        let activity = match self.guest.machine.activity(vcpu) {
             _ if self.crash(vcpu).is_some() => "crashed",
             Ok(Activity::Running) => "running",
             Ok(Activity::Halted) => "halted",
             Ok(Activity::NotStarted) => "not started",
             Err(_) => "unreachable",
         };
-        match self.machine.registers(vcpu) {
+        match self.guest.machine.registers(vcpu) {
             Ok(registers) => {
-                let task = self.describe_task(&registers).unwrap_or_default();
+                let task = self.guest.describe_task(&registers).unwrap_or_default();
                 format!("CPU {}, {activity}, CPL {}{task}", vcpu.0, registers.cpl())
             }
             Err(_) => format!("CPU {}, {activity}", vcpu.0),
         }
     }
+}
 
+impl Guest<'_> {
     /// Under Linux: the task that runs, and what keeps it from being interrupted.
     fn describe_task(&self, registers: &Registers) -> Option<String> {
         let current = self.linux.current(&self.machine, registers).ok()?;

@@ -4,9 +4,11 @@
 //! what would be a stop for gdb is none. The end of the trace lets the guest go as
 //! gdb's leave does otherwise; what was collected is kept for the next gdb.
 
+use super::Session;
 use super::clients::log_failure;
-use super::resume::Action;
-use super::{Reason, Session, Stop};
+use super::guest::Guest;
+use super::state::Action;
+use super::stop::{Reason, Stop};
 use crate::target::Attachment;
 use crate::trace::Status;
 
@@ -28,25 +30,25 @@ impl Session<'_> {
     /// Lets the guest run, and the trace go on, without gdb and all that it has
     /// planted.
     pub(super) fn leave_tracing(&mut self) {
-        self.machine.attachment(Attachment::Tracing);
-        log_failure(
-            "restore the guest's code",
-            self.breakpoints.keep_traced(&mut self.machine),
-        );
-        self.let_devices_go();
-        let (reported, collected) = (self.reported.clone(), self.collected.clone());
-        self.forget_client();
-        // Who has collected and who is past a tracepoint is the trace's business.
-        (self.reported, self.collected) = (reported, collected);
+        self.guest.machine.attachment(Attachment::Tracing);
+        let Guest {
+            breakpoints,
+            machine,
+            ..
+        } = &mut self.guest;
+        log_failure("restore the guest's code", breakpoints.keep_traced(machine));
+        self.release_devices();
+        self.forget_all_but_vcpus();
+        self.vcpus.forget_all_but_tracing();
         self.run_unattended();
     }
 
     pub(super) fn run_unattended(&mut self) {
-        self.start(vec![Action::Continue; self.machine.vcpu_count()]);
+        self.start(vec![Action::Continue; self.guest.machine.vcpu_count()]);
         self.after_unattended();
     }
 
-    /// Goes on after the guest's events while the trace has nobody attached.
+    /// Continues after the guest's events while the trace has nobody attached.
     pub(super) fn after_unattended(&mut self) {
         match self.stop.take() {
             None if self.trace.is_running() || self.runs_to_kernel() => {}
@@ -70,7 +72,7 @@ impl Session<'_> {
         }
     }
 
-    /// Goes on after a stop of a guest that was to run to where the kernel has found its
+    /// Continues after a stop of a guest that was to run to where the kernel has found its
     /// place.
     fn after_run_to_kernel(&mut self, reason: Reason) {
         match reason {
@@ -93,7 +95,9 @@ impl Session<'_> {
     fn let_go(&mut self) {
         self.halt_and_note();
         self.run = None;
-        self.machine.attachment(Attachment::Left { crashed: false });
+        self.guest
+            .machine
+            .attachment(Attachment::Left { crashed: false });
         if self.exited.is_none() {
             self.release_guest();
         }

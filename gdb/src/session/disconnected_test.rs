@@ -2,7 +2,7 @@
 
 use gdbstub::target::ext::breakpoints::{HwBreakpoint, HwWatchpoint, SwBreakpoint, WatchKind};
 
-use super::super::resume::Action::Continue;
+use super::super::state::Action::Continue;
 use super::super::tests::{X, Y, define, frames};
 use super::Session;
 use crate::arch::BREAKPOINT;
@@ -171,7 +171,10 @@ fn a_reset_or_a_crash_ends_the_trace() {
         session.attach();
         let why = Status::Error("the guest crashed".to_owned(), 0);
         assert_eq!(session.trace.status, why);
-        assert_eq!(session.crash(session.focus()), Some("triple fault"));
+        assert_eq!(
+            session.crash(session.selection.focus()),
+            Some("triple fault")
+        );
     });
     left(&["1:1000:E:0:0"], |session, hand| {
         hand.script().events.push_back(Event::Exited(3));

@@ -1,11 +1,14 @@
 //! What the guest's events mean for gdb.
 
-use super::int3::{Met, Unserved};
-use super::resume::Action;
-use super::run::{Alone, Run};
-use super::{Reason, Session, Stop};
+use super::Session;
+use super::guest::Guest;
+use super::int3::Met;
+use super::state::{Action, Alone, ForeignInt3};
+use super::stop::{Reason, Stop};
+use crate::address::VcpuId;
 use crate::breakpoints::Holder;
-use crate::target::{Event, HW_SLOTS, StopReason, VcpuId};
+use crate::error::chain;
+use crate::target::{Event, HW_SLOTS, StopReason};
 use crate::trace::Status;
 
 /// What becomes of a vCPU that stopped.
@@ -13,13 +16,13 @@ use crate::trace::Status;
 pub(super) enum Verdict {
     /// gdb is told.
     Report(Reason),
-    /// It goes on as before.
-    GoOn,
-    /// It goes on, past an instruction that needs the protected pages open.
+    /// It resumes as before.
+    Resume,
+    /// It resumes, past an instruction that needs the protected pages open.
     Open,
-    /// It goes on past an int3 that is not for gdb.
-    Pass(Unserved),
-    /// It goes on past a breakpoint of gdb's whose condition is not met, or past a
+    /// It resumes past an int3 that is not for gdb.
+    Pass(ForeignInt3),
+    /// It resumes past a breakpoint of gdb's whose condition is not met, or past a
     /// tracepoint.
     Skip,
 }
@@ -28,7 +31,7 @@ impl Session<'_> {
     /// Takes the guest's events while a client is attached. There may be a stop
     /// to report afterwards.
     pub fn on_event(&mut self) {
-        let Some(first) = self.machine.next_event() else {
+        let Some(first) = self.guest.machine.next_event() else {
             return;
         };
         if let Event::Exited(status) = first {
@@ -61,7 +64,7 @@ impl Session<'_> {
             self.on_event();
             return self.after_unattended();
         }
-        let Some(event) = self.machine.next_event() else {
+        let Some(event) = self.guest.machine.next_event() else {
             return;
         };
         let stray = matches!(
@@ -82,7 +85,7 @@ impl Session<'_> {
         self.note(event);
         if stray {
             // Nothing is armed, so that this should not be. It must not stay stopped.
-            tracing::warn!("a vCPU stopped for gdb with no gdb attached; it goes on");
+            tracing::warn!("a vCPU stopped for gdb with no gdb attached; it resumes");
             self.halt_and_note();
         }
         if stray || reset {
@@ -96,7 +99,7 @@ impl Session<'_> {
     /// # Errors
     /// The target does not reset it, or not in time.
     pub(crate) fn reset_guest(&mut self) -> crate::target::Result<()> {
-        self.machine.inspect().reset()?;
+        self.guest.machine.inspect().reset()?;
         self.halt_and_note();
         Ok(())
     }
@@ -107,25 +110,21 @@ impl Session<'_> {
         let Some(run) = &self.run else {
             return;
         };
-        let stepping = run.actions.iter().position(|action| match action {
-            Action::Step | Action::Range(_) => true,
-            Action::Continue | Action::Hold => false,
-        });
-        let vcpu = stepping.map_or(self.focus, VcpuId);
+        let vcpu = run.stepping().unwrap_or(self.selection.focus());
         let events = self.halt(None);
         self.judge_all(events, Some(vcpu));
     }
 
     /// Pauses the guest and takes what has happened until then.
     fn halt(&mut self, first: Option<Event>) -> Vec<Event> {
-        if let Err(error) = self.machine.pause() {
-            self.notice(format!("not every vCPU stops: {}", super::chain(&error)));
+        if let Err(error) = self.guest.machine.pause() {
+            self.notice(format!("not every vCPU stops: {}", chain(&error)));
         }
         // Each vCPU has stopped once at most; the bound is for a faulty target.
-        let bound = 2 * self.machine.vcpu_count() + 16;
+        let bound = 2 * self.guest.machine.vcpu_count() + 16;
         let mut events: Vec<_> = first.into_iter().collect();
         while events.len() < bound
-            && let Some(event) = self.machine.next_event()
+            && let Some(event) = self.guest.machine.next_event()
         {
             events.push(event);
         }
@@ -158,14 +157,12 @@ impl Session<'_> {
 
     /// Memory and registers are new: nothing planted is left, nothing is pending.
     fn on_reset(&mut self) {
-        self.machine.reset();
-        self.linux.reset(self.machine.symbols());
+        self.guest.machine.reset();
+        self.guest.linux.reset(self.guest.machine.symbols());
         self.place.on_reset();
-        self.breakpoints.forget_planted();
+        self.guest.breakpoints.forget_planted();
         self.end_trace(Status::Error("the guest was reset".to_owned(), 0));
-        self.reported.fill(None);
-        self.pending.fill(None);
-        self.crashes.fill(None);
+        self.vcpus.on_reset();
         self.notice(
             "the guest was reset; breakpoints are planted again when it goes on".to_owned(),
         );
@@ -173,8 +170,8 @@ impl Session<'_> {
 
     fn on_crash(&mut self, vcpu: VcpuId, text: String) {
         self.notice(format!("{vcpu} crashed: {text}"));
-        if let Some(crash) = self.crashes.get_mut(vcpu.0) {
-            *crash = Some(text);
+        if let Some(state) = self.vcpus.get_mut(vcpu) {
+            state.on_crash(text);
         }
     }
 
@@ -199,47 +196,41 @@ impl Session<'_> {
                     found.clear();
                     continue;
                 }
-                Event::Stopped(vcpu, _) if vcpu.0 >= self.machine.vcpu_count() => continue,
+                Event::Stopped(vcpu, _) if vcpu.0 >= self.guest.machine.vcpu_count() => continue,
                 Event::Stopped(vcpu, reason) => (vcpu, reason),
             };
             let verdict = self.judge(vcpu, reason, alone.as_ref());
             if let Some(run) = &mut self.run {
-                run.origins.remove(&vcpu);
+                run.steps.end(vcpu);
             }
             let verdict = self.consider_condition(vcpu, verdict);
             if alone.as_ref().is_some_and(|alone| alone.vcpu == vcpu) {
                 // It has left its breakpoint, whatever else it met.
                 alone = None;
-                self.reported[vcpu.0] = None;
-                self.collected[vcpu.0] = None;
-                self.unserved[vcpu.0] = None;
+                self.vcpus[vcpu].on_left();
             }
             match verdict {
                 // The end of the step that has changed something.
                 Verdict::Report(Reason::Step) if found.iter().any(|(other, _)| *other == vcpu) => {}
                 Verdict::Report(reason) => found.push((vcpu, reason)),
                 Verdict::Open => self.open_for(vcpu),
-                Verdict::Pass(int3) => self.unserved[vcpu.0] = Some(int3),
+                Verdict::Pass(int3) => self.vcpus[vcpu].set_foreign_int3(int3),
                 Verdict::Skip => self.skip(vcpu),
-                Verdict::GoOn => {}
+                Verdict::Resume => {}
             }
         }
-        if let Some(alone) = alone
-            && self.retry_alone(alone.vcpu)
-            && alone.opened
-            && let Some(run) = &mut self.run
-        {
-            run.opening.insert(alone.vcpu);
+        if let Some(alone) = alone {
+            self.retry_alone(alone.vcpu, alone.opened);
         }
         self.note_handlers();
         if let Some(vcpu) = interrupted {
             self.finish_one(found, (vcpu, Reason::Interrupt));
         } else if reset {
             self.finish_one(found, (VcpuId(0), Reason::Reset));
-        } else if let Some(fairest) = self.fairest(&found) {
+        } else if let Some(fairest) = self.vcpus.fairest(&found) {
             self.finish_one(found, fairest);
         } else {
-            self.go_on();
+            self.proceed();
         }
     }
 
@@ -249,21 +240,22 @@ impl Session<'_> {
         let Verdict::Report(Reason::Software | Reason::Hardware) = verdict else {
             return verdict;
         };
-        let Ok(registers) = self.machine.registers(vcpu) else {
+        let Ok(registers) = self.guest.machine.registers(vcpu) else {
             return verdict;
         };
-        let only_traced = self.breakpoints.only_traced(registers.linear_rip());
-        if !only_traced && self.breakpoints.conditions.stops(vcpu, &registers) {
+        let breakpoints = &mut self.guest.breakpoints;
+        let only_traced = breakpoints.only_traced(registers.linear_rip());
+        if !only_traced && breakpoints.conditions.stops(vcpu, &registers) {
             verdict
         } else {
             Verdict::Skip
         }
     }
 
-    /// Sends `vcpu` past the breakpoint where it is, now or when gdb lets it go on.
+    /// Sends `vcpu` past the breakpoint where it is, now or when gdb resumes it.
     fn skip(&mut self, vcpu: VcpuId) {
         if let Some(run) = &mut self.run {
-            run.leaving.insert(vcpu);
+            run.leave(vcpu);
         }
         self.mark_reported(vcpu);
     }
@@ -271,31 +263,20 @@ impl Session<'_> {
     /// Has `vcpu` step alone, with the protected pages open.
     fn open_for(&mut self, vcpu: VcpuId) {
         if let Some(run) = &mut self.run {
-            run.leaving.insert(vcpu);
-            run.opening.insert(vcpu);
+            run.leave_opened(vcpu);
         }
-    }
-
-    /// The vCPU that has waited longest to be reported; the first of equals.
-    fn fairest(&self, found: &[(VcpuId, Reason)]) -> Option<(VcpuId, Reason)> {
-        let waited = |(vcpu, _): &&(VcpuId, Reason)| std::cmp::Reverse(self.missed[vcpu.0]);
-        found.iter().min_by_key(waited).copied()
     }
 
     /// Ends the run with one stop, and keeps of the others what must be kept.
     fn finish_one(&mut self, found: Vec<(VcpuId, Reason)>, chosen: (VcpuId, Reason)) {
         self.finish(Stop::At(chosen.0, chosen.1));
-        self.missed[chosen.0.0] = 0;
+        self.vcpus[chosen.0].on_chosen();
         for (vcpu, reason) in found.into_iter().filter(|other| *other != chosen) {
-            let missed = &mut self.missed[vcpu.0];
-            *missed = missed.saturating_add(1);
-            if matches!(reason, Reason::Watch { .. } | Reason::Trap | Reason::Crash) {
-                self.pending[vcpu.0] = Some(reason);
-            }
+            self.vcpus[vcpu].on_missed(reason);
             if vcpu == chosen.0 {
                 // gdb is told of an interrupt where this vCPU has met a breakpoint:
                 // that is still to be reported.
-                self.reported[vcpu.0] = None;
+                self.vcpus[vcpu].unmark_reported();
             }
         }
     }
@@ -307,7 +288,7 @@ impl Session<'_> {
             StopReason::Int3 => self.judge_int3(vcpu, alone),
             // DR6 may name slots that were not armed (SDM volume 3, 18.2.3): then
             // it was a step, if anything.
-            StopReason::Hardware { hit } => match self.fired(hit) {
+            StopReason::Hardware { hit } => match self.guest.fired(hit) {
                 Some(Reason::Software | Reason::Hardware) if self.is_back(vcpu) => Verdict::Skip,
                 Some(reason) => {
                     self.count_step_that_did_more(vcpu);
@@ -320,7 +301,7 @@ impl Session<'_> {
                 self.count_step_that_did_more(vcpu);
                 match self.judge_change(vcpu, &change) {
                     Some(reason) => Verdict::Report(reason),
-                    None => Verdict::GoOn,
+                    None => Verdict::Resume,
                 }
             }
             StopReason::Trap(text) => {
@@ -337,31 +318,36 @@ impl Session<'_> {
     }
 
     pub(super) fn judge_step(&mut self, vcpu: VcpuId) -> Verdict {
-        let steps = |run: &Run| run.origins.contains_key(&vcpu);
-        if self.run.as_ref().is_some_and(steps) {
+        if self
+            .run
+            .as_ref()
+            .is_some_and(|run| run.steps.has_begun(vcpu))
+        {
             self.count_step(vcpu);
         }
-        let action = self.run.as_ref().and_then(|run| run.actions.get(vcpu.0));
+        let action = self.run.as_ref().and_then(|run| run.action(vcpu));
         match action {
             Some(Action::Step) => Verdict::Report(Reason::Step),
-            Some(Action::Range(range)) => match self.machine.registers(vcpu) {
-                Ok(registers) if range.contains(&registers.linear_rip().0) => Verdict::GoOn,
+            Some(Action::Range(range)) => match self.guest.machine.registers(vcpu) {
+                Ok(registers) if range.contains(&registers.linear_rip().0) => Verdict::Resume,
                 _ => Verdict::Report(Reason::Step),
             },
             // It stepped alone, off a breakpoint, on our own behalf.
-            Some(Action::Continue | Action::Hold) | None => Verdict::GoOn,
+            Some(Action::Continue | Action::Hold) | None => Verdict::Resume,
         }
     }
 
     fn judge_int3(&self, vcpu: VcpuId, alone: Option<&Alone>) -> Verdict {
         let lifted = alone.is_some_and(|alone| alone.vcpu == vcpu);
-        match self.met_int3(vcpu, lifted) {
+        match self.guest.met_int3(vcpu, lifted) {
             Met::Ours => Verdict::Report(Reason::Software),
             Met::Foreign(int3) => Verdict::Pass(int3),
-            Met::Nothing => Verdict::GoOn,
+            Met::Nothing => Verdict::Resume,
         }
     }
+}
 
+impl Guest<'_> {
     /// Which of our slots fired. A watchpoint goes first: a breakpoint that fired
     /// too has not been executed yet.
     fn fired(&self, hit: u8) -> Option<Reason> {

@@ -36,7 +36,7 @@ impl ExecFile for Session<'_> {
         if self.is_running() {
             return Err(TargetError::Errno(errno::EBUSY));
         }
-        let name = self.linux.file_name(&self.machine);
+        let name = self.guest.linux.file_name(&self.guest.machine);
         let name = name.ok_or(TargetError::Errno(errno::ENOENT))?;
         let length = length.min(buf.len());
         Ok(copy_from(&name, offset, &mut buf[..length]))
@@ -79,7 +79,7 @@ impl HostIoOpen for Session<'_> {
         if self.is_running() {
             return Err(HostIoError::Errno(HostIoErrno::EBUSY));
         }
-        let file = self.linux.open(&self.machine, name);
+        let file = self.guest.linux.open(&self.guest.machine, name);
         let file = file.ok_or(HostIoError::Errno(HostIoErrno::ENOENT))?;
         if flags.intersects(writes) {
             return Err(HostIoError::Errno(HostIoErrno::EROFS));
@@ -107,7 +107,7 @@ impl HostIoPread for Session<'_> {
     ) -> HostIoResult<usize, Self> {
         let file = self.served(fd)?;
         let count = count.min(buf.len());
-        let read = self.linux.read_file(file, offset, &mut buf[..count]);
+        let read = self.guest.linux.read_file(file, offset, &mut buf[..count]);
         read.map_err(|error| {
             tracing::warn!("gdb: the symbol file cannot be read: {error}");
             HostIoError::Errno(HostIoErrno::EIO)
@@ -117,7 +117,7 @@ impl HostIoPread for Session<'_> {
 
 impl HostIoFstat for Session<'_> {
     fn fstat(&mut self, fd: u32) -> HostIoResult<HostIoStat, Self> {
-        let size = self.linux.file_len(self.served(fd)?);
+        let size = self.guest.linux.file_len(self.served(fd)?);
         Ok(HostIoStat {
             st_dev: 0,
             st_ino: 0,
@@ -148,7 +148,7 @@ impl Session<'_> {
     fn served(&self, fd: u32) -> HostIoResult<Served, Self> {
         let file = FILES.iter().find(|(number, _)| *number == fd);
         let file = file.map(|(_, served)| *served);
-        file.filter(|file| self.linux.is_open(*file))
+        file.filter(|file| self.guest.linux.is_open(*file))
             .ok_or(HostIoError::Errno(HostIoErrno::EBADF))
     }
 }

@@ -28,7 +28,7 @@ fn the_symbol_file_is_served_and_nothing_else_of_the_host() {
     let name = file.path().to_str().unwrap().as_bytes().to_vec();
     let (mut target, _) = Scripted::new(&[0x1000]);
     let mut session = Session::new(&mut target);
-    session.linux.reset(Some(Arc::new(file)));
+    session.guest.linux.reset(Some(Arc::new(file)));
     session.attach();
 
     let mut buf = [0; 4096];

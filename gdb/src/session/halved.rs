@@ -6,10 +6,10 @@
 //! but whether it is likely: nothing is there, and something is at an address with
 //! the same lower half.
 
-use super::Session;
+use super::guest::Guest;
+use crate::address::VirtAddr;
 use crate::arch::Architecture;
 use crate::paging::Mode;
-use crate::target::VirtAddr;
 
 /// It is not the address that the user has asked for.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,10 +23,10 @@ pub(super) struct Halved {
     known: Architecture,
 }
 
-impl Session<'_> {
-    /// Refuses an address that only makes sense as the lower half of another.
-    pub(super) fn check_whole(&self, addr: VirtAddr) -> Result<(), Halved> {
-        let known = self.description().architecture;
+impl Guest<'_> {
+    /// Refuses an address that only makes sense as the lower half of another; `known` is
+    /// what gdb takes the vCPUs for.
+    pub(super) fn check_whole(&self, addr: VirtAddr, known: Architecture) -> Result<(), Halved> {
         if known == Architecture::X86_64 || self.is_paged_in(addr) {
             return Ok(());
         }

@@ -1,9 +1,10 @@
 //! Guest memory by virtual address, with what is planted hidden.
 
-use super::Session;
+use super::guest::Guest;
+use crate::address::{PhysAddr, VcpuId, VirtAddr};
 use crate::breakpoints::PhysicalMemory;
 use crate::machine::{AddressError, Machine};
-use crate::target::{PhysAddr, Result, TargetError, VcpuId, VirtAddr};
+use crate::target::{Result, TargetError};
 
 /// Pages are never smaller, and RAM regions begin and end at such borders.
 pub(super) const PAGE: u64 = 4096;
@@ -37,7 +38,7 @@ pub(crate) enum WriteError {
     },
 }
 
-impl Session<'_> {
+impl Guest<'_> {
     /// Reads what there is from `addr` on: the number of bytes before the first
     /// that is not mapped or is no RAM.
     pub(crate) fn read_virtual(&self, vcpu: VcpuId, addr: VirtAddr, buf: &mut [u8]) -> usize {
@@ -56,7 +57,7 @@ impl Session<'_> {
         done
     }
 
-    /// [`Session::read_virtual`] by physical address.
+    /// [`Guest::read_virtual`] by physical address.
     pub(crate) fn read_physical_hidden(&self, addr: PhysAddr, buf: &mut [u8]) -> usize {
         let mut done = 0;
         for (addr, len) in pieces(VirtAddr(addr.0), buf.len()) {

@@ -10,60 +10,13 @@
 //! mapping Linux sets GS_BASE, in every version (arch/x86/kernel/head_64.S). The write
 //! is trapped until then.
 
-use std::cell::Cell;
-
+use super::Session;
 use super::events::Verdict;
-use super::{Reason, Session, chain};
+use super::stop::Reason;
+use crate::address::VcpuId;
+use crate::error::chain;
 use crate::linux::{Kernel, is_in_image_area};
-use crate::target::{Attachment, Result, VcpuId};
-
-/// What is known of it.
-#[derive(Debug, Default)]
-pub(super) struct Place {
-    /// Where gdb was told that the kernel begins, since it attached.
-    told: Cell<Option<u64>>,
-    /// A gdb was, in the life of this guest: it may come again with that.
-    was_told: Cell<bool>,
-    /// It is not known yet whether gdb is right.
-    unsettled: Cell<bool>,
-    /// Somebody waits for the kernel to find its place.
-    awaited: bool,
-    /// GS_BASE is trapped for that.
-    trapped: bool,
-    /// The user knows that the host cannot do that.
-    told_cannot: bool,
-    /// gdb was told to attach again, and the guest has not run since.
-    again: bool,
-    /// It has gone to do so.
-    kept: bool,
-}
-
-impl Place {
-    /// A gdb attaches. What the last one believed does not count.
-    pub fn on_attach(&mut self) {
-        self.told = Cell::default();
-        self.unsettled = Cell::new(true);
-        self.told_cannot = false;
-        self.kept = false;
-    }
-
-    /// The kernel is gone, and a new one will be elsewhere.
-    pub fn on_reset(&mut self) {
-        self.unsettled = Cell::new(true);
-        self.again = false;
-        self.kept = false;
-    }
-
-    /// Nobody waits for anything any more.
-    pub fn on_leave(&mut self) {
-        self.awaited = false;
-        self.again = false;
-    }
-
-    pub fn on_resume(&mut self) {
-        self.again = false;
-    }
-}
+use crate::target::{Attachment, Result};
 
 impl Session<'_> {
     /// Where gdb is to have the kernel's first segment; `None` where it has it.
@@ -71,22 +24,16 @@ impl Session<'_> {
         if self.is_running() {
             return None;
         }
-        let kernel = self.linux.kernel(&self.machine);
+        let kernel = self.guest.linux.kernel(&self.guest.machine);
         if kernel.is_ok() {
-            self.place.unsettled.set(false);
+            self.place.settle();
         }
         match kernel {
             Ok(kernel) if kernel.has_moved() => Some(kernel.base),
             // A gdb that comes again has it where it was.
-            _ if self.place.was_told.get() => self.linux.linked_base(),
+            _ if self.place.was_told() => self.guest.linux.linked_base(),
             _ => None,
         }
-    }
-
-    /// gdb has been told of this place.
-    pub(super) fn note_told(&self, base: u64) {
-        self.place.told.set(Some(base));
-        self.place.was_told.set(true);
     }
 
     /// Has the guest stop where the kernel has found its place: `false` if it has.
@@ -94,11 +41,11 @@ impl Session<'_> {
     /// # Errors
     /// The host cannot tell.
     pub(crate) fn await_kernel(&mut self) -> Result<bool> {
-        if self.linux.kernel(&self.machine).is_ok() {
+        if self.guest.linux.kernel(&self.guest.machine).is_ok() {
             return Ok(false);
         }
         self.trap_gs_base(true)?;
-        self.place.awaited = true;
+        self.place.wait();
         Ok(true)
     }
 
@@ -106,7 +53,7 @@ impl Session<'_> {
     pub(crate) fn run_to_kernel(&mut self) {
         match self.await_kernel() {
             Ok(_) => {
-                self.machine.attachment(Attachment::Tracing);
+                self.guest.machine.attachment(Attachment::Tracing);
                 self.run_unattended();
             }
             Err(error) => tracing::warn!(
@@ -119,19 +66,20 @@ impl Session<'_> {
 
     /// Whether it is on its way there.
     pub(crate) fn runs_to_kernel(&self) -> bool {
-        self.place.awaited && self.is_running() && !self.attached
+        self.place.is_awaited() && self.is_running() && !self.console.is_attached()
     }
 
     /// Breakpoints that gdb has in a kernel without a place are where that was linked
     /// to. If it will be elsewhere, gdb must be told.
     pub(super) fn watch_for_kernel(&mut self) {
         self.place.on_resume();
-        let wants = self.attached && self.breakpoints.any(|addr| is_in_image_area(addr.0));
-        if self.place.trapped || !wants || !self.is_too_early() {
+        let wants = self.console.is_attached()
+            && self.guest.breakpoints.any(|addr| is_in_image_area(addr.0));
+        if self.place.is_trapped() || !wants || !self.is_too_early() {
             return;
         }
         if let Err(error) = self.trap_gs_base(true)
-            && !std::mem::replace(&mut self.place.told_cannot, true)
+            && self.place.warns_first()
         {
             let error = chain(&error);
             self.notice(format!(
@@ -142,21 +90,21 @@ impl Session<'_> {
     }
 
     fn is_too_early(&self) -> bool {
-        let kernel = self.linux.kernel(&self.machine);
+        let kernel = self.guest.linux.kernel(&self.guest.machine);
         kernel.is_err_and(|why| why.may_change())
     }
 
     /// A vCPU has set GS_BASE.
     pub(super) fn judge_gs_base(&mut self, vcpu: VcpuId) -> Verdict {
-        let registers = self.machine.registers(vcpu);
+        let registers = self.guest.machine.registers(vcpu);
         let in_kernel = |rip: u64| is_in_image_area(rip);
         if !registers.is_ok_and(|registers| in_kernel(registers.linear_rip().0)) {
             // A boot loader, or the kernel's own code before it has its mapping.
             return self.judge_step(vcpu);
         }
         self.untrap();
-        let awaited = std::mem::take(&mut self.place.awaited);
-        match self.linux.kernel(&self.machine) {
+        let awaited = self.place.end_wait();
+        match self.guest.linux.kernel(&self.guest.machine) {
             Ok(kernel) if awaited => self.tell(format!("{vcpu}: {}", describe(&kernel))),
             Ok(kernel) if self.is_elsewhere(&kernel) => {}
             Err(why) if awaited => self.tell(format!("{vcpu}: a kernel has begun, but {why}")),
@@ -167,15 +115,15 @@ impl Session<'_> {
 
     /// At a stop: whether gdb has the kernel where it is, if that is known only now.
     pub(super) fn settle_place(&mut self) {
-        if !self.attached || !self.place.unsettled.get() {
+        if !self.console.is_attached() || !self.place.is_unsettled() {
             return;
         }
-        let Ok(kernel) = self.linux.kernel(&self.machine) else {
+        let Ok(kernel) = self.guest.linux.kernel(&self.guest.machine) else {
             return;
         };
-        self.place.unsettled.set(false);
+        self.place.settle();
         if self.is_elsewhere(&kernel) {
-            self.place.again = true;
+            self.place.ask_again();
             self.notice(format!(
                 "{}, which gdb does not know: have it attach again (\"disconnect\", then \
                  \"target remote\"). The guest waits for it",
@@ -186,13 +134,13 @@ impl Session<'_> {
 
     /// Whether gdb has the kernel's symbols in another place, or could have them now.
     fn is_elsewhere(&self, kernel: &Kernel) -> bool {
-        let believed = self.place.told.get().unwrap_or(kernel.linked());
-        believed != kernel.base || !self.linux.has_symbols_of(kernel)
+        let believed = self.place.believed(kernel.linked());
+        believed != kernel.base || !self.guest.linux.has_symbols_of(kernel)
     }
 
     /// A notice, or a line of the log if nobody is there.
     fn tell(&mut self, text: String) {
-        match self.attached {
+        match self.console.is_attached() {
             true => self.notice(text),
             false => tracing::info!("gdb: {text}"),
         }
@@ -202,33 +150,37 @@ impl Session<'_> {
     pub(super) fn hold_for_gdb(&mut self) {
         self.run = None;
         self.untrap();
-        self.machine.attachment(Attachment::Left { crashed: false });
+        self.guest
+            .machine
+            .attachment(Attachment::Left { crashed: false });
         tracing::info!("gdb: the guest waits for gdb to attach");
     }
 
     /// gdb is gone without a word. If it was told to attach again the guest stays as it
     /// is, with nothing planted, until it does or [`Session::give_up_gdb`].
     pub(crate) fn keep_for_gdb(&mut self) -> bool {
-        let crashed = self.crashes.iter().any(Option::is_some);
+        let crashed = self.vcpus.crashed().is_some();
         let busy = self.is_running() || self.trace_outlives_gdb() || self.exited.is_some();
-        if !self.place.again || crashed || busy {
+        if !self.place.is_asked_again() || crashed || busy {
             return false;
         }
         self.take_all_out();
-        self.machine.attachment(Attachment::Left { crashed: false });
+        self.guest
+            .machine
+            .attachment(Attachment::Left { crashed: false });
         self.forget_client();
-        self.place.kept = true;
+        self.place.keep();
         true
     }
 
     /// Whether the guest stays for a gdb that was told to attach again.
     pub(crate) fn is_kept_for_gdb(&self) -> bool {
-        self.place.kept
+        self.place.is_kept()
     }
 
     /// gdb has not come.
     pub(crate) fn give_up_gdb(&mut self) {
-        if std::mem::take(&mut self.place.kept) {
+        if self.place.end_keeping() {
             self.release_guest();
         }
     }
@@ -239,12 +191,8 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
-        if wanted != self.place.trapped {
-            self.machine.inspect().trap_gs_base(wanted)?;
-            self.place.trapped = wanted;
-        }
-        Ok(())
+    fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
+        self.place.trap_gs_base(&mut self.guest.machine, wanted)
     }
 }
 

@@ -3,7 +3,7 @@
 use gdbstub::target::ext::breakpoints::HwBreakpoint;
 
 use super::super::Stop;
-use super::super::resume::Action::Continue;
+use super::super::state::Action::Continue;
 use super::*;
 use crate::arch::Registers;
 use crate::linux::testing::{isolated_at, isolation::*};

@@ -11,44 +11,19 @@ use gdbstub::target::{TargetError, TargetResult};
 
 use super::Session;
 use super::base::errno;
-use super::halved::Halved;
-use super::watch::PageError;
+use super::guest::Guest;
+use super::refusal::InsertError;
+use crate::address::{VcpuId, VirtAddr};
 use crate::arch::cr4;
 use crate::breakpoints::{Holder, Owner, Rings, SlotError};
+use crate::error::chain;
 use crate::linux::modules::is_freed;
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
-use crate::target::{self, Traps, VcpuId, VirtAddr};
+use crate::target::{self, Traps};
 
 /// Linux maps nothing below, unless it is told to (vm.mmap_min_addr's default).
 const LOWEST_MAPPED: u64 = 0x1_0000;
-
-/// Addresses that are remembered as warned of.
-const MAX_WARNED: usize = 1024;
-
-/// The breakpoint cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum InsertError {
-    #[error(transparent)]
-    Halved(#[from] Halved),
-    #[error(transparent)]
-    Address(AddressError),
-    #[error("this host traps no {what} in {}", .rings.name())]
-    HostCannot { what: &'static str, rings: Rings },
-    #[error("this host does not trap int3 in {}, and {slots}", .rings.name())]
-    NeedsSlot { rings: Rings, slots: SlotError },
-    #[error("its page is not mapped yet, and {0}")]
-    Unmapped(SlotError),
-    #[error("it is in a module's section that Linux freed when the module was initialised")]
-    Freed,
-    #[error(transparent)]
-    Slots(SlotError),
-    #[error("{slots}, and {pages}")]
-    Watch {
-        slots: Box<InsertError>,
-        pages: PageError,
-    },
-}
 
 impl Session<'_> {
     /// gdb's `Z0`, or a tracepoint: an int3 where the host traps it and the page is
@@ -58,25 +33,31 @@ impl Session<'_> {
         addr: VirtAddr,
         owner: Owner,
     ) -> Result<(), InsertError> {
+        let focus = self.selection.focus();
         self.check_whole(addr)?;
-        if let Some(there) = self.breakpoints.software(addr) {
+        if let Some(there) = self.guest.breakpoints.software(addr) {
             // The guest may have rewritten the byte, or mapped the page: afresh.
-            let taken_out = self
-                .breakpoints
-                .take_out(&mut self.machine, addr, there.placement);
+            let Guest {
+                breakpoints,
+                machine,
+                ..
+            } = &mut self.guest;
+            let taken_out = breakpoints.take_out(machine, addr, there.placement);
             self.note_removal(addr, taken_out);
         }
-        let translation = self.translate_code(addr)?;
+        let translation = self.guest.translate_code(focus, addr)?;
         self.warn_of_no_section(addr, translation);
-        let rings = self.rings_executing(addr, translation);
-        let traps = self.machine.host_traps();
+        let rings = self.guest.rings_executing(focus, addr, translation);
+        let traps = self.guest.machine.host_traps();
+        let Guest {
+            breakpoints,
+            machine,
+            ..
+        } = &mut self.guest;
         if let Some(translation) = translation
             && rings.all_trap_int3(&traps)
         {
-            match self
-                .breakpoints
-                .plant(&mut self.machine, addr, translation.phys, owner)
-            {
+            match breakpoints.plant(machine, addr, translation.phys, owner) {
                 Ok(()) => return Ok(()),
                 // ROM or device memory: a slot traps there too.
                 Err(error) => tracing::debug!("no int3 at {:#x}: {error}", addr.0),
@@ -86,9 +67,9 @@ impl Session<'_> {
             let what = "breakpoint";
             return Err(InsertError::HostCannot { what, rings });
         }
-        if let Err(slots) = self.breakpoints.take_slot(addr, owner) {
+        if let Err(slots) = breakpoints.take_slot(addr, owner) {
             return match translation {
-                None if rings.all_trap_int3(&traps) && self.breakpoints.wait(addr, owner) => {
+                None if rings.all_trap_int3(&traps) && breakpoints.wait(addr, owner) => {
                     self.warn_of_pending(addr, &slots);
                     Ok(())
                 }
@@ -101,9 +82,15 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Refuses an address that gdb has cut in half.
+    pub(super) fn check_whole(&self, addr: VirtAddr) -> Result<(), InsertError> {
+        let known = self.described.now().architecture;
+        Ok(self.guest.check_whole(addr, known)?)
+    }
+
     /// Tells the user, once for an address, that it waits.
     fn warn_of_pending(&mut self, addr: VirtAddr, slots: &SlotError) {
-        if self.warned.len() < MAX_WARNED && self.warned.insert(addr) {
+        if self.console.warns_first(addr) {
             self.notice(format!(
                 "breakpoint at {:#x} waits for its page to be mapped, and {slots}",
                 addr.0
@@ -116,9 +103,8 @@ impl Session<'_> {
     fn warn_of_no_section(&mut self, addr: VirtAddr, translation: Option<Translation>) {
         if translation.is_some()
             || addr.0 >= LOWEST_MAPPED
-            || self.linux.kernel(&self.machine).is_err()
-            || self.warned.len() >= MAX_WARNED
-            || !self.warned.insert(addr)
+            || self.guest.linux.kernel(&self.guest.machine).is_err()
+            || !self.console.warns_first(addr)
         {
             return;
         }
@@ -131,9 +117,10 @@ impl Session<'_> {
 
     /// Tells the user, once, that the guest and gdb want the same slots.
     pub(super) fn warn_of_own_breakpoints(&mut self, vcpu: VcpuId) {
-        let armed = self.machine.armed_slots().iter().any(Option::is_some);
-        if armed && !self.warned_of_own && self.machine.has_own_breakpoints(vcpu) {
-            self.warned_of_own = true;
+        let machine = &mut self.guest.machine;
+        let armed = machine.armed_slots().iter().any(Option::is_some);
+        if armed && !self.console.is_warned_of_own() && machine.has_own_breakpoints(vcpu) {
+            self.console.set_warned_of_own();
             self.notice(format!(
                 "{vcpu} has breakpoints of its own in its debug registers: while gdb has some \
                  there, those that the guest sets do not fire before the next stop"
@@ -144,22 +131,27 @@ impl Session<'_> {
     /// Whether a running guest has to be looked at now and then: a breakpoint waits for
     /// its page, and nothing tells when the guest maps it, or a step takes long.
     pub(crate) fn needs_look(&self) -> bool {
-        self.is_running() && !self.breakpoints.pending().is_empty() || self.has_pending_step()
+        self.is_running() && !self.guest.breakpoints.pending().is_empty() || self.has_pending_step()
     }
 
     /// Plants the breakpoints whose pages have come since.
     pub(super) fn plant_pending(&mut self) {
-        for addr in self.breakpoints.pending() {
-            if !matches!(self.translate_code(addr), Ok(Some(_))) {
+        for addr in self.guest.breakpoints.pending() {
+            let focus = self.selection.focus();
+            if !matches!(self.guest.translate_code(focus, addr), Ok(Some(_))) {
                 continue;
             }
-            let for_gdb = self.breakpoints.software(addr).is_some_and(|it| it.gdb);
+            let for_gdb = self
+                .guest
+                .breakpoints
+                .software(addr)
+                .is_some_and(|it| it.gdb);
             let owner = if for_gdb { Owner::Gdb } else { Owner::Trace };
             if let Err(error) = self.insert_software(addr, owner) {
                 self.notice(format!(
                     "breakpoint at {:#x} is lost now that its page is mapped: {}",
                     addr.0,
-                    describe(&error)
+                    chain(&error)
                 ));
                 self.remove_software(addr, Owner::Gdb);
                 self.remove_software(addr, Owner::Trace);
@@ -168,15 +160,18 @@ impl Session<'_> {
     }
 
     pub(super) fn remove_software(&mut self, addr: VirtAddr, owner: Owner) {
-        let removed = self
-            .breakpoints
-            .remove_software(&mut self.machine, addr, owner);
+        let Guest {
+            breakpoints,
+            machine,
+            ..
+        } = &mut self.guest;
+        let removed = breakpoints.remove_software(machine, addr, owner);
         self.note_removal(addr, removed);
     }
 
     fn note_removal(&mut self, addr: VirtAddr, result: target::Result<()>) {
         if let Err(error) = result {
-            let error = super::chain(&error);
+            let error = chain(&error);
             self.notice(format!(
                 "breakpoint {:#x} could not be taken out: {error}",
                 addr.0
@@ -187,18 +182,18 @@ impl Session<'_> {
     /// gdb's `Z1`.
     fn insert_hardware(&mut self, addr: VirtAddr) -> Result<(), InsertError> {
         self.check_whole(addr)?;
-        let translation = self.translate_code(addr)?;
+        let focus = self.selection.focus();
+        let translation = self.guest.translate_code(focus, addr)?;
         self.warn_of_no_section(addr, translation);
-        let rings = self.rings_executing(addr, translation);
-        if !rings.any_traps(&self.machine.host_traps(), |ring| ring.hw_breakpoint) {
+        let rings = self.guest.rings_executing(focus, addr, translation);
+        let traps = self.guest.machine.host_traps();
+        if !rings.any_traps(&traps, |ring| ring.hw_breakpoint) {
             let what = "hardware breakpoint";
             return Err(InsertError::HostCannot { what, rings });
         }
         let holder = Holder::Hardware(addr);
-        self.breakpoints
-            .slots
-            .add(holder)
-            .map_err(InsertError::Slots)?;
+        let slots = &mut self.guest.breakpoints.slots;
+        slots.add(holder).map_err(InsertError::Slots)?;
         self.warn_of_one_ring("hardware breakpoint", addr, rings, |ring| {
             ring.hw_breakpoint
         });
@@ -214,9 +209,9 @@ impl Session<'_> {
         rings: Rings,
         facility: impl Fn(&Traps) -> bool,
     ) {
-        let only = rings.only(&self.machine.host_traps(), facility);
-        if let Some(only) = only.filter(|_| self.warned.len() < MAX_WARNED)
-            && self.warned.insert(addr)
+        let only = rings.only(&self.guest.machine.host_traps(), facility);
+        if let Some(only) = only
+            && self.console.warns_first(addr)
         {
             let only = only.name();
             self.notice(format!(
@@ -226,9 +221,38 @@ impl Session<'_> {
         }
     }
 
+    /// gdb's answer to an insertion, with the reason for the user.
+    pub(super) fn answer(
+        &mut self,
+        what: &str,
+        addr: u64,
+        result: Result<(), InsertError>,
+    ) -> TargetResult<bool, Self> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.notice(format!("{what} at {addr:#x} refused: {}", chain(&error)));
+                Err(TargetError::Errno(errno::EINVAL))
+            }
+        }
+    }
+
+    pub(super) fn while_stopped(&self) -> TargetResult<(), Self> {
+        if self.is_running() {
+            return Err(TargetError::Errno(errno::EBUSY));
+        }
+        Ok(())
+    }
+}
+
+impl Guest<'_> {
     /// Where code at `addr` lies; `None` when the page is not there (yet).
-    fn translate_code(&self, addr: VirtAddr) -> Result<Option<Translation>, InsertError> {
-        match self.translate_for_any(addr) {
+    fn translate_code(
+        &self,
+        focus: VcpuId,
+        addr: VirtAddr,
+    ) -> Result<Option<Translation>, InsertError> {
+        match self.translate_for_any(focus, addr) {
             Ok(translation) => Ok(Some(translation)),
             // The vCPU may enter another paging mode, but never make this good.
             Err(AddressError::Walk(WalkError::NotCanonical(_)))
@@ -243,8 +267,13 @@ impl Session<'_> {
         }
     }
 
-    fn rings_executing(&self, addr: VirtAddr, translation: Option<Translation>) -> Rings {
-        let registers = self.machine.registers(self.focus);
+    fn rings_executing(
+        &self,
+        focus: VcpuId,
+        addr: VirtAddr,
+        translation: Option<Translation>,
+    ) -> Rings {
+        let registers = self.machine.registers(focus);
         let smep = registers.is_ok_and(|registers| registers.cr4 & cr4::SMEP != 0);
         Rings::executing(
             addr,
@@ -252,33 +281,6 @@ impl Session<'_> {
             smep,
         )
     }
-
-    /// gdb's answer to an insertion, with the reason for the user.
-    pub(super) fn answer(
-        &mut self,
-        what: &str,
-        addr: u64,
-        result: Result<(), InsertError>,
-    ) -> TargetResult<bool, Self> {
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) => {
-                self.notice(format!("{what} at {addr:#x} refused: {}", describe(&error)));
-                Err(TargetError::Errno(errno::EINVAL))
-            }
-        }
-    }
-
-    pub(super) fn while_stopped(&self) -> TargetResult<(), Self> {
-        if self.is_running() {
-            return Err(TargetError::Errno(errno::EBUSY));
-        }
-        Ok(())
-    }
-}
-
-fn describe(error: &InsertError) -> String {
-    super::chain(error)
 }
 
 impl Breakpoints for Session<'_> {
@@ -318,22 +320,8 @@ impl HwBreakpoint for Session<'_> {
 
     fn remove_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
-        self.breakpoints
-            .slots
-            .remove(Holder::Hardware(VirtAddr(addr)));
+        let holder = Holder::Hardware(VirtAddr(addr));
+        self.guest.breakpoints.slots.remove(holder);
         Ok(true)
-    }
-}
-
-impl Session<'_> {
-    /// Takes the breakpoint at the RIP of a stopped vCPU out of its way.
-    pub(super) fn lift_at(
-        &mut self,
-        vcpu: VcpuId,
-    ) -> target::Result<Option<crate::breakpoints::Lifted>> {
-        let addr = self.machine.registers(vcpu)?.linear_rip();
-        let byte = self.translate(vcpu, addr).ok();
-        let byte = byte.map(|translation| translation.phys);
-        self.breakpoints.lift(&mut self.machine, addr, byte)
     }
 }

@@ -13,9 +13,9 @@ impl Session<'_> {
             Query::Step => "0x7".to_owned(),
             Query::SetStep(true) => "OK".to_owned(),
             Query::SetStep(false) => format!("E{:02x}", errno::EINVAL),
-            Query::Physical => u8::from(self.physical).to_string(),
+            Query::Physical => u8::from(self.selection.is_physical()).to_string(),
             Query::SetPhysical(physical) => {
-                self.physical = physical;
+                self.selection.set_physical(physical);
                 "OK".to_owned()
             }
             Query::Offsets => self.offsets(),
@@ -28,7 +28,7 @@ impl Session<'_> {
     /// Empty while there is nothing to say: gdb leaves its symbols alone then.
     fn offsets(&mut self) -> String {
         let segment = self.text_segment();
-        if self.linux.was_missed() {
+        if self.guest.linux.was_missed() {
             self.notice(
                 "the guest's kernel is still being looked for, and gdb has to do without its \
                  symbols or their place: attach again (disconnect, target remote) when \
@@ -38,7 +38,7 @@ impl Session<'_> {
         }
         match segment {
             Some(addr) => {
-                self.note_told(addr);
+                self.place.note_told(addr);
                 format!("TextSeg={addr:x}")
             }
             None => String::new(),

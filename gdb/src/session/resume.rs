@@ -1,7 +1,6 @@
 //! How gdb lets the guest go on.
 
 use std::convert::Infallible;
-use std::ops::Range;
 
 use gdbstub::common::{Signal, Tid};
 use gdbstub::target::ext::base::multithread::{
@@ -11,56 +10,7 @@ use gdbstub::target::ext::base::multithread::{
 };
 
 use super::Session;
-use crate::target::Resume;
-
-/// What gdb wants of one vCPU until the next stop.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Continue,
-    Step,
-    /// Steps until the vCPU is outside these addresses.
-    Range(Range<u64>),
-    Hold,
-}
-
-impl Action {
-    pub fn resume(&self) -> Resume {
-        match self {
-            Action::Continue => Resume::Continue,
-            Action::Step | Action::Range(_) => Resume::Step,
-            Action::Hold => Resume::Hold,
-        }
-    }
-}
-
-/// A `vCont` packet as gdbstub takes it apart.
-#[derive(Debug, Default)]
-pub(super) struct Request {
-    actions: Vec<(Tid, Action)>,
-    /// Threads without an action stay stopped.
-    locked: bool,
-}
-
-impl Session<'_> {
-    /// The requested action of each vCPU; `None` if a thread does not exist.
-    fn requested(&self) -> Option<Vec<Action>> {
-        let default = if self.request.locked {
-            Action::Hold
-        } else {
-            Action::Continue
-        };
-        let mut actions = vec![default; self.machine.vcpu_count()];
-        // The leftmost action that names a thread counts (gdb manual, "vCont").
-        for (tid, action) in self.request.actions.iter().rev() {
-            actions[self.vcpu(*tid)?.0] = action.clone();
-        }
-        Some(actions)
-    }
-
-    fn request(&mut self, tid: Tid, action: Action) {
-        self.request.actions.push((tid, action));
-    }
-}
+use super::state::{Action, Request};
 
 impl MultiThreadResume for Session<'_> {
     /// Whatever keeps the guest from going on becomes a stop with a notice. A
@@ -69,7 +19,7 @@ impl MultiThreadResume for Session<'_> {
         if self.is_running() {
             return Ok(());
         }
-        match self.requested() {
+        match self.request.actions(self.guest.machine.vcpu_count()) {
             Some(actions) => self.start(actions),
             None => self.refuse(
                 "the guest cannot be resumed: gdb asked for a vCPU that does not exist".to_owned(),
@@ -90,7 +40,7 @@ impl MultiThreadResume for Session<'_> {
         tid: Tid,
         _signal: Option<Signal>,
     ) -> Result<(), Infallible> {
-        self.request(tid, Action::Continue);
+        self.request.add(tid, Action::Continue);
         Ok(())
     }
 
@@ -113,7 +63,7 @@ impl MultiThreadSingleStep for Session<'_> {
         tid: Tid,
         _signal: Option<Signal>,
     ) -> Result<(), Infallible> {
-        self.request(tid, Action::Step);
+        self.request.add(tid, Action::Step);
         Ok(())
     }
 }
@@ -125,14 +75,14 @@ impl MultiThreadRangeStepping for Session<'_> {
         start: u64,
         end: u64,
     ) -> Result<(), Infallible> {
-        self.request(tid, Action::Range(start..end));
+        self.request.add(tid, Action::Range(start..end));
         Ok(())
     }
 }
 
 impl MultiThreadSchedulerLocking for Session<'_> {
     fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Infallible> {
-        self.request.locked = true;
+        self.request.lock_others();
         Ok(())
     }
 }

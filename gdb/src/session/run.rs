@@ -2,50 +2,20 @@
 //!
 //! A run has two phases. First each vCPU that has to leave a breakpoint, or to write
 //! to a protected page, steps alone, one after the other, with that breakpoint lifted
-//! and all pages open. Then everything is
-//! armed and all go on as gdb asked. Every event ends the phase: the guest is
-//! paused, the events are judged (see `events`), and either gdb is told of a stop
-//! or the run goes on from the first phase.
+//! and all pages open. Then everything is armed and all resume as gdb asked. Every
+//! event ends the phase: the guest is paused, the events are judged (see `events`), and
+//! either gdb is told of a stop or the run continues from the first phase.
 
-use std::collections::{BTreeMap, BTreeSet};
+use super::Session;
+use super::guest::Guest;
+use super::state::{Action, Alone, Run};
+use super::stop::{Reason, Stop};
+use crate::address::VcpuId;
+use crate::breakpoints::Lifted;
+use crate::error::chain;
+use crate::target::{Resume, TargetError};
 
-use super::resume::Action;
-use super::steps::Origin;
-use super::{Reason, Session, Stop};
-use crate::breakpoints::{Lifted, Snapshot};
-use crate::target::{Resume, TargetError, VcpuId};
-
-/// The guest is running, in gdb's eyes.
-pub(super) struct Run {
-    pub actions: Vec<Action>,
-    /// vCPUs that leave a breakpoint before all go on.
-    pub leaving: BTreeSet<VcpuId>,
-    /// Those of them that need the protected pages open.
-    pub opening: BTreeSet<VcpuId>,
-    /// The pages stay open: there is code that cannot step over its writes.
-    unwatched: bool,
-    /// vCPUs whose step has begun and not ended.
-    pub origins: BTreeMap<VcpuId, Origin>,
-    /// Those whose lone step was given up in the handler of an exception.
-    pub handling: BTreeMap<VcpuId, Origin>,
-    /// The one that steps right now while the others are held.
-    pub alone: Option<Alone>,
-}
-
-/// A vCPU that steps alone.
-#[derive(Debug)]
-pub(super) struct Alone {
-    pub vcpu: VcpuId,
-    /// Where it was.
-    pub rip: u64,
-    lifted: Lifted,
-    /// Whether it needs the protected pages open.
-    pub opened: bool,
-    /// The watched bytes.
-    pub before: Snapshot,
-}
-
-/// The guest cannot go on as gdb asked.
+/// The guest cannot resume as gdb asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
     #[error("this host cannot single-step code at CPL {cpl}, where {vcpu} is")]
@@ -70,50 +40,32 @@ impl Session<'_> {
             self.finish(Stop::At(vcpu, Reason::Crash));
             return;
         }
-        if let Err(error) = self.pause_devices(false) {
-            return self.refuse(format!(
-                "the devices cannot go on: {}",
-                super::chain(&error)
-            ));
+        if let Err(error) = self.devices.on_resume(&mut self.guest.machine) {
+            return self.refuse(format!("the devices cannot go on: {}", chain(&error)));
         }
         self.watch_for_kernel();
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
-        let leaving = self.machine.vcpus().filter(leaves).collect();
-        self.asked_for.set(None);
-        self.physical = false;
+        let leaving = self.guest.machine.vcpus().filter(leaves).collect();
+        self.selection.clear();
         self.trace.selected = None;
-        self.run = Some(Run {
-            actions,
-            leaving,
-            opening: BTreeSet::new(),
-            unwatched: false,
-            origins: BTreeMap::new(),
-            handling: BTreeMap::new(),
-            alone: None,
-        });
-        self.go_on();
+        self.run = Some(Run::new(actions, leaving));
+        self.proceed();
     }
 
     /// Ends the run before it began, and says why.
     pub(super) fn refuse(&mut self, text: String) {
         self.notice(text);
-        if let Err(error) = self.machine.pause() {
-            self.notice(format!(
-                "the guest cannot be stopped: {}",
-                super::chain(&error)
-            ));
+        if let Err(error) = self.guest.machine.pause() {
+            self.notice(format!("the guest cannot be stopped: {}", chain(&error)));
         }
         self.end_alone(false);
-        self.finish(Stop::At(self.focus, Reason::Refused));
+        self.finish(Stop::At(self.selection.focus(), Reason::Refused));
     }
 
-    /// Goes on with the run.
-    pub(super) fn go_on(&mut self) {
+    /// Continues the run.
+    pub(super) fn proceed(&mut self) {
         if let Err(error) = self.advance() {
-            self.refuse(format!(
-                "the guest cannot be resumed: {}",
-                super::chain(&error)
-            ));
+            self.refuse(format!("the guest cannot be resumed: {}", chain(&error)));
         }
     }
 
@@ -121,7 +73,7 @@ impl Session<'_> {
         self.leave_aliases();
         while let Some(vcpu) = self.next_leaving() {
             self.collect_at(vcpu);
-            let lifted = self.lift_at(vcpu)?;
+            let lifted = self.guest.lift_at(vcpu)?;
             let opened = self.opens(vcpu)?;
             if opened || lifted.is_some() {
                 return self.step_alone(vcpu, lifted.unwrap_or_default(), opened);
@@ -131,24 +83,24 @@ impl Session<'_> {
     }
 
     fn next_leaving(&mut self) -> Option<VcpuId> {
-        self.run.as_mut()?.leaving.pop_first()
+        self.run.as_mut()?.next_leaving()
     }
 
-    /// Whether `vcpu` is to step with the pages open. One that cannot step goes on
+    /// Whether `vcpu` is to step with the pages open. One that cannot step resumes
     /// like all others, and nothing is watched until the next stop.
     fn opens(&mut self, vcpu: VcpuId) -> Result<bool> {
-        let opening = |run: &mut Run| run.opening.remove(&vcpu);
-        if !self.run.as_mut().is_some_and(opening) {
+        let Some(run) = &mut self.run else {
+            return Ok(false);
+        };
+        if !run.take_opening(vcpu) {
             return Ok(false);
         }
-        match self.check_step(vcpu) {
+        match self.guest.check_step(vcpu) {
             Err(error @ RunError::CannotStep { .. }) => {
+                run.stop_watching();
                 self.notice(format!(
                     "{error}, and it writes to a watched page: nothing is watched until the next stop"
                 ));
-                if let Some(run) = &mut self.run {
-                    run.unwatched = true;
-                }
                 Ok(false)
             }
             result => result.map(|()| true),
@@ -156,10 +108,10 @@ impl Session<'_> {
     }
 
     fn step_alone(&mut self, vcpu: VcpuId, lifted: Lifted, opened: bool) -> Result<()> {
-        let rip = self.machine.registers(vcpu)?.rip;
-        let before = self.snapshot()?;
+        let rip = self.guest.machine.registers(vcpu)?.rip;
+        let before = self.guest.snapshot()?;
         if let Some(run) = &mut self.run {
-            run.alone = Some(Alone {
+            run.begin_alone(Alone {
                 vcpu,
                 rip,
                 lifted,
@@ -167,63 +119,56 @@ impl Session<'_> {
                 before,
             });
         }
-        self.check_step(vcpu)?;
-        let mut actions = vec![Resume::Hold; self.machine.vcpu_count()];
+        self.guest.check_step(vcpu)?;
+        let mut actions = vec![Resume::Hold; self.guest.machine.vcpu_count()];
         actions[vcpu.0] = Resume::Step;
-        self.arm(lifted)?;
-        self.machine.watch(Vec::new())?;
+        self.guest.arm(lifted)?;
+        self.guest.machine.watch(Vec::new())?;
         self.begin_step(vcpu);
-        Ok(self.machine.resume(&actions)?)
+        Ok(self.guest.machine.resume(&actions)?)
     }
 
-    /// Lets all go on as gdb asked.
+    /// Resumes all as gdb asked.
     fn release(&mut self) -> Result<()> {
         let Some(run) = &self.run else {
             return Ok(());
         };
-        let mut actions: Vec<_> = run.actions.iter().map(Action::resume).collect();
+        let mut actions = run.resumes();
+        let is_watching = run.is_watching();
         self.step_traced(&mut actions);
         self.plant_pending();
         self.inject_int3s()?;
-        for vcpu in self.machine.vcpus() {
+        for vcpu in self.guest.machine.vcpus() {
             if actions[vcpu.0] == Resume::Step {
-                self.check_step(vcpu)?;
+                self.guest.check_step(vcpu)?;
                 actions[vcpu.0] = self.step_beside(vcpu);
             }
         }
-        self.arm(Lifted::default())?;
-        let unwatched = self.run.as_ref().is_some_and(|run| run.unwatched);
-        let watched = match unwatched {
-            true => Vec::new(),
-            false => self.breakpoints.watched.ranges(),
+        self.guest.arm(Lifted::default())?;
+        let watched = match is_watching {
+            true => self.guest.breakpoints.watched.ranges(),
+            false => Vec::new(),
         };
-        self.machine.watch(watched)?;
-        self.machine.resume(&actions)?;
-        for (vcpu, action) in actions.iter().enumerate() {
-            if *action != Resume::Hold {
-                self.reported[vcpu] = None;
-                self.collected[vcpu] = None;
+        self.guest.machine.watch(watched)?;
+        self.guest.machine.resume(&actions)?;
+        for vcpu in self.guest.machine.vcpus() {
+            if actions[vcpu.0] != Resume::Hold {
+                self.vcpus[vcpu].on_resume();
             }
         }
         Ok(())
-    }
-
-    fn arm(&mut self, lifted: Lifted) -> Result<()> {
-        let slots = self.breakpoints.slots.to_arm(lifted.slot);
-        let int3 = !self.breakpoints.planted.is_empty();
-        Ok(self.machine.arm(slots, int3)?)
     }
 
     /// Puts back what was lifted for the vCPU that stepped alone, and says which
     /// it was. The guest is paused. After a reset there is nothing to put back:
     /// memory is new.
     pub(super) fn end_alone(&mut self, reset: bool) -> Option<Alone> {
-        let alone = self.run.as_mut()?.alone.take()?;
+        let alone = self.run.as_mut()?.take_alone()?;
         if reset {
             return None;
         }
-        if let Err(error) = self.breakpoints.replant(&mut self.machine, alone.lifted) {
-            let error = super::chain(&error);
+        if let Err(error) = self.guest.replant(alone.lifted) {
+            let error = chain(&error);
             self.notice(format!(
                 "the breakpoint at {:#x} is lost: {error}",
                 alone.rip
@@ -236,7 +181,7 @@ impl Session<'_> {
     pub(super) fn finish(&mut self, stop: Stop) {
         self.run = None;
         if let Stop::At(vcpu, reason) = stop {
-            self.focus = vcpu;
+            self.selection.on_stop(vcpu);
             self.mark_reported(vcpu);
             self.warn_of_own_breakpoints(vcpu);
             // AMD's KVM has reset a vCPU that has crashed: it shows 16-bit code.
@@ -244,13 +189,8 @@ impl Session<'_> {
                 self.compare_description(vcpu);
             }
             self.settle_place();
-            if self.devices.wanted
-                && let Err(error) = self.pause_devices(true)
-            {
-                self.notice(format!(
-                    "the devices do not stand still: {}",
-                    super::chain(&error)
-                ));
+            if let Err(error) = self.devices.on_stop(&mut self.guest.machine) {
+                self.notice(format!("the devices do not stand still: {}", chain(&error)));
             }
         }
         self.stop = Some(stop);
@@ -258,18 +198,17 @@ impl Session<'_> {
 
     /// Whether gdb was told of a stop of `vcpu` where it stands.
     fn is_reported(&self, vcpu: VcpuId) -> bool {
-        let reported = self.reported[vcpu.0];
-        reported.is_some() && reported == self.rip(vcpu)
+        self.vcpus[vcpu].is_reported_at(self.guest.rip(vcpu))
     }
 
     /// A stop from before that gdb has not heard of, of a vCPU it resumes now.
     fn take_pending(&mut self, actions: &[Action]) -> Option<Stop> {
-        for vcpu in self.machine.vcpus() {
+        for vcpu in self.guest.machine.vcpus() {
             if actions[vcpu.0] == Action::Hold {
                 continue;
             }
-            match self.pending[vcpu.0].take() {
-                Some(Reason::Watch { addr, .. }) if !self.is_watched(addr) => {}
+            match self.vcpus[vcpu].take_pending() {
+                Some(Reason::Watch { addr, .. }) if !self.guest.is_watched(addr) => {}
                 Some(reason) => return Some(Stop::At(vcpu, reason)),
                 None => {}
             }
@@ -277,11 +216,32 @@ impl Session<'_> {
         None
     }
 
-    /// A vCPU that is to go on and cannot.
+    /// A vCPU that is to resume and cannot.
     fn crashed_among(&self, actions: &[Action]) -> Option<VcpuId> {
-        self.machine
-            .vcpus()
-            .find(|vcpu| actions[vcpu.0] != Action::Hold && self.crash(*vcpu).is_some())
+        let is_crashed =
+            |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.crash(*vcpu).is_some();
+        self.guest.machine.vcpus().find(is_crashed)
+    }
+}
+
+impl Guest<'_> {
+    fn arm(&mut self, lifted: Lifted) -> Result<()> {
+        let slots = self.breakpoints.slots.to_arm(lifted.slot);
+        let int3 = !self.breakpoints.planted.is_empty();
+        Ok(self.machine.arm(slots, int3)?)
+    }
+
+    /// Takes the breakpoint at the RIP of a stopped vCPU out of its way.
+    fn lift_at(&mut self, vcpu: VcpuId) -> Result<Option<Lifted>> {
+        let addr = self.machine.registers(vcpu)?.linear_rip();
+        let byte = self.translate(vcpu, addr).ok();
+        let byte = byte.map(|translation| translation.phys);
+        Ok(self.breakpoints.lift(&mut self.machine, addr, byte)?)
+    }
+
+    /// Puts back what was lifted.
+    fn replant(&mut self, lifted: Lifted) -> crate::target::Result<()> {
+        self.breakpoints.replant(&mut self.machine, lifted)
     }
 
     /// Refuses a step that would never come back.

@@ -1,15 +1,17 @@
 //! Run control, event by event.
 
+use gdbstub::common::Tid;
 use gdbstub::target::ext::base::multithread::MultiThreadBase;
 use gdbstub::target::ext::breakpoints::{
     HwBreakpoint, HwWatchpoint, SwBreakpoint, WatchKind as Gdb,
 };
 use gdbstub::target::ext::tracepoints::{ExperimentExplanation, Tracepoint, Tracepoints};
 
-use super::resume::Action::{Continue, Hold, Range, Step};
+use super::state::Action::{Continue, Hold, Range, Step};
+use super::stop::Reason;
 use super::*;
 use crate::arch::{BREAKPOINT, Served};
-use crate::breakpoints::Condition;
+use crate::breakpoints::{Condition, WatchKind};
 use crate::target::StopReason::{Crashed, Hardware, Int3, Protected, Step as Stepped};
 use crate::target::{Attachment, Event, HwKind, HwSlots, Resume, VirtAddr};
 use crate::testing::{Hand, Scripted};
@@ -90,7 +92,7 @@ fn having_left_a_breakpoint_a_vcpu_meets_it_again() {
         assert_eq!(events(session), at(1, Reason::Crash));
         session.start(vec![Continue, Hold]);
         assert_eq!(hand.resumed(), [Resume::Continue, Resume::Hold]);
-        session.mend(VcpuId(1));
+        session.vcpus[VcpuId(1)].mend();
     });
 }
 
@@ -102,7 +104,7 @@ fn a_hit_that_does_not_meet_its_condition_is_left_alone() {
             hits: 2,
             ..Condition::default()
         };
-        session.breakpoints.conditions.set(VirtAddr(Y), third);
+        session.guest.breakpoints.conditions.set(VirtAddr(Y), third);
         plant(session, Y);
         session.start(vec![Continue, Continue]);
         for vcpu in [0, 1] {
@@ -132,7 +134,11 @@ fn a_stop_of_another_vcpu_does_not_make_a_skipped_hit_count_twice() {
             hits: 2,
             ..Condition::default()
         };
-        session.breakpoints.conditions.set(VirtAddr(Y), second);
+        session
+            .guest
+            .breakpoints
+            .conditions
+            .set(VirtAddr(Y), second);
         plant(session, Y);
         session.start(vec![Continue, Step]);
         hand.stops(0, Y, Int3);
@@ -164,7 +170,7 @@ fn a_crashed_vcpu_goes_on_only_with_other_registers() {
         session.interrupt();
         assert_eq!(session.take_stop(), at(1, Reason::Interrupt));
         let thread = Tid::new(2).unwrap();
-        let registers = session.machine.registers(VcpuId(1)).unwrap();
+        let registers = session.guest.machine.registers(VcpuId(1)).unwrap();
         let all = Served::new(session.description(), &registers, None);
         assert!(session.write_registers(&all, thread).is_ok());
         session.start(vec![Continue, Continue]);
@@ -224,7 +230,7 @@ fn each_vcpu_leaves_alone() {
     with_session(&[X, Y], |session, hand| {
         plant(session, X);
         plant(session, Y);
-        session.reported[1] = Some(Y);
+        session.vcpus[VcpuId(1)].mark_reported(Some(Y));
         session.start(vec![Continue, Step]);
         assert_eq!(hand.resumed(), [Resume::Step, Resume::Hold]);
         hand.stops(0, X + 1, Stepped);
@@ -433,7 +439,11 @@ fn a_step_goes_on_after_a_pause_for_another_vcpu() {
             hits: 9,
             ..Condition::default()
         };
-        session.breakpoints.conditions.set(VirtAddr(0x2100), never);
+        session
+            .guest
+            .breakpoints
+            .conditions
+            .set(VirtAddr(0x2100), never);
         plant(session, 0x2100);
         session.start(vec![Step, Continue]);
         takes_exception(hand);
@@ -576,6 +586,7 @@ fn an_own_int3_that_is_gone_or_left_is_not_injected() {
                 let mut registers = hand.script().registers[0];
                 registers.rip = X + 5;
                 session
+                    .guest
                     .machine
                     .set_registers(VcpuId(0), &registers)
                     .unwrap();

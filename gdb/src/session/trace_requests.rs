@@ -4,6 +4,7 @@
 use super::Session;
 use super::base::errno;
 use super::tracepoints::TraceError;
+use crate::error::chain;
 use crate::server::PACKET_SIZE;
 use crate::trace::{Request, Source, VariableDefinition, encoded};
 
@@ -33,19 +34,13 @@ impl Session<'_> {
                 };
                 value.map_or("U".to_owned(), |value| format!("V{value:x}"))
             }
-            Request::Variables => {
-                self.trace_uploads = self.trace.variables.described().collect();
-                self.next_upload()
-            }
+            Request::Variables => piece(self.trace_dialog.upload(self.trace.variables.described())),
             Request::Source(source) => {
                 let added = Source::parse(&source).and_then(|it| self.trace.add_source(&it));
                 self.outcome(added.map_err(TraceError::Definition))
             }
-            Request::Tracepoints => {
-                self.trace_uploads = self.trace.described().collect();
-                self.next_upload()
-            }
-            Request::Next => self.next_upload(),
+            Request::Tracepoints => piece(self.trace_dialog.upload(self.trace.described())),
+            Request::Next => piece(self.trace_dialog.next_upload()),
             Request::Buffer { offset, len } => self.read_trace_buffer(offset, len),
             Request::Disconnected(disconnected) => {
                 self.trace.disconnected = disconnected;
@@ -65,7 +60,7 @@ impl Session<'_> {
         match outcome {
             Ok(()) => "OK".to_owned(),
             Err(refusal) => {
-                self.notice(super::chain(&refusal));
+                self.notice(chain(&refusal));
                 REFUSED.to_owned()
             }
         }
@@ -73,19 +68,20 @@ impl Session<'_> {
 
     fn read_trace_buffer(&mut self, offset: u64, len: u64) -> String {
         let len = usize::try_from(len).map_or(MOST_OF_BUFFER, |len| len.min(MOST_OF_BUFFER));
-        let description = self.description();
-        let frames = &self.trace.frames;
-        let bytes = self.trace_copy.read(frames, description, offset, len);
+        let (frames, description) = (&self.trace.frames, self.described.now());
+        let bytes = self
+            .trace_dialog
+            .read_copy(frames, description, offset, len);
         if bytes.is_empty() {
-            self.trace_copy = Default::default();
             return END.to_owned();
         }
         encoded(&bytes)
     }
+}
 
-    fn next_upload(&mut self) -> String {
-        self.trace_uploads.pop_front().unwrap_or(END.to_owned())
-    }
+/// A piece of a list, or its end.
+fn piece(piece: Option<String>) -> String {
+    piece.unwrap_or(END.to_owned())
 }
 
 fn error(number: u8) -> String {

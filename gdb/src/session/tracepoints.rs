@@ -22,9 +22,10 @@ use gdbstub::target::{TargetError, TargetResult};
 
 use super::Session;
 use super::base::errno;
-use super::points::InsertError;
+use super::refusal::InsertError;
+use crate::address::{VcpuId, VirtAddr};
 use crate::breakpoints::Owner;
-use crate::target::{VcpuId, VirtAddr};
+use crate::error::chain;
 use crate::trace::{
     DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, VariableError,
 };
@@ -55,8 +56,9 @@ impl Session<'_> {
         let defined = if self.is_running() {
             Err(TraceError::Running)
         } else {
-            self.traced = self.description();
-            Definition::parse(packet, self.traced)
+            let known = self.described.now();
+            self.trace_dialog.set_known(known);
+            Definition::parse(packet, known)
                 .and_then(|definition| self.trace.define(definition))
                 .map_err(TraceError::from)
         };
@@ -90,7 +92,7 @@ impl Session<'_> {
     }
 
     fn unplant_tracepoints(&mut self) {
-        let software = self.breakpoints.list();
+        let software = self.guest.breakpoints.list();
         let traced: Vec<_> = software
             .filter(|(_, software)| software.trace)
             .map(|(addr, _)| addr)
@@ -103,27 +105,30 @@ impl Session<'_> {
     /// Keeps the outcome for gdbstub, and says why where it is a refusal.
     fn settle_trace(&mut self, outcome: Result<(), TraceError>) {
         if let Err(error) = &outcome {
-            self.notice(super::chain(error));
+            self.notice(chain(error));
         }
-        self.trace_answer = outcome;
+        self.trace_dialog.settle(outcome.is_err());
     }
 
     fn answer_trace(&mut self) -> TargetResult<(), Self> {
         // gdb takes an error number that begins with 1 or 2 for something else here.
-        std::mem::replace(&mut self.trace_answer, Ok(())).map_err(|_| TargetError::NonFatal)
+        match self.trace_dialog.take_refusal() {
+            true => Err(TargetError::NonFatal),
+            false => Ok(()),
+        }
     }
 
     /// Collects for the tracepoints where `vcpu` is, which is about to execute the
     /// instruction there.
     pub(super) fn collect_at(&mut self, vcpu: VcpuId) {
-        let Ok(registers) = self.machine.registers(vcpu) else {
+        let Ok(registers) = self.guest.machine.registers(vcpu) else {
             return;
         };
         let addr = registers.linear_rip();
-        if !self.trace.is_traced(addr) || self.collected[vcpu.0] == Some(registers.rip) {
+        if !self.trace.is_traced(addr) || self.vcpus[vcpu].has_collected_at(registers.rip) {
             return;
         }
-        self.collected[vcpu.0] = Some(registers.rip);
+        self.vcpus[vcpu].mark_collected(registers.rip);
         self.collect(vcpu, &registers, Trace::hit);
     }
 
@@ -286,7 +291,7 @@ impl Tracepoints for Session<'_> {
     fn trace_experiment_start(&mut self) -> TargetResult<(), Self> {
         self.answer_trace()?;
         self.trace.start();
-        self.collected.fill(None);
+        self.vcpus.forget_collected();
         Ok(())
     }
 

@@ -5,13 +5,13 @@
 //! vCPU does not map is looked up in the kernel's own tables: these map all of it,
 //! and gdb sees the same kernel whatever a vCPU runs.
 
-use super::Session;
+use super::guest::Guest;
+use crate::address::{VcpuId, VirtAddr};
 use crate::breakpoints::Rings;
 use crate::machine::AddressError;
 use crate::paging::{AddressSpace, Translation};
-use crate::target::{VcpuId, VirtAddr};
 
-impl Session<'_> {
+impl Guest<'_> {
     /// Where `addr` leads for a stopped vCPU.
     ///
     /// # Errors
@@ -42,10 +42,14 @@ impl Session<'_> {
         Some((space, space.translate(addr, read).ok()?))
     }
 
-    /// Where `addr` leads when gdb does not say for which vCPU: for the one it looks
-    /// at, or, in the kernel's half, which all share, for any that has it mapped.
-    pub(super) fn translate_for_any(&self, addr: VirtAddr) -> Result<Translation, AddressError> {
-        let looked_at = self.translate(self.focus, addr);
+    /// Where `addr` leads when gdb does not say for which vCPU: for `focus`, the one it
+    /// looks at, or, in the kernel's half, which all share, for any that has it mapped.
+    pub(super) fn translate_for_any(
+        &self,
+        focus: VcpuId,
+        addr: VirtAddr,
+    ) -> Result<Translation, AddressError> {
+        let looked_at = self.translate(focus, addr);
         if looked_at.is_ok() || Rings::accessing(addr) != Rings::Kernel {
             return looked_at;
         }

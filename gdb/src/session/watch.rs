@@ -3,35 +3,18 @@
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::breakpoints::{HwWatchpoint, WatchKind as GdbWatchKind};
 
+use super::Session;
+use super::guest::Guest;
 use super::memory::{PAGE, pieces};
-use super::points::InsertError;
-use super::{Reason, Session};
-use crate::breakpoints::{Holder, MOST_PAGES, Piece, Rings, Snapshot, TooManyPages, WatchKind};
-use crate::machine::AddressError;
-use crate::target::{self, Change, VcpuId, VirtAddr};
+use super::refusal::{InsertError, PageError};
+use super::stop::Reason;
+use crate::address::{VcpuId, VirtAddr};
+use crate::breakpoints::{Holder, MOST_PAGES, Piece, Rings, Snapshot, WatchKind};
+use crate::error::chain;
+use crate::target::{self, Change};
 
 /// Bytes that are shown as one number.
 const NUMBER: usize = 8;
-
-/// Pages cannot be protected for a watchpoint.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum PageError {
-    #[error("only writes can be watched by write-protected pages")]
-    NotWrites,
-    #[error("this host single-steps no code in {}", .0.name())]
-    CannotStep(Rings),
-    #[error("{len} bytes are more than {MOST_PAGES} write-protected pages")]
-    TooLong { len: u64 },
-    #[error(transparent)]
-    TooMany(TooManyPages),
-    #[error("{:#x} is not mapped: {source}", .addr.0)]
-    Unmapped {
-        addr: VirtAddr,
-        source: AddressError,
-    },
-    #[error("what is mapped at {:#x} is no RAM", .addr.0)]
-    NoRam { addr: VirtAddr },
-}
 
 impl From<GdbWatchKind> for WatchKind {
     fn from(kind: GdbWatchKind) -> Self {
@@ -79,15 +62,13 @@ impl Session<'_> {
         kind: WatchKind,
     ) -> Result<(), InsertError> {
         let rings = Rings::accessing(addr);
-        if !rings.any_traps(&self.machine.host_traps(), |ring| ring.watchpoint) {
+        if !rings.any_traps(&self.guest.machine.host_traps(), |ring| ring.watchpoint) {
             let what = "data access";
             return Err(InsertError::HostCannot { what, rings });
         }
         let holder = Holder::Watch { addr, len, kind };
-        self.breakpoints
-            .slots
-            .add(holder)
-            .map_err(InsertError::Slots)?;
+        let slots = &mut self.guest.breakpoints.slots;
+        slots.add(holder).map_err(InsertError::Slots)?;
         self.warn_of_one_ring("watchpoint", addr, rings, |ring| ring.watchpoint);
         Ok(())
     }
@@ -103,53 +84,25 @@ impl Session<'_> {
         }
         // Code has to step over its writes.
         let rings = Rings::accessing(addr);
-        if !rings.any_traps(&self.machine.host_traps(), |ring| ring.step) {
+        if !rings.any_traps(&self.guest.machine.host_traps(), |ring| ring.step) {
             return Err(PageError::CannotStep(rings));
         }
         if len > MOST_PAGES as u64 * PAGE {
             return Err(PageError::TooLong { len });
         }
-        let mut places = Vec::new();
-        for (virt, len) in pieces(addr, len as usize) {
-            let phys = self
-                .translate_for_any(virt)
-                .map_err(|source| PageError::Unmapped { addr: virt, source })?
-                .phys;
-            if self.machine.read_physical(phys, &mut [0]).is_err() {
-                return Err(PageError::NoRam { addr: virt });
-            }
-            let len = len as u64;
-            places.push(Piece { virt, phys, len });
-        }
-        self.breakpoints
-            .watched
-            .add(addr, len, places)
-            .map_err(PageError::TooMany)?;
+        let places = self.guest.ram_at(self.selection.focus(), addr, len)?;
+        let watched = &mut self.guest.breakpoints.watched;
+        watched.add(addr, len, places).map_err(PageError::TooMany)?;
         self.warn_of_one_ring("watchpoint", addr, rings, |ring| ring.step);
         Ok(())
     }
 
-    /// Takes it out of wherever it is.
-    fn remove_watch(&mut self, addr: VirtAddr, len: u64, kind: WatchKind) {
-        self.breakpoints
-            .slots
-            .remove(Holder::Watch { addr, len, kind });
-        if kind == WatchKind::Write {
-            self.breakpoints.watched.remove(addr, len);
-        }
-    }
-
-    /// The watched bytes before a vCPU steps alone.
-    pub(super) fn snapshot(&self) -> target::Result<Snapshot> {
-        self.breakpoints.watched.snapshot(&self.machine)
-    }
-
     /// What the step of `vcpu` has changed of what gdb watches.
     pub(super) fn changed_since(&mut self, before: &Snapshot, vcpu: VcpuId) -> Option<Reason> {
-        match before.change(&self.machine) {
+        match before.change(&self.guest.machine) {
             Ok(change) => self.judge_change(vcpu, &change?),
             Err(error) => {
-                let error = super::chain(&error);
+                let error = chain(&error);
                 self.notice(format!("watched memory cannot be compared: {error}"));
                 None
             }
@@ -159,7 +112,7 @@ impl Session<'_> {
     /// A stop for a change of watched bytes, if they still are, with a line that
     /// says what it was.
     pub(super) fn judge_change(&mut self, vcpu: VcpuId, change: &Change) -> Option<Reason> {
-        let addr = self.breakpoints.watched.addr_of(change.addr)?;
+        let addr = self.guest.breakpoints.watched.addr_of(change.addr)?;
         let (old, new) = (number(&change.old), number(&change.new));
         let at = match change.new.len() {
             1 => format!("in the byte at {:#x}", addr.0),
@@ -169,6 +122,39 @@ impl Session<'_> {
         self.notice(format!("{vcpu}: {old} became {new} {at}"));
         let kind = WatchKind::Write;
         Some(Reason::Watch { addr, kind })
+    }
+}
+
+impl Guest<'_> {
+    /// The RAM that is mapped at `len` bytes from `addr` on.
+    fn ram_at(&self, focus: VcpuId, addr: VirtAddr, len: u64) -> Result<Vec<Piece>, PageError> {
+        let mut places = Vec::new();
+        for (virt, len) in pieces(addr, len as usize) {
+            let phys = self
+                .translate_for_any(focus, virt)
+                .map_err(|source| PageError::Unmapped { addr: virt, source })?
+                .phys;
+            if self.machine.read_physical(phys, &mut [0]).is_err() {
+                return Err(PageError::NoRam { addr: virt });
+            }
+            let len = len as u64;
+            places.push(Piece { virt, phys, len });
+        }
+        Ok(places)
+    }
+
+    /// Takes a watchpoint out of wherever it is.
+    fn remove_watch(&mut self, addr: VirtAddr, len: u64, kind: WatchKind) {
+        let holder = Holder::Watch { addr, len, kind };
+        self.breakpoints.slots.remove(holder);
+        if kind == WatchKind::Write {
+            self.breakpoints.watched.remove(addr, len);
+        }
+    }
+
+    /// The watched bytes before a vCPU steps alone.
+    pub(super) fn snapshot(&self) -> target::Result<Snapshot> {
+        self.breakpoints.watched.snapshot(&self.machine)
     }
 
     /// Whether gdb watches the byte at `addr`, in whichever way.
@@ -196,7 +182,7 @@ impl HwWatchpoint for Session<'_> {
         kind: GdbWatchKind,
     ) -> TargetResult<bool, Self> {
         self.while_stopped()?;
-        self.remove_watch(VirtAddr(addr), len, kind.into());
+        self.guest.remove_watch(VirtAddr(addr), len, kind.into());
         Ok(true)
     }
 }

@@ -5,27 +5,32 @@
 //! them. A step is counted where it ends, exceptions that came into it aside.
 
 use super::Session;
-use crate::arch::Registers;
-use crate::target::{Resume, VcpuId, VirtAddr};
+use super::guest::Guest;
+use crate::address::{VcpuId, VirtAddr};
+use crate::arch::{Description, Registers};
+use crate::error::chain;
+use crate::target::Resume;
 use crate::trace::{Hit, Status, Trace, Vcpu};
 
 /// A stopped vCPU, as expressions see it.
 struct View<'a, 't> {
-    session: &'a Session<'t>,
+    guest: &'a Guest<'t>,
     vcpu: VcpuId,
     registers: &'a Registers,
+    /// By what they number registers.
+    known: Description,
 }
 
 impl Vcpu for View<'_, '_> {
     fn register(&self, number: usize) -> Option<u64> {
-        let register = self.session.traced.register(number)?;
+        let register = self.known.register(number)?;
         let mut value = [0; 8];
         value.copy_from_slice(&register.bytes(self.registers)[..8]);
         Some(u64::from_le_bytes(value))
     }
 
     fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
-        self.session.read_virtual(self.vcpu, VirtAddr(addr), buf) == buf.len()
+        self.guest.read_virtual(self.vcpu, VirtAddr(addr), buf) == buf.len()
     }
 }
 
@@ -37,30 +42,27 @@ impl Session<'_> {
         registers: &Registers,
         act: impl FnOnce(&mut Trace, &Hit<'_>),
     ) {
-        // Apart from the session, of which the view reads the rest.
-        let mut trace = std::mem::take(&mut self.trace);
         let view = View {
-            session: self,
+            guest: &self.guest,
             vcpu,
             registers,
+            known: self.trace_dialog.known(),
         };
         let hit = Hit {
             vcpu,
             registers,
             view: &view,
         };
-        act(&mut trace, &hit);
-        let status = trace.status.clone();
-        self.trace = trace;
-        if status != Status::Running {
-            self.end_trace(status);
+        act(&mut self.trace, &hit);
+        if self.trace.status != Status::Running {
+            self.end_trace(self.trace.status.clone());
         }
     }
 
     /// `vcpu` has stepped over an instruction.
     pub(super) fn count_step(&mut self, vcpu: VcpuId) {
         if self.trace.is_stepping(vcpu)
-            && let Ok(registers) = self.machine.registers(vcpu)
+            && let Ok(registers) = self.guest.machine.registers(vcpu)
         {
             self.collect(vcpu, &registers, Trace::stepped);
         }
@@ -74,18 +76,18 @@ impl Session<'_> {
         }
     }
 
-    /// Has those step that are to, of the vCPUs that go on.
+    /// Has those step that are to, of the vCPUs that resume.
     pub(super) fn step_traced(&mut self, actions: &mut [Resume]) {
-        for vcpu in self.machine.vcpus() {
+        for vcpu in self.guest.machine.vcpus() {
             if actions[vcpu.0] != Resume::Continue || !self.trace.is_stepping(vcpu) {
                 continue;
             }
-            match self.check_step(vcpu) {
+            match self.guest.check_step(vcpu) {
                 Ok(()) => actions[vcpu.0] = Resume::Step,
                 Err(error) => {
                     self.notice(format!(
                         "what follows the tracepoint is not traced to its end: {}",
-                        super::chain(&error)
+                        chain(&error)
                     ));
                     self.trace.give_up_steps(vcpu);
                 }

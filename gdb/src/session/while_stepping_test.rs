@@ -2,11 +2,12 @@
 
 use gdbstub::target::ext::breakpoints::{HwBreakpoint, HwWatchpoint, WatchKind as Gdb};
 
-use super::super::resume::Action::{Continue, Hold};
+use super::super::state::Action::{Continue, Hold};
+use super::super::stop::Reason;
 use super::super::tests::{
     HANDLER, X, Y, at, define, events, frames, look, returns, takes_exception, with_session,
 };
-use super::super::{Reason, VirtAddr};
+use crate::address::VirtAddr;
 use crate::breakpoints::WatchKind;
 use crate::target::Resume;
 use crate::target::StopReason::{Hardware, Int3, Step as Stepped};

@@ -1,0 +1,64 @@
+//! What the user is told beside gdb's own answers.
+
+use std::collections::BTreeSet;
+
+use crate::address::VirtAddr;
+
+/// Notices kept for the user until they can be shown.
+const MAX_NOTICES: usize = 32;
+
+/// Addresses that are remembered as warned of.
+const MAX_WARNED: usize = 1024;
+
+/// gdb's console, if a gdb is attached, and what its user knows already.
+#[derive(Debug, Default)]
+pub(in crate::session) struct Console {
+    attached: bool,
+    /// Text for the user, shown as soon as the protocol allows.
+    notices: Vec<String>,
+    /// Addresses of breakpoints that something was said of.
+    warned: BTreeSet<VirtAddr>,
+    /// The user knows that the guest has breakpoints of its own.
+    warned_of_own: bool,
+}
+
+impl Console {
+    pub fn attach(&mut self) {
+        self.attached = true;
+    }
+
+    /// gdb has left, and its user with what was said.
+    pub fn detach(&mut self) {
+        *self = Self::default();
+    }
+
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
+    /// Keeps text for the user; the last one is not repeated.
+    pub fn add(&mut self, text: String) {
+        if self.attached && self.notices.len() < MAX_NOTICES && self.notices.last() != Some(&text) {
+            self.notices.push(text);
+        }
+    }
+
+    /// What is to be shown, once.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Whether nothing was said of the breakpoint at `addr` yet; something now is.
+    pub fn warns_first(&mut self, addr: VirtAddr) -> bool {
+        self.warned.len() < MAX_WARNED && self.warned.insert(addr)
+    }
+
+    /// Whether the user knows that the guest has breakpoints of its own.
+    pub fn is_warned_of_own(&self) -> bool {
+        self.warned_of_own
+    }
+
+    pub fn set_warned_of_own(&mut self) {
+        self.warned_of_own = true;
+    }
+}
