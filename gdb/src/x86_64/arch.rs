@@ -2,22 +2,24 @@
 
 use std::num::NonZeroUsize;
 
-use gdbstub::arch::{self, RegId};
+use gdbstub::arch::{self, Arch, RegId};
+use gdbstub_arch::x86::X86_64_SSE;
 
 use super::description::Description;
 use super::layout::Register;
 use super::registers::Registers;
 
-/// x86-64 as [`gdbstub::arch::Arch`]. The target description is served by the
-/// session, not from here.
+/// x86-64 as [`gdbstub::arch::Arch`]: gdbstub_arch's, but for what changes with the
+/// description that gdb has read, which is the registers and their numbers. The session
+/// serves that, not this type.
 #[derive(Debug)]
 pub enum X86_64 {}
 
 impl arch::Arch for X86_64 {
-    type Usize = u64;
+    type Usize = <X86_64_SSE as Arch>::Usize;
     type Registers = Served;
     /// The length of the breakpoint instruction, which on x86 says nothing.
-    type BreakpointKind = usize;
+    type BreakpointKind = <X86_64_SSE as Arch>::BreakpointKind;
     type RegId = RegisterNumber;
 }
 

@@ -3,8 +3,12 @@
 //! Numbers, sizes and names are those of the x86-64 description;
 //! [`Description`](super::Description) has those of the others.
 
+use gdbstub::arch::RegId;
+use gdbstub_arch::x86::reg::id::{X86_64CoreRegId, X86SegmentRegId, X87FpuInternalRegId};
+
 use super::registers::{Fpu, Registers};
 use super::vectors::{VectorPart, VectorSet};
+use super::view;
 
 /// One register by the name that `target.xml` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,26 +67,14 @@ impl Register {
     /// The program counter.
     pub const PC: Self = Self::Rip;
 
-    /// The register that is `number` in the x86-64 description.
+    /// The register that is `number` in the x86-64 description: first those that
+    /// gdbstub_arch has.
     pub fn from_number(number: usize) -> Option<Self> {
         use Register::*;
-        let index = |first: usize| u8::try_from(number - first).ok();
+        if let Some((id, _)) = X86_64CoreRegId::from_raw_id(number) {
+            return Self::from_id(id);
+        }
         Some(match number {
-            0..=15 => Gpr(index(0)?),
-            16 => Rip,
-            17 => Eflags,
-            18..=23 => Selector(index(18)?),
-            24..=31 => St(index(24)?),
-            32 => Fctrl,
-            33 => Fstat,
-            34 => Ftag,
-            35 => Fiseg,
-            36 => Fioff,
-            37 => Foseg,
-            38 => Fooff,
-            39 => Fop,
-            40..=55 => Xmm(index(40)?),
-            56 => Mxcsr,
             57 => FsBase,
             58 => GsBase,
             59 => KGsBase,
@@ -94,8 +86,40 @@ impl Register {
             65 => Efer,
             _ => {
                 let parts = VectorPart::all(VectorSet::Avx512);
-                Vector(*parts.get(number - BASE)?)
+                Vector(*parts.get(number.checked_sub(BASE)?)?)
             }
+        })
+    }
+
+    /// The register of an id; `None` of one that gdbstub_arch has got since.
+    fn from_id(id: X86_64CoreRegId) -> Option<Self> {
+        use X86_64CoreRegId as Id;
+        Some(match id {
+            Id::Gpr(n) => Self::Gpr(n),
+            Id::Rip => Self::Rip,
+            Id::Eflags => Self::Eflags,
+            Id::Segment(segment) => Self::Selector(match segment {
+                X86SegmentRegId::CS => 0,
+                X86SegmentRegId::SS => 1,
+                X86SegmentRegId::DS => 2,
+                X86SegmentRegId::ES => 3,
+                X86SegmentRegId::FS => 4,
+                X86SegmentRegId::GS => 5,
+            }),
+            Id::St(n) => Self::St(n),
+            Id::Fpu(internal) => match internal {
+                X87FpuInternalRegId::Fctrl => Self::Fctrl,
+                X87FpuInternalRegId::Fstat => Self::Fstat,
+                X87FpuInternalRegId::Ftag => Self::Ftag,
+                X87FpuInternalRegId::Fiseg => Self::Fiseg,
+                X87FpuInternalRegId::Fioff => Self::Fioff,
+                X87FpuInternalRegId::Foseg => Self::Foseg,
+                X87FpuInternalRegId::Fooff => Self::Fooff,
+                X87FpuInternalRegId::Fop => Self::Fop,
+            },
+            Id::Xmm(n) => Self::Xmm(n),
+            Id::Mxcsr => Self::Mxcsr,
+            _ => return None,
         })
     }
 
@@ -162,27 +186,27 @@ impl Register {
     /// The value of one that every vCPU has; bits above [`Register::size`] are 0.
     fn get(self, registers: &Registers) -> u128 {
         use Register::*;
-        let fpu = &registers.fpu;
+        let core = view::of(registers);
         u128::from(match self {
-            Gpr(n) => registers.gpr[usize::from(n)],
-            Rip => registers.linear_rip().0,
-            Eflags => registers.rflags & u64::from(u32::MAX),
+            Gpr(n) => core.regs[usize::from(n)],
+            Rip => core.rip,
+            Eflags => core.eflags.into(),
             Selector(n) => registers.segment(n).selector.into(),
             St(n) => {
                 let mut bytes = [0; 16];
-                bytes[..10].copy_from_slice(&fpu.st[usize::from(n)]);
+                bytes[..10].copy_from_slice(&core.st[usize::from(n)]);
                 return u128::from_le_bytes(bytes);
             }
-            Fctrl => fpu.fcw.into(),
-            Fstat => fpu.fsw.into(),
-            Ftag => full_tag_word(fpu).into(),
-            Fiseg => fpu.fip >> 32 & 0xffff,
-            Fioff => fpu.fip & 0xffff_ffff,
-            Foseg => fpu.fdp >> 32 & 0xffff,
-            Fooff => fpu.fdp & 0xffff_ffff,
-            Fop => fpu.fop.into(),
-            Xmm(n) => return u128::from_le_bytes(fpu.xmm[usize::from(n)]),
-            Mxcsr => fpu.mxcsr.into(),
+            Fctrl => core.fpu.fctrl.into(),
+            Fstat => core.fpu.fstat.into(),
+            Ftag => core.fpu.ftag.into(),
+            Fiseg => core.fpu.fiseg.into(),
+            Fioff => core.fpu.fioff.into(),
+            Foseg => core.fpu.foseg.into(),
+            Fooff => core.fpu.fooff.into(),
+            Fop => core.fpu.fop.into(),
+            Xmm(n) => return core.xmm[usize::from(n)],
+            Mxcsr => core.mxcsr.into(),
             FsBase => registers.fs.base,
             GsBase => registers.gs.base,
             KGsBase => registers.k_gs_base,
@@ -236,7 +260,7 @@ impl Register {
             St(n) => fpu.st[usize::from(n)].copy_from_slice(&value.to_le_bytes()[..10]),
             Fctrl => fpu.fcw = low as u16,
             Fstat => fpu.fsw = low as u16,
-            Ftag => fpu.ftw = abridged_tag_word(low as u16),
+            Ftag => fpu.ftw = view::abridged_tag_word(low as u16),
             Fiseg => fpu.fip = fpu.fip & LOW | (low & 0xffff) << 32,
             Fioff => fpu.fip = fpu.fip & !LOW | low & LOW,
             Foseg => fpu.fdp = fpu.fdp & LOW | (low & 0xffff) << 32,
@@ -280,46 +304,6 @@ impl Register {
         value[..bytes.len()].copy_from_slice(bytes);
         self.set(registers, u128::from_le_bytes(value))
     }
-}
-
-/// Tags of the x87 tag word (SDM volume 1, figure 8-7).
-const VALID: u16 = 0;
-const ZERO: u16 = 1;
-const SPECIAL: u16 = 2;
-const EMPTY: u16 = 3;
-
-/// The two-bit tags that FXSAVE leaves out, worked out again from the registers'
-/// contents (SDM volume 1, table 10-2).
-fn full_tag_word(fpu: &Fpu) -> u16 {
-    let top = usize::from(fpu.fsw >> 11 & 7);
-    (0..8).fold(0, |word, physical| {
-        let tag = if fpu.ftw & 1 << physical == 0 {
-            EMPTY
-        } else {
-            // Tags go with physical registers, values are stored by stack position.
-            tag(&fpu.st[(physical + 8 - top) % 8])
-        };
-        word | tag << (2 * physical)
-    })
-}
-
-fn tag(value: &[u8; 10]) -> u16 {
-    let exponent = u16::from_le_bytes([value[8], value[9]]) & 0x7fff;
-    let integer_bit = value[7] & 0x80 != 0;
-    let zero = value[..8].iter().all(|&byte| byte == 0);
-    match exponent {
-        0 if zero => ZERO,
-        0 | 0x7fff => SPECIAL,
-        _ if integer_bit => VALID,
-        _ => SPECIAL,
-    }
-}
-
-fn abridged_tag_word(full: u16) -> u8 {
-    (0..8).fold(0, |word, physical| {
-        let empty = full >> (2 * physical) & 3 == EMPTY;
-        word | u8::from(!empty) << physical
-    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::view::{abridged_tag_word, full_tag_word};
 use super::*;
 
 #[test]

@@ -13,6 +13,7 @@ mod registers;
 mod segments;
 pub mod step;
 mod vectors;
+mod view;
 
 pub use arch::{RegisterNumber, Served, X86_64};
 pub use description::{Architecture, Description};

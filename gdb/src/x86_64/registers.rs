@@ -1,5 +1,7 @@
 //! The register file as the debugger and the VMM exchange it.
 
+use gdbstub_arch::x86::reg::F80;
+
 use super::vectors::Vectors;
 use crate::address::VirtAddr;
 
@@ -50,7 +52,7 @@ pub struct Table {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fpu {
     /// ST0 to ST7, 80-bit extended precision, least significant byte first.
-    pub st: [[u8; 10]; 8],
+    pub st: [F80; 8],
     /// Control word.
     pub fcw: u16,
     /// Status word.
