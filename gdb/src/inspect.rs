@@ -125,7 +125,7 @@ pub trait Inspect {
         Err(TargetError::Unsupported("debug registers"))
     }
 
-    /// Makes a non-maskable interrupt pending; it is taken when the vCPU goes on.
+    /// Makes a non-maskable interrupt pending; it is taken when the vCPU resumes.
     fn nmi(&mut self, _vcpu: VcpuId) -> Result<()> {
         Err(TargetError::Unsupported("non-maskable interrupts"))
     }
@@ -166,21 +166,21 @@ pub trait Inspect {
         }
     }
 
-    /// Has the virtio devices stand still, or go on. A device that does not is lost, as
-    /// its driver then learns.
+    /// Pauses the virtio devices, or resumes them. A device that does not pause is lost,
+    /// as its driver then learns.
     fn pause_devices(&mut self, _pause: bool) -> Result<()> {
         Err(TargetError::Unsupported("devices that stand still"))
     }
 
-    /// Has the process behind a device, which goes by its number, note which pages of
+    /// Has the process behind a device, which goes by its number, log which pages of
     /// guest memory it writes, from here on, or no longer.
-    fn note_writes(&mut self, _device: usize, _wanted: bool) -> Result<()> {
+    fn set_dirty_log(&mut self, _device: usize, _wanted: bool) -> Result<()> {
         Err(TargetError::Unsupported("notes of what devices write"))
     }
 
     /// The pages that it has written since this was asked last: physical addresses, in
-    /// runs. `None` when they are not noted.
-    fn written(&mut self, _device: usize) -> Result<Option<Vec<Range<u64>>>> {
+    /// runs. `None` when they are not logged.
+    fn dirty_pages(&mut self, _device: usize) -> Result<Option<Vec<Range<u64>>>> {
         Err(TargetError::Unsupported("notes of what devices write"))
     }
 

@@ -38,7 +38,7 @@ pub const HW_SLOTS: usize = 4;
 /// The hardware slots, the same on every vCPU.
 pub type HwSlots = [Option<HwBreakpoint>; HW_SLOTS];
 
-/// How one vCPU goes on at [`Target::resume`].
+/// How one vCPU resumes at [`Target::resume`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     Continue,
@@ -99,7 +99,7 @@ pub enum StopReason {
     Trap(String),
     /// The write that [`Inspect::trap_gs_base`] asked for is done.
     GsBase,
-    /// The guest cannot go on: triple fault, KVM error. The text is for the user.
+    /// The guest cannot resume: triple fault, KVM error. The text is for the user.
     Crashed(String),
 }
 
@@ -131,8 +131,8 @@ pub enum Attachment {
     Left {
         crashed: bool,
     },
-    /// It leaves, and its trace goes on: the debugger still stops vCPUs and lets them
-    /// go on, but a crash is not kept. [`Attachment::Left`] follows.
+    /// It leaves, and its trace continues: the debugger still stops vCPUs and resumes
+    /// them, but a crash is not kept. [`Attachment::Left`] follows.
     Tracing,
     /// It asked for the guest's end (`kill`), and may: the guest stays stopped.
     Killed,
@@ -167,7 +167,7 @@ pub trait Target: Inspect + Send {
     /// Stops every vCPU; returns once all of them are stopped. Idempotent.
     fn pause(&mut self) -> Result<()>;
 
-    /// Lets vCPUs go on, `actions[n]` for vCPU n (`actions.len() == vcpu_count()`).
+    /// Resumes vCPUs, `actions[n]` for vCPU n (`actions.len() == vcpu_count()`).
     fn resume(&mut self, actions: &[Resume]) -> Result<()>;
 
     /// Registers of a stopped vCPU.

@@ -59,7 +59,7 @@ pub(crate) struct Conditional {
 pub(crate) struct Conditions(BTreeMap<VirtAddr, Conditional>);
 
 impl Conditions {
-    /// Replaces the condition at `addr`, and counts anew.
+    /// Replaces the condition at `addr`, and counts from zero again.
     pub fn set(&mut self, addr: VirtAddr, condition: Condition) {
         let conditional = Conditional {
             condition,

@@ -220,7 +220,7 @@ impl Breakpoints {
         }
     }
 
-    /// Removes everything. Goes on after an error and returns the first.
+    /// Removes everything. Whatever fails, it does the rest, and returns the first error.
     ///
     /// # Errors
     /// An original byte cannot be written back.
@@ -231,8 +231,8 @@ impl Breakpoints {
         self.planted.clear(memory)
     }
 
-    /// Removes everything but the tracepoints. Goes on after an error and returns the
-    /// first.
+    /// Removes everything but the tracepoints. Whatever fails, it does the rest, and
+    /// returns the first error.
     ///
     /// # Errors
     /// An original byte cannot be written back.

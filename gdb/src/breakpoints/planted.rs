@@ -92,7 +92,7 @@ impl Planted {
         restore(memory, at, original)
     }
 
-    /// Removes all, going on after an error, and returns the first error.
+    /// Removes all, whatever fails, and returns the first error.
     ///
     /// # Errors
     /// An original byte cannot be written.

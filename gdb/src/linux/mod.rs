@@ -92,7 +92,7 @@ impl Linux {
     }
 
     /// A new client: what was not found may be there by now, and what was found
-    /// may have been overwritten. A search that goes on is not begun again.
+    /// may have been overwritten. A search in progress is not begun again.
     pub fn look_again(&mut self, guest: &dyn Guest) {
         // Modules come and go.
         self.made = RefCell::default();
@@ -142,7 +142,7 @@ impl Linux {
         self.missed.get()
     }
 
-    /// Waits for the end of a search, if one goes on.
+    /// Waits for the end of a search, if one is in progress.
     pub fn finish_search(&self, guest: &dyn Guest) {
         let outcome = match &*self.found.borrow() {
             Found::Looking(search) => search.finish(),

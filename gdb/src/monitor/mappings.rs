@@ -76,7 +76,7 @@ fn merged(rows: &[Row]) -> Vec<Mapping> {
     mappings
 }
 
-/// Joins it to the one before, where it goes on.
+/// Joins it to the one before, if it begins where that ends.
 fn push(mappings: &mut Vec<Mapping>, next: Mapping) {
     match mappings.last_mut() {
         Some(open)

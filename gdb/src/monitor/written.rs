@@ -23,7 +23,7 @@ pub(super) fn written(
         return show(session, number, &device.id, out);
     };
     let machine = &mut session.guest.machine;
-    session.devices.log_writes(machine, number, wanted)?;
+    session.devices.set_dirty_log(machine, number, wanted)?;
     match wanted {
         true => writeln!(out, "{}: pages that it writes are noted", device.id)?,
         false => writeln!(out, "{}: pages that it writes are not noted", device.id)?,
@@ -37,7 +37,7 @@ fn show(
     id: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    let Some(runs) = session.guest.machine.inspect().written(number)? else {
+    let Some(runs) = session.guest.machine.inspect().dirty_pages(number)? else {
         writeln!(
             out,
             "{id}: pages that it writes are not noted; \"monitor written {id} on\" begins"

@@ -222,7 +222,7 @@ impl<R: FnMut(PhysAddr, &mut [u8]) -> Result<(), TargetError>> Scan<'_, R> {
         let end = last + times * (last - start + 1);
         let unchanged = rows == self.found.rows.len();
         match &mut self.open {
-            // One span all over: it goes on.
+            // One span all over: it continues.
             Some(open) if unchanged && open.start <= start && open.last == last => {
                 open.last = end;
                 Continue(())

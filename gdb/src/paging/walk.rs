@@ -115,7 +115,7 @@ impl AddressSpace {
         let Mode::Bits32 { .. } = self.mode else {
             let mut reserved = match (self.mode, level) {
                 // Not the accessed bit, though the SDM has it among them (table 5-8):
-                // QEMU's processor sets it, and goes on.
+                // QEMU's processor sets it, and ignores it.
                 (Mode::Pae, 3) => 0xfff0_0000_0000_01c6,
                 (Mode::Pae, _) => 0x7ff0_0000_0000_0000,
                 (_, 4 | 5) => bit::PAGE_SIZE,

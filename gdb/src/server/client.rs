@@ -223,7 +223,7 @@ impl<'t> Client<'t> {
     }
 
     /// Has gdbstub answer. To a packet that it makes nothing of, the answer is an
-    /// error, and the session goes on.
+    /// error, and the session continues.
     fn answer(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         let threads = session.guest.machine.vcpu_count();
         let stopped = session.selection.focus().0 + 1;

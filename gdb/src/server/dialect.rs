@@ -56,7 +56,7 @@ impl Dialect {
             }),
             // A feature that nothing depends on.
             _ if text == "qSupported" => Said::Otherwise(b"qSupported:xmlRegisters=i386".to_vec()),
-            // To go on elsewhere: clients write the register.
+            // To resume elsewhere: clients write the register.
             Some(("c" | "s", _)) => Said::Nonsense,
             _ if text.starts_with("vCont;") => self.resume_each(text, threads),
             _ => Said::Plainly,

@@ -39,7 +39,7 @@ use crate::target::Target;
 
 /// How often a running guest is looked at whose pages are waited for, or whose step takes
 /// long. A look stops it for less than a millisecond.
-const LOOK_AFTER: Duration = Duration::from_millis(50);
+const PENDING_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Tokens of what is polled. Refused clients count from the last.
 const STOP: u64 = 0;
@@ -91,7 +91,7 @@ pub enum Ended {
     Stopped,
 }
 
-/// The server cannot go on. The guest is unharmed, but no gdb can attach.
+/// The server cannot continue. The guest is unharmed, but no gdb can attach.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("the gdb server cannot wait for events")]
@@ -104,7 +104,7 @@ pub enum ServeError {
 ///
 /// Blocks; the VMM gives it a thread of its own. Whatever way a client leaves,
 /// the guest runs on with nothing planted and nothing armed, but for a trace that it
-/// wants to go on. On [`Options::stop`] an attached client is detached first, and such
+/// wants to continue. On [`Options::stop`] an attached client is detached first, and such
 /// a trace ends.
 ///
 /// # Errors
@@ -178,7 +178,7 @@ impl<'a, 't> Server<'a, 't> {
             let timeout = self.timeout();
             let ready = self.poller.wait(timeout).map_err(ServeError::Wait)?;
             if ready.is_empty() {
-                self.look_after()?;
+                self.serve_pending()?;
             }
             for ready in ready {
                 let stop = ready.token == STOP;
@@ -235,29 +235,29 @@ impl<'a, 't> Server<'a, 't> {
 
     fn timeout(&self) -> Option<Duration> {
         let refused = self.refused.timeout(Instant::now());
-        let look = self.session.needs_look().then_some(LOOK_AFTER);
+        let pending = self.session.has_pending().then_some(PENDING_INTERVAL);
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let kept = self.kept_until.map(left);
         let early = self.early_until.map(left);
         refused
             .into_iter()
-            .chain(look)
+            .chain(pending)
             .chain(kept)
             .chain(early)
             .min()
     }
 
-    fn look_after(&mut self) -> Result<(), ServeError> {
-        if !self.session.needs_look() {
+    fn serve_pending(&mut self) -> Result<(), ServeError> {
+        if !self.session.has_pending() {
             return Ok(());
         }
         match &self.client {
             Some(client) if client.is_attached() => self.with_client(|client, session| {
-                session.look_after();
+                session.serve_pending();
                 client.on_stop(session)
             }),
             _ => {
-                self.session.look_after_unattended();
+                self.session.serve_pending_unattended();
                 Ok(())
             }
         }

@@ -27,7 +27,7 @@ impl Wire {
         self.bytes.drain(..count.min(self.bytes.len()));
     }
 
-    /// Whether an answer was too long and has been cut: gdb cannot go on with it.
+    /// Whether an answer was too long and has been cut: gdb cannot use it.
     pub fn overflowed(&self) -> bool {
         self.overflow
     }

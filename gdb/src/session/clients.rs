@@ -30,7 +30,7 @@ impl Session<'_> {
     }
 
     /// Lets the guest run as if there had never been a debugger, unless a trace is to
-    /// go on. Errors are logged: there is nobody left to tell, and every step is tried.
+    /// continue. Errors are logged: there is nobody left to tell, and every step is tried.
     pub fn detach(&mut self) {
         if self.exited.is_none() && self.trace_outlives_gdb() {
             self.halt_unnoticed();

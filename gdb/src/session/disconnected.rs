@@ -1,4 +1,4 @@
-//! A trace that goes on without its gdb (`set disconnected-tracing on`).
+//! A trace that continues without its gdb (`set disconnected-tracing on`).
 //!
 //! The guest is then run as for gdb, with nothing but the tracepoints planted, and
 //! what would be a stop for gdb is none. The end of the trace lets the guest go as
@@ -13,7 +13,7 @@ use crate::target::Attachment;
 use crate::trace::Status;
 
 impl Session<'_> {
-    /// Whether the trace goes on when gdb leaves.
+    /// Whether the trace continues when gdb leaves.
     pub(super) fn trace_outlives_gdb(&self) -> bool {
         self.trace.disconnected && self.trace.is_running()
     }
@@ -27,7 +27,7 @@ impl Session<'_> {
         }
     }
 
-    /// Lets the guest run, and the trace go on, without gdb and all that it has
+    /// Lets the guest run, and the trace continue, without gdb and all that it has
     /// planted.
     pub(super) fn leave_tracing(&mut self) {
         self.guest.machine.attachment(Attachment::Tracing);

@@ -47,14 +47,14 @@ impl Session<'_> {
     /// Stops the guest for a moment, so that breakpoints whose pages have come are
     /// planted, and steps into which an exception has come take the time that it needs.
     /// There may be a stop to report afterwards.
-    pub fn look_after(&mut self) {
+    pub fn serve_pending(&mut self) {
         let events = self.halt(None);
         self.judge_all(events, None);
     }
 
     /// The same, while nobody is attached.
-    pub fn look_after_unattended(&mut self) {
-        self.look_after();
+    pub fn serve_pending_unattended(&mut self) {
+        self.serve_pending();
         self.after_unattended();
     }
 
@@ -80,7 +80,7 @@ impl Session<'_> {
                     | StopReason::GsBase
             )
         );
-        // The VMM leaves it to the debugger to let a reset guest go on.
+        // The VMM leaves it to the debugger to resume a reset guest.
         let reset = event == Event::Reset;
         self.note(event);
         if stray {
@@ -94,7 +94,7 @@ impl Session<'_> {
     }
 
     /// Resets the guest for the user of a stopped one. It stays stopped, with gdb's
-    /// breakpoints to be planted when it goes on.
+    /// breakpoints to be planted when it resumes.
     ///
     /// # Errors
     /// The target does not reset it, or not in time.
@@ -176,7 +176,7 @@ impl Session<'_> {
     }
 
     /// Judges the events of one pause: gdb gets a stop of the `interrupted` vCPU,
-    /// or of one that an event makes, or the run goes on.
+    /// or of one that an event makes, or the run continues.
     fn judge_all(&mut self, events: Vec<Event>, interrupted: Option<VcpuId>) {
         let mut alone = self.end_alone(events.contains(&Event::Reset));
         let mut found = Vec::new();

@@ -21,7 +21,7 @@
 //! others:
 //!
 //! - A breakpoint, either kind: nothing is remembered. The instruction has not
-//!   run, so that the vCPU meets the breakpoint again when it goes on, if it is
+//!   run, so that the vCPU meets the breakpoint again when it resumes, if it is
 //!   still there by then, and reports it then.
 //! - An int3 that is not for gdb (the guest's own, or planted for another virtual
 //!   address of the byte): kept, and dealt with at the vCPU's next resume. Left to
@@ -41,7 +41,7 @@
 //!
 //! # Leaving a breakpoint
 //!
-//! A vCPU goes on from a breakpoint at its RIP without hitting it exactly when
+//! A vCPU resumes from a breakpoint at its RIP without hitting it exactly when
 //! gdb has been told of a stop of *this* vCPU at *this* RIP and it has not run
 //! since (`reported`). Then the breakpoint is lifted, the vCPU steps alone while
 //! the others are held, and the breakpoint is put back. In every other case the

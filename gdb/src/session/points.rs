@@ -130,7 +130,7 @@ impl Session<'_> {
 
     /// Whether a running guest has to be looked at now and then: a breakpoint waits for
     /// its page, and nothing tells when the guest maps it, or a step takes long.
-    pub(crate) fn needs_look(&self) -> bool {
+    pub(crate) fn has_pending(&self) -> bool {
         self.is_running() && !self.guest.breakpoints.pending().is_empty() || self.has_pending_step()
     }
 

@@ -1,4 +1,4 @@
-//! How gdb lets the guest go on.
+//! How gdb resumes the guest.
 
 use std::convert::Infallible;
 
@@ -13,7 +13,7 @@ use super::Session;
 use super::state::{Action, Request};
 
 impl MultiThreadResume for Session<'_> {
-    /// Whatever keeps the guest from going on becomes a stop with a notice. A
+    /// Whatever keeps the guest from resuming becomes a stop with a notice. A
     /// client that resumes a running guest is ignored.
     fn resume(&mut self) -> Result<(), Infallible> {
         if self.is_running() {

@@ -427,8 +427,8 @@ pub(super) fn returns(hand: &Hand, rip: u64) {
 
 /// The guest is looked at because it has been silent.
 pub(super) fn look(session: &mut Session<'_>) {
-    assert!(session.needs_look());
-    session.look_after();
+    assert!(session.has_pending());
+    session.serve_pending();
     assert_eq!(session.take_stop(), None);
 }
 
@@ -472,7 +472,7 @@ fn a_step_that_takes_long_is_let_take_its_time() {
         takes_exception(hand);
         look(session);
         assert_eq!(hand.resumed(), [Resume::FinishStep]);
-        assert!(!session.needs_look());
+        assert!(!session.has_pending());
         returns(hand, X + 1);
         hand.stops(0, X + 1, Stepped);
         assert_eq!(events(session), at(0, Reason::Step));

@@ -585,12 +585,12 @@ impl Inspect for Toy {
         Ok(())
     }
 
-    fn note_writes(&mut self, _: usize, wanted: bool) -> Result<()> {
+    fn set_dirty_log(&mut self, _: usize, wanted: bool) -> Result<()> {
         self.state().noted = wanted;
         Ok(())
     }
 
-    fn written(&mut self, _: usize) -> Result<Option<Vec<Range<u64>>>> {
+    fn dirty_pages(&mut self, _: usize) -> Result<Option<Vec<Range<u64>>>> {
         let runs = || vec![0x1000..0x3000, 0xf_f000..0x10_0000];
         Ok(self.state().noted.then(runs))
     }

@@ -153,7 +153,7 @@ impl Trace {
         changed
     }
 
-    /// Begins anew, without frames.
+    /// Begins again, without frames.
     pub fn start(&mut self) {
         self.variables.start();
         self.walks.clear();

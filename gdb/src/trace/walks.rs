@@ -18,7 +18,7 @@ pub(super) struct Walk {
 pub(super) struct Walks(BTreeMap<VcpuId, Vec<Walk>>);
 
 impl Walks {
-    /// Begins one, anew if the tracepoint was hit on the way.
+    /// Begins one, again if the tracepoint was hit on the way.
     pub fn begin(&mut self, vcpu: VcpuId, number: usize, addr: VirtAddr, steps: u64) {
         let walks = self.0.entry(vcpu).or_default();
         walks.retain(|walk| (walk.number, walk.addr) != (number, addr));

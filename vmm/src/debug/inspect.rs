@@ -183,14 +183,14 @@ impl Inspect for DebugTarget {
         Ok(())
     }
 
-    fn note_writes(&mut self, device: usize, wanted: bool) -> Result<()> {
+    fn set_dirty_log(&mut self, device: usize, wanted: bool) -> Result<()> {
         let mut transport = self.transport(device)?;
         let what = "what the device writes cannot be noted";
         let failed = |source| TargetError::Device { what, source };
         transport.note_writes(wanted).map_err(failed)
     }
 
-    fn written(&mut self, device: usize) -> Result<Option<Vec<std::ops::Range<u64>>>> {
+    fn dirty_pages(&mut self, device: usize) -> Result<Option<Vec<std::ops::Range<u64>>>> {
         Ok(self.transport(device)?.written())
     }
 

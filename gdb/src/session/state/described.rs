@@ -5,7 +5,7 @@
 //! vCPUs. The first read of a connection is answered so that a session lasts: by
 //! x86-64 where gdb has, or is about to get, symbols of a 64-bit program, even if
 //! that has yet to leave the 32-bit code that it begins with. Under a description
-//! of 32 bits gdb could not go on in 64-bit code. Whoever reads again wants to see
+//! of 32 bits gdb could not debug 64-bit code. Whoever reads again wants to see
 //! the vCPU as it is.
 //!
 //! gdb 18 reads it twice when it attaches, before and behind the executable's name.

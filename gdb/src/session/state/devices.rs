@@ -53,13 +53,13 @@ impl DeviceControl {
     }
 
     /// Has what a device writes logged for as long as gdb is there, or no longer.
-    pub fn log_writes(
+    pub fn set_dirty_log(
         &mut self,
         machine: &mut Machine<'_>,
         device: usize,
         wanted: bool,
     ) -> Result<()> {
-        machine.inspect().note_writes(device, wanted)?;
+        machine.inspect().set_dirty_log(device, wanted)?;
         match wanted {
             true => self.logged.insert(device),
             false => self.logged.remove(&device),
@@ -88,7 +88,7 @@ impl DeviceControl {
         self.pause_wanted = false;
         failed("resume the devices", self.pause(machine, false));
         for device in std::mem::take(&mut self.logged) {
-            let ended = machine.inspect().note_writes(device, false);
+            let ended = machine.inspect().set_dirty_log(device, false);
             failed("stop the log of what a device writes", ended);
         }
         self.traps.clear();
