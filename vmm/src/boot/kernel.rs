@@ -1,11 +1,11 @@
 //! Finding out what a kernel file is, and loading it.
 //!
-//! `linux-loader` does the loading, but for 32-bit ELF files. What is checked before
-//! gives the user one clear line instead of a guest that dies at once.
+//! What is checked before gives the user one clear line instead of a guest that dies at
+//! once.
 
 mod bzimage;
 mod clear;
-mod elf32;
+mod elf;
 mod looks;
 mod parts;
 
@@ -16,10 +16,8 @@ use std::path::{Path, PathBuf};
 
 use devices::virtio::GuestMemory;
 use linux_loader::loader::bootparam::setup_header;
-use linux_loader::loader::{Elf, KernelLoader, PvhBootCapability};
 
 use super::kept::{self, Kept, read_at};
-use super::ram_reader::RamReader;
 use super::{Entry, memory_map};
 use crate::layout;
 use clear::clear;
@@ -164,7 +162,6 @@ pub fn load(memory: &GuestMemory, kernel: &Kept) -> Result<Kernel, Error> {
     }
 }
 
-const ELF_HEADER_LEN: u64 = 64;
 const ELF_PROGRAM_HEADER_LEN: u64 = 56;
 /// What tells ELF files apart: up to `e_machine`.
 const ELF_KIND_LEN: u64 = 20;
@@ -247,49 +244,6 @@ impl Image<'_> {
                 })
             }
         }
-    }
-
-    fn load_elf64(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
-        let rests = self.check_elf64()?;
-        let mut reader = RamReader::new(&mut self.file, memory);
-        let loaded = Elf::load(memory, None, &mut reader, None);
-        let loaded = loaded.map_err(|error| self.malformed(error))?;
-        for rest in rests {
-            self.clear(memory, rest)?;
-        }
-        let entry = match loaded.pvh_boot_cap {
-            PvhBootCapability::PvhEntryPresent(addr) => Entry::Pvh { rip: addr.0 },
-            _ => Entry::Linux64 {
-                rip: loaded.kernel_load.0,
-            },
-        };
-        Ok(Kernel {
-            entry,
-            end: loaded.kernel_end,
-            initrd_max: u64::from(u32::MAX),
-            setup_header: None,
-        })
-    }
-
-    /// Checks that every segment is in the file and fits. Returns where they are that
-    /// the file does not fill.
-    fn check_elf64(&mut self) -> Result<Vec<Range<u64>>, Error> {
-        let header = self.bytes(0, ELF_HEADER_LEN)?;
-        let (offset, count) = (u64_at(&header, 32), u64::from(u16_at(&header, 56)));
-        let table = self.bytes(offset, count * ELF_PROGRAM_HEADER_LEN)?;
-        let mut rests = Vec::new();
-        for segment in table.chunks_exact(ELF_PROGRAM_HEADER_LEN as usize) {
-            let (offset, filesz) = (u64_at(segment, 8), u64_at(segment, 32));
-            let (addr, memsz) = (u64_at(segment, 24), u64_at(segment, 40));
-            if u32_at(segment, 0) == PT_LOAD && memsz != 0 {
-                self.check_segment(offset, filesz, addr, memsz)?;
-                rests.push(addr.saturating_add(filesz)..addr.saturating_add(memsz));
-            }
-        }
-        if rests.is_empty() {
-            return Err(self.nothing_to_load());
-        }
-        Ok(rests)
     }
 
     /// Zeroes guest RAM that the file says nothing of: after a reset it is not empty.

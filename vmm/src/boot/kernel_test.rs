@@ -14,6 +14,7 @@ pub fn elf(addr: u64, filesz: u64, memsz: u64) -> Vec<u8> {
     file[..4].copy_from_slice(b"\x7fELF");
     file[4] = ELFCLASS64;
     file[5] = 1;
+    file[6] = 1;
     file[18..20].copy_from_slice(&EM_X86_64.to_le_bytes());
     file[24..32].copy_from_slice(&(addr + 8).to_le_bytes());
     file[32..40].copy_from_slice(&64u64.to_le_bytes());

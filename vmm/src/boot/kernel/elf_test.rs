@@ -22,11 +22,7 @@ fn elf(contents: &[u8], memsz: u32, notes: &[u8]) -> Vec<u8> {
     let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     file.extend([2, 0, 3, 0, 1, 0, 0, 0]);
     let virt = 0xc000_0000 + ADDR;
-    file.extend(
-        [virt, HEADER_LEN as u32, 0, 0]
-            .map(u32::to_le_bytes)
-            .concat(),
-    );
+    file.extend([virt, 52, 0, 0].map(u32::to_le_bytes).concat());
     file.extend([52u16, 32, 2, 0, 0, 0].map(u16::to_le_bytes).concat());
     let len = contents.len() as u32;
     let load = [1, CONTENTS as u32, virt, ADDR, len, memsz, 7, 0x1000];
