@@ -22,12 +22,13 @@
 //! | [`arch`] | register layout, target description |
 //! | `virtqueue` | what a virtqueue in guest memory holds |
 //! | [`target`], [`inspect`] | the seam to the VMM |
-//! | `address`, `error` | what both of these name places and failures by |
+//! | `address`, `error`, `limits` | what all of these name places and failures by, and the size of a packet |
 
 mod address;
 mod breakpoints;
 mod error;
 pub mod inspect;
+mod limits;
 mod linux;
 mod machine;
 mod monitor;

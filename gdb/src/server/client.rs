@@ -10,7 +10,6 @@ use super::agreed::Agreed;
 use super::ahead::{self, Ahead};
 use super::dialect::{Dialect, Said};
 use super::inlet::{Arrival, Inlet, framed};
-use super::limits::BUFFER_SIZE;
 use super::stream::Stream;
 use super::stub::{self, Fault, Machine, NO_ACK, expedited, fed, new_machine};
 use super::waited::Waited;
@@ -18,6 +17,9 @@ use super::wire::Wire;
 use crate::qemu::Queries;
 use crate::session::{Session, Stop};
 use crate::trace::Malformed;
+
+/// What is read from a client at once.
+const BUFFER_SIZE: usize = 64 * 1024;
 
 /// The answer to a packet that makes no sense: EINVAL.
 const EINVAL: &str = "E16";

@@ -1,7 +1,7 @@
 use std::os::unix::net::UnixStream;
 
 use super::*;
-use crate::server::PACKET_SIZE;
+use crate::limits::PACKET_SIZE;
 use crate::testing::{Scripted, packet};
 
 /// A client on a socket, and the other end.

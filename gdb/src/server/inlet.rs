@@ -4,7 +4,7 @@
 //! damaged, and over a request to send its last answer again. Here both are what
 //! the protocol says they are (gdb manual, "Overview" of the remote protocol).
 
-use super::limits::PACKET_SIZE;
+use crate::limits::PACKET_SIZE;
 
 /// One thing that gdb has sent, whole.
 #[derive(Debug, PartialEq, Eq)]

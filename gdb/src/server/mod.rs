@@ -11,7 +11,6 @@ mod client;
 mod detacher;
 mod dialect;
 mod inlet;
-mod limits;
 mod listener;
 mod poller;
 mod refused;
@@ -27,7 +26,6 @@ use std::time::{Duration, Instant};
 
 pub use address::{Address, AddressError};
 pub use detacher::{DetachError, DetachRequests, Detacher, detacher};
-pub(crate) use limits::PACKET_SIZE;
 pub use listener::{ListenError, Listener};
 
 use self::client::{Client, Leave};

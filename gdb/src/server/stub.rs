@@ -4,9 +4,9 @@ use gdbstub::stub::GdbStub;
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 
 use super::inlet::framed;
-use super::limits::PACKET_SIZE;
 use super::wire::Wire;
 use crate::arch::{Description, Register, RegisterNumber, Registers};
+use crate::limits::PACKET_SIZE;
 use crate::session::Session;
 
 pub(super) type Machine<'t> = GdbStubStateMachine<'static, Session<'t>, Wire>;

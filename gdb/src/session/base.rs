@@ -17,7 +17,7 @@ use super::stop::tid;
 use crate::address::{PhysAddr, VcpuId, VirtAddr};
 use crate::arch::{Register, RegisterNumber, Registers, SegmentError, Served, rflags};
 use crate::error::chain;
-use crate::server::PACKET_SIZE;
+use crate::limits::PACKET_SIZE;
 use crate::target::Activity;
 
 /// Error numbers as gdb's `E` answers carry them (gdb manual, "Errno Values").

@@ -5,7 +5,7 @@ use super::Session;
 use super::base::errno;
 use super::tracepoints::TraceError;
 use crate::error::chain;
-use crate::server::PACKET_SIZE;
+use crate::limits::PACKET_SIZE;
 use crate::trace::{Request, Source, VariableDefinition, encoded};
 
 /// The end of a list.
