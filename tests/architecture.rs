@@ -12,12 +12,26 @@ use std::path::{Path, PathBuf};
 use self::circles::{circles, ties};
 use self::imports::Modules;
 
-/// Crate, the siblings it may use, and crates it must not use.
-const EDGES: [(&str, &[&str], &[&str]); 4] = [
+/// The folder of a crate, the siblings it may use, and crates it must not use.
+const EDGES: [(&str, &[&str], &[&str]); 5] = [
     ("vmm", &["devices", "gdb"], &[]),
-    ("devices", &[], &["kvm-ioctls", "kvm-bindings"]),
-    ("backends", &[], &["kvm-ioctls", "kvm-bindings"]),
+    ("devices", &["vhost-user-wire"], &KVM),
+    (
+        "devices/wire",
+        &[],
+        &["kvm-ioctls", "kvm-bindings", "virtio-queue"],
+    ),
+    ("backends", &[], &KVM),
     ("gdb", &[], &["kvm-ioctls", "kvm-bindings", "vm-memory"]),
+];
+const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
+const SIBLINGS: [&str; 6] = [
+    "vmm",
+    "devices",
+    "vhost-user-wire",
+    "backends",
+    "gdb",
+    "tests",
 ];
 
 /// The circles of files that there still are, by crate. Take out what is gone; put
@@ -78,7 +92,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ),
 ];
 
-const SIBLINGS: [&str; 5] = ["vmm", "devices", "backends", "gdb", "tests"];
 
 fn directory(krate: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(krate)

@@ -5,7 +5,6 @@
 //! through [`hypervisor::Hypervisor`].
 
 pub mod bus;
-pub mod deadline;
 pub mod file_mapping;
 pub mod hypervisor;
 pub mod power;
@@ -13,3 +12,5 @@ pub mod rtc;
 pub mod serial;
 pub mod vhost_user;
 pub mod virtio;
+
+pub use vhost_user_wire::deadline;
