@@ -187,7 +187,6 @@ fn a_request_that_needs_a_mapping_is_finished_before_its_queue_is_stopped() {
         };
         ring.add(&memory, &[buffer]);
         let stream = bench.backend.requests();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // More than are served while the kicks are kept away.
         let wishes = [Request::map(0, &file), Request::unmap(0)];
         let device = thread::spawn(move || {

@@ -5,7 +5,7 @@
 //! refusal, the two sides may be out of step: the connection is of no more use.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -13,22 +13,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vhost::vhost_user::message::FrontendReq;
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+use vhost_user_wire::frontend::{FrontendMessage, FrontendRequest};
+use vhost_user_wire::{Connection, Header, Message, Payload, Progress, VERSION, WireError, name};
 
-use super::files;
-use super::message::{Message, Reply, Request};
 use super::requests::BackendRequests;
 use crate::deadline::Deadline;
 use crate::virtio::status::Status;
-
-/// Length of a message header: request, flags and payload size.
-pub const HEADER_SIZE: usize = 12;
-
-/// Header flags (vhost-user document, "Header").
-pub const VERSION: u32 = 1;
-pub const VERSION_MASK: u32 = 0x3;
-pub const REPLY: u32 = 1 << 2;
-pub const NEED_REPLY: u32 = 1 << 3;
 
 /// How often who waits for long is told that it does.
 const TURN: Duration = Duration::from_millis(500);
@@ -37,35 +27,40 @@ const TURN: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     #[error(
-        "the backend did not answer {message:?} within {waited:?} ({received} of {expected} bytes came)"
+        "the backend did not answer {} within {waited:?} ({} of {} bytes came)",
+        name::frontend(*.message), .progress.received, .progress.expected
     )]
     Late {
         message: FrontendReq,
         waited: Duration,
-        received: usize,
-        expected: usize,
+        progress: Progress,
     },
-    #[error("the backend did not take {message:?} within {waited:?}")]
+    #[error("the backend did not take {} within {waited:?}", name::frontend(*.message))]
     Stuck {
         message: FrontendReq,
         waited: Duration,
     },
     #[error(
-        "the backend closed the connection instead of {}; its own log may say why",
-        instead(*.message, *.received, *.expected)
+        "the backend closed the connection instead of taking {}; its own log may say why",
+        name::frontend(*.message)
+    )]
+    ClosedBefore { message: FrontendReq },
+    #[error(
+        "the backend closed the connection instead of answering {} ({} of {} bytes came); its own log may say why",
+        name::frontend(*.message), .progress.received, .progress.expected
     )]
     Closed {
         message: FrontendReq,
-        received: usize,
-        expected: usize,
+        progress: Progress,
     },
-    #[error("cannot exchange {message:?} with the backend")]
-    Io {
+    #[error("cannot exchange {} with the backend", name::frontend(*.message))]
+    Wire {
         message: FrontendReq,
-        source: io::Error,
+        source: WireError,
     },
     #[error(
-        "the backend answered {message:?} with request {found}, flags {flags:#x}: that is no reply to it"
+        "the backend answered {} with request {found}, flags {flags:#x}: that is no reply to it",
+        name::frontend(*.message)
     )]
     NotTheReply {
         message: FrontendReq,
@@ -73,22 +68,17 @@ pub enum ChannelError {
         flags: u32,
     },
     #[error(
-        "the backend answered {message:?} with a payload of {found} bytes, which it cannot have"
+        "the backend answered {} with a payload of {found} bytes, which it cannot have",
+        name::frontend(*.message)
     )]
     ReplySize { message: FrontendReq, found: usize },
-    #[error("the backend refused {message:?} (it answered {code}){}", hint(*.message))]
+    #[error(
+        "the backend refused {} (it answered {code}){}",
+        name::frontend(*.message), hint(*.message)
+    )]
     Refused { message: FrontendReq, code: u64 },
     #[error("the backend left {missing} out of its status ({found:#x}){}", status_hint(*.missing))]
     Status { missing: Status, found: u64 },
-}
-
-/// What a backend was to do that closed the connection. Nothing is expected of one that
-/// has closed it before the message was said.
-fn instead(message: FrontendReq, received: usize, expected: usize) -> String {
-    match expected {
-        0 => format!("taking {message:?}"),
-        _ => format!("answering {message:?} ({received} of {expected} bytes came)"),
-    }
 }
 
 /// What the user can do about a refusal.
@@ -118,7 +108,7 @@ impl ChannelError {
     /// Whether the backend ended the connection. After any other error it may
     /// still be at work.
     pub fn is_closed(&self) -> bool {
-        matches!(self, Self::Closed { .. })
+        matches!(self, Self::Closed { .. } | Self::ClosedBefore { .. })
     }
 }
 
@@ -127,12 +117,13 @@ impl ChannelError {
 pub enum Idle {
     Quiet,
     Closed,
-    Spoke,
+    /// It has sent something.
+    Unsolicited,
 }
 
 /// A connection to a backend.
 pub struct Channel {
-    stream: UnixStream,
+    connection: Connection,
     /// The socket for the backend's own requests, where it has some.
     requests: Option<BackendRequests>,
     /// Whether VHOST_USER_PROTOCOL_F_REPLY_ACK is negotiated.
@@ -140,10 +131,9 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// `stream` is connected and in blocking mode.
     pub fn new(stream: UnixStream) -> Self {
         Self {
-            stream,
+            connection: Connection::to_backend(stream),
             requests: None,
             acks: false,
         }
@@ -170,7 +160,7 @@ impl Channel {
     }
 
     /// Sends a request and waits for its reply.
-    pub fn ask<R: Request>(
+    pub fn ask<R: FrontendRequest>(
         &mut self,
         request: &R,
         deadline: &Deadline,
@@ -180,21 +170,17 @@ impl Channel {
     }
 
     /// The same for a reply that may take long: `waits` is called now and then.
-    pub fn ask_patiently<R: Request>(
+    pub fn ask_patiently<R: FrontendRequest>(
         &mut self,
         request: &R,
         deadline: &Deadline,
         mut waits: impl FnMut(),
     ) -> Result<R::Reply, ChannelError> {
         self.begin(request, deadline)?;
-        let failed = |source| ChannelError::Io {
-            message: R::CODE,
-            source,
-        };
         while let Some(left) = deadline.left() {
             let turn = left.min(TURN);
-            let answers = is_ready(&self.stream, PollFlags::IN, &mut self.requests, turn);
-            if answers.map_err(failed)? {
+            let answers = is_ready(&self.connection, PollFlags::IN, &mut self.requests, turn);
+            if answers.map_err(|error| failed(R::CODE, error.into()))? {
                 break;
             }
             waits();
@@ -204,49 +190,48 @@ impl Channel {
 
     /// The first half of [`ask`](Self::ask): the channel becomes readable when
     /// the reply comes. Nothing else is said until it is complete.
-    pub fn begin<R: Request>(
+    pub fn begin<R: FrontendRequest>(
         &mut self,
         request: &R,
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
-        self.send(request, 0, deadline)
+        self.send(request, false, deadline)
     }
 
     /// The second half of [`ask`](Self::ask).
-    pub fn complete<R: Request>(&mut self, deadline: &Deadline) -> Result<R::Reply, ChannelError> {
-        self.receive(R::CODE, deadline)
+    pub fn complete<R: FrontendRequest>(
+        &mut self,
+        deadline: &Deadline,
+    ) -> Result<R::Reply, ChannelError> {
+        let (reply, _) = self.receive(R::CODE, deadline)?;
+        Ok(reply)
     }
 
     /// Sends a request and waits for its reply and the file that comes with it.
-    pub fn ask_for_file<R: Request>(
+    pub fn ask_for_file<R: FrontendRequest>(
         &mut self,
         request: &R,
         deadline: &Deadline,
     ) -> Result<(R::Reply, Option<File>), ChannelError> {
         self.begin(request, deadline)?;
-        let mut file = None;
-        let reply = self.receive_with(R::CODE, deadline, |stream, buffer| {
-            let (count, new) = files::receive(stream, buffer)?;
-            file = new.or(file.take());
-            Ok(count)
-        })?;
-        Ok((reply, file))
+        let (reply, message) = self.receive(R::CODE, deadline)?;
+        Ok((reply, message.files.into_iter().next()))
     }
 
     /// Sends a message without a reply, and waits for the acknowledgement where
     /// that is negotiated.
-    pub fn tell<M: Message>(
+    pub fn tell<M: FrontendMessage>(
         &mut self,
         message: &M,
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
+        self.send(message, self.acks, deadline)?;
         if !self.acks {
-            return self.send(message, 0, deadline);
+            return Ok(());
         }
-        self.send(message, NEED_REPLY, deadline)?;
         match self.receive(M::CODE, deadline)? {
-            0 => Ok(()),
-            code => Err(ChannelError::Refused {
+            (0, _) => Ok(()),
+            (code, _) => Err(ChannelError::Refused {
                 message: M::CODE,
                 code,
             }),
@@ -270,159 +255,113 @@ impl Channel {
     }
 
     /// What happened on the connection while nothing was asked. Never blocks.
-    pub fn idle(&mut self) -> io::Result<Idle> {
-        self.stream.set_nonblocking(true)?;
-        let result = (&self.stream).read(&mut [0]);
-        self.stream.set_nonblocking(false)?;
-        match result {
-            Ok(0) => Ok(Idle::Closed),
-            Ok(_) => Ok(Idle::Spoke),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(Idle::Quiet),
-                _ if is_hang_up(&error) => Ok(Idle::Closed),
-                _ => Err(error),
-            },
+    pub fn idle(&mut self) -> Result<Idle, WireError> {
+        match self.connection.header() {
+            Ok(_) if self.connection.progress().has_begun() => Ok(Idle::Unsolicited),
+            Ok(_) => Ok(Idle::Quiet),
+            Err(error) if error.is_closed() => Ok(Idle::Closed),
+            Err(error) => Err(error),
         }
     }
 
-    fn send<M: Message>(
+    fn send<M: FrontendMessage>(
         &mut self,
         message: &M,
-        flags: u32,
+        wants_ack: bool,
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
-        let mut bytes = vec![0; HEADER_SIZE];
-        message.encode(&mut bytes);
-        let header = Header {
-            request: M::CODE.into(),
-            flags: VERSION | flags,
-            size: (bytes.len() - HEADER_SIZE) as u32,
+        let mut payload = Vec::new();
+        message.encode(&mut payload);
+        let header = Header::request(M::CODE, payload.len());
+        let header = if wants_ack { header.with_ack() } else { header };
+        let sent = self
+            .connection
+            .send(header, &payload, &message.files(), deadline);
+        sent.map_err(|error| match failed(M::CODE, error) {
+            ChannelError::Closed { message, .. } => ChannelError::ClosedBefore { message },
+            error => error,
+        })
+    }
+
+    /// The reply to `message`, and all that came with it.
+    fn receive<R: Payload>(
+        &mut self,
+        message: FrontendReq,
+        deadline: &Deadline,
+    ) -> Result<(R, Message), ChannelError> {
+        let reply = loop {
+            if let Some(reply) = self.receive_next(message, R::MAX_SIZE, deadline)? {
+                break reply;
+            }
         };
-        bytes[..HEADER_SIZE].copy_from_slice(&header.to_bytes());
-        self.write_all(M::CODE, &bytes, &message.fds(), deadline)
-    }
-
-    /// The descriptors go with the first byte.
-    fn write_all(
-        &mut self,
-        message: FrontendReq,
-        mut bytes: &[u8],
-        mut fds: &[RawFd],
-        deadline: &Deadline,
-    ) -> Result<(), ChannelError> {
-        while !bytes.is_empty() {
-            let Some(left) = deadline.left() else {
-                let waited = deadline.budget();
-                return Err(ChannelError::Stuck { message, waited });
-            };
-            let io_error = |source| ChannelError::Io { message, source };
-            self.stream
-                .set_write_timeout(Some(left))
-                .map_err(io_error)?;
-            match self.stream.send_with_fds(&[bytes], fds) {
-                Ok(sent) => {
-                    bytes = &bytes[sent..];
-                    fds = &[];
-                }
-                Err(error) => match io::Error::from(error) {
-                    error if may_go_on(&error) => {}
-                    error if is_hang_up(&error) => {
-                        return Err(ChannelError::Closed {
-                            message,
-                            received: 0,
-                            expected: 0,
-                        });
-                    }
-                    error => return Err(io_error(error)),
-                },
-            }
+        let found = reply.payload.len();
+        match reply.body() {
+            Ok(body) => Ok((body, reply)),
+            Err(_) => Err(ChannelError::ReplySize { message, found }),
         }
-        Ok(())
     }
 
-    /// Descriptors that come along unasked are closed by the kernel, since
-    /// nothing here makes room for them.
-    fn receive<R: Reply>(
+    /// Waits for more of the reply to `message`; `None` when it is not there as a whole.
+    fn receive_next(
         &mut self,
         message: FrontendReq,
+        max_size: usize,
         deadline: &Deadline,
-    ) -> Result<R, ChannelError> {
-        self.receive_with(message, deadline, |mut stream, buffer| stream.read(buffer))
-    }
-
-    fn receive_with<R: Reply>(
-        &mut self,
-        message: FrontendReq,
-        deadline: &Deadline,
-        mut read: impl FnMut(&UnixStream, &mut [u8]) -> io::Result<usize>,
-    ) -> Result<R, ChannelError> {
-        let mut header = [0; HEADER_SIZE];
-        self.read_exact(message, &mut header, deadline, &mut read)?;
-        let header = Header::from_bytes(header);
-        let is_reply = header.request == u32::from(message)
-            && header.flags & VERSION_MASK == VERSION
-            && header.flags & REPLY != 0;
-        if !is_reply {
-            return Err(ChannelError::NotTheReply {
+    ) -> Result<Option<Message>, ChannelError> {
+        let failed = |error| failed(message, error);
+        let Some(left) = deadline.left() else {
+            return Err(ChannelError::Late {
                 message,
-                found: header.request,
-                flags: header.flags,
+                waited: deadline.budget(),
+                progress: self.connection.progress(),
             });
+        };
+        let answers = is_ready(&self.connection, PollFlags::IN, &mut self.requests, left);
+        if !answers.map_err(|error| failed(error.into()))? {
+            return Ok(None);
         }
-        let found = header.size as usize;
-        let wrong_size = ChannelError::ReplySize { message, found };
-        if found > R::MAX_SIZE {
-            return Err(wrong_size);
-        }
-        let mut payload = vec![0; found];
-        self.read_exact(message, &mut payload, deadline, &mut read)?;
-        R::decode(&payload).ok_or(wrong_size)
+        let Some(header) = self.connection.header().map_err(failed)? else {
+            return Ok(None);
+        };
+        check_reply(&header, message, max_size)?;
+        self.connection.try_receive().map_err(failed)
     }
+}
 
-    fn read_exact(
-        &mut self,
-        message: FrontendReq,
-        buffer: &mut [u8],
-        deadline: &Deadline,
-        read: &mut impl FnMut(&UnixStream, &mut [u8]) -> io::Result<usize>,
-    ) -> Result<(), ChannelError> {
-        let expected = buffer.len();
-        let mut received = 0;
-        while received < expected {
-            let Some(left) = deadline.left() else {
-                return Err(ChannelError::Late {
-                    message,
-                    waited: deadline.budget(),
-                    received,
-                    expected,
-                });
-            };
-            let io_error = |source| ChannelError::Io { message, source };
-            let answers = is_ready(&self.stream, PollFlags::IN, &mut self.requests, left);
-            if !answers.map_err(io_error)? {
-                continue;
-            }
-            self.stream.set_read_timeout(Some(left)).map_err(io_error)?;
-            let closed = ChannelError::Closed {
-                message,
-                received,
-                expected,
-            };
-            match read(&self.stream, &mut buffer[received..]) {
-                Ok(0) => return Err(closed),
-                Ok(count) => received += count,
-                Err(error) if may_go_on(&error) => {}
-                Err(error) if is_hang_up(&error) => return Err(closed),
-                Err(error) => return Err(io_error(error)),
-            }
-        }
-        Ok(())
+/// What becomes of an error while `message` was being exchanged.
+fn failed(message: FrontendReq, error: WireError) -> ChannelError {
+    match error {
+        WireError::Closed(progress) => ChannelError::Closed { message, progress },
+        WireError::Late { waited, progress } => ChannelError::Late {
+            message,
+            waited,
+            progress,
+        },
+        WireError::Stuck { waited } => ChannelError::Stuck { message, waited },
+        source => ChannelError::Wire { message, source },
+    }
+}
+
+/// Whether this may be the header of the reply to `message`, before its payload is read.
+fn check_reply(header: &Header, message: FrontendReq, max_size: usize) -> Result<(), ChannelError> {
+    let is_reply =
+        header.request == u32::from(message) && header.version() == VERSION && header.is_reply();
+    if !is_reply {
+        return Err(ChannelError::NotTheReply {
+            message,
+            found: header.request,
+            flags: header.flags,
+        });
+    }
+    match header.size as usize {
+        found if found > max_size => Err(ChannelError::ReplySize { message, found }),
+        _ => Ok(()),
     }
 }
 
 impl AsRawFd for Channel {
     fn as_raw_fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.connection.as_raw_fd()
     }
 }
 
@@ -454,48 +393,6 @@ fn is_ready(
         requests.serve_meanwhile();
     }
     Ok(ready)
-}
-
-/// A timeout, which the caller measures, or a signal to the thread.
-fn may_go_on(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
-}
-
-fn is_hang_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-    )
-}
-
-/// A message header, in the byte order of the machine.
-pub struct Header {
-    pub request: u32,
-    pub flags: u32,
-    pub size: u32,
-}
-
-impl Header {
-    pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
-        let mut bytes = [0; HEADER_SIZE];
-        let fields = [self.request, self.flags, self.size];
-        for (to, from) in bytes.chunks_exact_mut(size_of::<u32>()).zip(fields) {
-            to.copy_from_slice(&from.to_ne_bytes());
-        }
-        bytes
-    }
-
-    pub fn from_bytes(bytes: [u8; HEADER_SIZE]) -> Self {
-        let [r0, r1, r2, r3, f0, f1, f2, f3, s0, s1, s2, s3] = bytes;
-        Self {
-            request: u32::from_ne_bytes([r0, r1, r2, r3]),
-            flags: u32::from_ne_bytes([f0, f1, f2, f3]),
-            size: u32::from_ne_bytes([s0, s1, s2, s3]),
-        }
-    }
 }
 
 #[cfg(test)]

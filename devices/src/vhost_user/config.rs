@@ -5,8 +5,9 @@
 //! QEMU refuse more than they have. So the known lengths are tried, longest
 //! first, and the first that works stays.
 
+use vhost_user_wire::frontend::GetConfig;
+
 use super::channel::{Channel, ChannelError};
-use super::message::GetConfig;
 use crate::deadline::Deadline;
 
 /// Finds out how much there is to read. `None` when every length is refused.

@@ -6,13 +6,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::PollFlags;
+use vhost::vhost_user::message::VhostTransferStateDirection as Direction;
+use vhost_user_wire::frontend::{CheckDeviceState, SetDeviceStateFd};
+use vhost_user_wire::payload::STATE_ERROR_MASK;
 
 use super::channel::Channel;
 use super::error::Problem;
-use super::message::{CheckDeviceState, Direction, SetDeviceStateFd};
 use crate::deadline::Deadline;
 
 /// More than any known backend has, in bytes.
@@ -20,15 +22,12 @@ const MAX_SIZE: usize = 64 << 20;
 /// A pipe that is writable takes so many bytes at once (PIPE_BUF).
 const CHUNK: usize = 4096;
 
-/// In the answer to SET_DEVICE_STATE_FD: anything here is an error.
-const ERROR_MASK: u64 = 0xff;
-
 /// Has the backend write its state, and reads it.
 pub fn save(channel: &mut Channel, deadline: &Deadline) -> Result<Vec<u8>, Problem> {
     let (ours, theirs) = io::pipe().map_err(Problem::State)?;
     let mut from = begin(
         channel,
-        Direction::Save,
+        Direction::SAVE,
         ours.into(),
         theirs.into(),
         deadline,
@@ -43,7 +42,7 @@ pub fn load(channel: &mut Channel, state: &[u8], deadline: &Deadline) -> Result<
     let (theirs, ours) = io::pipe().map_err(Problem::State)?;
     let mut to = begin(
         channel,
-        Direction::Load,
+        Direction::LOAD,
         ours.into(),
         theirs.into(),
         deadline,
@@ -62,12 +61,9 @@ fn begin(
     theirs: OwnedFd,
     deadline: &Deadline,
 ) -> Result<File, Problem> {
-    let request = SetDeviceStateFd {
-        direction,
-        fd: theirs.as_raw_fd(),
-    };
+    let request = SetDeviceStateFd::new(direction, theirs.as_fd());
     let (code, file) = channel.ask_for_file(&request, deadline)?;
-    if code & ERROR_MASK != 0 {
+    if code & STATE_ERROR_MASK != 0 {
         return Err(Problem::StateRefused { code });
     }
     Ok(file.unwrap_or_else(|| ours.into()))

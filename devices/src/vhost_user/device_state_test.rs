@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use vhost::vhost_user::message::{BackendReq, FrontendReq};
 
-use super::super::channel::{HEADER_SIZE, Header, NEED_REPLY, REPLY, VERSION};
-use super::super::files;
+use vhost_user_wire::payload::NO_FILE;
+use vhost_user_wire::{Connection, Header, Payload};
+
 use super::super::requests::BackendRequests;
 use super::*;
 
@@ -14,35 +15,23 @@ const PATIENCE: Duration = Duration::from_secs(20);
 static STATE: [u8; 200_000] = [7; 200_000];
 
 /// Takes one message, and answers it with `number`.
-fn take(
-    mut stream: &UnixStream,
-    request: FrontendReq,
-    payload: usize,
-    number: u64,
-) -> Option<File> {
-    let mut message = vec![0; HEADER_SIZE + payload];
-    let (count, file) = files::receive(stream, &mut message).unwrap();
-    assert_eq!(count, message.len());
-    assert_eq!(message[..4], u32::from(request).to_ne_bytes());
-    let header = Header {
-        request: request.into(),
-        flags: VERSION | REPLY,
-        size: 8,
-    };
-    let answer = [&header.to_bytes()[..], &number.to_ne_bytes()].concat();
-    stream.write_all(&answer).unwrap();
-    file
+fn take(backend: &mut Connection, request: FrontendReq, number: u64) -> Option<File> {
+    let deadline = Deadline::after(PATIENCE);
+    let message = backend.receive(&deadline).unwrap();
+    assert_eq!(message.header.request, u32::from(request));
+    let (header, payload) = (message.header.reply(8), number.to_bytes());
+    backend.send(header, &payload, &[], &deadline).unwrap();
+    message.files.into_iter().next()
 }
 
 /// Asks for something and waits until it is done.
-fn ask(mut requests: &UnixStream) {
-    let header = Header {
-        request: BackendReq::CONFIG_CHANGE_MSG.into(),
-        flags: VERSION | NEED_REPLY,
-        size: 0,
-    };
-    requests.write_all(&header.to_bytes()).unwrap();
-    requests.read_exact(&mut [0; HEADER_SIZE + 8]).unwrap();
+fn ask(requests: UnixStream) {
+    let mut requests = Connection::to_frontend(requests);
+    let deadline = Deadline::after(PATIENCE);
+    let header = Header::request(BackendReq::CONFIG_CHANGE_MSG, 0).with_ack();
+    requests.send(header, &[], &[], &deadline).unwrap();
+    let answer = requests.receive(&deadline).unwrap();
+    assert_eq!(answer.body(), Ok(0u64));
 }
 
 /// Runs `frontend` against a backend that has a request answered before it does `act`.
@@ -50,17 +39,17 @@ fn exchange<T>(
     act: impl FnOnce(&mut File) + Send,
     frontend: impl FnOnce(&mut Channel, &Deadline) -> T,
 ) -> T {
-    const NO_FILE: u64 = 0x100;
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (requests, asking) = BackendRequests::new().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let file = take(&theirs, FrontendReq::SET_DEVICE_STATE_FD, 8, NO_FILE);
+            let mut backend = Connection::to_frontend(theirs);
+            let file = take(&mut backend, FrontendReq::SET_DEVICE_STATE_FD, NO_FILE);
             let mut file = file.expect("one end of a pipe");
-            ask(&asking);
+            ask(asking);
             act(&mut file);
             drop(file);
-            take(&theirs, FrontendReq::CHECK_DEVICE_STATE, 0, 0);
+            take(&mut backend, FrontendReq::CHECK_DEVICE_STATE, 0);
         });
         let mut channel = Channel::new(ours);
         channel.serve_meanwhile(requests);

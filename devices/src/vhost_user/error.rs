@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES;
+use vhost_user_wire::WireError;
 
 use super::Address;
 use super::channel::ChannelError;
@@ -104,6 +105,8 @@ pub enum Problem {
     NeedsReset,
     #[error("cannot wait for the backend's socket")]
     Events(#[source] io::Error),
+    #[error("cannot read from the backend's socket")]
+    Socket(#[source] WireError),
     #[error("{asked} queues were asked for and the backend has {found}")]
     TooManyQueues { asked: u16, found: u64 },
     #[error("queues={0} is not possible: a network device has pairs of queues")]

@@ -285,7 +285,7 @@ impl Frontend {
 
     /// The memory regions, as long as the backend takes so many.
     pub(super) fn check_memory_slots(&self) -> Result<(), Problem> {
-        let needed = self.memory.regions().len();
+        let needed = self.memory.count();
         match self.memory_slots {
             Some(found) if found < needed as u64 => {
                 Err(Problem::TooFewMemorySlots { needed, found })

@@ -6,10 +6,10 @@
 //! it what was taken and not used: that is then neither lost nor repeated.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 
 use vhost::vhost_user::message::VhostUserInflight;
-
-use super::message::InflightReply;
+use vhost_user_wire::frontend::SetInflightFd;
 
 /// A region of memory that a backend tracks requests in.
 pub struct Inflight {
@@ -22,21 +22,21 @@ impl Inflight {
     /// From the answer to a request for a region. `None` when the backend has
     /// none to give, which it says by a size of 0.
     pub fn new(
-        reply: &InflightReply,
+        reply: &VhostUserInflight,
         file: Option<File>,
         queues: u16,
         queue_size: u16,
     ) -> Option<Self> {
-        let place = VhostUserInflight::new(reply.size, reply.offset, queues, queue_size);
-        let file = file.filter(|_| reply.size != 0)?;
+        let place = VhostUserInflight::new(reply.mmap_size, reply.mmap_offset, queues, queue_size);
+        let file = file.filter(|_| reply.mmap_size != 0)?;
         Some(Self { file, place })
     }
 
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    pub fn place(&self) -> &VhostUserInflight {
-        &self.place
+    /// The message that hands it over.
+    pub fn message(&self) -> SetInflightFd<'_> {
+        SetInflightFd {
+            payload: self.place,
+            file: self.file.as_fd(),
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! The guest memory that a backend is given.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{
     MAX_ATTACHED_FD_ENTRIES, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
 };
+use vhost_user_wire::frontend::{AddMemoryRegion, SetMemTable};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::error::Problem;
-use super::message::{AddMemoryRegion, SetMemTable};
 use crate::virtio::GuestMemory;
 
 /// A "user address" of the vhost-user document. There it is an address of the
@@ -37,9 +37,8 @@ impl UserAddress {
 
 /// All of guest RAM as a backend sees it.
 pub struct MemoryTable {
+    /// In the order of those of `memory`, each of which has a file.
     regions: Vec<VhostUserMemoryRegion>,
-    files: Vec<RawFd>,
-    /// Keeps `files` open.
     memory: Arc<GuestMemory>,
 }
 
@@ -51,7 +50,6 @@ impl MemoryTable {
             return Err(Problem::TooManyRegions(count));
         }
         let mut regions = Vec::with_capacity(count);
-        let mut files = Vec::with_capacity(count);
         for region in memory.iter() {
             let start = region.start_addr();
             let not_shared = Problem::MemoryNotShared { start: start.0 };
@@ -64,35 +62,40 @@ impl MemoryTable {
                 user.raw(),
                 file.start(),
             ));
-            files.push(file.file().as_raw_fd());
         }
-        Ok(Self {
-            regions,
-            files,
-            memory,
-        })
+        Ok(Self { regions, memory })
     }
 
     /// The message that hands it over.
     pub fn message(&self) -> SetMemTable<'_> {
         SetMemTable {
-            regions: &self.regions,
-            files: &self.files,
+            regions: self.regions.clone(),
+            files: self.files().collect(),
         }
     }
 
     /// The same, region by region.
-    pub fn regions(&self) -> impl ExactSizeIterator<Item = AddMemoryRegion> {
-        let add = |(region, file): (&VhostUserMemoryRegion, &RawFd)| AddMemoryRegion {
-            region: VhostUserSingleMemoryRegion::new(
+    pub fn regions(&self) -> impl Iterator<Item = AddMemoryRegion<'_>> {
+        let add = |(region, file): (&VhostUserMemoryRegion, _)| AddMemoryRegion {
+            payload: VhostUserSingleMemoryRegion::new(
                 region.guest_phys_addr,
                 region.memory_size,
                 region.user_addr,
                 region.mmap_offset,
             ),
-            file: *file,
+            file,
         };
-        self.regions.iter().zip(&self.files).map(add)
+        self.regions.iter().zip(self.files()).map(add)
+    }
+
+    /// How many regions there are.
+    pub fn count(&self) -> usize {
+        self.regions.len()
+    }
+
+    fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let places = self.memory.iter().filter_map(|region| region.file_offset());
+        places.map(|place| place.file().as_fd())
     }
 
     /// The memory itself.
@@ -134,7 +137,7 @@ mod tests {
         let table = MemoryTable::new(memory()).unwrap();
         let message = table.message();
         assert_eq!(message.files.len(), 2);
-        let [low, high] = message.regions else {
+        let [low, high] = &message.regions[..] else {
             panic!("two regions");
         };
         assert_eq!(

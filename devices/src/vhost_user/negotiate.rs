@@ -1,16 +1,19 @@
 //! What frontend and backend agree on when a connection begins.
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
+use vhost_user_wire::features::{
+    self as wire_features, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, protocol_names,
+};
+use vhost_user_wire::frontend::*;
 use virtio_bindings::virtio_net::*;
 
 use super::Options;
 use super::channel::{Channel, ChannelError};
 use super::error::Problem;
-use super::message::*;
 use super::profile::Profile;
 use crate::deadline::Deadline;
 use crate::virtio::DeviceType;
-use crate::virtio::features::{self, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES};
+use crate::virtio::features;
 
 /// Every ring's index has to fit in eight bits (SET_VRING_KICK).
 const MAX_QUEUES: u64 = 256;
@@ -250,17 +253,12 @@ fn net_features(features: u64, protocol: Protocol, has_control_queue: bool) -> u
 /// The protocol feature that a user calls `name`, of those that are ever used. One that
 /// is called as a device's feature is has `protocol_` before it.
 pub fn parse_protocol(name: &str) -> Option<Protocol> {
-    let name = name.to_ascii_uppercase();
-    let name = name.strip_prefix("PROTOCOL_").unwrap_or(&name);
-    let wanted: Protocol = WANTED.iter().copied().collect();
-    let mut known = wanted.iter_names();
-    known.find_map(|(known, bit)| (known == name).then_some(bit))
-}
-
-/// Names for the log: `MQ, CONFIG`.
-pub fn protocol_names(protocol: Protocol) -> String {
-    let names: Vec<_> = protocol.iter_names().map(|(name, _)| name).collect();
-    names.join(", ")
+    let prefix = "protocol_";
+    let name = match name.split_at_checked(prefix.len()) {
+        Some((start, name)) if start.eq_ignore_ascii_case(prefix) => name,
+        _ => name,
+    };
+    wire_features::parse_protocol(name).filter(|feature| WANTED.contains(feature))
 }
 
 /// Says once what was agreed.
@@ -270,7 +268,7 @@ pub fn log(id: &str, device_type: DeviceType, agreement: &Agreement) {
         %device_type,
         queues = agreement.queues,
         features = features::names(device_type, agreement.features).join(", "),
-        protocol = protocol_names(agreement.protocol),
+        protocol = protocol_names(agreement.protocol.bits()).join(", "),
         "connected to the backend"
     );
 }

@@ -6,10 +6,12 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use vhost::vhost_user::message::VhostUserLog;
+use vhost_user_wire::frontend::SetLogBase;
 use vm_memory::{FileOffset, GuestMemoryBackend, MmapRegion, VolatileMemory};
 
 use crate::virtio::GuestMemory;
@@ -44,12 +46,12 @@ impl PageLog {
         Ok(Self { file, bits })
     }
 
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    pub fn place(&self) -> VhostUserLog {
-        VhostUserLog::new(self.bits.len() as u64, 0)
+    /// The message that hands it over.
+    pub fn message(&self) -> SetLogBase<'_> {
+        SetLogBase {
+            payload: VhostUserLog::new(self.bits.len() as u64, 0),
+            file: self.file.as_fd(),
+        }
     }
 
     /// What was written since the last call: guest-physical addresses of whole pages,
@@ -106,14 +108,14 @@ mod tests {
     }
 
     fn set(log: &PageLog, bytes: &[u8], at: u64) {
-        log.file().write_all_at(bytes, at).unwrap();
+        log.file.write_all_at(bytes, at).unwrap();
     }
 
     #[test]
     fn there_is_a_bit_for_the_last_page() {
         let log = log();
         let last: u64 = ((1 << 32) + 0x8000) / PAGE;
-        assert!(log.place().mmap_size > last / 8);
+        assert!(log.message().payload.mmap_size > last / 8);
         set(&log, &[1 << (last % 8)], last / 8);
         let runs = log.take();
         assert_eq!((runs.len(), runs[0].start), (1, last * PAGE));
@@ -132,6 +134,6 @@ mod tests {
 
     #[test]
     fn a_backend_cannot_cut_it_short() {
-        assert!(log().file().set_len(0).is_err());
+        assert!(log().file.set_len(0).is_err());
     }
 }

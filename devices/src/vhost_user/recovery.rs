@@ -14,7 +14,6 @@ use super::error::{Error, Problem};
 use super::events::Source;
 use super::frontend::{Frontend, Link, watch_beside};
 use super::negotiate;
-use super::requests::RequestsError;
 use super::ring::{Knowledge, Ring, Unknown};
 use super::session::{RingSetup, Session};
 use super::stopping::Stop;
@@ -134,7 +133,7 @@ impl Frontend {
             Err(error) => error,
         };
         *session.requests() = None;
-        if matches!(error, RequestsError::Closed) {
+        if error.is_closed() {
             // A backend that dies closes both sockets.
             return self.on_backend(deadline);
         }

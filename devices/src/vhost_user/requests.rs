@@ -1,8 +1,7 @@
 //! What a backend asks of the frontend, on a socket of its own (vhost-user
 //! document, "Back-end communication").
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -10,17 +9,11 @@ use std::time::Duration;
 
 use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vhost::vhost_user::message::{BackendReq, VhostUserMMap};
-use vm_memory::ByteValued;
+use vhost_user_wire::{Connection, Message, Payload, PayloadError, WireError, name};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::channel::{HEADER_SIZE, Header, NEED_REPLY, REPLY, VERSION, VERSION_MASK};
-use super::files;
 use super::shared_memory::{MapError, SharedMemory};
 use crate::virtio::rate_limit::RateLimit;
-
-/// The longest payload that a request can have, in bytes. The protocol's own
-/// are much shorter.
-const MAX_PAYLOAD: usize = 4096;
 
 /// As many are served before something else has its turn.
 const BATCH: usize = 32;
@@ -42,19 +35,22 @@ pub struct Asked {
 /// The backend cannot be talked to on this socket any more.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestsError {
-    #[error("the backend closed it")]
-    Closed,
-    #[error(
-        "the backend sent something that is no request: code {code}, flags {flags:#x}, {size} bytes"
-    )]
-    Malformed { code: u32, flags: u32, size: u32 },
-    #[error("cannot read requests or answer them")]
-    Io(#[from] io::Error),
+    #[error("the backend sent a reply (code {code}) where only requests belong")]
+    Reply { code: u32 },
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl RequestsError {
+    /// Whether the backend has closed it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Wire(error) if error.is_closed())
+    }
 }
 
 /// The frontend's end of the socket.
 pub struct BackendRequests {
-    stream: UnixStream,
+    connection: Connection,
     /// Where the backend may have files mapped.
     memory: Option<Arc<SharedMemory>>,
     /// What was asked for, and how it ended, as long as nobody knows of it.
@@ -62,18 +58,7 @@ pub struct BackendRequests {
     ended: Option<RequestsError>,
     /// Readable while there is something of that.
     news: EventFd,
-    /// What has come of the next request.
-    received: Vec<u8>,
-    /// The file that came with it.
-    file: Option<File>,
     log: RateLimit,
-}
-
-/// A request that has come as a whole.
-struct Request {
-    header: Header,
-    payload: Vec<u8>,
-    file: Option<File>,
 }
 
 /// Why a request is not served.
@@ -81,8 +66,8 @@ struct Request {
 enum Refusal {
     #[error("it is none that is served here")]
     Unknown,
-    #[error("its payload has {found} bytes, not {}", size_of::<VhostUserMMap>())]
-    Size { found: usize },
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
     #[error("the device has no shared memory")]
     NoSharedMemory,
     #[error(transparent)]
@@ -93,15 +78,12 @@ impl BackendRequests {
     /// The second value is the backend's end.
     pub fn new() -> io::Result<(Self, UnixStream)> {
         let (stream, theirs) = UnixStream::pair()?;
-        stream.set_nonblocking(true)?;
         let ours = Self {
-            stream,
+            connection: Connection::to_backend(stream),
             memory: None,
             asked: Asked::default(),
             ended: None,
             news: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
-            received: Vec::new(),
-            file: None,
             log: LOG,
         };
         Ok((ours, theirs))
@@ -155,142 +137,73 @@ impl BackendRequests {
 
     fn try_serve_batch(&mut self) -> Result<(), RequestsError> {
         for _ in 0..BATCH {
-            let Some(request) = self.receive()? else {
+            let Some(request) = self.connection.try_receive()? else {
                 break;
             };
+            let header = request.header;
+            if header.is_reply() {
+                let code = header.request;
+                return Err(RequestsError::Reply { code });
+            }
             let answer = match carry_out(&request, self.memory.as_deref(), &mut self.asked) {
                 Ok(()) => DONE,
                 Err(refusal) => {
-                    self.log_refusal(&request, &refusal);
+                    self.log_refusal(header.request, &refusal);
                     REFUSED
                 }
             };
-            if request.header.flags & NEED_REPLY != 0 {
-                self.answer(request.header.request, answer)?;
+            if header.needs_reply() {
+                // A backend that does not read its answers does not get more of them.
+                let payload = answer.to_bytes();
+                self.connection
+                    .send_now(header.reply(payload.len()), &payload)?;
             }
         }
         Ok(())
     }
 
-    fn log_refusal(&mut self, request: &Request, refusal: &Refusal) {
+    fn log_refusal(&mut self, code: u32, refusal: &Refusal) {
         if let Some(suppressed) = self.log.admit() {
-            let code = request.header.request;
-            let request = BackendReq::try_from(code).ok();
+            let request = name::backend(code);
             let error: &dyn std::error::Error = refusal;
-            tracing::warn!(
-                ?request,
-                code,
-                suppressed,
-                error,
-                "a backend's request is refused"
-            );
+            tracing::warn!(%request, suppressed, error, "a backend's request is refused");
         }
-    }
-
-    /// The next request, when all of it has come.
-    fn receive(&mut self) -> Result<Option<Request>, RequestsError> {
-        if !self.fill(HEADER_SIZE)? {
-            return Ok(None);
-        }
-        let Some(header) = self.received.first_chunk() else {
-            return Ok(None);
-        };
-        let header = Header::from_bytes(*header);
-        let size = header.size as usize;
-        if header.flags & VERSION_MASK != VERSION || header.flags & REPLY != 0 || size > MAX_PAYLOAD
-        {
-            return Err(RequestsError::Malformed {
-                code: header.request,
-                flags: header.flags,
-                size: header.size,
-            });
-        }
-        if !self.fill(HEADER_SIZE + size)? {
-            return Ok(None);
-        }
-        let payload = self.received.split_off(HEADER_SIZE);
-        self.received.clear();
-        Ok(Some(Request {
-            header,
-            payload,
-            file: self.file.take(),
-        }))
-    }
-
-    /// Reads until `len` bytes of the request are there; `false` when they have
-    /// not come yet.
-    fn fill(&mut self, len: usize) -> Result<bool, RequestsError> {
-        while self.received.len() < len {
-            let mut buffer = [0; MAX_PAYLOAD];
-            let room = buffer.len().min(len - self.received.len());
-            match self.read(&mut buffer[..room]) {
-                Ok(0) => return Err(RequestsError::Closed),
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Reads, and keeps the first file that comes with a request.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, file) = files::receive(&self.stream, buffer)?;
-        self.file = self.file.take().or(file);
-        Ok(count)
-    }
-
-    /// A backend that does not read its answers does not get more of them: a
-    /// full socket is an error.
-    fn answer(&mut self, request: u32, value: u64) -> io::Result<()> {
-        let header = Header {
-            request,
-            flags: VERSION | REPLY,
-            size: size_of::<u64>() as u32,
-        };
-        let bytes = [&header.to_bytes()[..], &value.to_ne_bytes()].concat();
-        self.stream.write_all(&bytes)
     }
 }
 
 fn carry_out(
-    request: &Request,
+    request: &Message,
     memory: Option<&SharedMemory>,
     asked: &mut Asked,
 ) -> Result<(), Refusal> {
     let memory = memory.ok_or(Refusal::NoSharedMemory);
     match BackendReq::try_from(request.header.request) {
         Ok(BackendReq::CONFIG_CHANGE_MSG) => asked.config_changed = true,
-        Ok(BackendReq::SHMEM_MAP) => memory?.map(&range(request)?, request.file.as_ref())?,
+        Ok(BackendReq::SHMEM_MAP) => memory?.map(&range(request)?, request.files.first())?,
         Ok(BackendReq::SHMEM_UNMAP) => memory?.unmap(&range(request)?)?,
         _ => return Err(Refusal::Unknown),
     }
     Ok(())
 }
 
-/// The payload of SHMEM_MAP and SHMEM_UNMAP.
-fn range(request: &Request) -> Result<VhostUserMMap, Refusal> {
-    let mut range = VhostUserMMap::default();
-    let bytes = range.as_mut_slice();
-    let found = request.payload.len();
-    if found != bytes.len() {
-        return Err(Refusal::Size { found });
+/// The payload of SHMEM_MAP and SHMEM_UNMAP, which is nothing else.
+fn range(request: &Message) -> Result<VhostUserMMap, PayloadError> {
+    match request.payload.len() {
+        got if got > VhostUserMMap::MAX_SIZE => Err(PayloadError::Size { got }),
+        _ => request.body(),
     }
-    bytes.copy_from_slice(&request.payload);
-    Ok(range)
 }
 
 /// Readable when there is something to serve.
 impl AsRawFd for BackendRequests {
     fn as_raw_fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+        self.connection.as_raw_fd()
     }
 }
 
 impl AsFd for BackendRequests {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.connection.as_fd()
     }
 }
 

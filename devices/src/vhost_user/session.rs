@@ -1,18 +1,19 @@
 //! One connection to a backend: what is agreed on it, and what is said.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{
     VhostUserProtocolFeatures as Protocol, VhostUserVringAddr, VhostUserVringState,
 };
+use vhost_user_wire::features::VHOST_F_LOG_ALL;
+use vhost_user_wire::frontend::*;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::channel::{Channel, ChannelError, Idle};
 use super::error::Problem;
 use super::inflight::Inflight;
 use super::memory::MemoryTable;
-use super::message::*;
 use super::negotiate::{self, Agreement};
 use super::page_log::PageLog;
 use super::profile::Profile;
@@ -21,7 +22,6 @@ use super::ring_errors::RingErrors;
 use super::shared_memory::SharedMemory;
 use super::{Options, config, device_state};
 use crate::deadline::Deadline;
-use crate::virtio::features::VHOST_F_LOG_ALL;
 use crate::virtio::status::Status;
 
 /// A backend that features have been negotiated with.
@@ -85,7 +85,9 @@ impl Session {
             let (mut ours, theirs) = BackendRequests::new().map_err(Problem::Events)?;
             ours.give_shared_memory(given.cloned());
             channel.serve_meanwhile(ours);
-            channel.tell(&SetBackendReqFd(&theirs), deadline)?;
+            let payload = ();
+            let file = theirs.as_fd();
+            channel.tell(&SetBackendReqFd { payload, file }, deadline)?;
         }
         // One that does not know of it can say so only in an acknowledgement.
         let ring_errors = match channel.acks() {
@@ -175,7 +177,7 @@ impl Session {
         self.unshare(deadline)?;
         for add in memory.regions() {
             self.channel.tell(&add, deadline)?;
-            self.added.push(RemoveMemoryRegion(add.region));
+            self.added.push(RemoveMemoryRegion(add.payload));
         }
         Ok(())
     }
@@ -279,7 +281,7 @@ impl Session {
         region: &Inflight,
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
-        self.channel.tell(&SetInflightFd(region), deadline)
+        self.channel.tell(&region.message(), deadline)
     }
 
     /// Whether the backend can log the pages that it writes.
@@ -297,7 +299,7 @@ impl Session {
     ) -> Result<(), ChannelError> {
         let mut features = self.agreement.features_to_set(features);
         if let Some(log) = log {
-            self.channel.ask(&SetLogBase(log), deadline)?;
+            self.channel.ask(&log.message(), deadline)?;
             features |= 1 << VHOST_F_LOG_ALL;
         }
         self.channel.tell(&SetFeatures(features), deadline)?;
@@ -325,19 +327,12 @@ impl Session {
         channel.tell(&SetVringNum(state(ring.size.into())), deadline)?;
         channel.tell(&SetVringBase(state(ring.base)), deadline)?;
         channel.tell(&SetVringAddr(ring.addresses), deadline)?;
-        let (kick, call) = (&ring.kick, &ring.call);
         // An index has eight bits: there are no more queues than that.
         let short = index as u8;
-        channel.tell(
-            &SetVringCall {
-                index: short,
-                fd: call,
-            },
-            deadline,
-        )?;
+        channel.tell(&SetVringCall::new(short, &ring.call), deadline)?;
         let errors = self.ring_errors.as_ref();
-        if let Some(fd) = errors.and_then(|errors| errors.sign(short.into())) {
-            match channel.tell(&SetVringErr { index: short, fd }, deadline) {
+        if let Some(sign) = errors.and_then(|errors| errors.sign(short.into())) {
+            match channel.tell(&SetVringErr::new(short, sign), deadline) {
                 // It has no errors to report; all else works without.
                 Err(error) if error.is_refusal() => {
                     tracing::debug!(index, %error, "errors on the queue will not show");
@@ -345,13 +340,7 @@ impl Session {
                 told => told?,
             }
         }
-        channel.tell(
-            &SetVringKick {
-                index: short,
-                fd: kick,
-            },
-            deadline,
-        )?;
+        channel.tell(&SetVringKick::new(short, &ring.kick), deadline)?;
         if self.agreement.has_vring_enable() {
             channel.tell(&SetVringEnable(state(1)), deadline)?;
         }
@@ -368,8 +357,8 @@ impl Session {
         match self.channel.idle() {
             Ok(Idle::Quiet) => Ok(()),
             Ok(Idle::Closed) => Err(Problem::Closed),
-            Ok(Idle::Spoke) => Err(Problem::Unasked),
-            Err(error) => Err(Problem::Events(error)),
+            Ok(Idle::Unsolicited) => Err(Problem::Unasked),
+            Err(error) => Err(Problem::Socket(error)),
         }
     }
 

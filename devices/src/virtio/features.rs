@@ -1,9 +1,11 @@
 //! Feature bits (virtio 1.3, sections 2.2 and 6): offering, choosing, naming.
 
+use vhost_user_wire::features::{
+    self as wire_features, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO,
+};
 use virtio_bindings::virtio_blk::*;
 use virtio_bindings::virtio_config::*;
 use virtio_bindings::virtio_net::*;
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::DeviceType;
 use super::queue::Format;
@@ -33,11 +35,6 @@ const WITHHELD: &[(u32, &str)] = &[
     (VIRTIO_F_NOTIF_CONFIG_DATA, "a kick carries no data"),
     (VIRTIO_F_ADMIN_VQ, "PCI only"),
 ];
-
-/// VHOST_F_LOG_ALL: the backend logs the pages it writes.
-pub const VHOST_F_LOG_ALL: u32 = 26;
-/// VHOST_USER_F_PROTOCOL_FEATURES: the backend speaks protocol features.
-pub const VHOST_USER_F_PROTOCOL_FEATURES: u32 = 30;
 
 /// `features` without those that this transport cannot offer to a driver.
 pub fn offerable(features: u64) -> u64 {
@@ -148,7 +145,7 @@ pub fn parse(device_type: DeviceType, name: &str) -> Option<u32> {
         let short = full.split_once('_').map_or(*full, |(_, short)| short);
         (bit, *full == name || short == name)
     });
-    let generic = GENERIC_NAMES.iter().map(|(bit, full)| (bit, *full == name));
+    let generic = VIRTIO.iter().map(|(bit, full)| (bit, *full == name));
     generic
         .chain(own)
         .find_map(|(bit, matches)| matches.then_some(*bit))
@@ -169,35 +166,8 @@ fn own_names(device_type: DeviceType) -> &'static [(u32, &'static str)] {
 /// The names of the bits set in `features`, lowest first. A bit without a name
 /// here is `bit N`.
 pub fn names(device_type: DeviceType, features: u64) -> Vec<String> {
-    let own = own_names(device_type);
-    (0..u64::BITS)
-        .filter(|bit| features & (1 << bit) != 0)
-        .map(|bit| {
-            let known = GENERIC_NAMES.iter().chain(own).find(|(b, _)| *b == bit);
-            known.map_or_else(|| format!("bit {bit}"), |(_, name)| (*name).to_owned())
-        })
-        .collect()
+    wire_features::names(features, own_names(device_type))
 }
-
-/// Section 6, and the two bits of vhost-user.
-const GENERIC_NAMES: &[(u32, &str)] = &[
-    (VIRTIO_F_NOTIFY_ON_EMPTY, "NOTIFY_ON_EMPTY"),
-    (VHOST_F_LOG_ALL, "LOG_ALL"),
-    (VIRTIO_F_ANY_LAYOUT, "ANY_LAYOUT"),
-    (VIRTIO_RING_F_INDIRECT_DESC, "INDIRECT_DESC"),
-    (VIRTIO_RING_F_EVENT_IDX, "EVENT_IDX"),
-    (VHOST_USER_F_PROTOCOL_FEATURES, "PROTOCOL_FEATURES"),
-    (VIRTIO_F_VERSION_1, "VERSION_1"),
-    (VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM"),
-    (VIRTIO_F_RING_PACKED, "RING_PACKED"),
-    (VIRTIO_F_IN_ORDER, "IN_ORDER"),
-    (VIRTIO_F_ORDER_PLATFORM, "ORDER_PLATFORM"),
-    (VIRTIO_F_SR_IOV, "SR_IOV"),
-    (VIRTIO_F_NOTIFICATION_DATA, "NOTIFICATION_DATA"),
-    (VIRTIO_F_NOTIF_CONFIG_DATA, "NOTIF_CONFIG_DATA"),
-    (VIRTIO_F_RING_RESET, "RING_RESET"),
-    (VIRTIO_F_ADMIN_VQ, "ADMIN_VQ"),
-];
 
 /// Section 5.2.3.
 const BLK_NAMES: &[(u32, &str)] = &[

@@ -1,17 +1,17 @@
 //! What a backend asks of the frontend, on a socket of its own.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use vhost::vhost_user::message::{BackendReq, VhostUserMMap, VhostUserMMapFlags};
-use vm_memory::ByteValued;
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+use vhost_user_wire::{Connection, Deadline, Header, Payload, WireError};
 
 pub const PAGE: u64 = 4096;
-const NEED_REPLY: u32 = 1 << 3;
+/// A test has its own deadlines, and ends before this.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request that wants an answer.
 #[derive(Clone, Debug)]
@@ -48,16 +48,15 @@ impl Request {
     }
 
     /// Sends it and waits for the answer: 0 when it is done.
-    pub fn ask(&self, mut stream: &UnixStream) -> io::Result<u64> {
-        let header = [self.code.into(), 1 | NEED_REPLY, self.payload.len() as u32];
-        let bytes = [&header.map(u32::to_ne_bytes).concat(), &self.payload[..]].concat();
-        let fd = self.file.as_ref().map(|file| file.as_raw_fd());
-        let sent = stream.send_with_fds(&[&bytes[..]], fd.as_slice())?;
-        assert_eq!(sent, bytes.len());
-        let (mut header, mut number) = ([0; 12], [0; 8]);
-        stream.read_exact(&mut header)?;
-        stream.read_exact(&mut number)?;
-        Ok(u64::from_ne_bytes(number))
+    pub fn ask(&self, stream: &UnixStream) -> Result<u64, WireError> {
+        let stream = stream.try_clone().unwrap();
+        let mut connection = Connection::to_frontend(stream);
+        let deadline = Deadline::after(PATIENCE);
+        let header = Header::request(self.code, self.payload.len()).with_ack();
+        let files: Vec<_> = self.file.iter().map(|file| file.as_fd()).collect();
+        connection.send(header, &self.payload, &files, &deadline)?;
+        let answer = connection.receive(&deadline)?;
+        Ok(answer.body().unwrap())
     }
 }
 
@@ -68,5 +67,5 @@ fn range(page: u64, flags: VhostUserMMapFlags) -> Vec<u8> {
         flags: flags.bits(),
         ..Default::default()
     };
-    range.as_slice().to_vec()
+    range.to_bytes()
 }

@@ -1,11 +1,9 @@
 //! A backend that answers by the book, but for what a test tells it to do
 //! instead.
-#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -15,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vhost::vhost_user::message::{BackendReq, FrontendReq};
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+use vhost_user_wire::{Connection, Deadline, Header, Message, Payload, WireError};
 
 use super::requests::Request;
 
@@ -25,8 +23,8 @@ pub const MQ: u64 = 1;
 pub const REPLY_ACK: u64 = 1 << 3;
 pub const CONFIG: u64 = 1 << 9;
 
-const HEADER_SIZE: usize = 12;
-const NEED_REPLY: u32 = 1 << 3;
+/// A test has its own deadlines, and ends before this.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to do about a message.
 #[derive(Clone, Debug)]
@@ -160,7 +158,7 @@ impl Scripted {
             let live = |life: Life| {
                 let stream = connect();
                 *present.lock().unwrap() = Some(stream.try_clone().unwrap());
-                let received = serve(&stream, &life, &asking, &signs);
+                let received = serve(stream, &life, &asking, &signs);
                 *present.lock().unwrap() = None;
                 *asking.lock().unwrap() = None;
                 received
@@ -179,9 +177,9 @@ impl Scripted {
 
     /// Asks the frontend for something, without an answer.
     pub fn ask(&self, request: BackendReq) {
-        let mut requests = self.requests();
-        let header = [u32::from(request), 1, 0].map(u32::to_ne_bytes).concat();
-        requests.write_all(&header).unwrap();
+        let requests = Connection::to_frontend(self.requests());
+        let header = Header::request(request, 0);
+        requests.send_now(header, &[]).unwrap();
     }
 
     /// The socket for its requests.
@@ -223,78 +221,83 @@ impl Scripted {
 }
 
 fn serve(
-    mut stream: &UnixStream,
+    stream: UnixStream,
     life: &Life,
     requests: &Mutex<Option<UnixStream>>,
     errors: &Mutex<HashMap<u64, File>>,
 ) -> Vec<Received> {
+    let mut connection = Connection::to_frontend(stream);
     let mut received = Vec::new();
-    let mut header = [0; HEADER_SIZE];
-    while let Some(file) = read_header(stream, &mut header) {
-        let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
-        let (request, flags, size) = (word(0), word(4), word(8));
-        let mut payload = vec![0; size as usize];
-        if stream.read_exact(&mut payload).is_err() {
-            break;
-        }
-        let inode = file.as_ref().map(|file| file.metadata().unwrap().ino());
-        match (FrontendReq::try_from(request).unwrap(), file) {
-            (FrontendReq::SET_BACKEND_REQ_FD, file) => {
-                *requests.lock().unwrap() = file.map(|file| OwnedFd::from(file).into());
-            }
-            (FrontendReq::SET_VRING_ERR, Some(file)) => {
-                let queue = u64::from_ne_bytes(payload[..8].try_into().unwrap());
-                errors.lock().unwrap().insert(queue, file);
-            }
-            _ => {}
-        }
-        thread::sleep(Duration::from_millis(life.pace.load(Ordering::Relaxed)));
-        let answer = match life.script.get(&request).cloned() {
-            Some(Answer::Late(pause)) => {
-                thread::sleep(pause);
-                None
-            }
-            Some(Answer::After(wishes)) => {
-                have_done(&wishes, requests);
-                None
-            }
-            Some(Answer::Flood(wishes)) => {
-                flood(&wishes, requests);
-                Some(Answer::HangUp)
-            }
-            answer => answer,
+    while let Ok(message) = connection.receive(&Deadline::after(PATIENCE)) {
+        let header = message.header;
+        let request = FrontendReq::try_from(header.request).unwrap();
+        let inode = match &message.files[..] {
+            [file] => Some(file.metadata().unwrap().ino()),
+            _ => None,
         };
-        let answer = answer.unwrap_or_else(|| by_the_book(request, flags, &payload));
         received.push(Received {
-            request: FrontendReq::try_from(request).unwrap(),
-            payload,
+            request,
+            payload: message.payload.clone(),
             inode,
         });
-        let bytes = match answer {
-            Answer::Payload(payload) => reply(request, &payload),
-            Answer::Number(number) => reply(request, &number.to_ne_bytes()),
-            Answer::File(payload, file) => {
-                let bytes = reply(request, &payload);
-                match stream.send_with_fd(&bytes[..], file.as_raw_fd()) {
-                    Ok(sent) => assert_eq!(sent, bytes.len()),
-                    // The frontend may have given up already.
-                    Err(_) => break,
-                }
-                continue;
-            }
-            Answer::Raw(bytes) => bytes,
-            Answer::Silence => continue,
+        thread::sleep(Duration::from_millis(life.pace.load(Ordering::Relaxed)));
+        let answer = choose(life, &message, requests);
+        keep(request, message, requests, errors);
+        let sent = match answer {
+            Answer::Payload(payload) => reply(&connection, header, &payload, None),
+            Answer::Number(number) => reply(&connection, header, &number.to_bytes(), None),
+            Answer::File(payload, file) => reply(&connection, header, &payload, Some(&file)),
+            Answer::Raw(bytes) => connection.send_bytes(&bytes, &[], &Deadline::after(PATIENCE)),
+            Answer::Silence => Ok(()),
             Answer::HangUp => break,
             Answer::After(_) | Answer::Flood(_) | Answer::Late(_) => {
                 unreachable!("no answers in themselves")
             }
         };
         // The frontend may have given up already.
-        if stream.write_all(&bytes).is_err() {
+        if sent.is_err() {
             break;
         }
     }
     received
+}
+
+/// What this life answers to the message, having done what comes before.
+fn choose(life: &Life, message: &Message, requests: &Mutex<Option<UnixStream>>) -> Answer {
+    match life.script.get(&message.header.request).cloned() {
+        Some(Answer::Late(pause)) => thread::sleep(pause),
+        Some(Answer::After(wishes)) => have_done(&wishes, requests),
+        Some(Answer::Flood(wishes)) => {
+            flood(&wishes, requests);
+            return Answer::HangUp;
+        }
+        Some(answer) => return answer,
+        None => {}
+    }
+    by_the_book(message)
+}
+
+/// Keeps the files that are used later.
+fn keep(
+    request: FrontendReq,
+    mut message: Message,
+    requests: &Mutex<Option<UnixStream>>,
+    errors: &Mutex<HashMap<u64, File>>,
+) {
+    match request {
+        FrontendReq::SET_BACKEND_REQ_FD => {
+            let file = message.take_file().ok();
+            *requests.lock().unwrap() = file.map(|file| OwnedFd::from(file).into());
+        }
+        FrontendReq::SET_VRING_ERR => {
+            let queue = message.body().unwrap();
+            errors
+                .lock()
+                .unwrap()
+                .insert(queue, message.take_file().unwrap());
+        }
+        _ => {}
+    }
 }
 
 fn have_done(wishes: &[Request], requests: &Mutex<Option<UnixStream>>) {
@@ -313,27 +316,9 @@ fn flood(wishes: &[Request], requests: &Mutex<Option<UnixStream>>) {
     while wishes.next().is_some_and(|wish| wish.ask(requests).is_ok()) {}
 }
 
-/// Reads a header, and the file that came with it if only one did.
-fn read_header(mut stream: &UnixStream, header: &mut [u8; HEADER_SIZE]) -> Option<Option<File>> {
-    let mut fds = [0; 8];
-    let mut iovecs = [libc::iovec {
-        iov_base: header.as_mut_ptr().cast(),
-        iov_len: HEADER_SIZE,
-    }];
-    // SAFETY: the one buffer is valid and may hold any bytes.
-    let (count, files) = unsafe { stream.recv_with_fds(&mut iovecs, &mut fds) }.ok()?;
-    stream.read_exact(&mut header[count..]).ok()?;
-    let mut files: Vec<_> = fds[..files]
-        .iter()
-        // SAFETY: these descriptors have just come in and are nobody else's.
-        .map(|fd| unsafe { File::from_raw_fd(*fd) })
-        .collect();
-    let is_only = files.len() == 1;
-    Some(files.pop().filter(|_| is_only))
-}
-
-fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {
-    match FrontendReq::try_from(request).unwrap() {
+fn by_the_book(message: &Message) -> Answer {
+    let payload = &message.payload;
+    match FrontendReq::try_from(message.header.request).unwrap() {
         FrontendReq::GET_QUEUE_NUM => Answer::Number(1),
         FrontendReq::GET_STATUS => Answer::Number(0xff),
         // The space is as long as asked for, and its bytes count up.
@@ -344,16 +329,18 @@ fn by_the_book(request: u32, flags: u32, payload: &[u8]) -> Answer {
         FrontendReq::GET_VRING_BASE | FrontendReq::SET_LOG_BASE => {
             Answer::Payload(payload.to_vec())
         }
-        _ if flags & NEED_REPLY != 0 => Answer::Number(0),
+        _ if message.header.needs_reply() => Answer::Number(0),
         _ => Answer::Silence,
     }
 }
 
-fn reply(request: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for word in [request, 1 | 1 << 2, payload.len() as u32] {
-        bytes.extend_from_slice(&word.to_ne_bytes());
-    }
-    bytes.extend_from_slice(payload);
-    bytes
+fn reply(
+    connection: &Connection,
+    to: Header,
+    payload: &[u8],
+    file: Option<&File>,
+) -> Result<(), WireError> {
+    let files: Vec<_> = file.map(AsFd::as_fd).into_iter().collect();
+    let header = to.reply(payload.len());
+    connection.send(header, payload, &files, &Deadline::after(PATIENCE))
 }
