@@ -21,7 +21,7 @@ const EDGES: [(&str, &[&str], &[&str]); 5] = [
         &[],
         &["kvm-ioctls", "kvm-bindings", "virtio-queue"],
     ),
-    ("backends", &[], &KVM),
+    ("backends", &["vhost-user-wire"], &KVM),
     ("gdb", &[], &["kvm-ioctls", "kvm-bindings", "vm-memory"]),
 ];
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use vhost_user_backend::VhostUserBackend;
+use vhost_user_wire::{Connection, Deadline};
 use vm_memory::mmap::NewBitmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
@@ -16,11 +17,11 @@ use crate::inflight::Record;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
+use crate::patience::IO_DEADLINE;
 use crate::ratelimit::RateLimit;
 use crate::session::Session;
 use crate::session::error::SessionError;
 use crate::shutdown::{Shutdown, ShutdownHandle};
-use crate::wire::Channel;
 use crate::worker::WorkerError;
 use crate::{log_limited, warn_limited};
 
@@ -178,15 +179,16 @@ where
     }
 
     fn converse(&self, stream: UnixStream, session: &mut Session<'_, T>) -> Result<Served, Ended> {
-        let mut channel = Channel::new(stream).map_err(SessionError::from)?;
+        let mut connection = Connection::to_frontend(stream);
         loop {
-            let fd = channel.stream().as_raw_fd();
+            let fd = connection.as_raw_fd();
             if self.wait(Some(fd), None).map_err(Ended::Daemon)? == Wake::Shutdown {
                 return Ok(Served::Shutdown);
             }
-            match channel.receive().map_err(SessionError::from)? {
-                Some(request) => session.handle(&mut channel, request)?,
-                None => return Ok(Served::Left),
+            match connection.receive(&Deadline::after(IO_DEADLINE)) {
+                Ok(request) => session.handle(&connection, request)?,
+                Err(error) if error.is_end() => return Ok(Served::Left),
+                Err(error) => return Err(SessionError::from(error).into()),
             }
         }
     }

@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-pub use region::{InflightError, Region, Shape, create, decode};
+pub use region::{InflightError, Region, Shape, create};
 
 use crate::packed::PackedRing;
 

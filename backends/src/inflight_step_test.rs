@@ -51,8 +51,8 @@ impl World {
         let memory = GuestRam::from_ranges_with_files([range]).unwrap();
         memory.write_slice(&state.memory, GuestAddress(0)).unwrap();
         let shape = Shape::new(1, SIZE, 1, false).unwrap();
-        let (payload, file) = create(shape).unwrap();
-        let region = Region::map(&decode(&payload).unwrap(), file, 1, false).unwrap();
+        let (place, file) = create(shape).unwrap();
+        let region = Region::map(&place, file, 1, false).unwrap();
         let slice = region.map.as_volatile_slice();
         slice.copy_from(&state.record);
         World {

@@ -9,7 +9,8 @@
 //! socket --wire--> session --vring, memory--> worker --handle_event--> device
 //! ```
 //!
-//! * [`wire`] turns bytes and file descriptors into requests and replies; it decides nothing.
+//! * [`vhost_user_wire`] turns bytes and file descriptors into requests and replies; it decides
+//!   nothing.
 //! * [`session`] turns one request into a change of state and an answer.
 //! * [`vring`] holds what the frontend has said about a ring until it is enough to start it.
 //! * [`memory`] keeps the memory table and translates addresses.
@@ -46,6 +47,7 @@ pub mod notifier;
 pub mod outbox;
 pub mod packed;
 pub mod page_log;
+mod patience;
 pub mod peer;
 pub mod pump;
 pub mod ratelimit;
@@ -60,5 +62,4 @@ mod transfer;
 pub mod virtio;
 pub mod vring;
 mod walk;
-pub mod wire;
 pub mod worker;

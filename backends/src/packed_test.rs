@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::position::{AVAIL, USED};
 use super::*;
-use crate::inflight::{Region, Shape, create, decode};
+use crate::inflight::{Region, Shape, create};
 
 const DESCRIPTORS: u64 = 0;
 const DRIVER_EVENTS: u64 = 0x800;
@@ -305,8 +305,8 @@ fn a_base_may_have_one_position_for_both() {
 #[test]
 fn what_is_left_is_taken_one_behind_the_other() {
     let shape = Shape::new(1, 4, 1, true).unwrap();
-    let (payload, file) = create(shape).unwrap();
-    let region = Region::map(&decode(&payload).unwrap(), file, 1, true).unwrap();
+    let (place, file) = create(shape).unwrap();
+    let region = Region::map(&place, file, 1, true).unwrap();
     let region = Arc::new(region);
     let recovered =
         || Tracker::recover(&region, 0, 4, Position::START, |_| Ok::<_, ()>(AVAIL)).unwrap();
@@ -358,7 +358,7 @@ mod hostile {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::inflight::{Region, Shape, create, decode};
+    use crate::inflight::{Region, Shape, create};
 
     const SIZE: u16 = 8;
 
@@ -408,8 +408,8 @@ mod hostile {
 
     fn region(bytes: Option<&[u8]>) -> Arc<Region> {
         let shape = Shape::new(1, SIZE, 1, true).unwrap();
-        let (payload, file) = create(shape).unwrap();
-        let region = Region::map(&decode(&payload).unwrap(), file, 1, true).unwrap();
+        let (place, file) = create(shape).unwrap();
+        let region = Region::map(&place, file, 1, true).unwrap();
         if let Some(bytes) = bytes {
             region.write(bytes);
         }

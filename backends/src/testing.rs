@@ -43,11 +43,6 @@ pub fn eventfd() -> File {
     unsafe { File::from_raw_fd(fd) }
 }
 
-/// Number of open descriptors of this process.
-pub fn open_fds() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
 /// A device that tells a test what it is asked to do.
 pub struct Recorder {
     pub features: u64,

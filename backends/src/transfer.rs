@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 
 use crate::inflight::state;
-use crate::wire::IO_DEADLINE;
+use crate::patience::IO_DEADLINE;
 
 /// What came of a transfer.
 #[derive(Debug, PartialEq, Eq)]

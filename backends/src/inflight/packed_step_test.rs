@@ -7,7 +7,7 @@ use vhost_user_backend::VringT;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemory};
 
 use super::super::step_tests::{State, execute, states_of};
-use super::super::{Progress, Record, create, decode};
+use super::super::{Progress, Record, create};
 use super::*;
 use crate::packed::{Layout, PackedRing};
 use crate::page_log::GuestRam;
@@ -41,8 +41,8 @@ impl World {
         let memory = GuestRam::from_ranges_with_files([range]).unwrap();
         memory.write_slice(&state.memory, GuestAddress(0)).unwrap();
         let shape = Shape::new(1, SIZE, 1, true).unwrap();
-        let (payload, file) = create(shape).unwrap();
-        let region = Region::map(&decode(&payload).unwrap(), file, 1, true).unwrap();
+        let (place, file) = create(shape).unwrap();
+        let region = Region::map(&place, file, 1, true).unwrap();
         region.map.as_volatile_slice().copy_from(&state.record);
         World {
             memory,

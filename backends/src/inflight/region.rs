@@ -10,7 +10,6 @@ use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
 
 use super::{ENTRY, HEADER, VERSION, packed, state};
 use crate::fd;
-use crate::wire::PayloadError;
 
 /// Each queue's region begins at a multiple of this.
 const ALIGNMENT: usize = 64;
@@ -142,39 +141,12 @@ impl Shape {
     }
 }
 
-/// Reads the payload of GET_ and SET_INFLIGHT_FD: with or without the C structure's padding.
-pub fn decode(payload: &[u8]) -> Result<VhostUserInflight, PayloadError> {
-    Ok(VhostUserInflight::new(
-        u64::from_ne_bytes(field(payload, 0)?),
-        u64::from_ne_bytes(field(payload, 8)?),
-        u16::from_ne_bytes(field(payload, 16)?),
-        u16::from_ne_bytes(field(payload, 18)?),
-    ))
-}
-
-fn field<const N: usize>(payload: &[u8], at: usize) -> Result<[u8; N], PayloadError> {
-    let bytes = payload.get(at..).and_then(<[u8]>::first_chunk);
-    bytes.copied().ok_or(PayloadError::Short {
-        got: payload.len(),
-        want: at + N,
-    })
-}
-
-/// Writes the same. (Not `as_slice()`: the structure ends in padding that nobody has written.)
-fn encode(bytes: u64, shape: Shape) -> Vec<u8> {
-    let mut payload = bytes.to_ne_bytes().to_vec();
-    payload.extend_from_slice(&0u64.to_ne_bytes());
-    payload.extend_from_slice(&shape.queues.to_ne_bytes());
-    payload.extend_from_slice(&shape.size.to_ne_bytes());
-    payload.extend_from_slice(&[0; 4]);
-    payload
-}
-
 /// Makes an empty record for the frontend to keep: the payload that describes it, and its file.
-pub fn create(shape: Shape) -> Result<(Vec<u8>, File), InflightError> {
+pub fn create(shape: Shape) -> Result<(VhostUserInflight, File), InflightError> {
     let bytes = shape.bytes() as u64;
     let file = fd::sealed_memfd(c"vhost-user-inflight", bytes).map_err(InflightError::File)?;
-    Ok((encode(bytes, shape), file))
+    let place = VhostUserInflight::new(bytes, 0, shape.queues, shape.size);
+    Ok((place, file))
 }
 
 /// A record as the frontend has given it to this backend.

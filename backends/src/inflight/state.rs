@@ -78,12 +78,12 @@ fn slot_start(start: usize, slot: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Shape, create, decode};
+    use super::super::{Shape, create};
     use super::*;
 
     fn region(shape: Shape) -> Region {
-        let (payload, file) = create(shape).unwrap();
-        Region::map(&decode(&payload).unwrap(), file, 1, false).unwrap()
+        let (place, file) = create(shape).unwrap();
+        Region::map(&place, file, 1, false).unwrap()
     }
 
     fn shape() -> Shape {

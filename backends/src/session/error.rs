@@ -6,14 +6,15 @@ use thiserror::Error;
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserInflight, VhostUserLog, VhostUserProtocolFeatures as Protocol,
 };
-use vm_memory::ByteValued;
+use vhost_user_wire::name::Name;
+use vhost_user_wire::payload::{ConfigReply, NO_FILE};
+use vhost_user_wire::{Payload, PayloadError, WireError};
 
 use crate::device::StartError;
 use crate::inflight::InflightError;
 use crate::memory::MemoryError;
 use crate::page_log::LogError;
 use crate::vring::RingError;
-use crate::wire::{PayloadError, WireError};
 use crate::worker::WorkerError;
 
 /// One request was refused. The session goes on, unless a worker is lost.
@@ -82,10 +83,10 @@ pub enum RequestError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// Feature bits that were not offered.
-    #[error("features {refused:#x} are not among those offered")]
+    #[error("features that were not offered: {}", .refused.join(", "))]
     Features {
-        /// The bits in question.
-        refused: u64,
+        /// Their names.
+        refused: Vec<String>,
     },
     /// A descriptor that should be a Unix stream socket.
     #[error("the descriptor is not a connected Unix socket")]
@@ -108,7 +109,7 @@ pub enum SessionError {
     #[error("a {request} that must be answered cannot be; the connection is closed")]
     Unanswerable {
         /// The request's name.
-        request: String,
+        request: Name,
         /// What was wrong with it.
         #[source]
         source: RequestError,
@@ -129,24 +130,27 @@ pub enum ErrorAnswer {
     HangUp,
 }
 
+impl ErrorAnswer {
+    fn payload(payload: &impl Payload) -> Self {
+        Self::Payload(payload.to_bytes())
+    }
+}
+
 /// How the document lets a backend say no to `request`, with `protocol` agreed on.
 pub fn error_answer(request: Option<FrontendReq>, protocol: Protocol) -> ErrorAnswer {
     match request {
         // "uses zero length of payload to indicate an error".
-        Some(FrontendReq::GET_CONFIG) => ErrorAnswer::Payload(Vec::new()),
-        // A region of size 0 means that there is none. (Written out: the type has padding, and
-        // its bytes as a slice would be whatever was in memory.)
-        Some(FrontendReq::GET_INFLIGHT_FD) => {
-            ErrorAnswer::Payload(vec![0; size_of::<VhostUserInflight>()])
-        }
+        Some(FrontendReq::GET_CONFIG) => ErrorAnswer::payload(&ConfigReply(Vec::new())),
+        // A region of size 0 means that there is none.
+        Some(FrontendReq::GET_INFLIGHT_FD) => ErrorAnswer::payload(&VhostUserInflight::default()),
         // Bits 0-7 nonzero: error; bit 8: no descriptor attached.
         Some(FrontendReq::SET_DEVICE_STATE_FD | FrontendReq::CHECK_DEVICE_STATE) => {
-            ErrorAnswer::Payload(0x101u64.to_ne_bytes().to_vec())
+            ErrorAnswer::payload(&(NO_FILE | 1))
         }
         // Answered whether the frontend asks for it or not, but only with this feature: no log of
         // any size is in use.
         Some(FrontendReq::SET_LOG_BASE) if protocol.contains(Protocol::LOG_SHMFD) => {
-            ErrorAnswer::Payload(VhostUserLog::default().as_slice().to_vec())
+            ErrorAnswer::payload(&VhostUserLog::default())
         }
         Some(
             FrontendReq::GET_FEATURES

@@ -9,13 +9,13 @@ use vhost::vhost_user::message::{
     VhostUserLog, VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures,
 };
 use vhost_user_backend::VhostUserBackend;
+use vhost_user_wire::Message;
+use vm_memory::GuestMemoryMmap;
 use vm_memory::mmap::NewBitmap;
-use vm_memory::{ByteValued, GuestMemoryMmap};
 
 use super::error::RequestError;
 use super::{Answer, Session};
 use crate::page_log::{self, Log, LogError};
-use crate::wire::Request;
 
 impl<T> Session<'_, T>
 where
@@ -29,7 +29,7 @@ where
 
     /// SET_LOG_BASE: another log. The answer says that nothing is written into the one before
     /// it any more.
-    pub(super) fn set_log_base(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    pub(super) fn set_log_base(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         if !self.protocol.contains(Protocol::LOG_SHMFD) {
             return Err(RequestError::Unsupported);
         }
@@ -44,7 +44,7 @@ where
         );
         // The document does not say what the answer carries. The vhost crate's frontend takes only
         // what it sent, QEMU anything.
-        Ok(Answer::Payload(place.as_slice().to_vec()))
+        Ok(Answer::payload(&place))
     }
 
     /// Has writes to `memory` logged, or not, as the frontend wants it now.

@@ -1,41 +1,27 @@
 //! The requests about guest memory.
 
-use vhost::vhost_user::message::{
-    VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
-};
+use vhost::vhost_user::message::VhostUserSingleMemoryRegion;
 use vhost_user_backend::VhostUserBackend;
+use vhost_user_wire::Message;
+use vhost_user_wire::payload::MemoryTable as MemoryTablePayload;
 use vm_memory::mmap::NewBitmap;
 
 use super::error::RequestError;
 use super::{Answer, Session};
-use crate::memory::{MemoryError, MemoryTable};
-use crate::wire::{MAX_PAYLOAD, Request, read_body};
-
-/// Largest number of regions in SET_MEM_TABLE: as many as fit the largest payload.
-const MAX_TABLE_REGIONS: usize =
-    (MAX_PAYLOAD - size_of::<VhostUserMemory>()) / size_of::<VhostUserMemoryRegion>();
+use crate::memory::MemoryTable;
 
 impl<T> Session<'_, T>
 where
     T: VhostUserBackend,
     T::Bitmap: NewBitmap,
 {
-    pub(super) fn set_mem_table(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
-        let header: VhostUserMemory = request.body()?;
-        let count = header.num_regions as usize;
-        if count > MAX_TABLE_REGIONS {
-            return Err(MemoryError::TooMany(count).into());
-        }
-        let files = request.take_files(count)?;
-        let bytes = &request.payload[size_of::<VhostUserMemory>()..];
-        let size = size_of::<VhostUserMemoryRegion>();
-        let regions = (0..count)
-            .map(|i| read_body(bytes.get(i * size..).unwrap_or_default()))
-            .collect::<Result<Vec<VhostUserMemoryRegion>, _>>()?;
+    pub(super) fn set_mem_table(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
+        let MemoryTablePayload(regions) = request.body()?;
+        let files = request.take_files(regions.len())?;
         self.replace_memory(MemoryTable::map(&regions, files)?)
     }
 
-    pub(super) fn add_mem_region(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    pub(super) fn add_mem_region(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         let region: VhostUserSingleMemoryRegion = request.body()?;
         let file = request.take_file()?;
         self.replace_memory(self.memory.with_region(&region, file)?)
@@ -43,7 +29,7 @@ where
 
     pub(super) fn remove_mem_region(
         &mut self,
-        request: &mut Request,
+        request: &mut Message,
     ) -> Result<Answer, RequestError> {
         let region: VhostUserSingleMemoryRegion = request.body()?;
         // "the back-end MAY accept messages with one file descriptor": it is closed unused.

@@ -13,29 +13,30 @@ mod rings;
 mod state;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use vhost::vhost_user::Backend as BackendChannel;
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserConfig, VhostUserProtocolFeatures as Protocol, VhostUserU64,
-    VhostUserVirtioFeatures,
+    FrontendReq, VhostUserConfig, VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures,
 };
 use vhost_user_backend::{VhostUserBackend, VringT};
+use vhost_user_wire::payload::Config;
+use vhost_user_wire::{Connection, Deadline, Message, Payload, WireError, features, name};
 use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vm_memory::GuestMemoryMmap;
 use vm_memory::mmap::NewBitmap;
-use vm_memory::{ByteValued, GuestMemoryMmap};
 
 use crate::device::Device;
 use crate::inflight::Region;
 use crate::memory::{MAX_SLOTS, MemoryTable};
 use crate::page_log::Log;
+use crate::patience::IO_DEADLINE;
 use crate::ratelimit::RateLimit;
 use crate::vring::{Flow, RingSetup};
 use crate::warn_limited;
-use crate::wire::{Channel, IO_DEADLINE, Request};
 use error::{ErrorAnswer, RequestError, SessionError, error_answer};
 
 /// End of the configuration space of any device (vhost-user document, VHOST_USER_GET_CONFIG).
@@ -54,8 +55,8 @@ enum Answer {
 }
 
 impl Answer {
-    fn u64(value: u64) -> Self {
-        Answer::Payload(value.to_ne_bytes().to_vec())
+    fn payload(payload: &impl Payload) -> Self {
+        Answer::Payload(payload.to_bytes())
     }
 }
 
@@ -105,24 +106,23 @@ where
     /// Serves one request and answers it.
     pub fn handle(
         &mut self,
-        channel: &mut Channel,
-        mut request: Request,
+        connection: &Connection,
+        mut request: Message,
     ) -> Result<(), SessionError> {
-        let kind = request.kind();
-        tracing::trace!(request = %name(&request), bytes = request.payload.len(),
-            fds = request.files.len(), "received");
+        tracing::trace!(request = %name::frontend(request.header.request),
+            bytes = request.payload.len(), fds = request.files.len(), "received");
         let result = self.serve(&mut request);
         // Asked afterwards: the SET_PROTOCOL_FEATURES that turns acknowledgements on is itself
         // acknowledged. user-mode-linux waits for that.
-        let wants_ack = self.protocol.contains(Protocol::REPLY_ACK) && request.needs_reply();
+        let wants_ack = self.protocol.contains(Protocol::REPLY_ACK) && request.header.needs_reply();
         match result {
-            Ok(Answer::Payload(payload)) => channel.reply(request.code, &payload)?,
+            Ok(Answer::Payload(payload)) => reply(connection, &request, &payload, None)?,
             Ok(Answer::File(payload, file)) => {
-                channel.reply_with_file(request.code, &payload, &file)?;
+                reply(connection, &request, &payload, Some(&file))?;
             }
-            Ok(Answer::Done) if wants_ack => channel.reply(request.code, &0u64.to_ne_bytes())?,
+            Ok(Answer::Done) if wants_ack => reply(connection, &request, &0u64.to_bytes(), None)?,
             Ok(Answer::Done) => (),
-            Err(error) => self.refuse(channel, &request, kind, wants_ack, error)?,
+            Err(error) => self.refuse(connection, &request, wants_ack, error)?,
         }
         Ok(())
     }
@@ -130,15 +130,15 @@ where
     /// Answers a request that could not be served.
     fn refuse(
         &mut self,
-        channel: &mut Channel,
-        request: &Request,
-        kind: Option<FrontendReq>,
+        connection: &Connection,
+        request: &Message,
         wants_ack: bool,
         error: RequestError,
     ) -> Result<(), SessionError> {
+        let name = name::frontend(request.header.request);
         warn_limited!(
             LOG,
-            request = %name(request),
+            request = %name,
             error = &error as &dyn std::error::Error,
             "refused a request of the frontend"
         );
@@ -146,38 +146,37 @@ where
             RequestError::Worker(e) => return Err(e.into()),
             other => other,
         };
-        match error_answer(kind, self.protocol) {
-            ErrorAnswer::Payload(payload) => channel.reply(request.code, &payload)?,
+        match error_answer(kind(request), self.protocol) {
+            ErrorAnswer::Payload(payload) => reply(connection, request, &payload, None)?,
             ErrorAnswer::HangUp => {
                 return Err(SessionError::Unanswerable {
-                    request: name(request),
+                    request: name,
                     source: error,
                 });
             }
-            ErrorAnswer::Ack if wants_ack => channel.reply(request.code, &1u64.to_ne_bytes())?,
+            ErrorAnswer::Ack if wants_ack => reply(connection, request, &1u64.to_bytes(), None)?,
             ErrorAnswer::Ack => (),
         }
         Ok(())
     }
 
-    fn serve(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    fn serve(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         use FrontendReq as R;
-        if request.is_reply() {
+        if request.header.is_reply() {
             return Err(RequestError::Reply);
         }
-        let kind = request.kind().ok_or(RequestError::Unknown(request.code))?;
+        let unknown = RequestError::Unknown(request.header.request);
+        let kind = kind(request).ok_or(unknown)?;
         match kind {
-            R::GET_FEATURES => Ok(Answer::u64(self.offered_features())),
-            R::SET_FEATURES => self.set_features(request.body::<VhostUserU64>()?.value),
+            R::GET_FEATURES => Ok(Answer::payload(&self.offered_features())),
+            R::SET_FEATURES => self.set_features(request.body()?),
             R::SET_OWNER => Ok(Answer::Done),
             R::RESET_OWNER => self.disable_rings(),
-            R::GET_PROTOCOL_FEATURES => Ok(Answer::u64(self.offered_protocol().bits())),
-            R::SET_PROTOCOL_FEATURES => {
-                self.set_protocol_features(request.body::<VhostUserU64>()?.value)
-            }
-            R::GET_QUEUE_NUM => Ok(Answer::u64(self.rings.len() as u64)),
+            R::GET_PROTOCOL_FEATURES => Ok(Answer::payload(&self.offered_protocol().bits())),
+            R::SET_PROTOCOL_FEATURES => self.set_protocol_features(request.body()?),
+            R::GET_QUEUE_NUM => Ok(Answer::payload(&(self.rings.len() as u64))),
             R::SET_MEM_TABLE => self.set_mem_table(request),
-            R::GET_MAX_MEM_SLOTS => Ok(Answer::u64(MAX_SLOTS as u64)),
+            R::GET_MAX_MEM_SLOTS => Ok(Answer::payload(&(MAX_SLOTS as u64))),
             R::SET_LOG_BASE => self.set_log_base(request),
             R::ADD_MEM_REG => self.add_mem_region(request),
             R::REM_MEM_REG => self.remove_mem_region(request),
@@ -198,8 +197,8 @@ where
             R::SET_DEVICE_STATE_FD => self.set_device_state_fd(request),
             R::CHECK_DEVICE_STATE => self.check_device_state(),
             R::RESET_DEVICE => self.reset_device(),
-            R::GET_STATUS => Ok(Answer::u64(u64::from(self.status))),
-            R::SET_STATUS => self.set_status(request.body::<VhostUserU64>()?.value),
+            R::GET_STATUS => Ok(Answer::payload(&u64::from(self.status))),
+            R::SET_STATUS => self.set_status(request.body()?),
             _ => Err(RequestError::Unsupported),
         }
     }
@@ -242,6 +241,7 @@ where
     fn set_features(&mut self, features: u64) -> Result<Answer, RequestError> {
         let refused = features & !self.offered_features();
         if refused != 0 {
+            let refused = features::names(refused, &[]);
             return Err(RequestError::Features { refused });
         }
         let changed = self.features ^ features;
@@ -259,7 +259,7 @@ where
             vring.set_queue_event_idx(self.event_idx());
         }
         tracing::debug!(
-            features = format_args!("{features:#x}"),
+            features = features::names(features, &[]).join(", "),
             "features negotiated"
         );
         // vhost-user document, "Ring states": without the bit there is no SET_VRING_ENABLE.
@@ -283,8 +283,10 @@ where
     fn set_protocol_features(&mut self, bits: u64) -> Result<Answer, RequestError> {
         let refused = bits & !self.offered_protocol().bits();
         self.protocol = Protocol::from_bits_truncate(bits & !refused);
-        tracing::debug!(features = ?self.protocol, "protocol features negotiated");
+        let names = features::protocol_names(self.protocol.bits()).join(", ");
+        tracing::debug!(features = names, "protocol features negotiated");
         if refused != 0 {
+            let refused = features::protocol_names(refused);
             return Err(RequestError::Features { refused });
         }
         Ok(Answer::Done)
@@ -298,28 +300,17 @@ where
         if !fits || !self.offered_protocol().contains(Protocol::CONFIG) {
             return Err(RequestError::Unsupported);
         }
-        let mut config = self.device.backend.get_config(offset, size);
+        let mut bytes = self.device.backend.get_config(offset, size);
         // Newer frontends ask for fields that an older device has not got: those read as zero.
-        config.resize(size as usize, 0);
-        let mut payload = access.as_slice().to_vec();
-        payload.append(&mut config);
-        Ok(Answer::Payload(payload))
+        bytes.resize(size as usize, 0);
+        Ok(Answer::payload(&Config { access, bytes }))
     }
 
-    fn set_config(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
-        let access: VhostUserConfig = request.body()?;
-        let start = size_of::<VhostUserConfig>();
-        let want = start + access.size as usize;
-        let bytes = request
-            .payload
-            .get(start..want)
-            .ok_or(crate::wire::PayloadError::Short {
-                got: request.payload.len(),
-                want,
-            })?;
+    fn set_config(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
+        let Config { access, bytes } = request.body()?;
         self.device
             .backend
-            .set_config(access.offset, bytes)
+            .set_config(access.offset, &bytes)
             .map_err(RequestError::Backend)?;
         Ok(Answer::Done)
     }
@@ -331,11 +322,11 @@ where
         }
         let config = self.device.backend.get_shmem_config();
         let config = config.map_err(RequestError::Backend)?;
-        Ok(Answer::Payload(config.as_slice().to_vec()))
+        Ok(Answer::payload(&config))
     }
 
     /// SET_BACKEND_REQ_FD: a second socket, for what the device has to tell the frontend.
-    fn set_backend_channel(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    fn set_backend_channel(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         let stream = UnixStream::from(OwnedFd::from(request.take_file()?));
         // Fails on anything that is not a Unix socket; the timeouts bound the device's waits.
         stream
@@ -404,12 +395,21 @@ where
     }
 }
 
-/// A request's name for the log.
-fn name(request: &Request) -> String {
-    match request.kind() {
-        Some(kind) => format!("{kind:?}"),
-        None => format!("unknown request {}", request.code),
-    }
+/// The request's type, if it is a defined one.
+fn kind(request: &Message) -> Option<FrontendReq> {
+    FrontendReq::try_from(request.header.request).ok()
+}
+
+/// Answers a request.
+fn reply(
+    connection: &Connection,
+    to: &Message,
+    payload: &[u8],
+    file: Option<&File>,
+) -> Result<(), WireError> {
+    let header = to.header.reply(payload.len());
+    let files: Vec<_> = file.map(AsFd::as_fd).into_iter().collect();
+    connection.send(header, payload, &files, &Deadline::after(IO_DEADLINE))
 }
 
 #[cfg(test)]

@@ -6,21 +6,16 @@
 
 use std::fs::File;
 
-use vhost::vhost_user::message::{VhostUserU64, VhostUserVringAddr, VhostUserVringState};
+use vhost::vhost_user::message::{VhostUserVringAddr, VhostUserVringState};
 use vhost_user_backend::{VhostUserBackend, VringT};
-use vm_memory::ByteValued;
+use vhost_user_wire::Message;
+use vhost_user_wire::payload::VringFile;
 use vm_memory::mmap::NewBitmap;
 
 use super::error::RequestError;
 use super::{Answer, Ring, Session};
 use crate::fd;
 use crate::vring::{Flow, RingAddresses, RingError, RingSetup};
-use crate::wire::Request;
-
-/// SET_VRING_KICK, _CALL and _ERR: the ring's index.
-const INDEX_MASK: u64 = 0xff;
-/// SET_VRING_KICK, _CALL and _ERR: no descriptor is attached.
-const NO_FD: u64 = 0x100;
 
 impl<T> Session<'_, T>
 where
@@ -87,10 +82,10 @@ where
             setup.flow = Flow::Held;
         }
         let reply = VhostUserVringState::new(state.index, setup.base);
-        Ok(Answer::Payload(reply.as_slice().to_vec()))
+        Ok(Answer::payload(&reply))
     }
 
-    pub(super) fn set_vring_kick(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    pub(super) fn set_vring_kick(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         let (index, kick) = self.ring_fd(request)?;
         let Some(kick) = kick else {
             self.stop(index)?;
@@ -104,7 +99,7 @@ where
     }
 
     /// The call descriptor may change while the ring runs: frontends do that to mask interrupts.
-    pub(super) fn set_vring_call(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    pub(super) fn set_vring_call(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         let (index, call) = self.ring_fd(request)?;
         let vring = self.device.vring(index);
         vring.set_call(call);
@@ -117,7 +112,7 @@ where
         Ok(Answer::Done)
     }
 
-    pub(super) fn set_vring_err(&mut self, request: &mut Request) -> Result<Answer, RequestError> {
+    pub(super) fn set_vring_err(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         let (index, err) = self.ring_fd(request)?;
         self.device.pool.set_err(index, err)?;
         Ok(Answer::Done)
@@ -232,10 +227,10 @@ where
     }
 
     /// The payload of SET_VRING_KICK, _CALL and _ERR.
-    fn ring_fd(&self, request: &mut Request) -> Result<(usize, Option<File>), RequestError> {
-        let value = request.body::<VhostUserU64>()?.value;
-        let index = self.ring_index((value & INDEX_MASK) as u32)?;
-        if value & NO_FD != 0 {
+    fn ring_fd(&self, request: &mut Message) -> Result<(usize, Option<File>), RequestError> {
+        let VringFile { index, has_file } = request.body()?;
+        let index = self.ring_index(index.into())?;
+        if !has_file {
             request.take_files(0)?;
             return Ok((index, None));
         }

@@ -9,13 +9,13 @@ use vhost::vhost_user::message::{
     VhostUserLog, VhostUserMemory, VhostUserMemoryRegion, VhostUserSingleMemoryRegion,
     VhostUserVringAddr, VhostUserVringAddrFlags, VhostUserVringState,
 };
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
+use vhost_user_wire::Header;
+use vm_memory::{ByteValued, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
 use super::*;
 use crate::inflight::Progress;
 use crate::shutdown::Shutdown;
 use crate::testing::{Events, Recorder, eventfd, memfd};
-use crate::wire::read_body;
 
 const NEED_REPLY: u32 = 0x8;
 const USER: u64 = 0x7000_0000_0000;
@@ -29,7 +29,7 @@ struct Bench {
     device: Device<Arc<Recorder>>,
     recorder: Arc<Recorder>,
     events: Events,
-    channel: Channel,
+    connection: Connection,
     far: UnixStream,
 }
 
@@ -49,7 +49,7 @@ impl Bench {
             device,
             recorder,
             events,
-            channel: Channel::new(near).unwrap(),
+            connection: Connection::to_frontend(near),
             far,
         }
     }
@@ -58,7 +58,7 @@ impl Bench {
     fn talk(&mut self) -> (Talk<'_>, &Recorder, &Events) {
         let talk = Talk {
             session: Session::new(&self.device),
-            channel: &mut self.channel,
+            connection: &self.connection,
             far: &self.far,
         };
         (talk, &self.recorder, &self.events)
@@ -67,7 +67,7 @@ impl Bench {
 
 struct Talk<'a> {
     session: Session<'a, Arc<Recorder>>,
-    channel: &'a mut Channel,
+    connection: &'a Connection,
     far: &'a UnixStream,
 }
 
@@ -79,13 +79,14 @@ impl Talk<'_> {
         payload: &[u8],
         files: Vec<File>,
     ) -> Result<Option<Vec<u8>>, SessionError> {
-        let request = Request {
-            code,
-            flags: 1 | flags,
+        let mut header = Header::request(code, payload.len());
+        header.flags |= flags;
+        let request = Message {
+            header,
             payload: payload.to_vec(),
             files,
         };
-        self.session.handle(self.channel, request)?;
+        self.session.handle(self.connection, request)?;
         let mut bytes = vec![0; 8192];
         let Ok(n) = self.far.read(&mut bytes) else {
             return Ok(None);
@@ -155,7 +156,7 @@ impl Talk<'_> {
             state(index, 0).as_slice(),
             vec![],
         );
-        let reply: VhostUserVringState = read_body(&reply.unwrap()).unwrap();
+        let reply: VhostUserVringState = Payload::decode(&reply.unwrap()).unwrap();
         assert_eq!({ reply.index }, index);
         reply.num
     }
@@ -665,8 +666,9 @@ proptest! {
         for (code, need_reply, payload, fds) in requests {
             let flags = if need_reply { NEED_REPLY } else { 0 };
             let files = (0..fds).map(|_| memfd(4096)).collect();
-            let request = Request { code, flags: flags | 1, payload, files };
-            if talk.session.handle(talk.channel, request).is_err() {
+            let header = Header { request: code, flags: flags | 1, size: payload.len() as u32 };
+            let request = Message { header, payload, files };
+            if talk.session.handle(talk.connection, request).is_err() {
                 break;
             }
         }

@@ -9,15 +9,13 @@ use vhost::vhost_user::message::{
     VhostUserProtocolFeatures as Protocol, VhostUserTransferDeviceState,
 };
 use vhost_user_backend::VhostUserBackend;
+use vhost_user_wire::payload::NO_FILE;
+use vhost_user_wire::{Message, Payload};
 use vm_memory::mmap::NewBitmap;
 
 use super::error::RequestError;
 use super::{Answer, Session};
 use crate::inflight::Region;
-use crate::wire::Request;
-
-/// In the answer to SET_DEVICE_STATE_FD: no descriptor comes with it.
-const NO_FD: u64 = 0x100;
 
 impl<T> Session<'_, T>
 where
@@ -33,7 +31,7 @@ where
     /// SET_DEVICE_STATE_FD: saves or loads through this descriptor, or another.
     pub(super) fn set_device_state_fd(
         &mut self,
-        request: &mut Request,
+        request: &mut Message,
     ) -> Result<Answer, RequestError> {
         let transfer: VhostUserTransferDeviceState = request.body()?;
         let known = Direction::try_from(transfer.direction)
@@ -48,8 +46,8 @@ where
         let backend = &self.device.backend;
         let other = backend.set_device_state_fd(direction, phase, file);
         match other.map_err(RequestError::Backend)? {
-            Some(file) => Ok(Answer::File(0u64.to_ne_bytes().to_vec(), file)),
-            None => Ok(Answer::u64(NO_FD)),
+            Some(file) => Ok(Answer::File(0u64.to_bytes(), file)),
+            None => Ok(Answer::payload(&NO_FILE)),
         }
     }
 
@@ -57,7 +55,7 @@ where
     pub(super) fn check_device_state(&self) -> Result<Answer, RequestError> {
         let checked = self.device.backend.check_device_state();
         checked.map_err(RequestError::Backend)?;
-        Ok(Answer::u64(0))
+        Ok(Answer::payload(&0u64))
     }
 
     /// Gives the device what its predecessor has left in the record, and has it keep its own
