@@ -13,22 +13,24 @@ use self::circles::{circles, ties};
 use self::imports::Modules;
 
 /// The folder of a crate, the siblings it may use, and crates it must not use.
-const EDGES: [(&str, &[&str], &[&str]); 5] = [
-    ("vmm", &["devices", "gdb"], &[]),
+const EDGES: [(&str, &[&str], &[&str]); 6] = [
+    ("vmm", &["devices", "gdb", "host-io"], &[]),
     ("devices", &["vhost-user-wire"], &KVM),
     (
         "devices/wire",
         &[],
         &["kvm-ioctls", "kvm-bindings", "virtio-queue"],
     ),
-    ("backends", &["vhost-user-wire"], &KVM),
+    ("devices/host", &[], &KVM),
+    ("backends", &["vhost-user-wire", "host-io"], &KVM),
     ("gdb", &[], &["kvm-ioctls", "kvm-bindings", "vm-memory"]),
 ];
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
-const SIBLINGS: [&str; 6] = [
+const SIBLINGS: [&str; 7] = [
     "vmm",
     "devices",
     "vhost-user-wire",
+    "host-io",
     "backends",
     "gdb",
     "tests",

@@ -1,13 +1,11 @@
 //! The console device (virtio 1.3, section 5.3): one port, usable as the guest's `hvc0`.
 //!
 //! * [`terminal`] is what the console's bytes come from and go to;
-//! * [`escape`] is the key that ends it all.
+//! * [`host_io::escape`] is the key that ends it all.
 //!
 //! A driver may spin until its output has been taken (Linux's does, with a lock held), so output
 //! that nobody reads is lost after a short wait, and counted.
 
-pub mod escape;
-mod last_resort;
 pub mod terminal;
 
 use std::io;

@@ -9,6 +9,8 @@ use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use host_io::escape::{Escape, HELP};
+use host_io::last_resort::restore_at_ending_signals;
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{
@@ -16,8 +18,6 @@ use rustix::termios::{
 };
 use thiserror::Error;
 
-use super::escape::{Escape, HELP};
-use super::last_resort::restore_at_ending_signals;
 use crate::listener::{ListenError, Listener};
 use crate::log;
 use crate::outbox::Outbox;

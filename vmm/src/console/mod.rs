@@ -1,7 +1,5 @@
 //! The other end of the guest's serial port.
 
-mod escape;
-mod last_resort;
 mod outbox;
 mod pty;
 mod socket;
@@ -17,10 +15,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Instant;
 
+use host_io::escape::{Escape, HELP};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use escape::Escape;
 pub use outbox::Output;
 use outbox::{Reader, outbox};
 use pty::Pty;
@@ -152,7 +150,9 @@ impl Console {
         };
         let typed = escape.filter(&bytes);
         if typed.asks_for_help {
-            crate::say!("{}", escape::HELP);
+            for line in HELP.lines() {
+                crate::say!("outboard: {line}");
+            }
         }
         match typed.pass {
             _ if typed.quits => Input::Quit,

@@ -3,9 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use host_io::last_resort::restore_at_ending_signals;
 use rustix::termios::{OptionalActions, OutputModes, Termios, tcgetattr, tcsetattr};
-
-use super::last_resort::restore_at_ending_signals;
 
 /// While it lives, the terminal on standard input is raw.
 pub struct RawMode {

@@ -27,6 +27,7 @@ pub struct Escape {
 }
 
 impl Escape {
+    /// Takes bytes as they are typed.
     pub fn filter(&mut self, bytes: &[u8]) -> Typed {
         let mut typed = Typed::default();
         for &byte in bytes {

@@ -1,0 +1,6 @@
+//! What the programs want of the host alike.
+//!
+//! Nothing here knows a machine, a device or a protocol.
+
+pub mod escape;
+pub mod last_resort;
