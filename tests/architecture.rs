@@ -15,7 +15,7 @@ use self::imports::Modules;
 /// The folder of a crate, the siblings it may use, and crates it must not use.
 const EDGES: [(&str, &[&str], &[&str]); 6] = [
     ("vmm", &["devices", "gdb", "host-io"], &[]),
-    ("devices", &["vhost-user-wire"], &KVM),
+    ("devices", &["vhost-user-wire", "host-io"], &KVM),
     (
         "devices/wire",
         &[],

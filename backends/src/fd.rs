@@ -1,11 +1,10 @@
-//! Precautions with file descriptors that a peer has sent or will be sent.
+//! Precautions with file descriptors that a peer has sent.
 
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 
 /// Makes a pipe or socket nonblocking, so that a peer that never reads cannot block the writer.
@@ -29,24 +28,4 @@ pub fn never_block_on_stream(file: &File) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// An anonymous file of `len` zero bytes whose size nobody can change: the peer's mapping of it
-/// can be relied upon.
-pub fn sealed_memfd(name: &CStr, len: u64) -> io::Result<File> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a valid C string and outlives the call.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just created, owned by nobody else.
-    let file = unsafe { File::from_raw_fd(fd) };
-    file.set_len(len)?;
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: `fd` is open for as long as `file` exists; F_ADD_SEALS takes an integer.
-    if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(file)
 }

@@ -5,12 +5,11 @@
 //! be killed by SIGBUS.
 #![allow(unsafe_code)]
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
 
 use devices::virtio::GuestMemory;
+use host_io::files::sealed_memfd;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend};
 
 use crate::layout;
@@ -21,10 +20,9 @@ pub const MAX_SIZE: u64 = 1 << 40;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot allocate {size} bytes of guest RAM ({step})")]
+    #[error("cannot allocate {size} bytes of guest RAM")]
     Allocate {
         size: u64,
-        step: &'static str,
         #[source]
         source: io::Error,
     },
@@ -38,10 +36,8 @@ pub enum Error {
 
 /// Allocates `size` bytes of guest RAM. Pages are taken from the host on first use.
 pub fn allocate(size: u64) -> Result<Arc<GuestMemory>, Error> {
-    let failed = |step| move |source| Error::Allocate { size, step, source };
-    let file = Arc::new(memfd().map_err(failed("memfd_create"))?);
-    file.set_len(size).map_err(failed("ftruncate"))?;
-    seal(&file).map_err(failed("seal"))?;
+    let file = sealed_memfd("outboard-ram", size);
+    let file = Arc::new(file.map_err(|source| Error::Allocate { size, source })?);
     let ranges: Vec<_> = ranges(size)
         .into_iter()
         .map(|range| {
@@ -108,32 +104,6 @@ fn ranges(size: u64) -> Vec<Range> {
         });
     }
     ranges
-}
-
-fn memfd() -> io::Result<File> {
-    // SAFETY: the name is a NUL-terminated string; the call touches no other memory.
-    let fd = unsafe {
-        libc::memfd_create(
-            c"outboard-ram".as_ptr(),
-            libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
-        )
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `fd` is a new descriptor that nothing else owns.
-    Ok(unsafe { File::from_raw_fd(fd) })
-}
-
-fn seal(file: &File) -> io::Result<()> {
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: fcntl on an open descriptor with an integer argument.
-    let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::Ordering;
 
+use host_io::files::sealed_memfd;
 use thiserror::Error;
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
 
 use super::{ENTRY, HEADER, VERSION, packed, state};
-use crate::fd;
 
 /// Each queue's region begins at a multiple of this.
 const ALIGNMENT: usize = 64;
@@ -144,7 +144,7 @@ impl Shape {
 /// Makes an empty record for the frontend to keep: the payload that describes it, and its file.
 pub fn create(shape: Shape) -> Result<(VhostUserInflight, File), InflightError> {
     let bytes = shape.bytes() as u64;
-    let file = fd::sealed_memfd(c"vhost-user-inflight", bytes).map_err(InflightError::File)?;
+    let file = sealed_memfd("vhost-user-inflight", bytes).map_err(InflightError::File)?;
     let place = VhostUserInflight::new(bytes, 0, shape.queues, shape.size);
     Ok((place, file))
 }

@@ -3,4 +3,5 @@
 //! Nothing here knows a machine, a device or a protocol.
 
 pub mod escape;
+pub mod files;
 pub mod last_resort;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use host_io::files::sealed_memfd;
 use vhost::vhost_user::message::VhostUserLog;
 use vhost_user_wire::frontend::SetLogBase;
 use vm_memory::{FileOffset, GuestMemoryBackend, MmapRegion, VolatileMemory};
@@ -35,12 +35,8 @@ impl PageLog {
         let words = memory.last_addr().0 / PAGE / PAGES_PER_WORD + 1;
         // Whole pages of the host, which a backend maps.
         let bytes = (words * WORD as u64).next_multiple_of(PAGE);
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = File::from(memfd_create("vhost-user-log", flags)?);
-        file.set_len(bytes)?;
         // A backend that cut it short would take this process with it.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        fcntl_add_seals(&file, seals)?;
+        let file = sealed_memfd("vhost-user-log", bytes)?;
         let mapped = FileOffset::new(file.try_clone()?, 0);
         let bits = MmapRegion::from_file(mapped, bytes as usize).map_err(io::Error::other)?;
         Ok(Self { file, bits })
