@@ -33,7 +33,6 @@ pub mod signals;
 pub mod status;
 pub mod supervisor;
 pub mod transports;
-pub mod unix_socket;
 pub mod vcpu;
 pub mod vcpus;
 pub mod windows;

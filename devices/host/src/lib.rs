@@ -5,3 +5,4 @@
 pub mod escape;
 pub mod files;
 pub mod last_resort;
+pub mod sockets;

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use host_io::sockets::BindError;
 use vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES;
 use vhost_user_wire::WireError;
 
@@ -65,8 +66,8 @@ pub enum Problem {
     PageLog(#[source] io::Error),
     #[error("the backend is being replaced")]
     Replaced,
-    #[error("cannot listen for the backend; another process may, or the directory be missing")]
-    Listen(#[source] io::Error),
+    #[error("cannot listen for the backend")]
+    Listen(#[source] BindError),
     #[error("the socket path has {len} bytes, more than the {max} that a Unix socket can have")]
     PathTooLong { len: usize, max: usize },
     #[error(transparent)]

@@ -25,13 +25,13 @@ use std::thread;
 use std::time::Duration;
 
 use gdb::server::Detacher;
+use host_io::sockets::{self, BindError, SocketFile};
 use serde_json::{Value, json};
 
 use crate::boot;
 use crate::machine::Machine;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::transports::SharedTransport;
-use crate::unix_socket::{self, SocketFile};
 use crate::vcpus::Vcpus;
 use http::{Request, Status};
 
@@ -48,8 +48,10 @@ pub enum Error {
     Listen {
         path: PathBuf,
         #[source]
-        source: io::Error,
+        source: BindError,
     },
+    #[error("control API: cannot start a thread")]
+    Thread(#[source] io::Error),
 }
 
 /// What commands act on.
@@ -79,7 +81,7 @@ impl Server {
             path: path.to_owned(),
             source,
         };
-        let (listener, file) = unix_socket::bind(path).map_err(failed)?;
+        let (listener, file) = sockets::bind(path).map_err(failed)?;
         let control = Arc::new(Control {
             vcpus: machine.vcpus().clone(),
             power: machine.power().clone(),
@@ -94,7 +96,7 @@ impl Server {
                 let control = Arc::downgrade(&control);
                 move || accept(&listener, &control)
             })
-            .map_err(failed)?;
+            .map_err(Error::Thread)?;
         Ok(Self {
             _file: file,
             _control: control,

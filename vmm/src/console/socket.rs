@@ -1,12 +1,12 @@
 //! The serial console on a Unix socket: one client at a time, others wait.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use host_io::sockets::{self, SocketFile};
+
 use super::Error;
-use crate::unix_socket::{self, SocketFile};
 
 /// Listener and client. The socket file is removed on drop.
 pub struct SocketEnd {
@@ -18,15 +18,13 @@ pub struct SocketEnd {
 impl SocketEnd {
     /// Listens on `path`.
     pub fn bind(path: &Path) -> Result<Self, Error> {
-        let failed = |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::InUse(path.to_owned()),
-            _ => Error::Listen {
-                path: path.to_owned(),
-                source,
-            },
+        let failed = |source| Error::Listen {
+            path: path.to_owned(),
+            source,
         };
-        let (listener, file) = unix_socket::bind(path).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
+        let (listener, file) = sockets::bind(path).map_err(failed)?;
+        let nonblocking = listener.set_nonblocking(true);
+        nonblocking.map_err(|error| failed(error.into()))?;
         Ok(Self {
             listener,
             client: None,

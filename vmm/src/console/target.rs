@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use host_io::sockets::BindError;
+
 /// Where the serial port goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Target {
@@ -65,13 +67,8 @@ pub enum Error {
     Listen {
         path: PathBuf,
         #[source]
-        source: io::Error,
+        source: BindError,
     },
-    #[error(
-        "cannot listen for the serial console on {}: another process serves it, or it is no \
-         socket; choose another path, end that process or remove it", .0.display()
-    )]
-    InUse(PathBuf),
 }
 
 #[cfg(test)]

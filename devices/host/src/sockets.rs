@@ -9,6 +9,17 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+/// Why a path cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("another process listens there; end that process or choose another path")]
+    InUse,
+    #[error("it exists and is not a socket; remove it or choose another path")]
+    NotASocket,
+    #[error("it cannot be created; its directory must exist and be writable")]
+    Io(#[from] io::Error),
+}
+
 /// The file of a bound socket. Dropping it removes the file, if it is still the same.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -19,11 +30,8 @@ pub struct SocketFile {
 
 /// Binds `path`. A socket left behind by a dead process is replaced; one that is
 /// served, and a file that is no socket, are not.
-pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if is_socket && is_abandoned(path)? {
-        fs::remove_file(path)?;
-    }
+pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     let file = SocketFile {
         path: path.to_owned(),
@@ -32,17 +40,40 @@ pub fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     Ok((listener, file))
 }
 
-/// Whether nobody listens. A listener that has no time for one more client does.
-fn is_abandoned(path: &Path) -> io::Result<bool> {
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        metadata => metadata?,
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NotASocket);
+    }
+    match try_connect(path)? {
+        Err(Errno::CONNREFUSED) => Ok(fs::remove_file(path)?),
+        // Gone in between.
+        Err(Errno::NOENT) => Ok(()),
+        // A listener that has no time for one more client, or none for a stream, lives too.
+        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(BindError::InUse),
+        Err(error) => Err(BindError::Io(error.into())),
+    }
+}
+
+/// What connecting gives, which the standard library would wait for.
+fn try_connect(path: &Path) -> io::Result<Result<(), Errno>> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let connected = connect(&socket, &SocketAddrUnix::new(path)?);
-    Ok(connected == Err(Errno::CONNREFUSED))
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?))
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let metadata = fs::symlink_metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
+}
+
+impl SocketFile {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for SocketFile {
@@ -55,8 +86,6 @@ impl Drop for SocketFile {
 
 #[cfg(test)]
 mod tests {
-    use std::io::ErrorKind;
-
     use super::*;
 
     #[test]
@@ -64,14 +93,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.sock");
         let living = UnixListener::bind(&path).unwrap();
-        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(matches!(bind(&path), Err(BindError::InUse)));
         drop(living);
+        assert!(path.exists(), "it is stale");
         let bound = bind(&path).unwrap();
+        assert_eq!(bound.1.path(), path);
         drop(bound);
         assert!(!path.exists());
         fs::write(&path, "a file").unwrap();
-        assert!(bind(&path).is_err());
-        assert!(path.exists());
+        assert!(matches!(bind(&path), Err(BindError::NotASocket)));
+        assert_eq!(fs::read(&path).unwrap(), b"a file");
     }
 
     #[test]
@@ -80,19 +111,19 @@ mod tests {
         let path = dir.path().join("s.sock");
         let address = SocketAddrUnix::new(&path).unwrap();
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let busy = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let new = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        let busy = new();
         rustix::net::bind(&busy, &address).unwrap();
         rustix::net::listen(&busy, 0).unwrap();
-        let client = || socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        let mut waiting = vec![client()];
+        let mut waiting = vec![new()];
         while connect(waiting.last().unwrap(), &address).is_ok() {
-            waiting.push(client());
+            waiting.push(new());
         }
-        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(matches!(bind(&path), Err(BindError::InUse)));
         drop(busy);
         fs::remove_file(&path).unwrap();
         let _other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        assert_eq!(bind(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert!(matches!(bind(&path), Err(BindError::InUse)));
         assert!(path.exists());
     }
 
@@ -105,5 +136,12 @@ mod tests {
         let _after = bind(&path).unwrap();
         drop(before);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_an_error_of_the_host_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = bind(&dir.path().join("none").join("s")).unwrap_err();
+        assert!(matches!(error, BindError::Io(_)), "{error}");
     }
 }
