@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a machine, a device or a protocol.
 
+pub mod errors;
 pub mod escape;
 pub mod files;
 pub mod last_resort;

@@ -7,6 +7,7 @@
 
 use std::io;
 
+use host_io::errors::chain;
 use vhost::vhost_user::message::VhostUserVringAddr;
 
 use super::channel::Channel;
@@ -434,15 +435,4 @@ pub(super) fn ring_setup(
         kick: ring.connect().map_err(failed)?,
         call: ring.call.try_clone().map_err(failed)?,
     })
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

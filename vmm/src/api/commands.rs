@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use devices::virtio::counters::{QueueInfo, TransportInfo};
+use host_io::errors::chain;
 use serde_json::{Map, Value, json};
 
 use super::http::Status;
@@ -200,10 +201,4 @@ pub fn restart(control: &Control, id: &str) -> (Status, Value) {
         "no backend serves device {id} after {elapsed:.1?}, though it goes on trying: {reason}"
     );
     (Status::NoBackend, problem(text))
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<_> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
 }
