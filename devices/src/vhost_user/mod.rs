@@ -27,6 +27,7 @@ mod recovery;
 mod requests;
 mod ring;
 mod ring_errors;
+mod ring_warnings;
 mod session;
 pub mod shared_memory;
 mod stall;

@@ -10,10 +10,6 @@ use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::error::Error;
-use super::frontend::{Frontend, Link};
-use crate::virtio::DeviceEvent;
-
 /// As many queues are told of before something else has its turn.
 const BATCH: usize = 32;
 
@@ -61,38 +57,6 @@ impl RingErrors {
 impl AsRawFd for RingErrors {
     fn as_raw_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
-    }
-}
-
-impl Frontend {
-    /// The backend reports errors. The device goes on.
-    pub(super) fn on_ring_errors(&mut self) -> Result<DeviceEvent, Error> {
-        let queues = match &self.link {
-            Link::Up(session) => session.take_ring_errors(),
-            Link::Away(_) | Link::GivenUp => Vec::new(),
-        };
-        for queue in queues {
-            if let Some(Some(ring)) = self.driver.rings.get_mut(usize::from(queue)) {
-                ring.errors += 1;
-            }
-            self.warn_of_ring(queue);
-        }
-        Ok(DeviceEvent::Nothing)
-    }
-
-    fn warn_of_ring(&mut self, queue: u16) {
-        let Some(suppressed) = self.ring_log.admit() else {
-            return;
-        };
-        let device = &self.options.id;
-        tracing::warn!(
-            device,
-            queue,
-            suppressed,
-            "the backend reports an error on queue {queue}: it has met something there that it \
-             cannot process, as a ring that the driver has broken; its own log may say what, \
-             and in gdb `monitor vq {device} {queue}` shows the ring"
-        );
     }
 }
 

@@ -3,7 +3,7 @@
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::GuestMemory;
+use super::memory::GuestMemory;
 
 /// The largest queue of either format (sections 2.7 and 2.8.10.1).
 pub const MAX_SIZE: u16 = 1 << 15;
