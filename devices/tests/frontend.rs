@@ -659,7 +659,7 @@ fn a_log_is_handed_over_before_it_is_switched_on_and_off_for_every_ring() {
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(u64::MAX, &mut rings);
     for wanted in [true, true, false] {
-        machine.transport.note_writes(wanted).unwrap();
+        machine.transport.set_dirty_log(wanted).unwrap();
     }
     assert!(!machine.has_status(Status::NEEDS_RESET));
     drop(machine);
@@ -699,13 +699,13 @@ fn a_backend_that_cannot_log_is_not_asked_to() {
         let features = FEATURES | features;
         let backend = Scripted::start(features, protocol, []);
         let mut machine = machine(&backend, DeviceType::RNG);
-        let refused = machine.transport.note_writes(true).unwrap_err();
+        let refused = machine.transport.set_dirty_log(true).unwrap_err();
         let refused = refused.source().unwrap().to_string();
         assert!(
             refused.starts_with("the backend cannot log the pages"),
             "{refused}"
         );
-        assert_eq!(machine.transport.written(), None);
+        assert_eq!(machine.transport.dirty_pages(), None);
         machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
         assert!(!machine.has_status(Status::NEEDS_RESET));
     }
@@ -718,7 +718,7 @@ fn a_backend_that_hangs_over_the_log_is_lost() {
     let backend = Scripted::start(features, LOG_SHMFD, silent);
     let mut machine = machine_with(hasty(options(&backend, DeviceType::RNG)));
     machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
-    machine.transport.note_writes(true).unwrap();
+    machine.transport.set_dirty_log(true).unwrap();
     assert!(machine.has_status(Status::NEEDS_RESET));
 }
 

@@ -248,8 +248,10 @@ fn a_legacy_backend_takes_the_place_of_no_other() {
     machine.bring_up(u64::MAX, &mut rings());
     lose(&mut machine, &backend);
     expect_needs_reset(&mut machine);
-    let presence = machine.transport.presence().unwrap();
-    machine.handle_until("a sound one is met", |_| presence.get().connections == 2);
+    let backend_status = machine.transport.backend_status().unwrap();
+    machine.handle_until("a sound one is met", |_| {
+        backend_status.get().connections == 2
+    });
     machine.bring_up(u64::MAX, &mut rings());
     assert!(!machine.has_status(Status::NEEDS_RESET));
     drop(machine);
@@ -636,8 +638,10 @@ fn a_backend_that_comes_back_to_a_paused_device_waits_too() {
     machine.bring_up(u64::MAX, &mut rings());
     machine.transport.pause();
     lose(&mut machine, &backend);
-    let presence = machine.transport.presence().unwrap();
-    machine.handle_until("the backend is back", |_| presence.get().connections == 2);
+    let backend_status = machine.transport.backend_status().unwrap();
+    machine.handle_until("the backend is back", |_| {
+        backend_status.get().connections == 2
+    });
     // A ring that is started raises its interrupt once.
     let call = machine.call(0);
     assert!(call.read().is_err(), "nothing runs yet");
@@ -662,8 +666,10 @@ fn the_driver_is_ready_when_its_rings_are_started_in_each_life() {
             machine.transport.pause();
         }
         lose(&mut machine, &backend);
-        let presence = machine.transport.presence().unwrap();
-        machine.handle_until("the backend is back", |_| presence.get().connections == 2);
+        let backend_status = machine.transport.backend_status().unwrap();
+        machine.handle_until("the backend is back", |_| {
+            backend_status.get().connections == 2
+        });
         if paused {
             machine.transport.unpause();
         }

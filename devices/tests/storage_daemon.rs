@@ -173,13 +173,13 @@ fn the_daemon_tells_what_it_writes() {
     let [ring] = &mut rings;
     let used = ring.used()..ring.used() + 0x1000;
     blk::read(&mut machine, ring, 3, 4096);
-    machine.transport.note_writes(true).unwrap();
+    machine.transport.set_dirty_log(true).unwrap();
     blk::read(&mut machine, ring, 3, 4096);
     let read = vec![used, blk::written(0).start..blk::written(4096).end];
-    assert_eq!(machine.transport.written(), Some(read));
-    machine.transport.note_writes(false).unwrap();
+    assert_eq!(machine.transport.dirty_pages(), Some(read));
+    machine.transport.set_dirty_log(false).unwrap();
     blk::read(&mut machine, ring, 3, 4096);
-    assert_eq!(machine.transport.written(), None);
+    assert_eq!(machine.transport.dirty_pages(), None);
 }
 
 #[test]

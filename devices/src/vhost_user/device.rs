@@ -17,7 +17,7 @@ use super::session::RingSetup;
 use super::stopping::Stop;
 use crate::deadline::Deadline;
 use crate::virtio::{
-    Device, DeviceError, DeviceEvent, DeviceType, Kick, Presence, QueueConfig, SharedRegion,
+    BackendStatus, Device, DeviceError, DeviceEvent, DeviceType, Kick, QueueConfig, SharedRegion,
     features,
 };
 
@@ -152,8 +152,8 @@ impl Device for Frontend {
         self.clear_shared_memory();
     }
 
-    fn presence(&self) -> Option<Arc<Presence>> {
-        Some(self.presence.clone())
+    fn backend_status(&self) -> Option<Arc<BackendStatus>> {
+        Some(self.backend_status.clone())
     }
 
     fn queue_errors(&self, index: u16) -> u64 {
@@ -177,11 +177,11 @@ impl Device for Frontend {
         self.resume_rings()
     }
 
-    fn note_writes(&mut self, wanted: bool) -> Result<DeviceEvent, DeviceError> {
+    fn set_dirty_log(&mut self, wanted: bool) -> Result<DeviceEvent, DeviceError> {
         Ok(self.log_writes(wanted)?)
     }
 
-    fn written(&mut self) -> Option<Vec<Range<u64>>> {
+    fn dirty_pages(&mut self) -> Option<Vec<Range<u64>>> {
         self.written_pages()
     }
 
@@ -250,7 +250,7 @@ impl Frontend {
 
     /// Notes a ring that the driver starts, and returns what its backend has to know.
     fn note_ring(&mut self, index: u16, mut ring: Ring) -> Result<RingSetup, Problem> {
-        let base = ring.began();
+        let base = ring.initial_base();
         if matches!(self.link, Link::Up(_)) {
             self.check_queue(index)?;
             ring.mark_running(base);
@@ -276,7 +276,7 @@ impl Frontend {
         let mut rings: Vec<(u16, Ring)> = queues.iter().filter_map(take).collect();
         match self.stop_rings(&mut rings, Stop::TakenAway, deadline) {
             Ok(()) => Ok(()),
-            Err(problem) => self.lose(problem).map_or(Ok(()), Err),
+            Err(problem) => self.on_lost(problem).map_or(Ok(()), Err),
         }
     }
 }

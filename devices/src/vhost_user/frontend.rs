@@ -17,7 +17,7 @@ use super::memory::MemoryTable;
 use super::negotiate;
 use super::page_log::PageLog;
 use super::profile::{self, Profile};
-use super::reconnect::Schedule;
+use super::reconnect::ReconnectTimer;
 use super::ring::Ring;
 use super::session::Session;
 use super::shared_memory::SharedMemory;
@@ -25,7 +25,7 @@ use super::stall::Looks;
 use super::{Address, Options};
 use crate::deadline::Deadline;
 use crate::virtio::rate_limit::RateLimit;
-use crate::virtio::{Device, Format, GuestMemory, Presence, QueueConfig, features};
+use crate::virtio::{BackendStatus, Device, Format, GuestMemory, QueueConfig, features};
 
 /// Log lines about backends that come and go: this many in this time.
 const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
@@ -41,7 +41,7 @@ pub struct Frontend {
     pub(super) options: Options,
     /// Where backends come from.
     pub(super) connector: Box<dyn Connector>,
-    pub(super) presence: Arc<Presence>,
+    pub(super) backend_status: Arc<BackendStatus>,
     pub(super) profile: Profile,
     pub(super) memory: Arc<MemoryTable>,
     /// Where the backend logs the pages that it writes, if somebody wants to know.
@@ -61,7 +61,7 @@ pub struct Frontend {
     pub(super) link: Link,
     /// Rings stand still, also those of a backend that comes back.
     pub(super) is_paused: bool,
-    pub(super) schedule: Schedule,
+    pub(super) reconnect_timer: ReconnectTimer,
     pub(super) events: Events,
     pub(super) looks: Looks,
     pub(super) log: RateLimit,
@@ -161,7 +161,7 @@ impl Frontend {
         let stream = connector::wait(connector, options.connect_deadline)?;
         let mut channel = Channel::new(stream);
         let deadline = Deadline::after(options.deadline);
-        let opened = negotiate::greet(&mut channel, &deadline)
+        let opened = negotiate::start_handshake(&mut channel, &deadline)
             .map_err(Problem::from)
             .and_then(|()| Session::open(channel, options, &profile, None, &deadline));
         opened.map_err(|problem| match connector.last_words() {
@@ -178,10 +178,10 @@ impl Frontend {
     ) -> Result<Self, Problem> {
         let memory = Arc::new(MemoryTable::new(memory)?);
         let profile = profile::profile(options.device_type);
-        let schedule = Schedule::new(options.reconnect).map_err(Problem::Events)?;
+        let reconnect_timer = ReconnectTimer::new(options.reconnect).map_err(Problem::Events)?;
         let events = Events::new().map_err(Problem::Events)?;
         events
-            .watch(&schedule, Source::Timer)
+            .watch(&reconnect_timer, Source::Timer)
             .map_err(Problem::Events)?;
         let looks = Looks::new().map_err(Problem::Events)?;
         events
@@ -194,12 +194,12 @@ impl Frontend {
         watch_beside(&events, &mut session)?;
         let queues = usize::from(session.agreement().queues);
         let queue_size = options.queue_size.unwrap_or(profile.queue_size);
-        let presence = Arc::new(Presence::new(options.address.to_string()));
-        presence.connected();
+        let backend_status = Arc::new(BackendStatus::new(options.address.to_string()));
+        backend_status.connected();
         let frontend = Self {
             options,
             connector,
-            presence,
+            backend_status,
             profile,
             memory,
             page_log: None,
@@ -212,7 +212,7 @@ impl Frontend {
             driver: Driver::new(queues),
             link: Link::Up(session),
             is_paused: false,
-            schedule,
+            reconnect_timer,
             events,
             looks,
             log: LOG,
@@ -269,7 +269,7 @@ impl Frontend {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.is_refusal() => Err(self.error(error.into())),
-            Err(error) => self.lose(error.into()).map_or(Ok(None), Err),
+            Err(error) => self.on_lost(error.into()).map_or(Ok(None), Err),
         }
     }
 

@@ -99,15 +99,15 @@ impl Agreement {
     }
 }
 
-/// Says hello. The backend's answer is its first sign of life: a connection
+/// Asks for the features. The answer is the backend's first sign of life: a connection
 /// alone is none, since the kernel accepts for a listener that is busy or about
 /// to die. [`negotiate`] goes on from there.
-pub fn greet(channel: &mut Channel, deadline: &Deadline) -> Result<(), ChannelError> {
+pub fn start_handshake(channel: &mut Channel, deadline: &Deadline) -> Result<(), ChannelError> {
     channel.tell(&SetOwner, deadline)?;
     channel.begin(&GetFeatures, deadline)
 }
 
-/// Opens the session on a channel that [`greet`] has been called on.
+/// Opens the session on a channel that [`start_handshake`] has been called on.
 pub fn negotiate(
     channel: &mut Channel,
     options: &Options,

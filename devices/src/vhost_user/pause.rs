@@ -27,7 +27,7 @@ impl Frontend {
 
     /// The driver hears of what was not done when its rings are lost over it.
     pub(super) fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
-        match done.err().and_then(|problem| self.lose(problem)) {
+        match done.err().and_then(|problem| self.on_lost(problem)) {
             Some(error) => DeviceEvent::Broken(Box::new(error)),
             None => DeviceEvent::Nothing,
         }
@@ -38,10 +38,12 @@ impl Frontend {
         if rings.any(Ring::is_running) || self.driver.features.is_none() {
             return Ok(());
         }
-        let places = self.places()?;
+        let resume_points = self.resume_points()?;
         let deadline = Deadline::after(self.options.deadline);
         match &mut self.link {
-            Link::Up(session) => start_rings(session, &mut self.driver.rings, places, &deadline),
+            Link::Up(session) => {
+                start_rings(session, &mut self.driver.rings, resume_points, &deadline)
+            }
             _ => Ok(()),
         }
     }

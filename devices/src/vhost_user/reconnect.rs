@@ -28,7 +28,7 @@ const FORGIVENESS: u32 = 8;
 
 /// Decides when attempts are made, and wakes up for them.
 #[derive(Debug)]
-pub struct Schedule {
+pub struct ReconnectTimer {
     policy: Reconnect,
     timer: TimerFd,
     pause: Duration,
@@ -38,7 +38,7 @@ pub struct Schedule {
     present_since: Instant,
 }
 
-impl Schedule {
+impl ReconnectTimer {
     pub fn new(policy: Reconnect) -> io::Result<Self> {
         Ok(Self {
             policy,
@@ -56,7 +56,7 @@ impl Schedule {
 
     /// Plans the next attempt, and returns the pause before it. A backend that
     /// keeps dying as soon as it is back is looked for less and less often.
-    pub fn plan(&mut self) -> io::Result<Duration> {
+    pub fn arm(&mut self) -> io::Result<Duration> {
         if self.absent_since.is_none() {
             self.absent_since = Some(Instant::now());
             if FORGIVENESS * self.present_since.elapsed() > self.pause {
@@ -65,12 +65,12 @@ impl Schedule {
         }
         let pause = self.pause;
         self.pause = (2 * pause).min(LONGEST_PAUSE);
-        self.wake_after(pause)?;
+        self.arm_after(pause)?;
         Ok(pause)
     }
 
     /// Wakes up after `pause`, or earlier if time runs out.
-    pub fn wake_after(&mut self, pause: Duration) -> io::Result<()> {
+    pub fn arm_after(&mut self, pause: Duration) -> io::Result<()> {
         let pause = self.left().map_or(pause, |left| left.min(pause));
         // A timer set to 0 is off.
         let pause = pause.max(Duration::from_nanos(1));
@@ -78,15 +78,15 @@ impl Schedule {
     }
 
     /// Wakes up only if time runs out: something else tells of the backend.
-    pub fn wake_at_end(&mut self) -> io::Result<()> {
+    pub fn arm_at_limit(&mut self) -> io::Result<()> {
         match self.left() {
-            Some(left) => self.wake_after(left),
+            Some(left) => self.arm_after(left),
             None => Ok(self.timer.reset(Duration::ZERO, None)?),
         }
     }
 
     /// The backend goes away on purpose, and is looked for at once.
-    pub fn begin_anew(&mut self) {
+    pub fn restart(&mut self) {
         self.absent_since = None;
         self.pause = FIRST_PAUSE;
         self.present_since = Instant::now();
@@ -115,11 +115,11 @@ impl Schedule {
     pub fn end(&mut self) {
         self.absent_since = None;
         self.present_since = Instant::now();
-        self.silence();
+        self.disarm();
     }
 
     /// No longer wakes up.
-    pub fn silence(&mut self) {
+    pub fn disarm(&mut self) {
         if let Err(error) = self.timer.reset(Duration::ZERO, None) {
             tracing::error!(%error, "cannot stop a timer");
         }
@@ -127,7 +127,7 @@ impl Schedule {
 }
 
 /// Readable when it is time.
-impl AsRawFd for Schedule {
+impl AsRawFd for ReconnectTimer {
     fn as_raw_fd(&self) -> RawFd {
         self.timer.as_raw_fd()
     }
@@ -138,49 +138,49 @@ mod tests {
     use super::*;
 
     /// Reading the timer waits for it.
-    fn next_pause(schedule: &mut Schedule) -> Duration {
+    fn next_pause(reconnect_timer: &mut ReconnectTimer) -> Duration {
         let start = Instant::now();
-        schedule.plan().unwrap();
-        schedule.timer.wait().unwrap();
+        reconnect_timer.arm().unwrap();
+        reconnect_timer.timer.wait().unwrap();
         start.elapsed()
     }
 
     #[test]
     fn pauses_grow_from_10_ms_to_a_second() {
-        let mut schedule = Schedule::new(Reconnect::Forever).unwrap();
+        let mut reconnect_timer = ReconnectTimer::new(Reconnect::Forever).unwrap();
         for expected in [10, 20, 40] {
-            assert!(next_pause(&mut schedule) >= Duration::from_millis(expected));
+            assert!(next_pause(&mut reconnect_timer) >= Duration::from_millis(expected));
         }
         for _ in 0..10 {
-            schedule.plan().unwrap();
+            reconnect_timer.arm().unwrap();
         }
-        assert_eq!(schedule.pause, LONGEST_PAUSE);
-        assert!(!schedule.is_over());
+        assert_eq!(reconnect_timer.pause, LONGEST_PAUSE);
+        assert!(!reconnect_timer.is_over());
     }
 
     #[test]
     fn a_backend_that_lasted_is_looked_for_at_once_and_one_that_did_not_is_not() {
-        let mut schedule = Schedule::new(Reconnect::Forever).unwrap();
-        schedule.pause = LONGEST_PAUSE;
-        schedule.end();
-        schedule.plan().unwrap();
-        assert_eq!(schedule.pause, LONGEST_PAUSE);
-        schedule.end();
-        schedule.present_since = Instant::now() - 2 * LONGEST_PAUSE;
-        schedule.plan().unwrap();
-        assert_eq!(schedule.pause, 2 * FIRST_PAUSE);
+        let mut reconnect_timer = ReconnectTimer::new(Reconnect::Forever).unwrap();
+        reconnect_timer.pause = LONGEST_PAUSE;
+        reconnect_timer.end();
+        reconnect_timer.arm().unwrap();
+        assert_eq!(reconnect_timer.pause, LONGEST_PAUSE);
+        reconnect_timer.end();
+        reconnect_timer.present_since = Instant::now() - 2 * LONGEST_PAUSE;
+        reconnect_timer.arm().unwrap();
+        assert_eq!(reconnect_timer.pause, 2 * FIRST_PAUSE);
     }
 
     #[test]
     fn patience_ends_and_no_pause_goes_beyond() {
         let limit = Duration::from_millis(15);
-        let mut schedule = Schedule::new(Reconnect::For(limit)).unwrap();
-        schedule.pause = Duration::from_secs(3600);
-        schedule.present_since = Instant::now();
-        assert!(next_pause(&mut schedule) < Duration::from_secs(3000));
-        assert!(schedule.is_over());
-        assert!(schedule.absent() >= limit);
-        schedule.end();
-        assert!(!schedule.is_over());
+        let mut reconnect_timer = ReconnectTimer::new(Reconnect::For(limit)).unwrap();
+        reconnect_timer.pause = Duration::from_secs(3600);
+        reconnect_timer.present_since = Instant::now();
+        assert!(next_pause(&mut reconnect_timer) < Duration::from_secs(3000));
+        assert!(reconnect_timer.is_over());
+        assert!(reconnect_timer.absent() >= limit);
+        reconnect_timer.end();
+        assert!(!reconnect_timer.is_over());
     }
 }

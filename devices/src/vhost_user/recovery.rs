@@ -15,7 +15,7 @@ use super::error::{Error, Problem};
 use super::events::Source;
 use super::frontend::{Frontend, Link, watch_beside};
 use super::negotiate;
-use super::ring::{Knowledge, Ring, Unknown};
+use super::ring::{CannotResume, Evidence, Ring};
 use super::session::{RingSetup, Session};
 use super::stopping::Stop;
 use crate::deadline::Deadline;
@@ -24,15 +24,15 @@ use crate::virtio::{DeviceEvent, features};
 impl Frontend {
     /// The connection is of no more use. An error is for the driver, which has
     /// to reset the device then; without one all goes on when a backend is back.
-    pub(super) fn lose(&mut self, problem: Problem) -> Option<Error> {
+    pub(super) fn on_lost(&mut self, problem: Problem) -> Option<Error> {
         // A backend that is out of step or late may still be at work.
         let is_gone = problem.is_closed() || self.connector.kill();
-        self.part(problem, is_gone)
+        self.disconnect(problem, is_gone)
     }
 
     /// The link is cut. `is_gone` says that the backend does nothing any more.
-    fn part(&mut self, problem: Problem, is_gone: bool) -> Option<Error> {
-        let waits = self.schedule.is_on() || matches!(problem, Problem::Replaced);
+    fn disconnect(&mut self, problem: Problem, is_gone: bool) -> Option<Error> {
+        let waits = self.reconnect_timer.is_on() || matches!(problem, Problem::Replaced);
         // Dropping what was there closes the sockets.
         self.link = if waits {
             Link::Away(None)
@@ -40,15 +40,15 @@ impl Frontend {
             Link::GivenUp
         };
         if waits {
-            if let Err(error) = self.schedule.plan() {
+            if let Err(error) = self.reconnect_timer.arm() {
                 return Some(self.give_up(Problem::Events(error)));
             }
             for ring in self.driver.rings.iter_mut().flatten() {
-                ring.mark_left(self.memory.guest());
+                ring.mark_lost(self.memory.guest());
             }
         }
         let error = self.error(problem);
-        self.presence.away(chain(&error));
+        self.backend_status.away(chain(&error));
         if is_gone && waits {
             self.warn(
                 &error,
@@ -63,10 +63,10 @@ impl Frontend {
     /// Nobody waits for the backend any more.
     fn give_up(&mut self, problem: Problem) -> Error {
         self.link = Link::GivenUp;
-        self.schedule.silence();
+        self.reconnect_timer.disarm();
         self.driver.fail();
         let error = self.error(problem);
-        self.presence.away(chain(&error));
+        self.backend_status.away(chain(&error));
         error
     }
 
@@ -77,13 +77,13 @@ impl Frontend {
             return Err(self.error(Problem::NotSupervised));
         }
         let drained = self.drain();
-        self.schedule.begin_anew();
+        self.reconnect_timer.restart();
         let error = match drained {
             Ok(()) => {
                 self.connector.replace();
-                self.part(Problem::Replaced, true)
+                self.disconnect(Problem::Replaced, true)
             }
-            Err(problem) => self.lose(problem),
+            Err(problem) => self.on_lost(problem),
         };
         Ok(error.map_or(DeviceEvent::Nothing, |error| {
             DeviceEvent::Broken(Box::new(error))
@@ -110,13 +110,13 @@ impl Frontend {
                 Ok(()) => return Ok(DeviceEvent::Nothing),
                 Err(problem) => problem,
             },
-            Link::Away(greeted) => match greeted.take() {
-                Some(channel) => return self.welcome(channel, deadline),
+            Link::Away(asked) => match asked.take() {
+                Some(channel) => return self.finish_handshake(channel, deadline),
                 None => return Ok(DeviceEvent::Nothing),
             },
             Link::GivenUp => return Ok(DeviceEvent::Nothing),
         };
-        self.lose(problem).map_or(Ok(DeviceEvent::Nothing), Err)
+        self.on_lost(problem).map_or(Ok(DeviceEvent::Nothing), Err)
     }
 
     /// The backend has requests of its own. When it misbehaves there it is not
@@ -158,43 +158,43 @@ impl Frontend {
     /// It is time for the next attempt, or too late for the last one.
     pub(super) fn on_timer(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         if !matches!(self.link, Link::Away(_)) {
-            self.schedule.silence();
+            self.reconnect_timer.disarm();
             return Ok(DeviceEvent::Nothing);
         }
         self.link = Link::Away(None);
-        if self.schedule.is_over() {
-            let waited = self.schedule.absent();
+        if self.reconnect_timer.is_over() {
+            let waited = self.reconnect_timer.absent();
             return Err(self.give_up(Problem::NotBack { waited }));
         }
-        self.look(deadline)
+        self.try_connect(deadline)
     }
 
     /// A backend has connected. Looked at only when there is none and none is
-    /// being greeted: the others wait in the kernel's queue.
+    /// being asked: the others wait in the kernel's queue.
     pub(super) fn on_arrival(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         match self.link {
-            Link::Away(None) => self.look(deadline),
+            Link::Away(None) => self.try_connect(deadline),
             _ => Ok(DeviceEvent::Nothing),
         }
     }
 
     /// Looks for a backend once.
-    fn look(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
-        let planned = match self.greet(deadline) {
+    fn try_connect(&mut self, deadline: &Deadline) -> Result<DeviceEvent, Error> {
+        let armed = match self.start_handshake(deadline) {
             Ok(channel) => {
                 self.link = Link::Away(Some(channel));
-                self.schedule.wake_after(self.options.deadline)
+                self.reconnect_timer.arm_after(self.options.deadline)
             }
             Err(problem) => {
                 let problem = self.explain(problem);
                 tracing::debug!(device = self.options.id, %problem, "the backend is not back yet");
                 if !problem.may_pass() {
-                    self.presence.failed(chain(&problem));
+                    self.backend_status.failed(chain(&problem));
                 }
-                self.look_out(problem.may_pass())
+                self.wait_for_another(problem.may_pass())
             }
         };
-        match planned {
+        match armed {
             Ok(()) => Ok(DeviceEvent::Nothing),
             Err(error) => Err(self.give_up(Problem::Events(error))),
         }
@@ -202,29 +202,33 @@ impl Frontend {
 
     /// Waits to look again: until one connects, where that can be waited for.
     /// One that connects and does not last is only looked for after a pause.
-    fn look_out(&mut self, nobody_came: bool) -> io::Result<()> {
+    fn wait_for_another(&mut self, nobody_came: bool) -> io::Result<()> {
         match self.connector.arrivals() {
             Some(fd) if nobody_came => {
                 self.events.watch_once(&fd, Source::Arrival)?;
-                self.schedule.wake_at_end()
+                self.reconnect_timer.arm_at_limit()
             }
-            _ => self.schedule.plan().map(drop),
+            _ => self.reconnect_timer.arm().map(drop),
         }
     }
 
-    /// Connects and says hello, without waiting for an answer.
-    fn greet(&mut self, deadline: &Deadline) -> Result<Channel, Problem> {
+    /// Connects and asks the first question, without waiting for an answer.
+    fn start_handshake(&mut self, deadline: &Deadline) -> Result<Channel, Problem> {
         let stream = self.connector.connect()?;
         let mut channel = Channel::new(stream);
-        negotiate::greet(&mut channel, deadline)?;
+        negotiate::start_handshake(&mut channel, deadline)?;
         let watched = self.events.watch(&channel, Source::Backend);
         watched.map_err(Problem::Events)?;
         Ok(channel)
     }
 
-    /// A backend has answered the greeting: makes it this device's, and has it
+    /// A backend has answered the first question: makes it this device's, and has it
     /// resume where the last one left.
-    fn welcome(&mut self, channel: Channel, deadline: &Deadline) -> Result<DeviceEvent, Error> {
+    fn finish_handshake(
+        &mut self,
+        channel: Channel,
+        deadline: &Deadline,
+    ) -> Result<DeviceEvent, Error> {
         let memory = self.shared_memory.as_ref();
         if let Some(memory) = memory {
             memory.inherit();
@@ -232,10 +236,10 @@ impl Frontend {
         let opened = Session::open(channel, &self.options, &self.profile, memory, deadline);
         let (mut session, config) = match opened {
             Ok(opened) => opened,
-            Err(problem) => return self.turn_away(problem, deadline),
+            Err(problem) => return self.reject(problem, deadline),
         };
         if let Err(problem) = watch_beside(&self.events, &mut session) {
-            return self.turn_away(problem, deadline);
+            return self.reject(problem, deadline);
         }
         self.features = session.agreement().features;
         self.backend_queues = session.agreement().queues;
@@ -250,9 +254,9 @@ impl Frontend {
             return self.fail_to_resume(session, problem);
         }
         self.link = Link::Up(session);
-        self.presence.connected();
-        let absent = self.schedule.absent();
-        self.schedule.end();
+        self.backend_status.connected();
+        let absent = self.reconnect_timer.absent();
+        self.reconnect_timer.end();
         if let Some(suppressed) = self.log.admit() {
             let device = &self.options.id;
             let features = features::names(self.options.device_type, self.features).join(", ");
@@ -274,33 +278,33 @@ impl Frontend {
             if !is_gone {
                 self.connector.kill();
             }
-            let parted = self.part(problem, is_gone);
+            let parted = self.disconnect(problem, is_gone);
             return parted.map_or(Ok(DeviceEvent::Nothing), Err);
         }
         self.link = Link::Up(session);
-        self.presence.connected();
-        self.schedule.end();
+        self.backend_status.connected();
+        self.reconnect_timer.end();
         self.driver.fail();
         Err(self.error(problem))
     }
 
     /// What answered did not get as far as to be this device's backend. Perhaps
     /// the next one does; but if it is of the wrong kind the driver hears of it.
-    fn turn_away(&mut self, problem: Problem, deadline: &Deadline) -> Result<DeviceEvent, Error> {
+    fn reject(&mut self, problem: Problem, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         let left = deadline.left().unwrap_or_default();
         let spent = deadline.budget().saturating_sub(left);
         // One that takes its time must not take all of this thread's.
-        let planned = self
-            .schedule
-            .plan()
-            .and_then(|pause| self.schedule.wake_after(pause.max(2 * spent)));
-        if let Err(error) = planned {
+        let armed = self
+            .reconnect_timer
+            .arm()
+            .and_then(|pause| self.reconnect_timer.arm_after(pause.max(2 * spent)));
+        if let Err(error) = armed {
             return Err(self.give_up(Problem::Events(error)));
         }
         let is_passing = problem.ends_connection();
         let problem = self.explain(problem);
         let error = self.error(problem);
-        self.presence.failed(chain(&error));
+        self.backend_status.failed(chain(&error));
         if is_passing || self.driver.features.is_none() {
             self.warn(&error, "the backend is not back yet");
             return Ok(DeviceEvent::Nothing);
@@ -329,7 +333,7 @@ impl Frontend {
         if !session.can_track() {
             self.driver.inflight = None;
         }
-        let places = self.places()?;
+        let resume_points = self.resume_points()?;
         session.activate(features, &self.memory, deadline)?;
         if let Some(log) = &self.page_log {
             session.log(Some(log), features, deadline)?;
@@ -339,7 +343,7 @@ impl Frontend {
             session.load_state(state, deadline)?;
         }
         if !self.is_paused {
-            start_rings(session, &mut self.driver.rings, places, deadline)?;
+            start_rings(session, &mut self.driver.rings, resume_points, deadline)?;
         }
         self.driver.state = None;
         Ok(())
@@ -361,31 +365,31 @@ impl Frontend {
     }
 
     /// Where each started ring is and where it goes on.
-    pub(super) fn places(&self) -> Result<Vec<Place>, Problem> {
+    pub(super) fn resume_points(&self) -> Result<Vec<ResumePoint>, Problem> {
         let device_type = self.options.device_type;
-        let place = |(queue, ring): (u16, &Option<Ring>)| {
+        let point = |(queue, ring): (u16, &Option<Ring>)| {
             let Some(ring) = ring else {
                 return Ok(None);
             };
             self.check_queue(queue)?;
-            let base = ring.base(self.knowledge(queue), self.memory.guest());
+            let base = ring.base(self.evidence(queue), self.memory.guest());
             let base = base.map_err(|unknown| match unknown {
-                Unknown::InFlight => Problem::InFlight { queue, device_type },
-                Unknown::Position => Problem::PositionLost { queue },
+                CannotResume::InFlight => Problem::InFlight { queue, device_type },
+                CannotResume::Position => Problem::PositionLost { queue },
             })?;
             Ok(Some((self.ring_addresses(queue, &ring.queue)?, base)))
         };
-        (0..).zip(&self.driver.rings).map(place).collect()
+        (0..).zip(&self.driver.rings).map(point).collect()
     }
 
     /// What is known of a queue's requests in flight, other than by its rings.
-    fn knowledge(&self, queue: u16) -> Knowledge {
+    fn evidence(&self, queue: u16) -> Evidence {
         if self.driver.inflight.is_some() {
-            Knowledge::Record
+            Evidence::Inflight
         } else if self.profile.in_order.includes(queue) {
-            Knowledge::Order
+            Evidence::InOrder
         } else {
-            Knowledge::Nothing
+            Evidence::None
         }
     }
 
@@ -399,16 +403,16 @@ impl Frontend {
 }
 
 /// Where a ring is and where it goes on, if the driver has started it.
-type Place = Option<(VhostUserVringAddr, u32)>;
+type ResumePoint = Option<(VhostUserVringAddr, u32)>;
 
 pub(super) fn start_rings(
     session: &mut Session,
     rings: &mut [Option<Ring>],
-    places: Vec<Place>,
+    resume_points: Vec<ResumePoint>,
     deadline: &Deadline,
 ) -> Result<(), Problem> {
-    for (ring, place) in rings.iter_mut().zip(places) {
-        let (Some(ring), Some((addresses, base))) = (ring, place) else {
+    for (ring, point) in rings.iter_mut().zip(resume_points) {
+        let (Some(ring), Some((addresses, base))) = (ring, point) else {
             continue;
         };
         ring.mark_running(base);

@@ -45,7 +45,7 @@ const PACKED_USED: u16 = 1 << 15;
 
 /// Why a queue cannot go on with another backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unknown {
+pub enum CannotResume {
     /// Requests that a lost backend had may be done, half done or not begun.
     InFlight,
     /// How far a lost backend has got in a packed queue.
@@ -54,13 +54,13 @@ pub enum Unknown {
 
 /// What tells of requests in flight, other than the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Knowledge {
-    Nothing,
+pub enum Evidence {
+    None,
     /// The device uses chains in the order it takes them.
-    Order,
+    InOrder,
     /// The backends keep a record. The new one takes up itself what it finds there, and
     /// of a packed queue the position too.
-    Record,
+    Inflight,
 }
 
 /// A queue and its event descriptors, as long as the driver wants it to run.
@@ -76,7 +76,7 @@ pub struct Ring {
     given: Option<EventFd>,
     progress: Progress,
     /// The base that the last backend began with.
-    began: u32,
+    initial_base: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +87,9 @@ enum Progress {
     /// A backend is, or may be, at work on it.
     Running,
     /// The backend was lost, at these indices.
-    Left(Indices),
+    Lost(Indices),
     /// The backend was lost somewhere in a packed queue.
-    LeftPacked,
+    LostPacked,
     /// The backend has stopped it in order, with nothing in flight, and goes on at this
     /// base.
     Stopped(u32),
@@ -112,7 +112,7 @@ impl Ring {
             kick: kick.clone(),
             given: None,
             progress: Progress::Untouched,
-            began: match queue.format {
+            initial_base: match queue.format {
                 Format::Split => 0,
                 Format::Packed => PACKED_START,
             },
@@ -121,14 +121,14 @@ impl Ring {
 
     /// The base of a queue that no backend has seen. What the driver has put in already
     /// is all new to the device.
-    pub fn began(&self) -> u32 {
-        self.began
+    pub fn initial_base(&self) -> u32 {
+        self.initial_base
     }
 
     /// A backend is about to be told of it, and of this base.
     pub fn mark_running(&mut self, base: u32) {
         self.progress = Progress::Running;
-        self.began = base;
+        self.initial_base = base;
     }
 
     /// A kick descriptor for the backend that is about to start it. Fails when the host is
@@ -178,17 +178,17 @@ impl Ring {
 
     /// The backend is gone. What the driver adds from now on nobody has taken,
     /// therefore the indices count as they are now.
-    pub fn mark_left(&mut self, memory: &GuestMemory) {
+    pub fn mark_lost(&mut self, memory: &GuestMemory) {
         self.given = None;
         if self.is_running() {
-            self.progress = self.left(memory);
+            self.progress = self.lost_at(memory);
         }
     }
 
-    fn left(&self, memory: &GuestMemory) -> Progress {
+    fn lost_at(&self, memory: &GuestMemory) -> Progress {
         match self.queue.format {
-            Format::Split => Progress::Left(self.indices(memory)),
-            Format::Packed => Progress::LeftPacked,
+            Format::Split => Progress::Lost(self.indices(memory)),
+            Format::Packed => Progress::LostPacked,
         }
     }
 
@@ -250,7 +250,7 @@ impl Ring {
     pub fn mark_stopped(&mut self, base: u32, memory: &GuestMemory) {
         self.given = None;
         self.progress = match (self.is_drained(base, memory), self.queue.format) {
-            (false, _) => self.left(memory),
+            (false, _) => self.lost_at(memory),
             // A split ring's index has 16 bits.
             (true, Format::Split) => Progress::Stopped(base & 0xffff),
             (true, Format::Packed) => Progress::Stopped((base & 0xffff) * 0x1_0001),
@@ -259,23 +259,23 @@ impl Ring {
 
     /// Where a new backend begins: the index of the available-ring entry that it takes
     /// first or, of a packed queue, both positions.
-    pub fn base(&self, knowledge: Knowledge, memory: &GuestMemory) -> Result<u32, Unknown> {
-        let left = match (self.progress, knowledge) {
-            (Progress::Untouched, _) => return Ok(self.began),
-            (Progress::Running, _) => return Err(Unknown::InFlight),
+    pub fn base(&self, evidence: Evidence, memory: &GuestMemory) -> Result<u32, CannotResume> {
+        let lost = match (self.progress, evidence) {
+            (Progress::Untouched, _) => return Ok(self.initial_base),
+            (Progress::Running, _) => return Err(CannotResume::InFlight),
             (Progress::Stopped(base), _) => return Ok(base),
             // It counts only for a record that the lost backend had not begun.
-            (Progress::LeftPacked, Knowledge::Record) => return Ok(self.began),
-            (Progress::LeftPacked, _) => return Err(Unknown::Position),
-            (Progress::Left(indices), _) => indices,
+            (Progress::LostPacked, Evidence::Inflight) => return Ok(self.initial_base),
+            (Progress::LostPacked, _) => return Err(CannotResume::Position),
+            (Progress::Lost(indices), _) => indices,
         };
         // A backend that closed its socket and lived on may have used more.
         let used = self.indices(memory).used;
-        let was_idle = left.available == left.used && left.used == used;
-        if knowledge != Knowledge::Nothing || was_idle {
+        let was_idle = lost.available == lost.used && lost.used == used;
+        if evidence != Evidence::None || was_idle {
             Ok(used.into())
         } else {
-            Err(Unknown::InFlight)
+            Err(CannotResume::InFlight)
         }
     }
 

@@ -1,6 +1,6 @@
 use libc::EFD_NONBLOCK;
 
-use super::Knowledge::{Nothing, Order, Record};
+use super::Evidence::{InOrder, Inflight};
 use super::*;
 use crate::virtio::fakes::FakeHypervisor;
 
@@ -43,13 +43,13 @@ impl Test {
 
     /// A backend is lost when the indices are these.
     fn lose(&mut self, available: u16, used: u16) {
-        self.ring.mark_running(self.ring.began());
+        self.ring.mark_running(self.ring.initial_base());
         self.set(available, used);
-        self.ring.mark_left(&self.memory);
+        self.ring.mark_lost(&self.memory);
     }
 
-    fn base(&self, knowledge: Knowledge) -> Result<u32, Unknown> {
-        self.ring.base(knowledge, &self.memory)
+    fn base(&self, evidence: Evidence) -> Result<u32, CannotResume> {
+        self.ring.base(evidence, &self.memory)
     }
 }
 
@@ -57,17 +57,24 @@ impl Test {
 fn a_queue_that_no_backend_has_seen_starts_at_its_beginning() {
     let mut test = Test::new();
     test.set(7, 0);
-    assert_eq!((test.base(Nothing), test.base(Order)), (Ok(0), Ok(0)));
-    test.ring.mark_left(&test.memory);
-    assert_eq!(test.base(Nothing), Ok(0), "nor does a loss change that");
+    assert_eq!(
+        (test.base(Evidence::None), test.base(InOrder)),
+        (Ok(0), Ok(0))
+    );
+    test.ring.mark_lost(&test.memory);
+    assert_eq!(
+        test.base(Evidence::None),
+        Ok(0),
+        "nor does a loss change that"
+    );
 }
 
 #[test]
 fn requests_in_flight_need_knowledge() {
     let mut test = Test::new();
     test.lose(9, 5);
-    assert_eq!(test.base(Order), Ok(5));
-    assert_eq!(test.base(Nothing), Err(Unknown::InFlight));
+    assert_eq!(test.base(InOrder), Ok(5));
+    assert_eq!(test.base(Evidence::None), Err(CannotResume::InFlight));
 }
 
 #[test]
@@ -75,7 +82,7 @@ fn requests_made_after_the_loss_are_not_in_flight() {
     let mut test = Test::new();
     test.lose(u16::MAX, u16::MAX);
     test.set(3, u16::MAX);
-    assert_eq!(test.base(Nothing), Ok(u16::MAX.into()));
+    assert_eq!(test.base(Evidence::None), Ok(u16::MAX.into()));
 }
 
 #[test]
@@ -83,8 +90,8 @@ fn a_backend_that_works_on_after_closing_its_socket_is_noticed() {
     let mut test = Test::new();
     test.lose(5, 5);
     test.set(8, 6);
-    assert_eq!(test.base(Nothing), Err(Unknown::InFlight));
-    assert_eq!(test.base(Order), Ok(6));
+    assert_eq!(test.base(Evidence::None), Err(CannotResume::InFlight));
+    assert_eq!(test.base(InOrder), Ok(6));
 }
 
 #[test]
@@ -93,8 +100,11 @@ fn a_backend_that_stopped_in_order_has_left_nothing_in_flight() {
     test.ring.mark_running(0);
     test.set(9, 5);
     test.ring.mark_stopped(5, &test.memory);
-    test.ring.mark_left(&test.memory);
-    assert_eq!((test.base(Nothing), test.base(Order)), (Ok(5), Ok(5)));
+    test.ring.mark_lost(&test.memory);
+    assert_eq!(
+        (test.base(Evidence::None), test.base(InOrder)),
+        (Ok(5), Ok(5))
+    );
 }
 
 #[test]
@@ -104,8 +114,8 @@ fn a_backend_that_stopped_with_requests_in_flight_is_as_one_lost() {
     test.set(9, 5);
     test.ring.mark_stopped(7, &test.memory);
     assert_eq!(
-        (test.base(Nothing), test.base(Order)),
-        (Err(Unknown::InFlight), Ok(5))
+        (test.base(Evidence::None), test.base(InOrder)),
+        (Err(CannotResume::InFlight), Ok(5))
     );
 }
 
@@ -140,16 +150,16 @@ fn a_second_loss_counts_from_the_second_backend() {
     let mut test = Test::new();
     test.lose(5, 5);
     test.lose(8, 7);
-    assert_eq!(test.base(Nothing), Err(Unknown::InFlight));
+    assert_eq!(test.base(Evidence::None), Err(CannotResume::InFlight));
     test.lose(8, 8);
-    assert_eq!(test.base(Nothing), Ok(8));
+    assert_eq!(test.base(Evidence::None), Ok(8));
 }
 
 #[test]
 fn a_packed_queue_starts_with_both_wrap_counters_set() {
     let test = Test::of(Format::Packed);
-    assert_eq!(test.ring.began(), 0x8000_8000);
-    assert_eq!(test.base(Nothing), Ok(0x8000_8000));
+    assert_eq!(test.ring.initial_base(), 0x8000_8000);
+    assert_eq!(test.base(Evidence::None), Ok(0x8000_8000));
 }
 
 #[test]
@@ -157,9 +167,9 @@ fn only_a_record_tells_where_a_backend_was_lost_in_a_packed_queue() {
     let mut test = Test::of(Format::Packed);
     // Equal indices, were it a split queue.
     test.lose(5, 5);
-    assert_eq!(test.base(Nothing), Err(Unknown::Position));
-    assert_eq!(test.base(Order), Err(Unknown::Position));
-    assert_eq!(test.base(Record), Ok(0x8000_8000));
+    assert_eq!(test.base(Evidence::None), Err(CannotResume::Position));
+    assert_eq!(test.base(InOrder), Err(CannotResume::Position));
+    assert_eq!(test.base(Inflight), Ok(0x8000_8000));
 }
 
 #[test]
@@ -170,15 +180,15 @@ fn a_packed_queue_goes_on_where_its_backend_stopped_it_with_nothing_in_flight() 
         // As DPDK says it.
         (0x0000_8007, Ok(0x8007_8007)),
         (0x0000_0007, Ok(0x0007_0007)),
-        (0x8005_8007, Err(Unknown::Position)),
-        (0x0007_8007, Err(Unknown::Position)),
+        (0x8005_8007, Err(CannotResume::Position)),
+        (0x0007_8007, Err(CannotResume::Position)),
     ] {
         let mut test = Test::of(Format::Packed);
-        test.ring.mark_running(test.ring.began());
+        test.ring.mark_running(test.ring.initial_base());
         test.ring.mark_stopped(base, &test.memory);
-        assert_eq!(test.base(Nothing), expected, "{base:#x}");
-        test.ring.mark_left(&test.memory);
-        assert_eq!(test.base(Nothing), expected, "{base:#x}");
+        assert_eq!(test.base(Evidence::None), expected, "{base:#x}");
+        test.ring.mark_lost(&test.memory);
+        assert_eq!(test.base(Evidence::None), expected, "{base:#x}");
     }
 }
 
@@ -188,18 +198,18 @@ fn a_packed_queue_whose_first_entry_is_not_used_yet_has_it_in_flight() {
     let first_flags = GuestAddress(14);
     let (avail, used) = (1u16 << 7, 1u16 << 15);
     for (base, flags, expected) in [
-        (0x0000_0007, used, Err(Unknown::Position)),
+        (0x0000_0007, used, Err(CannotResume::Position)),
         (0x0000_0007, 0, Ok(0x0007_0007)),
         // The driver is a round ahead, as it is where it keeps the device in buffers.
         (0x0000_0007, avail, Ok(0x0007_0007)),
         (0x0000_8007, used, Ok(0x8007_8007)),
-        (0x0000_8000, used, Err(Unknown::Position)),
+        (0x0000_8000, used, Err(CannotResume::Position)),
         (0x0000_0000, used, Ok(0)),
     ] {
         let mut test = Test::of(Format::Packed);
         test.memory.write_obj(flags.to_le(), first_flags).unwrap();
-        test.ring.mark_running(test.ring.began());
+        test.ring.mark_running(test.ring.initial_base());
         test.ring.mark_stopped(base, &test.memory);
-        assert_eq!(test.base(Nothing), expected, "{base:#x} {flags:#x}");
+        assert_eq!(test.base(Evidence::None), expected, "{base:#x} {flags:#x}");
     }
 }

@@ -53,7 +53,7 @@ pub struct RingSetup {
 }
 
 impl Session {
-    /// Negotiates with a backend that has been greeted, and returns its
+    /// Negotiates with a backend that has been asked for its features, and returns its
     /// configuration space too. What it maps by its own requests is mapped into `given`.
     pub fn open(
         mut channel: Channel,
@@ -306,7 +306,7 @@ impl Session {
         self.wait_until_done(deadline)
     }
 
-    /// Says anew where a ring is that runs.
+    /// Says again where a ring is that runs.
     pub fn move_ring(
         &mut self,
         addresses: VhostUserVringAddr,

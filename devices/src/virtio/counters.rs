@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::presence::Backend;
+use super::backend_status::Backend;
 use super::{DeviceType, QueueConfig};
 
 /// Events of one transport since the VMM started.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
+use super::backend_status::BackendStatus;
 use super::device_type::DeviceType;
 use super::kick::Kick;
-use super::presence::Presence;
 use super::queue::QueueConfig;
 use super::shared_memory::SharedRegion;
 use crate::deadline::Deadline;
@@ -104,7 +104,7 @@ pub trait Device: Send {
     fn reset(&mut self, deadline: &Deadline);
 
     /// The process behind the device, if there is one.
-    fn presence(&self) -> Option<Arc<Presence>> {
+    fn backend_status(&self) -> Option<Arc<BackendStatus>> {
         None
     }
 
@@ -122,7 +122,7 @@ pub trait Device: Send {
 
     /// Ends the process behind the device and has another one take its place.
     /// The driver's requests wait meanwhile. Returns when the old one serves no
-    /// more; the new one is there when [`presence`](Self::presence) says so.
+    /// more; the new one is there when [`backend_status`](Self::backend_status) says so.
     ///
     /// An error is a refusal: all is as before.
     fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
@@ -142,13 +142,13 @@ pub trait Device: Send {
 
     /// Has the process behind the device note which pages of guest memory it writes,
     /// from here on, or no longer. An error is a refusal: all is as before.
-    fn note_writes(&mut self, _wanted: bool) -> Result<DeviceEvent, DeviceError> {
+    fn set_dirty_log(&mut self, _wanted: bool) -> Result<DeviceEvent, DeviceError> {
         Err("the device has no backend".into())
     }
 
     /// Guest-physical addresses of the pages that it has written since this was asked
     /// last, in runs; `None` when they are not noted.
-    fn written(&mut self) -> Option<Vec<Range<u64>>> {
+    fn dirty_pages(&mut self) -> Option<Vec<Range<u64>>> {
         None
     }
 

@@ -20,7 +20,7 @@ use super::queue::{self, Half, Part, QueueConfig, QueueSetup};
 use super::rate_limit::RateLimit;
 use super::spec::{self, InterruptBits, Register};
 use super::status::Status;
-use super::{Device, DeviceError, DeviceEvent, GuestMemory, Presence};
+use super::{BackendStatus, Device, DeviceError, DeviceEvent, GuestMemory};
 use crate::bus::{AccessError, BusDevice};
 use crate::deadline::Deadline;
 use crate::hypervisor::Hypervisor;
@@ -244,9 +244,9 @@ impl MmioTransport {
         &self.id
     }
 
-    /// See [`Device::presence`].
-    pub fn presence(&self) -> Option<Arc<Presence>> {
-        self.device.presence()
+    /// See [`Device::backend_status`].
+    pub fn backend_status(&self) -> Option<Arc<BackendStatus>> {
+        self.device.backend_status()
     }
 
     /// See [`Device::replace_backend`].
@@ -268,16 +268,16 @@ impl MmioTransport {
         self.unless_broken(event);
     }
 
-    /// See [`Device::note_writes`].
-    pub fn note_writes(&mut self, wanted: bool) -> Result<(), DeviceError> {
-        let event = self.device.note_writes(wanted)?;
+    /// See [`Device::set_dirty_log`].
+    pub fn set_dirty_log(&mut self, wanted: bool) -> Result<(), DeviceError> {
+        let event = self.device.set_dirty_log(wanted)?;
         self.unless_broken(event);
         Ok(())
     }
 
-    /// See [`Device::written`].
-    pub fn written(&mut self) -> Option<Vec<Range<u64>>> {
-        self.device.written()
+    /// See [`Device::dirty_pages`].
+    pub fn dirty_pages(&mut self) -> Option<Vec<Range<u64>>> {
+        self.device.dirty_pages()
     }
 
     fn unless_broken(&mut self, event: DeviceEvent) {
@@ -317,7 +317,7 @@ impl MmioTransport {
             features_chosen: features::names(device_type, self.features.chosen()),
             queues: (0..).zip(&self.queues).map(queue_info).collect(),
             counters: self.counters,
-            backend: self.device.presence().map(|presence| presence.get()),
+            backend: self.device.backend_status().map(|status| status.get()),
         }
     }
 

@@ -5,6 +5,7 @@
 //! half implements [`Device`], whose shape is that of vhost-user: features are
 //! agreed once, then single queues start and stop. Neither half walks a ring.
 
+pub mod backend_status;
 pub mod counters;
 mod device;
 pub mod device_type;
@@ -16,7 +17,6 @@ mod lifecycle;
 mod memory;
 pub mod mmio;
 pub mod page;
-pub mod presence;
 mod publish;
 pub mod queue;
 pub(crate) mod rate_limit;
@@ -24,11 +24,11 @@ pub mod shared_memory;
 pub mod spec;
 pub mod status;
 
+pub use backend_status::BackendStatus;
 pub use device::{Device, DeviceError, DeviceEvent};
 pub use device_type::DeviceType;
 pub use kick::Kick;
 pub use memory::GuestMemory;
 pub use mmio::MmioTransport;
-pub use presence::Presence;
 pub use queue::{Format, QueueConfig};
 pub use shared_memory::SharedRegion;

@@ -175,18 +175,18 @@ pub fn restart(control: &Control, id: &str) -> (Status, Value) {
     };
     let started = Instant::now();
     let mut transport = shared.lock();
-    let Some(presence) = transport.presence() else {
+    let Some(backend_status) = transport.backend_status() else {
         return (
             Status::Conflict,
             problem(format!("device {id} has no backend")),
         );
     };
-    let before = presence.get();
+    let before = backend_status.get();
     if let Err(error) = transport.replace_backend() {
         return (Status::Conflict, problem(chain(error.as_ref())));
     }
     drop(transport);
-    let backend = presence.wait_until(RESTART_DEADLINE, |backend| {
+    let backend = backend_status.wait_until(RESTART_DEADLINE, |backend| {
         backend.connections > before.connections || backend.failures >= before.failures + FAILURES
     });
     let elapsed = started.elapsed();

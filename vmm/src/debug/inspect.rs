@@ -6,8 +6,8 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use devices::bus::Bus;
+use devices::virtio::backend_status::Backend;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
-use devices::virtio::presence::Backend;
 use devices::virtio::spec::Register;
 use devices::virtio::{Format, MmioTransport};
 use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
@@ -187,11 +187,11 @@ impl Inspect for DebugTarget {
         let mut transport = self.transport(device)?;
         let what = "what the device writes cannot be noted";
         let failed = |source| TargetError::Device { what, source };
-        transport.note_writes(wanted).map_err(failed)
+        transport.set_dirty_log(wanted).map_err(failed)
     }
 
     fn dirty_pages(&mut self, device: usize) -> Result<Option<Vec<std::ops::Range<u64>>>> {
-        Ok(self.transport(device)?.written())
+        Ok(self.transport(device)?.dirty_pages())
     }
 
     fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {

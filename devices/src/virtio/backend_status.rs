@@ -19,12 +19,12 @@ pub struct Backend {
 
 /// A [`Backend`] that can be waited for without the device's lock.
 #[derive(Debug, Default)]
-pub struct Presence {
+pub struct BackendStatus {
     state: Mutex<Backend>,
     changed: Condvar,
 }
 
-impl Presence {
+impl BackendStatus {
     pub fn new(address: String) -> Self {
         Self {
             state: Mutex::new(Backend {
@@ -87,17 +87,18 @@ mod tests {
 
     #[test]
     fn another_connection_ends_the_wait_and_the_time_does() {
-        let presence = Presence::new("at /a".into());
-        presence.connected();
-        presence.away("it died".into());
-        presence.failed("it died again".into());
+        let backend_status = BackendStatus::new("at /a".into());
+        backend_status.connected();
+        backend_status.away("it died".into());
+        backend_status.failed("it died again".into());
         let another = |state: &Backend| state.connections > 1;
-        let state = presence.wait_until(Duration::from_millis(5), another);
+        let state = backend_status.wait_until(Duration::from_millis(5), another);
         assert_eq!((state.connections, state.failures), (1, 1));
         assert_eq!(state.problem.as_deref(), Some("it died again"));
         thread::scope(|scope| {
-            let waiting = scope.spawn(|| presence.wait_until(Duration::from_secs(60), another));
-            presence.connected();
+            let waiting =
+                scope.spawn(|| backend_status.wait_until(Duration::from_secs(60), another));
+            backend_status.connected();
             let state = waiting.join().unwrap();
             assert!(state.connected && state.problem.is_none());
             assert_eq!((state.connections, state.failures), (2, 0));
