@@ -3,7 +3,7 @@
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_MQ;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MQ;
 
-use super::Options;
+use crate::vhost_user::Options;
 use crate::virtio::DeviceType;
 
 /// One device type's needs (virtio 1.3, section 5).

@@ -1,7 +1,7 @@
 //! What becomes of errors that a backend reports on rings: a warning and a count.
 
-use super::error::Error;
-use super::frontend::{Frontend, Link};
+use super::{Frontend, Link};
+use crate::vhost_user::error::Error;
 use crate::virtio::DeviceEvent;
 
 impl Frontend {

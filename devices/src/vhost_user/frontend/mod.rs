@@ -1,31 +1,42 @@
 //! A device whose other half is a vhost-user backend.
 
+mod device;
+mod events;
+mod logging;
+mod looks;
+mod pause;
+mod recovery;
+mod ring;
+mod ring_warnings;
+mod stall;
+mod stopping;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use vhost::vhost_user::message::{VhostUserVringAddr, VhostUserVringAddrFlags};
 use vm_memory::GuestAddress;
 
-use super::channel::{Channel, ChannelError};
-use super::connect::Dial;
-use super::connector::{self, Connector};
-use super::error::{Error, Problem};
-use super::events::{Events, Source};
-use super::inflight::Inflight;
-use super::listen::Listener;
-use super::memory::MemoryTable;
-use super::negotiate;
-use super::page_log::PageLog;
-use super::profile::{self, Profile};
-use super::reconnect::ReconnectTimer;
-use super::ring::Ring;
-use super::session::Session;
-use super::shared_memory::SharedMemory;
-use super::stall::Looks;
-use super::{Address, Options};
 use crate::deadline::Deadline;
+use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::link::connect::Dial;
+use crate::vhost_user::link::connector::{self, Connector};
+use crate::vhost_user::link::listen::Listener;
+use crate::vhost_user::link::reconnect::ReconnectTimer;
+use crate::vhost_user::profile::{self, Profile};
+use crate::vhost_user::session::Session;
+use crate::vhost_user::session::channel::{Channel, ChannelError};
+use crate::vhost_user::session::inflight::Inflight;
+use crate::vhost_user::session::memory::MemoryTable;
+use crate::vhost_user::session::negotiate;
+use crate::vhost_user::session::page_log::PageLog;
+use crate::vhost_user::session::shared_memory::SharedMemory;
+use crate::vhost_user::{Address, Options};
 use crate::virtio::rate_limit::RateLimit;
 use crate::virtio::{BackendStatus, Device, Format, GuestMemory, QueueConfig, features};
+use events::{Events, Source};
+use ring::Ring;
+use stall::Looks;
 
 /// Log lines about backends that come and go: this many in this time.
 const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
@@ -38,55 +49,55 @@ const RING_LOG: RateLimit = RateLimit::new(4, Duration::from_secs(10));
 /// hands it to the next backend (`recovery`). Meanwhile the driver may do
 /// anything; its requests wait in the queues.
 pub struct Frontend {
-    pub(super) options: Options,
+    options: Options,
     /// Where backends come from.
-    pub(super) connector: Box<dyn Connector>,
-    pub(super) backend_status: Arc<BackendStatus>,
-    pub(super) profile: Profile,
-    pub(super) memory: Arc<MemoryTable>,
+    connector: Box<dyn Connector>,
+    backend_status: Arc<BackendStatus>,
+    profile: Profile,
+    memory: Arc<MemoryTable>,
     /// Where the backend logs the pages that it writes, if somebody wants to know.
-    pub(super) page_log: Option<Arc<PageLog>>,
+    page_log: Option<Arc<PageLog>>,
     /// Where the backend has files mapped, if it does so at all.
-    pub(super) shared_memory: Option<Arc<SharedMemory>>,
+    shared_memory: Option<Arc<SharedMemory>>,
     /// What the device can do, with the last backend.
-    pub(super) features: u64,
+    features: u64,
     /// How many queues the last backend has.
-    pub(super) backend_queues: u16,
+    backend_queues: u16,
     /// How many memory regions it takes, if it says so.
-    pub(super) memory_slots: Option<u64>,
-    pub(super) queue_sizes: Vec<u16>,
+    memory_slots: Option<u64>,
+    queue_sizes: Vec<u16>,
     /// The configuration space as last read.
-    pub(super) config: Vec<u8>,
-    pub(super) driver: Driver,
-    pub(super) link: Link,
+    config: Vec<u8>,
+    driver: Driver,
+    link: Link,
     /// Rings stand still, also those of a backend that comes back.
-    pub(super) is_paused: bool,
-    pub(super) reconnect_timer: ReconnectTimer,
-    pub(super) events: Events,
-    pub(super) looks: Looks,
-    pub(super) log: RateLimit,
-    pub(super) ring_log: RateLimit,
+    is_paused: bool,
+    reconnect_timer: ReconnectTimer,
+    events: Events,
+    looks: Looks,
+    log: RateLimit,
+    ring_log: RateLimit,
 }
 
 /// What the driver has set up, as far as a backend has to know.
 #[derive(Default)]
-pub(super) struct Driver {
+struct Driver {
     /// The features it took, once it is ready.
-    pub(super) features: Option<u64>,
+    features: Option<u64>,
     /// The queues it started, by number.
-    pub(super) rings: Vec<Option<Ring>>,
+    rings: Vec<Option<Ring>>,
     /// What it wrote to the configuration space, where that is [`ConfigWrites::Questions`].
-    pub(super) question: Vec<u8>,
+    question: Vec<u8>,
     /// Where the backend tracks its requests, if it does.
-    pub(super) inflight: Option<Inflight>,
+    inflight: Option<Inflight>,
     /// What a backend has saved of its own for the one that takes its place.
-    pub(super) state: Option<Vec<u8>>,
+    state: Option<Vec<u8>>,
     /// The device has failed it. Nothing works until it resets the device.
-    pub(super) failed: bool,
+    failed: bool,
 }
 
 impl Driver {
-    pub(super) fn new(queues: usize) -> Self {
+    fn new(queues: usize) -> Self {
         let rings = std::iter::repeat_with(|| None).take(queues).collect();
         Self {
             rings,
@@ -95,7 +106,7 @@ impl Driver {
     }
 
     /// Nothing of what it set up counts any more.
-    pub(super) fn fail(&mut self) {
+    fn fail(&mut self) {
         *self = Self {
             failed: true,
             ..Self::new(self.rings.len())
@@ -104,7 +115,7 @@ impl Driver {
 }
 
 /// Whether there is a backend.
-pub(super) enum Link {
+enum Link {
     Up(Session),
     /// It is waited for. A channel is there while one that took the connection
     /// has yet to answer.
@@ -244,7 +255,7 @@ impl Frontend {
         Ok(())
     }
 
-    pub(super) fn error(&self, problem: Problem) -> Error {
+    fn error(&self, problem: Problem) -> Error {
         Error {
             id: self.options.id.clone(),
             address: self.options.address.clone(),
@@ -254,7 +265,7 @@ impl Frontend {
 
     /// Has `exchange` talk to the backend. `None` when the backend is away and waited for,
     /// or went away over it.
-    pub(super) fn exchange<T>(
+    fn exchange<T>(
         &mut self,
         exchange: impl FnOnce(&mut Session) -> Result<T, ChannelError>,
     ) -> Result<Option<T>, Error> {
@@ -274,7 +285,7 @@ impl Frontend {
     }
 
     /// The features that the driver took, as long as the backend has them.
-    pub(super) fn check_features(&self, taken: u64) -> Result<(), Problem> {
+    fn check_features(&self, taken: u64) -> Result<(), Problem> {
         let lost = taken & !self.features;
         if lost == 0 {
             return Ok(());
@@ -284,7 +295,7 @@ impl Frontend {
     }
 
     /// The memory regions, as long as the backend takes so many.
-    pub(super) fn check_memory_slots(&self) -> Result<(), Problem> {
+    fn check_memory_slots(&self) -> Result<(), Problem> {
         let needed = self.memory.count();
         match self.memory_slots {
             Some(found) if found < needed as u64 => {
@@ -295,7 +306,7 @@ impl Frontend {
     }
 
     /// The regions that the driver has been told of, as long as they are the backend's.
-    pub(super) fn check_shared_memory(&self, session: &Session) -> Result<(), Problem> {
+    fn check_shared_memory(&self, session: &Session) -> Result<(), Problem> {
         let given = self.shared_memory().iter();
         let given = given.map(|region| (region.id, region.len));
         if session.shared_memory().eq(given) {
@@ -305,7 +316,7 @@ impl Frontend {
     }
 
     /// The driver's queues, as long as the backend has them.
-    pub(super) fn check_queue(&self, queue: u16) -> Result<(), Problem> {
+    fn check_queue(&self, queue: u16) -> Result<(), Problem> {
         let found = self.backend_queues;
         if queue < found {
             return Ok(());
@@ -314,7 +325,7 @@ impl Frontend {
     }
 
     /// How many queues are tracked, and how large they can be.
-    pub(super) fn tracked(&self) -> (u16, u16) {
+    fn tracked(&self) -> (u16, u16) {
         let largest = self.queue_sizes.iter().copied().max();
         (self.backend_queues, largest.unwrap_or_default())
     }
@@ -327,7 +338,7 @@ impl Frontend {
             .ok_or(Problem::OutsideMemory { queue, address })
     }
 
-    pub(super) fn ring_addresses(
+    fn ring_addresses(
         &self,
         index: u16,
         queue: &QueueConfig,
@@ -353,7 +364,7 @@ impl Frontend {
 }
 
 /// Watches what a backend has to say beside the connection itself.
-pub(super) fn watch_beside(events: &Events, session: &mut Session) -> Result<(), Problem> {
+fn watch_beside(events: &Events, session: &mut Session) -> Result<(), Problem> {
     if let Some(errors) = session.ring_errors() {
         let watched = events.watch(errors, Source::RingErrors);
         watched.map_err(Problem::Events)?;

@@ -11,13 +11,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Options;
-use super::error::Problem;
-use super::frontend::{Frontend, Link};
-use super::profile::Profile;
 use super::ring::Ring;
-use super::session::Session;
+use super::{Frontend, Link};
 use crate::deadline::Deadline;
+use crate::vhost_user::Options;
+use crate::vhost_user::error::Problem;
+use crate::vhost_user::profile::Profile;
+use crate::vhost_user::session::Session;
 use crate::virtio::GuestMemory;
 
 /// Between looks at a ring that is being finished: who finishes it signals the

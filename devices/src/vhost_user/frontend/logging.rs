@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::error::{Error, Problem};
-use super::frontend::{Frontend, Link};
-use super::page_log::PageLog;
+use super::{Frontend, Link};
 use crate::deadline::Deadline;
+use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::session::page_log::PageLog;
 use crate::virtio::DeviceEvent;
 
 impl Frontend {

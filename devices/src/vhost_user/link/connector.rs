@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use super::error::Problem;
 use crate::deadline::Deadline;
+use crate::vhost_user::error::Problem;
 
 /// Between attempts. A backend gives no sign when it starts to listen.
 const RETRY: Duration = Duration::from_millis(5);

@@ -9,7 +9,7 @@ use vhost::vhost_user::message::{
 use vhost_user_wire::frontend::{AddMemoryRegion, SetMemTable};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::error::Problem;
+use crate::vhost_user::error::Problem;
 use crate::virtio::GuestMemory;
 
 /// A "user address" of the vhost-user document. There it is an address of the

@@ -10,7 +10,7 @@ use std::time::Duration;
 use host_io::sockets::{self, BindError, SocketFile};
 
 use super::connector::Connector;
-use super::error::Problem;
+use crate::vhost_user::error::Problem;
 
 /// A socket that backends connect to; removed with the value. Who connects
 /// while there is a backend waits in the kernel's queue.

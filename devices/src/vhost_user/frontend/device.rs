@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::error::{Error, Problem};
 use super::events::Source;
-use super::frontend::{Driver, Frontend, Link};
-use super::profile::ConfigWrites;
 use super::recovery::ring_setup;
 use super::ring::Ring;
-use super::session::RingSetup;
 use super::stopping::Stop;
+use super::{Driver, Frontend, Link};
 use crate::deadline::Deadline;
+use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::profile::ConfigWrites;
+use crate::vhost_user::session::RingSetup;
 use crate::virtio::{
     BackendStatus, Device, DeviceError, DeviceEvent, DeviceType, Kick, QueueConfig, SharedRegion,
     features,

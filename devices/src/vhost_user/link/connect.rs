@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::connector::Connector;
-use super::error::Problem;
+use crate::vhost_user::error::Problem;
 
 /// Connects to the socket that a backend listens on.
 pub struct Dial(pub PathBuf);

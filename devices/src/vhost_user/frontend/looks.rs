@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use super::frontend::{Frontend, Link};
 use super::ring::Ring;
 use super::stall::LONG;
+use super::{Frontend, Link};
 use crate::virtio::{DeviceEvent, GuestMemory};
 
 /// Between looks.

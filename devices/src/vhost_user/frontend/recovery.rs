@@ -10,15 +10,15 @@ use std::io;
 use host_io::errors::chain;
 use vhost::vhost_user::message::VhostUserVringAddr;
 
-use super::channel::Channel;
-use super::error::{Error, Problem};
 use super::events::Source;
-use super::frontend::{Frontend, Link, watch_beside};
-use super::negotiate;
 use super::ring::{CannotResume, Evidence, Ring};
-use super::session::{RingSetup, Session};
 use super::stopping::Stop;
+use super::{Frontend, Link, watch_beside};
 use crate::deadline::Deadline;
+use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::session::channel::Channel;
+use crate::vhost_user::session::negotiate;
+use crate::vhost_user::session::{RingSetup, Session};
 use crate::virtio::{DeviceEvent, features};
 
 impl Frontend {

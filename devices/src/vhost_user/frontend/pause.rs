@@ -1,11 +1,11 @@
 //! A pause of all rings, and its end.
 
-use super::error::Problem;
-use super::frontend::{Frontend, Link};
 use super::recovery::start_rings;
 use super::ring::Ring;
 use super::stopping::Stop;
+use super::{Frontend, Link};
 use crate::deadline::Deadline;
+use crate::vhost_user::error::Problem;
 use crate::virtio::DeviceEvent;
 
 impl Frontend {

@@ -14,8 +14,8 @@ use vhost_user_wire::frontend::{CheckDeviceState, SetDeviceStateFd};
 use vhost_user_wire::payload::STATE_ERROR_MASK;
 
 use super::channel::Channel;
-use super::error::Problem;
 use crate::deadline::Deadline;
+use crate::vhost_user::error::Problem;
 
 /// More than any known backend has, in bytes.
 const MAX_SIZE: usize = 64 << 20;

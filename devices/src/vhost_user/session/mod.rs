@@ -1,5 +1,16 @@
 //! One connection to a backend: what is agreed on it, and what is said.
 
+pub mod channel;
+pub mod config;
+pub mod device_state;
+pub mod inflight;
+pub mod memory;
+pub mod negotiate;
+pub mod page_log;
+pub mod requests;
+pub mod ring_errors;
+pub mod shared_memory;
+
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -10,19 +21,19 @@ use vhost_user_wire::features::VHOST_F_LOG_ALL;
 use vhost_user_wire::frontend::*;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::channel::{Channel, ChannelError, Idle};
-use super::error::Problem;
-use super::inflight::Inflight;
-use super::memory::MemoryTable;
-use super::negotiate::{self, Agreement};
-use super::page_log::PageLog;
-use super::profile::Profile;
-use super::requests::BackendRequests;
-use super::ring_errors::RingErrors;
-use super::shared_memory::SharedMemory;
-use super::{Options, config, device_state};
 use crate::deadline::Deadline;
+use crate::vhost_user::Options;
+use crate::vhost_user::error::Problem;
+use crate::vhost_user::profile::Profile;
 use crate::virtio::status::Status;
+use channel::{Channel, ChannelError, Idle};
+use inflight::Inflight;
+use memory::MemoryTable;
+use negotiate::Agreement;
+use page_log::PageLog;
+use requests::BackendRequests;
+use ring_errors::RingErrors;
+use shared_memory::SharedMemory;
 
 /// A backend that features have been negotiated with.
 pub struct Session {

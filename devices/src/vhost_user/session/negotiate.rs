@@ -7,11 +7,11 @@ use vhost_user_wire::features::{
 use vhost_user_wire::frontend::*;
 use virtio_bindings::virtio_net::*;
 
-use super::Options;
 use super::channel::{Channel, ChannelError};
-use super::error::Problem;
-use super::profile::Profile;
 use crate::deadline::Deadline;
+use crate::vhost_user::Options;
+use crate::vhost_user::error::Problem;
+use crate::vhost_user::profile::Profile;
 use crate::virtio::DeviceType;
 use crate::virtio::features;
 
