@@ -82,6 +82,11 @@ impl Modules {
         modules
     }
 
+    /// Whether there is no file.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn imports(&self) -> Imports {
         let mut imports = Imports::new();
         for (at, module) in &self.0 {
