@@ -12,7 +12,7 @@ use anyhow::Context;
 use backends::cli::SocketArgs;
 use backends::log;
 use backends::page_log::GuestRam;
-use backends::pump::{Outcome, Scratch};
+use backends::request::{Outcome, Request};
 use backends::shutdown::Shutdown;
 use backends::virtio::VirtioDevice;
 use clap::Parser;
@@ -62,7 +62,7 @@ impl VirtioDevice for Board {
         *self.frontend.lock().unwrap_or_else(PoisonError::into_inner) = Some(frontend);
     }
 
-    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
         let mut command = [0; 2];
         let chain = &request.chain;
         let read = chain.readable.read(memory, 0, &mut command);

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use backends::cli::SocketArgs;
 use backends::log;
 use backends::page_log::GuestRam;
-use backends::pump::{Outcome, Scratch};
+use backends::request::{Outcome, Request};
 use backends::shutdown::Shutdown;
 use backends::virtio::VirtioDevice;
 use clap::Parser;
@@ -29,7 +29,7 @@ impl Dice {
 impl VirtioDevice for Dice {
     /// One queue, no features, no configuration space: that is an entropy device
     /// (virtio 1.3, section 5.4). A request is a buffer to fill.
-    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
         let buffer = &request.chain.writable;
         let throws: Vec<u8> = (0..buffer.len().min(4096)).map(|_| self.throw()).collect();
         match buffer.write(memory, 0, &throws) {

@@ -20,7 +20,8 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemo
 
 use super::*;
 use crate::page_log::GuestRam;
-use crate::pump::{Outcome, Pump, Scratch};
+use crate::pump::{Pump, Serve};
+use crate::request::{Finished, Outcome, Request};
 use crate::testing::{DEADLINE, memfd};
 use crate::vring::Vring;
 
@@ -76,7 +77,7 @@ impl World {
 
     /// A backend that has just started, with the ring's position from guest memory. It lives for
     /// so many turns, of which each completes a chain at least, however slow the stepping.
-    fn backend(&self, turns: u16) -> impl FnMut() {
+    fn backend(&self, pace: Pace, turns: u16) -> impl FnMut() + use<> {
         let memory = GuestMemoryAtomic::new(self.memory.clone());
         let vring = Vring::new(memory.clone(), SIZE).unwrap();
         vring.set_queue_size(SIZE);
@@ -85,7 +86,7 @@ impl World {
         vring.set_enabled(true);
         let record = Record::default();
         let mut pump = Pump::new().unwrap();
-        pump.set_memory(memory);
+        pump.set_memory(&memory);
         pump.set_record(record.clone());
         let region = Arc::clone(&self.region);
         move || {
@@ -94,20 +95,55 @@ impl World {
             let (tracker, next_avail) = Tracker::recover(&region, 0, SIZE, used).unwrap();
             vring.set_queue_next_avail(next_avail.unwrap_or(used));
             *record.lock() = Progress::Split(Some(tracker));
+            let mut kept = Vec::new();
             for _ in 0..turns {
-                pump.run(&vring, execute).unwrap();
+                let kept = &mut kept;
+                pump.run(&vring, Executor { pace, kept }).unwrap();
             }
         }
     }
 }
 
-/// Counts how often a chain was executed, in the chain itself.
-pub(super) fn execute(memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
+/// When a device finishes a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    AtOnce,
+    /// Later, so many at a time, the newest first.
+    Later(usize),
+}
+
+/// A device that counts how often a chain was executed, in the chain itself.
+pub(super) struct Executor<'a> {
+    pub(super) pace: Pace,
+    pub(super) kept: &'a mut Vec<Request>,
+}
+
+impl Serve for Executor<'_> {
+    fn process(&mut self, memory: &GuestRam, request: &mut Request) -> Outcome {
+        if self.pace == Pace::AtOnce {
+            execute(memory, request);
+            return Outcome::Done(1);
+        }
+        self.kept.push(request.keep());
+        Outcome::Pending
+    }
+
+    fn poll(&mut self, finished: &mut Finished) {
+        let Pace::Later(count) = self.pace else {
+            return;
+        };
+        for request in (0..count).map_while(|_| self.kept.pop()) {
+            execute(request.memory(), &request);
+            finished.push(request, 1);
+        }
+    }
+}
+
+fn execute(memory: &GuestRam, request: &Request) {
     let mut count = [0];
-    let writable = &scratch.chain.writable;
+    let writable = &request.chain.writable;
     writable.read(memory, 0, &mut count).unwrap();
     writable.write(memory, 0, &[count[0] + 1]).unwrap();
-    Outcome::Done(1)
 }
 
 /// The driver: what it has given away, and what came back.
@@ -223,9 +259,9 @@ fn step(action: impl FnMut(), mut look: impl FnMut()) -> u64 {
 }
 
 /// Every state that a backend killed within `turns` turns from `state` can leave.
-fn states(state: &State, turns: u16) -> (BTreeSet<State>, u64) {
+fn states(state: &State, pace: Pace, turns: u16) -> (BTreeSet<State>, u64) {
     let world = World::new(state);
-    states_of(state, world.backend(turns), || world.state())
+    states_of(state, world.backend(pace, turns), || world.state())
 }
 
 /// Every state that `action` passes through from `state`, as `look` shows it.
@@ -247,33 +283,47 @@ pub(super) fn states_of(
 }
 
 /// Lets a backend run to its end from `state`; the driver then has all back.
-fn finish(state: &State, mut driver: Driver) {
+fn finish(state: &State, pace: Pace, mut driver: Driver) {
     let world = World::new(state);
-    world.backend(2 * SIZE)();
+    world.backend(pace, 2 * SIZE)();
     driver.collect(&world.state());
     assert!(driver.away.is_empty(), "lost: {:?}", driver.away);
 }
 
-#[test]
-fn killed_at_any_instruction_it_loses_nothing_and_repeats_nothing() {
+fn kill_at_any_instruction(pace: Pace) {
     let (state, driver) = ring(u16::MAX, &[2, 0]);
-    let (first, mut steps) = states(&state, 3);
+    let (first, mut steps) = states(&state, pace, 3);
     // A new record, and of each chain what the document tells to store.
     assert!(first.len() > 16, "only {} states", first.len());
     let mut count = first.len();
     for mut state in first {
         let mut driver = driver.clone();
-        finish(&state, driver.clone());
+        finish(&state, pace, driver.clone());
         // The driver uses the heads again at once, before the next backend comes.
         for head in driver.collect(&state) {
             driver.add(&mut state, head);
         }
-        let (second, more) = states(&state, 1);
+        let (second, more) = states(&state, pace, 1);
         steps += more;
         count += second.len();
         for state in second {
-            finish(&state, driver.clone());
+            finish(&state, pace, driver.clone());
         }
     }
     println!("{count} states in {steps} instructions");
+}
+
+#[test]
+fn killed_at_any_instruction_it_loses_nothing_and_repeats_nothing() {
+    kill_at_any_instruction(Pace::AtOnce);
+}
+
+#[test]
+fn killed_with_requests_pending_it_loses_nothing_and_repeats_nothing() {
+    kill_at_any_instruction(Pace::Later(1));
+}
+
+#[test]
+fn killed_while_it_completes_several_it_loses_nothing_and_repeats_nothing() {
+    kill_at_any_instruction(Pace::Later(2));
 }

@@ -20,8 +20,9 @@
 //! * [`page_log`] tells a frontend which pages of its memory a device has written.
 //! * [`packed`] is a packed ring, which the rust-vmm crates have not got.
 //!
-//! For the data path, [`pump`] takes chains from a ring in batches, [`chain`] shows a chain as bytes
-//! whatever its descriptors, and [`iovec`] hands those bytes to the kernel without a copy.
+//! For the data path, [`pump`] takes chains from a ring in batches, [`request`] is what a device does
+//! with one, now or later, [`chain`] shows a chain as bytes whatever its descriptors, and [`iovec`]
+//! hands those bytes to the kernel without a copy.
 //! [`virtio`] puts these together for a device that only wants to say what to do with a chain.
 //!
 //! Device logic lives beside it ([`blk`], [`console`], [`net`], [`rng`]) and knows no eventfd, no socket and no thread.
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod console;
 pub mod daemon;
 pub mod device;
+mod drain;
 pub mod error_sign;
 mod fd;
 pub mod inflight;
@@ -49,8 +51,10 @@ pub mod packed;
 pub mod page_log;
 mod patience;
 pub mod peer;
+mod pending;
 pub mod pump;
 pub mod ratelimit;
+pub mod request;
 mod ring;
 pub mod rng;
 pub mod session;

@@ -1,11 +1,12 @@
 //! Taking chains from a ring in batches: the part of the data path that devices share.
 //!
-//! One [`Pump`] belongs to one worker and one ring. It keeps the scratch space that makes a
-//! steady stream of requests free of allocations, and it bounds how long a worker stays with a
-//! driver that adds requests as fast as they complete, or that are long.
+//! One [`Pump`] belongs to one worker and one ring. It keeps the room that makes a steady stream
+//! of requests free of allocations, and it bounds how long a worker stays with a driver that adds
+//! requests as fast as they complete, or that are long.
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vhost_user_backend::VringT;
@@ -16,14 +17,14 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use crate::chain::Chain;
 use crate::device::SharedMemory;
 use crate::error_sign::ErrorSign;
 use crate::inflight::Record;
-use crate::iovec::IoVecBuf;
 use crate::listeners::Listeners;
 use crate::page_log::{GuestRam, PageLog};
+use crate::pending::Pending;
 use crate::ratelimit::RateLimit;
+use crate::request::{Finished, Outcome, Request};
 use crate::ring::Ring;
 use crate::vring::Vring;
 use crate::warn_limited;
@@ -31,49 +32,42 @@ use crate::warn_limited;
 /// How long a worker stays with a ring before it looks at anything else.
 const TURN: Duration = Duration::from_millis(50);
 
+const PENDING_AFTER_MORE: &str = "the device has kept the last of several chains that belong \
+    together: they are finished at once or not at all";
+
 /// Shortest time between two notifications within a pass. Fast requests share one; slow ones (a
 /// disk that has to be read) each have their own.
 const NOTIFY_AFTER: Duration = Duration::from_micros(50);
 
 static LOG: RateLimit = RateLimit::for_logs();
 
-/// Space reused from chain to chain.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// How many chains before this one belong to it ([`Outcome::More`]).
-    pub part: usize,
-    /// The chain at hand.
-    pub chain: Chain,
-    /// Room to hand it to the kernel.
-    pub room: IoVecBuf,
-    /// The chain has changed the device's own state, which is to outlive the process.
-    pub has_new_state: bool,
+/// What serves the chains of a ring.
+pub trait Serve {
+    /// Looks at a chain.
+    fn process(&mut self, memory: &GuestRam, request: &mut Request) -> Outcome;
+
+    /// Hands over requests that were kept and are finished.
+    fn poll(&mut self, _finished: &mut Finished) {}
 }
 
-/// What a device did with a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is finished; so many bytes were written into it.
-    Done(u32),
-    /// So many bytes were written into it, and there is more for the next chain. The driver gets
-    /// all of them at once with the one that is `Done`; if there are not enough, all are put back
-    /// and the next one is the first again.
-    More(u32),
-    /// Nothing was done with it; it stays available and the device has something else to try.
-    Untouched,
-    /// Nothing was done with it, and nothing can be until the device has an event of its own.
-    Wait,
+impl<F: FnMut(&GuestRam, &mut Request) -> Outcome> Serve for F {
+    fn process(&mut self, memory: &GuestRam, request: &mut Request) -> Outcome {
+        self(memory, request)
+    }
 }
 
 /// Takes chains from one ring.
 #[derive(Debug)]
 pub struct Pump {
-    memory: Option<SharedMemory<PageLog>>,
+    /// `None` before the frontend has shared any.
+    memory: Option<Arc<GuestRam>>,
     record: Record,
     errors: ErrorSign,
     /// The driver has offered what cannot be followed, and the frontend does not know yet.
     met_error: bool,
-    scratch: Scratch,
+    /// Reused from chain to chain.
+    request: Request,
+    pending: Pending,
     /// Chains that wait for one more: their heads, and what was written into them.
     parts: Vec<(u16, u32)>,
     again: (EventConsumer, EventNotifier),
@@ -94,7 +88,8 @@ impl Pump {
             record: Record::default(),
             errors: ErrorSign::default(),
             met_error: false,
-            scratch: Scratch::default(),
+            request: Request::new(Arc::default()),
+            pending: Pending::default(),
             parts: Vec::new(),
             again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
         })
@@ -119,51 +114,60 @@ impl Pump {
         self.errors = errors;
     }
 
-    /// The memory that chains point into.
-    pub fn set_memory(&mut self, memory: SharedMemory<PageLog>) {
+    /// The memory that chains point into from here on. The ring does not run.
+    pub fn set_memory(&mut self, memory: &SharedMemory<PageLog>) {
+        let memory = memory.memory().into_inner();
+        self.request = Request::new(Arc::clone(&memory));
+        self.pending.forget_room();
         self.memory = Some(memory);
     }
 
-    /// Hands the ring's chains to `serve` until there are none left, and notifies the driver.
+    /// How many requests the device has kept and not finished.
+    pub fn pending(&self) -> usize {
+        self.pending.count()
+    }
+
+    /// Gives up what the device has kept: when it is finished the driver does not hear of it.
+    pub fn abandon(&mut self) {
+        self.pending.abandon();
+    }
+
+    /// Hands the ring's chains to `server` until there are none left, and notifies the driver of
+    /// them and of those that were kept and are finished. From a ring that is not ready nothing
+    /// is taken.
     ///
     /// A chain that cannot be followed goes back to the driver with length 0, and the frontend is
     /// told of it, as of an error. Those of a ring that is ready but disabled go back so too,
     /// which is no error.
-    pub fn run(
-        &mut self,
-        vring: &Vring,
-        serve: impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
-    ) -> io::Result<()> {
-        let run = self.serve(vring, serve);
+    pub fn run(&mut self, vring: &Vring, mut server: impl Serve) -> io::Result<()> {
+        let run = self.serve(vring, &mut server);
         if std::mem::take(&mut self.met_error) || run.is_err() {
             self.errors.signal();
         }
         run
     }
 
-    fn serve(
-        &mut self,
-        vring: &Vring,
-        mut serve: impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
-    ) -> io::Result<()> {
+    fn serve(&mut self, vring: &Vring, server: &mut impl Serve) -> io::Result<()> {
         let (ready, enabled) = {
             let state = vring.get_ref();
             (state.get_queue().ready(), state.is_enabled())
         };
-        let mut serve = |memory: &GuestRam, scratch: &mut Scratch| match enabled {
-            true => serve(memory, scratch),
-            false => Outcome::Done(0),
-        };
-        // An event of the worker's own may come after the ring was stopped.
-        let (true, Some(memory)) = (ready, self.memory.as_ref().map(|m| m.memory())) else {
+        let Some(memory) = self.memory.clone() else {
             return Ok(());
         };
         let record = self.record.clone();
         let mut ring = Ring::new(vring, &memory, record.lock());
         let mut turn = Turn::new(Instant::now());
+        // An event of the worker's own may come after the ring was stopped.
+        if !ready {
+            let collected = self.collect(&mut ring, &mut turn, server);
+            return turn.notify(&mut ring).and(collected);
+        }
         loop {
             ring.disable_notification()?;
-            let pass = self.pass(&mut ring, &mut turn, &mut serve);
+            let pass = self
+                .pass(&mut ring, &mut turn, server, enabled)
+                .and_then(|pass| self.collect(&mut ring, &mut turn, server).map(|()| pass));
             // Whatever happened, the driver hears of what was completed.
             turn.notify(&mut ring)?;
             // What belongs together is completed together, or not at all.
@@ -182,10 +186,11 @@ impl Pump {
         &mut self,
         ring: &mut Ring<'_>,
         turn: &mut Turn,
-        serve: &mut impl FnMut(&GuestRam, &mut Scratch) -> Outcome,
+        server: &mut impl Serve,
+        enabled: bool,
     ) -> io::Result<Pass> {
         loop {
-            let Some((head, chain)) = ring.take(&mut self.scratch.chain)? else {
+            let Some((head, chain)) = ring.take(&mut self.request.chain)? else {
                 if self.parts.is_empty() {
                     return Ok(Pass::Drained);
                 }
@@ -194,9 +199,9 @@ impl Pump {
                 }
                 continue;
             };
-            self.scratch.part = self.parts.len();
             let served = match chain {
-                Ok(()) => serve(ring.memory(), &mut self.scratch),
+                Ok(()) if enabled => self.offer(head, ring.memory(), server),
+                Ok(()) => Outcome::Done(0),
                 Err(error) => {
                     self.met_error = true;
                     let error: &dyn std::error::Error = &error;
@@ -208,14 +213,16 @@ impl Pump {
             match served {
                 Outcome::Done(len) if self.parts.is_empty() => {
                     ring.complete(&[(head, len)])?;
-                    turn.completed_one(ring, now)?;
+                    turn.completed();
                 }
                 Outcome::Done(len) => {
                     self.parts.push((head, len));
                     ring.complete(&self.parts)?;
                     self.parts.clear();
-                    turn.completed_one(ring, now)?;
+                    turn.completed();
                 }
+                Outcome::Pending if self.parts.is_empty() => turn.kept(),
+                Outcome::Pending => return Err(io::Error::other(PENDING_AFTER_MORE)),
                 Outcome::More(len) => {
                     self.parts.push((head, len));
                     continue;
@@ -229,10 +236,50 @@ impl Pump {
                     return Ok(Pass::Waiting);
                 }
             }
+            if turn.is_due(now) {
+                self.collect(ring, turn, server)?;
+                turn.notify(ring)?;
+            }
             if now.duration_since(turn.start) >= TURN {
                 return Ok(Pass::OutOfTime);
             }
         }
+    }
+
+    /// Offers the chain at `head` to the device. Whether it has kept it, the request tells.
+    fn offer(&mut self, head: u16, memory: &GuestRam, server: &mut impl Serve) -> Outcome {
+        self.request.part = self.parts.len();
+        self.request.set_ticket(self.pending.ticket(head));
+        let outcome = server.process(memory, &mut self.request);
+        if self.request.ticket().is_none() {
+            if let Some(room) = self.pending.add() {
+                self.request = room;
+            }
+            return Outcome::Pending;
+        }
+        if outcome == Outcome::Pending {
+            tracing::error!(
+                head,
+                "the device says that a request is pending but has not kept it"
+            );
+            return Outcome::Done(0);
+        }
+        outcome
+    }
+
+    /// Gives back what the device has kept and finished.
+    fn collect(
+        &mut self,
+        ring: &mut Ring<'_>,
+        turn: &mut Turn,
+        server: &mut impl Serve,
+    ) -> io::Result<()> {
+        let batch = self.pending.collect(|finished| server.poll(finished));
+        if !batch.is_empty() {
+            ring.complete(batch)?;
+            turn.completed();
+        }
+        Ok(())
     }
 
     fn put_back_parts(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
@@ -243,12 +290,14 @@ impl Pump {
     }
 }
 
-/// A worker's stay with a ring, and what the driver has not been told of it.
+/// A worker's stay with a ring, and what the driver and the device have not been told of it.
 struct Turn {
     start: Instant,
-    /// When the driver was last up to date.
+    /// When both were last up to date.
     told: Instant,
     untold: bool,
+    /// The device has kept requests, and may wait for the pass to end before it starts them.
+    has_kept: bool,
 }
 
 impl Turn {
@@ -257,17 +306,28 @@ impl Turn {
             start: now,
             told: now,
             untold: false,
+            has_kept: false,
         }
     }
 
-    /// Counts a chain, and tells the driver unless it has just been told of others.
-    fn completed_one(&mut self, ring: &mut Ring<'_>, now: Instant) -> io::Result<()> {
+    /// A chain is the driver's again.
+    fn completed(&mut self) {
         self.untold = true;
-        if now.duration_since(self.told) >= NOTIFY_AFTER {
+    }
+
+    /// A chain is the device's for a while.
+    fn kept(&mut self) {
+        self.has_kept = true;
+    }
+
+    /// Whether somebody has waited long enough for news.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = (self.untold || self.has_kept) && now.duration_since(self.told) >= NOTIFY_AFTER;
+        if due {
             self.told = now;
-            self.notify(ring)?;
+            self.has_kept = false;
         }
-        Ok(())
+        due
     }
 
     /// Tells the driver, if there is something to tell and it wants to know.

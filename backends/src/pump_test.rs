@@ -31,7 +31,7 @@ impl Bench {
         vring.set_queue_ready(true);
         vring.set_enabled(true);
         let mut pump = Pump::new().unwrap();
-        pump.set_memory(memory.clone());
+        pump.set_memory(&memory);
         let bench = Bench {
             memory,
             vring,
@@ -71,9 +71,9 @@ fn a_ring_is_drained_once() {
     let mut bench = Bench::new(5);
     for expected in [5, 0] {
         let mut served = 0;
-        let serve = |_: &GuestRam, scratch: &mut Scratch| {
+        let serve = |_: &GuestRam, request: &mut Request| {
             served += 1;
-            Outcome::Done(scratch.chain.writable.len() as u32)
+            Outcome::Done(request.chain.writable.len() as u32)
         };
         bench.pump.run(&bench.vring, serve).unwrap();
         assert_eq!(served, expected);
@@ -87,7 +87,7 @@ fn a_turn_ends_though_the_ring_does_not() {
     let mut bench = Bench::new(3);
     for expected in [1, 2, 3] {
         // A device that takes longer over one request than a turn may last.
-        let serve = |_: &GuestRam, _: &mut Scratch| {
+        let serve = |_: &GuestRam, _: &mut Request| {
             std::thread::sleep(TURN + Duration::from_millis(1));
             Outcome::Done(0)
         };
@@ -102,7 +102,7 @@ fn a_chain_that_waits_stays_available() {
     let mut bench = Bench::new(2);
     for answer in [Outcome::Wait, Outcome::Done(0)] {
         let mut served = 0;
-        let serve = |_: &GuestRam, _: &mut Scratch| {
+        let serve = |_: &GuestRam, _: &mut Request| {
             served += 1;
             answer
         };
@@ -116,7 +116,7 @@ fn a_chain_that_waits_stays_available() {
 fn an_untouched_chain_is_offered_again() {
     let mut bench = Bench::new(1);
     let mut tries = 0;
-    let serve = |_: &GuestRam, _: &mut Scratch| {
+    let serve = |_: &GuestRam, _: &mut Request| {
         tries += 1;
         if tries < 4 {
             Outcome::Untouched
@@ -130,7 +130,7 @@ fn an_untouched_chain_is_offered_again() {
 
 #[test]
 fn stopped_rings_and_impossible_indices_are_left_alone() {
-    let never = |_: &GuestRam, _: &mut Scratch| -> Outcome { panic!("served") };
+    let never = |_: &GuestRam, _: &mut Request| -> Outcome { panic!("served") };
     let mut bench = Bench::new(1);
     bench.vring.set_queue_ready(false);
     bench.pump.run(&bench.vring, never).unwrap();
@@ -144,7 +144,7 @@ fn stopped_rings_and_impossible_indices_are_left_alone() {
 fn chains_of_a_disabled_ring_go_back_unserved() {
     let mut bench = Bench::new(3);
     bench.vring.set_enabled(false);
-    let never = |_: &GuestRam, _: &mut Scratch| -> Outcome { panic!("served") };
+    let never = |_: &GuestRam, _: &mut Request| -> Outcome { panic!("served") };
     bench.pump.run(&bench.vring, never).unwrap();
     assert_eq!(bench.used(), 3);
 }
@@ -157,7 +157,7 @@ fn notifications(flags: u16, used_event: Option<u16>) -> u64 {
     bench.vring.set_queue_event_idx(used_event.is_some());
     bench.put(AVAIL, flags);
     bench.put(AVAIL + 4 + 2 * u64::from(SIZE), used_event.unwrap_or(0));
-    let serve = |_: &GuestRam, _: &mut Scratch| Outcome::Done(0);
+    let serve = |_: &GuestRam, _: &mut Request| Outcome::Done(0);
     bench.pump.run(&bench.vring, serve).unwrap();
     // A run without work has nothing to tell.
     bench.pump.run(&bench.vring, serve).unwrap();

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use vhost::vhost_user::message::{
@@ -21,11 +22,14 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::daemon::Daemon;
 use crate::device::{SharedMemory, StateRecord};
+use crate::drain::SharedPump;
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
 use crate::page_log::{GuestRam, PageLog};
-use crate::pump::{Outcome, Pump, Scratch};
+use crate::patience::DRAIN_DEADLINE;
+use crate::pump::{Pump, Serve};
 use crate::ratelimit::RateLimit;
+use crate::request::{Finished, Outcome, Request};
 use crate::transfer::{Transfer, Transferred};
 use crate::vring::Vring;
 use crate::warn_limited;
@@ -67,7 +71,8 @@ pub trait VirtioDevice: Send + Sync + 'static {
     /// The driver has gone: back to the initial state.
     fn reset(&self) {}
 
-    /// The frontend has stopped or disabled a queue; `process` is called again when it runs.
+    /// The frontend has stopped or disabled a queue, and nothing of it is pending any more;
+    /// `process` is called again when it runs.
     fn stopped(&self, _queue: u16) {}
 
     /// The configuration space, little-endian.
@@ -93,7 +98,8 @@ pub trait VirtioDevice: Send + Sync + 'static {
     }
 
     /// A descriptor that becomes readable when a queue that had to wait ([`Outcome::Wait`]) can
-    /// go on. It is watched edge-triggered and must stay open. One that is always ready (a
+    /// go on, and when [`poll`](VirtioDevice::poll) has something to do. It is watched
+    /// edge-triggered and must stay open; an eventfd need not be read. One that is always ready (a
     /// regular file) need not be watched and is not.
     fn event(&self, _queue: u16) -> Option<RawFd> {
         None
@@ -128,7 +134,7 @@ pub trait VirtioDevice: Send + Sync + 'static {
 
     /// What the driver has set in the device by requests that are done, for the process that takes
     /// this one's place: at most [`crate::inflight::state::MAX`] bytes. It is recorded whenever `process` says so
-    /// (`Scratch::has_new_state`), before the driver has the chain back. `None`: there is no such
+    /// (`Request::has_new_state`), before the driver has the chain back. `None`: there is no such
     /// thing.
     fn state(&self) -> Option<Vec<u8>> {
         None
@@ -139,18 +145,26 @@ pub trait VirtioDevice: Send + Sync + 'static {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Serves the chain in `scratch`, which came from `queue`.
-    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome;
+    /// Serves a chain of `queue`.
+    fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome;
+
+    /// Hands over requests that were kept ([`Outcome::Pending`]) and are finished, and starts
+    /// what `process` has only collected. It is called after each pass over the ring and when the
+    /// queue's [`event`](VirtioDevice::event) comes, by the same thread as `process`; while the
+    /// queue is being stopped too, until nothing is pending.
+    fn poll(&self, _queue: u16, _finished: &mut Finished) {}
 }
 
 /// A [`VirtioDevice`] behind the daemon.
 pub struct PumpBackend<D> {
     device: D,
-    pumps: Vec<Mutex<Pump>>,
+    pumps: Vec<SharedPump>,
     notifier: Mutex<Option<ConfigNotifier>>,
     /// Where the device's state is recorded.
     state: OnceLock<StateRecord>,
     transfer: Transfer,
+    /// What the driver has accepted.
+    features: AtomicU64,
     /// Event number of [`AGAIN`].
     first_event: u16,
 }
@@ -161,12 +175,13 @@ impl<D: VirtioDevice> PumpBackend<D> {
         let queues = device.queues();
         Ok(PumpBackend {
             pumps: (0..queues)
-                .map(|_| Ok(Mutex::new(Pump::new()?)))
+                .map(|_| Ok(SharedPump::new(Pump::new()?)))
                 .collect::<io::Result<_>>()?,
             device,
             notifier: Mutex::default(),
             state: OnceLock::new(),
             transfer: Transfer::default(),
+            features: AtomicU64::new(0),
             first_event: queues + 1,
         })
     }
@@ -182,10 +197,13 @@ impl<D: VirtioDevice> PumpBackend<D> {
             let id = usize::from(queue);
             let gone = || io::Error::other(format!("queue {queue} has no worker"));
             let listeners = daemon.listeners(id).ok_or_else(gone)?;
-            let mut pump = self.pump(id)?;
-            pump.attach(&listeners, self.first_event + AGAIN)?;
-            pump.set_record(daemon.record(id).ok_or_else(gone)?);
-            pump.set_error_sign(daemon.error_sign(id).ok_or_else(gone)?);
+            let record = daemon.record(id).ok_or_else(gone)?;
+            let errors = daemon.error_sign(id).ok_or_else(gone)?;
+            self.pump(id)?.configure(|pump| {
+                pump.set_record(record);
+                pump.set_error_sign(errors);
+                pump.attach(&listeners, self.first_event + AGAIN)
+            })?;
             if self.device.discards_disabled(queue) {
                 daemon.discard_disabled(id);
             }
@@ -209,29 +227,47 @@ impl<D: VirtioDevice> PumpBackend<D> {
         Ok(())
     }
 
-    fn pump(&self, id: usize) -> io::Result<MutexGuard<'_, Pump>> {
-        let pump = self
-            .pumps
-            .get(id)
-            .ok_or_else(|| io::Error::other(format!("no worker {id}")))?;
-        // Scratch space is refilled before use: a panic elsewhere leaves nothing to fear.
-        Ok(pump.lock().unwrap_or_else(|e| e.into_inner()))
+    fn pump(&self, id: usize) -> io::Result<&SharedPump> {
+        let pump = self.pumps.get(id);
+        pump.ok_or_else(|| io::Error::other(format!("no worker {id}")))
     }
 
-    /// Serves a chain, and records the device's state if that has changed.
-    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
-        let outcome = self.device.process(queue, memory, scratch);
-        if std::mem::take(&mut scratch.has_new_state)
-            && let (Some(record), Some(state)) = (self.state.get(), self.device.state())
+    /// Records the device's state, which has changed.
+    fn record_state(&self) {
+        if let (Some(record), Some(state)) = (self.state.get(), self.device.state())
             && let Err(error) = record.store(&state)
         {
             tracing::error!(%error, "the device's state would be lost with this process");
         }
-        outcome
     }
 
     fn notifier(&self) -> MutexGuard<'_, Option<ConfigNotifier>> {
         self.notifier.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// A queue of the device, for its pump.
+struct Queue<'a, D> {
+    backend: &'a PumpBackend<D>,
+    number: u16,
+}
+
+impl<D: VirtioDevice> Serve for Queue<'_, D> {
+    fn process(&mut self, memory: &GuestRam, request: &mut Request) -> Outcome {
+        request.features = self.backend.features.load(Ordering::Relaxed);
+        let device = &self.backend.device;
+        let outcome = device.process(self.number, memory, request);
+        if std::mem::take(&mut request.has_new_state) {
+            self.backend.record_state();
+        }
+        outcome
+    }
+
+    fn poll(&mut self, finished: &mut Finished) {
+        self.backend.device.poll(self.number, finished);
+        if finished.take_new_state() {
+            self.backend.record_state();
+        }
     }
 }
 
@@ -266,6 +302,7 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn acked_features(&self, features: u64) {
+        self.features.store(features, Ordering::Relaxed);
         self.device.negotiated(features);
     }
 
@@ -312,13 +349,15 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn reset_device(&self) {
+        self.features.store(0, Ordering::Relaxed);
         self.device.reset();
     }
 
     fn stop_vring(&self, index: u32) -> io::Result<()> {
+        let drained = self.pump(index as usize)?.drain(index, DRAIN_DEADLINE);
         // As many as there are queues.
         self.device.stopped(index as u16);
-        Ok(())
+        drained
     }
 
     fn set_event_idx(&self, _enabled: bool) {
@@ -337,8 +376,8 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn update_memory(&self, memory: SharedMemory<PageLog>) -> io::Result<()> {
-        for id in 0..self.pumps.len() {
-            self.pump(id)?.set_memory(memory.clone());
+        for pump in &self.pumps {
+            pump.configure(|pump| pump.set_memory(&memory));
         }
         Ok(())
     }
@@ -366,14 +405,13 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         let Some(vring) = vrings.first() else {
             return Ok(());
         };
-        let queue = thread_id as u16;
-        let ran = self.pump(thread_id)?.run(vring, |memory, scratch| {
-            self.process(queue, memory, scratch)
-        });
+        let number = thread_id as u16;
+        let backend = self;
+        let ran = self.pump(thread_id)?.run(vring, Queue { backend, number });
         // The driver's ring is not the device's fault, whatever event made it look there: it
         // goes on to hear of all of them, for the driver's next life.
         if let Err(error) = ran {
-            warn_limited!(LOG, queue, %error, "the ring cannot be processed");
+            warn_limited!(LOG, queue = number, %error, "the ring cannot be processed");
         }
         Ok(())
     }

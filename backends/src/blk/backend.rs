@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::request::Disk;
 use super::{MAX_QUEUE_SIZE, config};
 use crate::page_log::GuestRam;
-use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
+use crate::request::{Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
@@ -60,11 +60,11 @@ impl VirtioDevice for BlkDevice {
         true
     }
 
-    fn process(&self, _queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
+    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
         let features = self.features.load(Ordering::Relaxed);
         let result = self
             .disk
-            .process(memory, &scratch.chain, features, &mut scratch.room);
+            .process(memory, &request.chain, features, &mut request.room);
         match result {
             Ok(completed) => {
                 if let Some(error) = &completed.error {

@@ -15,8 +15,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::chain::{BufferError, Buffers};
 use crate::page_log::GuestRam;
-use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
+use crate::request::{Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 use terminal::{Input, Terminal};
@@ -153,8 +153,8 @@ impl VirtioDevice for Console {
         self.terminal.size_changed()
     }
 
-    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
-        let chain = &scratch.chain;
+    fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
+        let chain = &request.chain;
         if queue != RECEIVE {
             if let Err(error) = self.transmit(memory, &chain.readable) {
                 let error: &dyn std::error::Error = &error;

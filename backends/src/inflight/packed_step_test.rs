@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemory};
 
-use super::super::step_tests::{State, execute, states_of};
+use super::super::step_tests::{Executor, Pace, State, states_of};
 use super::super::{Progress, Record, create};
 use super::*;
 use crate::packed::{Layout, PackedRing};
@@ -61,14 +61,14 @@ impl World {
     }
 
     /// A backend that has just started; it lives for so many turns.
-    fn backend(&self, turns: u16) -> impl FnMut() {
+    fn backend(&self, pace: Pace, turns: u16) -> impl FnMut() + use<> {
         let memory = GuestMemoryAtomic::new(self.memory.clone());
         let vring = Vring::new(memory.clone(), SIZE).unwrap();
         vring.set_queue_ready(true);
         vring.set_enabled(true);
         let record = Record::default();
         let mut pump = Pump::new().unwrap();
-        pump.set_memory(memory);
+        pump.set_memory(&memory);
         pump.set_record(record.clone());
         let (region, guest) = (Arc::clone(&self.region), self.memory.clone());
         move || {
@@ -85,8 +85,10 @@ impl World {
             let recovered = Tracker::recover(&region, 0, SIZE, START, flags);
             ring.resume(recovered.unwrap().unwrap()).unwrap();
             *record.lock() = Progress::Packed(ring);
+            let mut kept = Vec::new();
             for _ in 0..turns {
-                pump.run(&vring, execute).unwrap();
+                let kept = &mut kept;
+                pump.run(&vring, Executor { pace, kept }).unwrap();
             }
         }
     }
@@ -144,15 +146,14 @@ impl Driver {
 }
 
 /// Lets a backend run to its end from `state`; the driver then has all back.
-fn finish(state: &State, mut driver: Driver) {
+fn finish(state: &State, pace: Pace, mut driver: Driver) {
     let world = World::new(state);
-    world.backend(2 * SIZE)();
+    world.backend(pace, 2 * SIZE)();
     driver.collect(&world.state());
     assert!(driver.away.is_empty(), "lost: {:?}", driver.away);
 }
 
-#[test]
-fn killed_at_any_instruction_a_packed_ring_loses_nothing_and_repeats_nothing() {
+fn kill_at_any_instruction(pace: Pace) {
     let mut state = State {
         memory: vec![0; 0x400],
         record: vec![0; Shape::new(1, SIZE, 1, true).unwrap().bytes()],
@@ -166,7 +167,7 @@ fn killed_at_any_instruction_a_packed_ring_loses_nothing_and_repeats_nothing() {
     driver.add(&mut state, 0, 1);
     let run = |state: &State, turns| {
         let world = World::new(state);
-        states_of(state, world.backend(turns), || world.state())
+        states_of(state, world.backend(pace, turns), || world.state())
     };
     let (first, mut steps) = run(&state, 3);
     // A new record, and of each chain what the document tells to store.
@@ -174,7 +175,7 @@ fn killed_at_any_instruction_a_packed_ring_loses_nothing_and_repeats_nothing() {
     let mut count = first.len();
     for mut state in first {
         let mut driver = driver.clone();
-        finish(&state, driver.clone());
+        finish(&state, pace, driver.clone());
         // The driver uses the descriptors again at once, before the next backend comes.
         for (id, slots) in driver.collect(&state) {
             driver.add(&mut state, id, slots);
@@ -183,8 +184,23 @@ fn killed_at_any_instruction_a_packed_ring_loses_nothing_and_repeats_nothing() {
         steps += more;
         count += second.len();
         for state in second {
-            finish(&state, driver.clone());
+            finish(&state, pace, driver.clone());
         }
     }
     println!("{count} states in {steps} instructions");
+}
+
+#[test]
+fn killed_at_any_instruction_a_packed_ring_loses_nothing_and_repeats_nothing() {
+    kill_at_any_instruction(Pace::AtOnce);
+}
+
+#[test]
+fn killed_with_requests_pending_a_packed_ring_loses_nothing_and_repeats_nothing() {
+    kill_at_any_instruction(Pace::Later(1));
+}
+
+#[test]
+fn killed_while_it_completes_several_a_packed_ring_loses_nothing_and_repeats_nothing() {
+    kill_at_any_instruction(Pace::Later(2));
 }

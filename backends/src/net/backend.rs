@@ -24,8 +24,8 @@ use super::pcap::Capture;
 use super::wishes::Wishes;
 use crate::chain::Chain;
 use crate::page_log::GuestRam;
-use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
+use crate::request::{Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
@@ -101,7 +101,7 @@ impl<L: Link> NetDevice<L> {
         inbox.unwrap_or_else(|e| e.into_inner())
     }
 
-    fn receive(&self, pair: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
+    fn receive(&self, pair: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
         let header = self.header_size();
         let mut inbox = self.inbox(pair);
         if inbox.is_empty() {
@@ -122,8 +122,8 @@ impl<L: Link> NetDevice<L> {
             }
         }
         let mergeable = self.has(VIRTIO_NET_F_MRG_RXBUF);
-        let buffer = &scratch.chain.writable;
-        match inbox.give(memory, buffer, scratch.part, header, mergeable) {
+        let buffer = &request.chain.writable;
+        match inbox.give(memory, buffer, request.part, header, mergeable) {
             Ok(Given::Last(len)) => Outcome::Done(len),
             Ok(Given::Part(len)) => Outcome::More(len),
             Ok(Given::TooLong) => {
@@ -155,8 +155,8 @@ impl<L: Link> NetDevice<L> {
         self.wishes.write().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn transmit(&self, pair: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
-        let Scratch { chain, room, .. } = scratch;
+    fn transmit(&self, pair: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
+        let Request { chain, room, .. } = request;
         let header = self.header_size();
         let capture = self.capture.as_ref();
         let capture = capture.map(|capture| |frame: &[u8]| capture.add(frame));
@@ -349,18 +349,18 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         changed
     }
 
-    fn process(&self, queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
+    fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
         match self.role(queue) {
             Role::Receive(pair) => {
                 if self.pairs_follow_rings() && pair >= self.wishes().pairs {
                     self.follow(pair + 1);
                 }
-                self.receive(pair, memory, scratch)
+                self.receive(pair, memory, request)
             }
-            Role::Transmit(pair) => self.transmit(pair, memory, scratch),
+            Role::Transmit(pair) => self.transmit(pair, memory, request),
             Role::Control => {
-                scratch.has_new_state = true;
-                self.control(memory, &scratch.chain)
+                request.has_new_state = true;
+                self.control(memory, &request.chain)
             }
         }
     }

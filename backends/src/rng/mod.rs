@@ -12,8 +12,8 @@ use thiserror::Error;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::page_log::GuestRam;
-use crate::pump::{Outcome, Scratch};
 use crate::ratelimit::RateLimit;
+use crate::request::{Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
@@ -111,8 +111,8 @@ impl Rng {
         }
     }
 
-    fn fill(&self, memory: &GuestRam, scratch: &mut Scratch) -> io::Result<u32> {
-        let buffer = &scratch.chain.writable;
+    fn fill(&self, memory: &GuestRam, request: &mut Request) -> io::Result<u32> {
+        let buffer = &request.chain.writable;
         let mut bytes = [0; MAX_BYTES as usize];
         let wanted = buffer.len().min(MAX_BYTES);
         let granted = self.granted(wanted)? as usize;
@@ -147,8 +147,8 @@ impl VirtioDevice for Rng {
         })
     }
 
-    fn process(&self, _queue: u16, memory: &GuestRam, scratch: &mut Scratch) -> Outcome {
-        match self.fill(memory, scratch) {
+    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
+        match self.fill(memory, request) {
             Ok(len) => Outcome::Done(len),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Outcome::Untouched,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Outcome::Wait,

@@ -1,0 +1,63 @@
+//! The requests of one ring that its device has kept.
+use crate::request::{Finished, Request, Ticket};
+
+/// Counts what is kept, and keeps the room of what came back.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// How often the ring was given up with requests pending. Those come back too late.
+    life: u64,
+    count: usize,
+    finished: Finished,
+    /// The same for the ring: heads, and what was written.
+    batch: Vec<(u16, u32)>,
+    spare: Vec<Request>,
+}
+
+impl Pending {
+    /// How many requests the device has kept and not finished.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Where a request belongs that is about to be offered to the device.
+    pub fn ticket(&self, head: u16) -> Ticket {
+        let life = self.life;
+        Ticket { head, life }
+    }
+
+    /// The device has kept a request. Gives room for the next one, if there is some.
+    pub fn add(&mut self) -> Option<Request> {
+        self.count += 1;
+        self.spare.pop()
+    }
+
+    /// Lets `poll` say what is finished, and returns it for the ring.
+    pub fn collect(&mut self, poll: impl FnOnce(&mut Finished)) -> &[(u16, u32)] {
+        self.batch.clear();
+        poll(&mut self.finished);
+        for (request, written) in self.finished.drain() {
+            let ticket = request.ticket().filter(|ticket| ticket.life == self.life);
+            if let Some(ticket) = ticket {
+                self.batch.push((ticket.head, written));
+                self.spare.push(request);
+            }
+        }
+        self.count -= self.batch.len();
+        &self.batch
+    }
+
+    /// The ring is given up: what comes back from here on is not the driver's any more.
+    pub fn abandon(&mut self) {
+        self.life += 1;
+        self.count = 0;
+    }
+
+    /// Lets go of the memory that spare requests keep.
+    pub fn forget_room(&mut self) {
+        self.spare.clear();
+    }
+}
+
+#[cfg(test)]
+#[path = "pending_test.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+//! A request as a device sees it: a descriptor chain, and what becomes of it.
+//!
+//! A device serves most requests while it looks at them. One that cannot is kept
+//! ([`Request::keep`]) and given back later ([`Finished`]), in any order:
+//!
+//! ```
+//! use std::sync::Mutex;
+//!
+//! use backends::page_log::GuestRam;
+//! use backends::request::{Finished, Outcome, Request};
+//! use backends::virtio::VirtioDevice;
+//!
+//! /// Completes requests in the opposite order, as many as the driver adds at once.
+//! struct Stack(Mutex<Vec<Request>>);
+//!
+//! impl VirtioDevice for Stack {
+//!     fn process(&self, _queue: u16, _memory: &GuestRam, request: &mut Request) -> Outcome {
+//!         self.0.lock().unwrap().push(request.keep());
+//!         Outcome::Pending
+//!     }
+//!
+//!     fn poll(&self, _queue: u16, finished: &mut Finished) {
+//!         for request in self.0.lock().unwrap().drain(..).rev() {
+//!             finished.push(request, 0);
+//!         }
+//!     }
+//! }
+//! ```
+
+use std::sync::Arc;
+
+use crate::chain::Chain;
+use crate::iovec::IoVecBuf;
+use crate::page_log::GuestRam;
+
+/// What a device did with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is finished; so many bytes were written into it.
+    Done(u32),
+    /// The device has kept it ([`Request::keep`]) and finishes it later.
+    Pending,
+    /// So many bytes were written into it, and there is more for the next chain. The driver gets
+    /// all of them at once with the one that is `Done`; if there are not enough, all are put back
+    /// and the next one is the first again.
+    More(u32),
+    /// Nothing was done with it; it stays available and the device has something else to try.
+    Untouched,
+    /// Nothing was done with it, and nothing can be until the device has an event of its own.
+    Wait,
+}
+
+/// A chain of the driver, with what the device needs to serve it.
+///
+/// A device that keeps one also keeps the memory that the chain points into, and the room for
+/// system calls. The kit reuses them, so that a steady stream of requests allocates nothing.
+#[derive(Debug)]
+pub struct Request {
+    /// How many chains before this one belong to it ([`Outcome::More`]).
+    pub part: usize,
+    /// The buffers.
+    pub chain: Chain,
+    /// Room to hand them to the kernel.
+    pub room: IoVecBuf,
+    /// The features that the driver has accepted.
+    pub features: u64,
+    /// It has changed the device's own state, which is to outlive the process.
+    pub has_new_state: bool,
+    memory: Arc<GuestRam>,
+    /// Where it belongs. A request that was kept leaves one without.
+    ticket: Option<Ticket>,
+}
+
+/// Where a request belongs that a device has kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// Of the chain, as the ring knows it.
+    pub head: u16,
+    /// How often the ring had been given up before.
+    pub life: u64,
+}
+
+impl Request {
+    /// An empty one for chains in `memory`.
+    pub(crate) fn new(memory: Arc<GuestRam>) -> Self {
+        Request {
+            part: 0,
+            chain: Chain::default(),
+            room: IoVecBuf::default(),
+            features: 0,
+            has_new_state: false,
+            memory,
+            ticket: None,
+        }
+    }
+
+    /// The memory that the chain points into. It stays mapped for as long as the request is kept.
+    pub fn memory(&self) -> &GuestRam {
+        &self.memory
+    }
+
+    /// Takes the request out of `process`, which then answers [`Outcome::Pending`]. It must come
+    /// back by [`VirtioDevice::poll`](crate::virtio::VirtioDevice::poll): until then its ring
+    /// cannot stop.
+    #[must_use = "a request that is dropped never comes back to the driver"]
+    pub fn keep(&mut self) -> Request {
+        let empty = Request::new(Arc::clone(&self.memory));
+        std::mem::replace(self, empty)
+    }
+
+    pub(crate) fn set_ticket(&mut self, ticket: Ticket) {
+        self.ticket = Some(ticket);
+    }
+
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.ticket
+    }
+}
+
+/// Requests that a device had kept and has finished, on their way to the driver.
+#[derive(Debug, Default)]
+pub struct Finished(Vec<(Request, u32)>);
+
+impl Finished {
+    /// The request is finished; so many bytes were written into it.
+    pub fn push(&mut self, request: Request, written: u32) {
+        self.0.push((request, written));
+    }
+
+    /// Whether one of them has changed the device's state ([`Request::has_new_state`]).
+    pub(crate) fn take_new_state(&mut self) -> bool {
+        let requests = self.0.iter_mut();
+        requests.fold(false, |any, (request, _)| {
+            std::mem::take(&mut request.has_new_state) | any
+        })
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Request, u32)> + '_ {
+        self.0.drain(..)
+    }
+}
