@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use vhost_user_backend::{VhostUserBackend, VringT};
@@ -26,12 +26,17 @@ use vmm_sys_util::event::{
 
 use crate::error_sign::ErrorSign;
 use crate::listeners::Listeners;
+use crate::patience::{DRAIN_DEADLINE, LOG_EVERY};
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::{log_limited, warn_limited};
 
-/// How long a worker may take to come back from `handle_event` and answer.
-pub const JOB_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a worker may take to come back from `handle_event` and answer. A device may serve a
+/// request there that takes as long as its storage does.
+pub const JOB_DEADLINE: Duration = DRAIN_DEADLINE;
+
+/// The same at the end of the process, which ends the request as well.
+const EXIT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A driver may reset its device as often as it likes.
 static STOPS: RateLimit = RateLimit::for_logs();
@@ -59,8 +64,8 @@ pub enum WorkerError {
         source: io::Error,
     },
     /// `handle_event` has not returned within [`JOB_DEADLINE`].
-    #[error("worker {0} has not come back from the device within {JOB_DEADLINE:?}")]
-    Stuck(usize),
+    #[error("worker {0} has not come back from the device within {1:?}")]
+    Stuck(usize, Duration),
     /// The thread has ended.
     #[error("worker {0} has ended")]
     Gone(usize),
@@ -229,6 +234,14 @@ impl<T: VhostUserBackend> Worker<T> {
         &self,
         job: impl FnOnce(&mut Core<T>) -> R + Send + 'static,
     ) -> Result<R, WorkerError> {
+        self.call_within(JOB_DEADLINE, job)
+    }
+
+    fn call_within<R: Send + 'static>(
+        &self,
+        limit: Duration,
+        job: impl FnOnce(&mut Core<T>) -> R + Send + 'static,
+    ) -> Result<R, WorkerError> {
         let (answer, wait) = mpsc::sync_channel(1);
         let job: Job<T> = Box::new(move |core| {
             let _ = answer.send(job(core));
@@ -237,21 +250,34 @@ impl<T: VhostUserBackend> Worker<T> {
             .send(job)
             .map_err(|_| WorkerError::Gone(self.id))?;
         self.wake.notify().map_err(|_| WorkerError::Gone(self.id))?;
-        wait.recv_timeout(JOB_DEADLINE).map_err(|e| match e {
-            RecvTimeoutError::Timeout => WorkerError::Stuck(self.id),
-            RecvTimeoutError::Disconnected => WorkerError::Gone(self.id),
-        })
+        let begun = Instant::now();
+        loop {
+            let left = limit.saturating_sub(begun.elapsed());
+            match wait.recv_timeout(LOG_EVERY.min(left)) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(WorkerError::Gone(self.id)),
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    return Err(WorkerError::Stuck(self.id, limit));
+                }
+                Err(RecvTimeoutError::Timeout) => tracing::warn!(
+                    worker = self.id,
+                    "the device is at work on a request, and is waited for: for {:.0?} so far, \
+                     and {limit:.0?} at most",
+                    begun.elapsed(),
+                ),
+            }
+        }
     }
 }
 
 impl<T: VhostUserBackend> Drop for Worker<T> {
     fn drop(&mut self) {
-        let stopped = self.call(|core| core.running = false);
+        let stopped = self.call_within(EXIT_DEADLINE, |core| core.running = false);
         if let Some(exit) = &self.exit {
             let _ = exit.notify();
         }
         // A stuck thread cannot be joined; it ends with the process.
-        let joinable = !matches!(stopped, Err(WorkerError::Stuck(_)));
+        let joinable = !matches!(stopped, Err(WorkerError::Stuck(..)));
         let Some(thread) = self.thread.take().filter(|_| joinable) else {
             return;
         };
