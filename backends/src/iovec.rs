@@ -14,38 +14,58 @@ use vm_memory::VolatileSlice;
 use vm_memory::bitmap::BitmapSlice;
 
 /// Most buffers one system call takes (`UIO_MAXIOV`).
-const MAX_PER_CALL: usize = 1024;
+pub const MAX_PER_CALL: usize = 1024;
 
 /// Room for a copy, in bytes.
 const BOUNCE: usize = 1 << 16;
 
 /// Room for buffer descriptions, kept from one request to the next.
+///
+/// What it describes may be unmapped once the memory is given up that it was filled from. Whoever
+/// hands it to the kernel outside an [`IoVecs`] borrow keeps that memory.
 #[derive(Debug, Default)]
 pub struct IoVecBuf {
     vec: Vec<libc::iovec>,
+    /// Buffers before this one have been transferred.
+    first: usize,
 }
 
-// SAFETY: outside an `IoVecs` borrow the vector's contents are stale and are never read:
-// `start` empties it before anything else.
+// SAFETY: the addresses are only numbers here; whoever uses them says why they are good.
 unsafe impl Send for IoVecBuf {}
 
 impl IoVecBuf {
     /// An empty list of buffers that live as long as `'m`.
     pub fn start<'m>(&mut self) -> IoVecs<'_, 'm> {
         self.vec.clear();
+        self.first = 0;
         IoVecs {
-            vec: &mut self.vec,
-            first: 0,
+            buf: self,
             memory: PhantomData,
+        }
+    }
+
+    /// The buffers that have not been transferred.
+    pub fn rest(&self) -> &[libc::iovec] {
+        &self.vec[self.first.min(self.vec.len())..]
+    }
+
+    /// `n` bytes more have been transferred.
+    pub fn advance(&mut self, mut n: usize) {
+        while let Some(iov) = self.vec.get_mut(self.first) {
+            if n < iov.iov_len {
+                iov.iov_base = iov.iov_base.wrapping_byte_add(n);
+                iov.iov_len -= n;
+                return;
+            }
+            n -= iov.iov_len;
+            self.first += 1;
         }
     }
 }
 
 /// A list of buffers in guest memory, in the order in which they are filled or emptied.
 pub struct IoVecs<'b, 'm> {
-    vec: &'b mut Vec<libc::iovec>,
-    /// Buffers before this one have been transferred.
-    first: usize,
+    buf: &'b mut IoVecBuf,
     memory: PhantomData<VolatileSlice<'m, ()>>,
 }
 
@@ -53,7 +73,7 @@ impl<'m> IoVecs<'_, 'm> {
     /// Adds a buffer. What the kernel writes into it is not logged by itself
     /// ([`crate::chain::Buffers::written_by_kernel`]).
     pub fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) {
-        self.vec.push(libc::iovec {
+        self.buf.vec.push(libc::iovec {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
             iov_len: slice.len(),
         });
@@ -115,7 +135,7 @@ impl<'m> IoVecs<'_, 'm> {
 
     /// The buffers in pieces that fit the room for a copy.
     fn pieces(&self) -> impl Iterator<Item = (*mut u8, usize)> + '_ {
-        self.vec.iter().flat_map(|iov| {
+        self.buf.vec.iter().flat_map(|iov| {
             (0..iov.iov_len).step_by(BOUNCE).map(move |start| {
                 let at = iov.iov_base.cast::<u8>().wrapping_add(start);
                 (at, (iov.iov_len - start).min(BOUNCE))
@@ -132,20 +152,20 @@ impl<'m> IoVecs<'_, 'm> {
 
     /// Repeats `call` until every buffer has been transferred.
     fn transfer(
-        mut self,
+        self,
         mut offset: u64,
         at_end: io::ErrorKind,
         call: impl Fn(*const libc::iovec, libc::c_int, libc::off64_t) -> isize,
     ) -> io::Result<()> {
-        self.skip(0);
-        while self.first < self.vec.len() {
+        self.buf.advance(0);
+        while !self.buf.rest().is_empty() {
             let (iov, count) = self.next_call();
             let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
             match check(call(iov, count, at)) {
                 Ok(0) => return Err(at_end.into()),
                 Ok(n) => {
                     offset += n as u64;
-                    self.skip(n);
+                    self.buf.advance(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
@@ -156,22 +176,9 @@ impl<'m> IoVecs<'_, 'm> {
 
     /// The buffers of the next system call.
     fn next_call(&self) -> (*const libc::iovec, libc::c_int) {
-        let rest = &self.vec[self.first.min(self.vec.len())..];
+        let rest = self.buf.rest();
         let count = rest.len().min(MAX_PER_CALL);
         (rest.as_ptr(), count as libc::c_int)
-    }
-
-    /// Removes `n` bytes from the front, and empty buffers after them.
-    fn skip(&mut self, mut n: usize) {
-        while let Some(iov) = self.vec.get_mut(self.first) {
-            if n < iov.iov_len {
-                iov.iov_base = iov.iov_base.wrapping_byte_add(n);
-                iov.iov_len -= n;
-                return;
-            }
-            n -= iov.iov_len;
-            self.first += 1;
-        }
     }
 }
 

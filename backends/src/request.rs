@@ -29,7 +29,9 @@
 
 use std::sync::Arc;
 
-use crate::chain::Chain;
+use vm_memory::Permissions;
+
+use crate::chain::{BufferError, Chain};
 use crate::iovec::IoVecBuf;
 use crate::page_log::GuestRam;
 
@@ -106,6 +108,30 @@ impl Request {
     pub fn keep(&mut self) -> Request {
         let empty = Request::new(Arc::clone(&self.memory));
         std::mem::replace(self, empty)
+    }
+
+    /// Has the room describe `len` device-readable bytes from `offset` on, for the kernel. The
+    /// request keeps the memory that they are in.
+    pub fn describe_readable(&mut self, offset: u64, len: u64) -> Result<(), BufferError> {
+        let (memory, chain, room) = self.parts();
+        let iovecs = chain
+            .readable
+            .iovecs(memory, offset, len, Permissions::Read, room);
+        iovecs.map(drop)
+    }
+
+    /// The same of device-writable bytes.
+    pub fn describe_writable(&mut self, offset: u64, len: u64) -> Result<(), BufferError> {
+        let (memory, chain, room) = self.parts();
+        let iovecs = chain
+            .writable
+            .iovecs(memory, offset, len, Permissions::Write, room);
+        iovecs.map(drop)
+    }
+
+    /// Its memory, its buffers, and its room, to be filled from those.
+    pub fn parts(&mut self) -> (&GuestRam, &Chain, &mut IoVecBuf) {
+        (&self.memory, &self.chain, &mut self.room)
     }
 
     pub(crate) fn set_ticket(&mut self, ticket: Ticket) {

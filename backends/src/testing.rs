@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
+use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::VhostUserBackend;
-use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
@@ -41,6 +41,19 @@ pub fn eventfd() -> File {
     assert!(fd >= 0);
     // SAFETY: just created, owned by nobody else.
     unsafe { File::from_raw_fd(fd) }
+}
+
+/// Waits until `fd` can be read.
+pub fn readable(fd: RawFd) -> bool {
+    let epoll = Epoll::new().unwrap();
+    epoll
+        .ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))
+        .unwrap();
+    let mut events = [EpollEvent::default()];
+    epoll
+        .wait(DEADLINE.as_millis() as i32, &mut events)
+        .unwrap()
+        == 1
 }
 
 /// A device that tells a test what it is asked to do.

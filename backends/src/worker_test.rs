@@ -1,5 +1,4 @@
 use std::io::{Read, Write};
-use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::thread;
 
@@ -10,7 +9,7 @@ use vm_memory::GuestMemoryAtomic;
 use super::*;
 use crate::page_log::GuestRam;
 use crate::shutdown::Shutdown;
-use crate::testing::{Events, Recorder, eventfd};
+use crate::testing::{Events, Recorder, eventfd, readable};
 use crate::vring::Vring;
 
 struct Bench {
@@ -45,16 +44,6 @@ fn simple(queues: usize) -> Bench {
 
 fn signal(mut file: &File) {
     file.write_all(&1u64.to_ne_bytes()).unwrap();
-}
-
-/// Waits until `fd` can be read.
-fn readable(fd: RawFd) -> bool {
-    let epoll = Epoll::new().unwrap();
-    epoll
-        .ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))
-        .unwrap();
-    let mut events = [EpollEvent::default()];
-    epoll.wait(10_000, &mut events).unwrap() == 1
 }
 
 fn start(bench: &Bench, ring: usize) -> File {

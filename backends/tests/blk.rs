@@ -1,5 +1,7 @@
 //! `outboard-blk`'s device behind a real socket, driven by a frontend that is not ours.
 
+#![allow(unsafe_code)]
+
 mod common;
 
 use std::fs::File;
@@ -10,6 +12,7 @@ use std::process::{Child, Command};
 
 use backends::blk::backend::BlkDevice;
 use backends::blk::image::Image;
+use backends::blk::queue::Engine;
 use backends::blk::request::Disk;
 use common::{BUFFERS, Desc, Driver, Server, r, w};
 use vhost::vhost_user::VhostUserFrontend;
@@ -17,6 +20,7 @@ use vhost::vhost_user::message::VhostUserConfigFlags;
 use vhost::{VhostBackend, VhostUserDirtyLogRegion};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES,
 };
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use vm_memory::{Bytes, GuestAddress};
@@ -28,12 +32,17 @@ const SECTORS: u64 = 2048;
 
 /// A block daemon on a scratch image.
 fn serve(queues: u16) -> Server {
+    serve_by(Engine::probe(), queues)
+}
+
+/// The same, where what takes time is done by `engine`.
+fn serve_by(engine: Engine, queues: u16) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.img");
     let file = File::create(&path).unwrap();
     file.set_len(SECTORS * 512).unwrap();
     let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
-    Server::start_device(dir, BlkDevice::new(disk, queues))
+    Server::start_device(dir, BlkDevice::with_engine(disk, queues, engine).unwrap())
 }
 
 fn image(server: &Server) -> File {
@@ -66,7 +75,12 @@ fn pattern(seed: u8, len: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_read_back_and_is_in_the_file() {
-    let server = serve(1);
+    for engine in [Engine::Uring, Engine::Threads] {
+        write_and_read_back(&serve_by(engine, 1));
+    }
+}
+
+fn write_and_read_back(server: &Server) {
     for without in [0, 1 << VIRTIO_RING_F_EVENT_IDX] {
         let mut driver = Driver::connect(&server.socket(), 1, without);
         driver.start();
@@ -79,7 +93,7 @@ fn what_is_written_is_read_back_and_is_in_the_file() {
         assert_eq!(written, (0, 1));
         assert_eq!(request(&mut driver, VIRTIO_BLK_T_FLUSH, 0, &[]), (0, 1));
         let mut on_disk = vec![0; 8192];
-        image(&server).read_exact_at(&mut on_disk, 5 * 512).unwrap();
+        image(server).read_exact_at(&mut on_disk, 5 * 512).unwrap();
         assert_eq!(on_disk, data);
 
         let to = DATA + 0x10000;
@@ -174,6 +188,92 @@ fn many_requests_in_flight_all_complete() {
     for n in 0..800u64 {
         image(&server).read_exact_at(&mut sector, n * 512).unwrap();
         assert_eq!(sector[..], pattern((n / 16 + n % 16) as u8, 512)[..]);
+    }
+}
+
+/// Has nothing of the image in the page cache.
+fn evict(server: &Server) {
+    let file = image(server);
+    file.sync_all().unwrap();
+    // SAFETY: takes no pointer; the descriptor is open.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(error, 0);
+}
+
+/// Request `i` of many: its header, status and data.
+fn buffers(i: u64) -> (u64, u64, u64) {
+    let at = BUFFERS + 0x3000 * i;
+    (at, at + 16, at + 0x1000)
+}
+
+/// Makes request `i` available, without a kick.
+fn add(driver: &mut Driver, i: u64, kind: u32, sector: u64, data: &[Desc]) {
+    let (header, status, _) = buffers(i);
+    let memory = &driver.memory;
+    memory.write_obj(kind, GuestAddress(header)).unwrap();
+    memory.write_obj(sector, GuestAddress(header + 8)).unwrap();
+    memory.write_obj(0xffu8, GuestAddress(status)).unwrap();
+    let chain = [&[r(header, 16)], data, &[w(status, 1)]].concat();
+    driver.rings[0].add(memory, &chain);
+}
+
+/// Waits for `count` requests, of which each is to succeed.
+fn complete(driver: &mut Driver, count: u64) {
+    driver.rings[0].kick();
+    for _ in 0..count {
+        driver.rings[0].wait_used(&driver.memory);
+    }
+    for i in 0..count {
+        let status: u8 = driver.memory.read_obj(GuestAddress(buffers(i).1)).unwrap();
+        assert_eq!(status, 0, "request {i}");
+    }
+}
+
+/// Sixteen at a time, which are not in the page cache, with a flush and zeroes between them.
+fn read_evicted(server: &Server) {
+    const COUNT: u64 = 16;
+    let bytes = pattern(3, 512 * SECTORS as usize);
+    let path = server.dir.path().join("disk.img");
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    driver.start();
+    for round in 0..4 {
+        evict(server);
+        let sector = |i| (i * 7 + round) * 16;
+        for i in 2..COUNT {
+            let data = w(buffers(i).2, 8192);
+            add(&mut driver, i, VIRTIO_BLK_T_IN, sector(i), &[data]);
+        }
+        add(&mut driver, 0, VIRTIO_BLK_T_FLUSH, 0, &[]);
+        let range = [SECTORS - 8 * (round + 1), 8];
+        let (_, _, data) = buffers(1);
+        for (at, word) in (data..).step_by(8).zip(range) {
+            driver.memory.write_obj(word, GuestAddress(at)).unwrap();
+        }
+        add(&mut driver, 1, VIRTIO_BLK_T_WRITE_ZEROES, 0, &[r(data, 16)]);
+        complete(&mut driver, COUNT);
+        for i in 2..COUNT {
+            let mut got = vec![0; 8192];
+            let at = GuestAddress(buffers(i).2);
+            driver.memory.read_slice(&mut got, at).unwrap();
+            let start = 512 * sector(i) as usize;
+            assert!(
+                got == bytes[start..start + 8192],
+                "request {i} in round {round}"
+            );
+        }
+    }
+    let mut end = vec![1; 4 * 8 * 512];
+    let at = 512 * SECTORS - end.len() as u64;
+    image(server).read_exact_at(&mut end, at).unwrap();
+    assert!(end.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn what_is_not_in_the_page_cache_is_read_right_by_the_kernel_and_by_threads() {
+    for engine in [Engine::Uring, Engine::Threads] {
+        read_evicted(&serve_by(engine, 1));
     }
 }
 

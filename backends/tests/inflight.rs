@@ -43,7 +43,7 @@ fn serve() -> Server {
     let path = dir.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
-    Server::start_device(dir, BlkDevice::new(disk, 1))
+    Server::start_device(dir, BlkDevice::new(disk, 1).unwrap())
 }
 
 /// Buffers of request `slot`: header, status, data.

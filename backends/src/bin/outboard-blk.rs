@@ -101,5 +101,6 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     );
     let disk = Disk::new(image, &cli.serial());
     let meeting = cli.socket.open()?;
-    Ok(meeting.serve_device(BlkDevice::new(disk, cli.queues), shutdown)?)
+    let device = BlkDevice::new(disk, cli.queues).context("no eventfd for a queue")?;
+    Ok(meeting.serve_device(device, shutdown)?)
 }

@@ -1,12 +1,19 @@
 //! The block device for the kit: what it offers, and a chain for the disk.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::request::Disk;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::pool::Pool;
+use super::queue::{Engine, Queue};
+use super::request::{Disk, RequestError};
 use super::{MAX_QUEUE_SIZE, config};
+use crate::chain::Chain;
 use crate::page_log::GuestRam;
 use crate::ratelimit::RateLimit;
-use crate::request::{Outcome, Request};
+use crate::request::{Finished, Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
@@ -14,25 +21,66 @@ static LOG: RateLimit = RateLimit::for_logs();
 
 /// A disk behind request queues.
 pub struct BlkDevice {
-    disk: Disk,
-    queues: u16,
-    features: AtomicU64,
+    disk: Arc<Disk>,
+    queues: Vec<Mutex<Queue>>,
+    /// By queue: what signals that something is finished.
+    events: Vec<Arc<EventFd>>,
 }
 
 impl BlkDevice {
-    /// A disk with `queues` request queues, 1 to 64.
-    pub fn new(disk: Disk, queues: u16) -> Self {
-        BlkDevice {
+    /// A disk with `queues` request queues, 1 to 64, which are served by the best means that the
+    /// host has.
+    pub fn new(disk: Disk, queues: u16) -> io::Result<Self> {
+        BlkDevice::with_engine(disk, queues, Engine::probe())
+    }
+
+    /// The same by means of `engine`.
+    pub fn with_engine(disk: Disk, queues: u16, engine: Engine) -> io::Result<Self> {
+        let disk = Arc::new(disk);
+        let pool = Arc::new(Pool::new(Arc::clone(&disk)));
+        let events = (0..queues)
+            .map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map(Arc::new))
+            .collect::<io::Result<Vec<_>>>()?;
+        let queues = events.iter().map(Arc::clone);
+        let queues = queues.map(|event| Queue::new(disk.clone(), engine, pool.clone(), event));
+        Ok(BlkDevice {
+            queues: queues.map(Mutex::new).collect(),
             disk,
-            queues,
-            features: AtomicU64::new(0),
+            events,
+        })
+    }
+
+    fn queue(&self, number: u16) -> MutexGuard<'_, Queue> {
+        let queue = self.queues[usize::from(number)].lock();
+        queue.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> u16 {
+        self.queues.len() as u16
+    }
+
+    /// Tells the driver how a request went; returns how many bytes were written into it.
+    fn answer(&self, memory: &GuestRam, chain: &Chain, result: Result<(), RequestError>) -> u32 {
+        match self.disk.answer(memory, chain, result) {
+            Ok(answered) => {
+                if let Some(error) = &answered.error {
+                    let error: &dyn std::error::Error = error;
+                    warn_limited!(LOG, error, "a request failed");
+                }
+                answered.used
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                warn_limited!(LOG, error, "dropped a request of the driver");
+                0
+            }
         }
     }
 }
 
 impl VirtioDevice for BlkDevice {
     fn queues(&self) -> u16 {
-        self.queues
+        self.count()
     }
 
     fn max_queue_size(&self) -> u16 {
@@ -40,19 +88,11 @@ impl VirtioDevice for BlkDevice {
     }
 
     fn features(&self) -> u64 {
-        config::features(self.disk.image(), self.queues)
-    }
-
-    fn negotiated(&self, features: u64) {
-        self.features.store(features, Ordering::Relaxed);
-    }
-
-    fn reset(&self) {
-        self.features.store(0, Ordering::Relaxed);
+        config::features(self.disk.image(), self.count())
     }
 
     fn config(&self) -> Vec<u8> {
-        config::space(self.disk.image(), self.queues).to_vec()
+        config::space(self.disk.image(), self.count()).to_vec()
     }
 
     /// A write that is repeated writes the same; a driver expects no order of requests in flight.
@@ -60,24 +100,28 @@ impl VirtioDevice for BlkDevice {
         true
     }
 
-    fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
-        let features = self.features.load(Ordering::Relaxed);
-        let result = self
-            .disk
-            .process(memory, &request.chain, features, &mut request.room);
-        match result {
-            Ok(completed) => {
-                if let Some(error) = &completed.error {
-                    let error: &dyn std::error::Error = error;
-                    warn_limited!(LOG, error, "a request failed");
-                }
-                Outcome::Done(completed.used)
-            }
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                warn_limited!(LOG, error, "dropped a request of the driver");
-                Outcome::Done(0)
-            }
+    fn event(&self, queue: u16) -> Option<RawFd> {
+        let event = self.events.get(usize::from(queue));
+        event.map(|event| event.as_raw_fd())
+    }
+
+    fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
+        let command = self.disk.parse(memory, &request.chain, request.features);
+        let begun = match command {
+            Ok(command) => self.queue(queue).begin(command, request),
+            Err(error) => Some(Err(error)),
+        };
+        match begun {
+            Some(result) => Outcome::Done(self.answer(memory, &request.chain, result)),
+            None => Outcome::Pending,
         }
+    }
+
+    fn poll(&self, queue: u16, finished: &mut Finished) {
+        self.queue(queue).poll(|done| {
+            let request = done.request;
+            let used = self.answer(request.memory(), &request.chain, done.result);
+            finished.push(request, used);
+        });
     }
 }

@@ -214,6 +214,14 @@ impl Image {
         self.can_discard
     }
 
+    /// The file whose bytes are the disk's, if they are as they are.
+    pub fn file(&self) -> Option<&File> {
+        match &self.data {
+            Data::Raw(file) => Some(file),
+            Data::Qcow2(_) => None,
+        }
+    }
+
     /// Fills `buffers` from byte `offset` on.
     pub fn read(&self, buffers: IoVecs<'_, '_>, offset: u64) -> io::Result<()> {
         match &self.data {

@@ -1,19 +1,26 @@
 //! The block device (virtio 1.3, section 5.2).
 //!
 //! * [`image`] is the file or block device that holds the data, [`geometry`] its shape,
-//!   [`qcow2`] one of its formats, [`named`] the files that the header of such an image names, [`lock`] who else uses them;
+//!   [`qcow2`] one of its formats, [`named`] the files that the header of such an image names,
+//!   [`lock`] who else uses them;
 //! * [`config`] is what the driver can know of it;
-//! * [`request`] executes one descriptor chain: bytes in, status byte and length out;
-//! * [`backend`] connects it to rings and threads.
+//! * [`request`] makes a command of a descriptor chain, and a status byte of what came of it;
+//! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
+//!   kernel's ([`uring`]) or of threads ([`pool`]);
+//! * [`backend`] connects it to rings.
 
 pub mod backend;
 pub mod config;
 pub mod geometry;
 pub mod image;
+pub mod job;
 pub mod lock;
 pub mod named;
+pub mod pool;
 pub mod qcow2;
+pub mod queue;
 pub mod request;
+pub mod uring;
 
 /// Size of a sector, the unit of capacity and of request positions, whatever the block size.
 pub const SECTOR_SIZE: u64 = 512;

@@ -1,4 +1,5 @@
-//! One block request: from a descriptor chain to a status byte (virtio 1.3, section 5.2.6).
+//! One block request: from a descriptor chain to a [`Command`] for the image, and from what became
+//! of that to a status byte (virtio 1.3, section 5.2.6).
 //!
 //! The device-readable bytes are a 16-byte header and the data to write; the device-writable
 //! bytes are the data read and, last of all, the status. How they are cut into descriptors means
@@ -17,8 +18,9 @@ use vm_memory::{GuestMemory, Permissions};
 
 use super::image::Image;
 use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_WRITE_ZEROES_SECTORS, SECTOR_SIZE};
-use crate::chain::{BufferError, Buffers, Chain};
+use crate::chain::{BufferError, Chain};
 use crate::iovec::IoVecBuf;
+use crate::request::Request;
 
 /// Size of `struct virtio_blk_outhdr`: type, reserved (or priority), sector.
 const HEADER_SIZE: u64 = 16;
@@ -32,6 +34,9 @@ pub const ID_SIZE: usize = VIRTIO_BLK_ID_BYTES as usize;
 /// Why a request got another status than OK.
 #[derive(Debug, Error)]
 pub enum RequestError {
+    /// No byte for the status in it, so that nobody is told.
+    #[error("no device-writable byte for the status")]
+    NoStatus,
     /// No header in it.
     #[error("{0} device-readable bytes; the request header alone has {HEADER_SIZE}")]
     NoHeader(u64),
@@ -98,7 +103,7 @@ pub struct NoStatus(#[source] pub Option<BufferError>);
 
 /// What became of a request that could be answered.
 #[derive(Debug)]
-pub struct Completed {
+pub struct Answered {
     /// Bytes written into the device-writable part, status included.
     pub used: u32,
     /// Why the status is not OK, if it is not.
@@ -127,43 +132,155 @@ impl Disk {
         &self.image
     }
 
-    /// Executes the request in `chain`, with the feature bits `features` negotiated.
-    pub fn process<M: GuestMemory>(
+    /// What the request in `chain` asks for, with the feature bits `features` negotiated.
+    pub fn parse<M: GuestMemory>(
         &self,
         memory: &M,
         chain: &Chain,
         features: u64,
-        room: &mut IoVecBuf,
-    ) -> Result<Completed, NoStatus> {
-        let writable = &chain.writable;
-        let data_len = writable.len().checked_sub(1).ok_or(NoStatus(None))?;
-        let request = Request {
+    ) -> Result<Command, RequestError> {
+        let data_len = chain.writable.len().checked_sub(1);
+        let parser = Parser {
             disk: self,
             memory,
             chain,
-            data_len,
+            data_len: data_len.ok_or(RequestError::NoStatus)?,
             // Without FLUSH the driver can never ask for stability, so it gets it at once.
             durable: features & (1 << VIRTIO_BLK_F_FLUSH) == 0,
         };
-        let error = request.execute(room).err();
+        parser.parse()
+    }
+
+    /// Executes `command`, which is what `chain` asks for, and waits for its end.
+    pub fn execute<M: GuestMemory>(
+        &self,
+        command: &Command,
+        memory: &M,
+        chain: &Chain,
+        room: &mut IoVecBuf,
+    ) -> Result<(), RequestError> {
+        let (readable, writable) = (&chain.readable, &chain.writable);
+        match command {
+            Command::Nothing => (),
+            Command::Read { offset, len } => {
+                let buffers = writable.iovecs(memory, 0, *len, Permissions::Write, room)?;
+                self.image.read(buffers, *offset)?;
+            }
+            Command::Write {
+                offset,
+                len,
+                durable,
+            } => {
+                let access = Permissions::Read;
+                let buffers = readable.iovecs(memory, HEADER_SIZE, *len, access, room)?;
+                self.image.write(buffers, *offset, *durable)?;
+            }
+            Command::Flush => self.image.flush()?,
+            Command::Ranges(ranges) => ranges.execute(&self.image)?,
+        }
+        Ok(())
+    }
+
+    /// Writes into `chain` how its command went.
+    pub fn answer<M: GuestMemory>(
+        &self,
+        memory: &M,
+        chain: &Chain,
+        result: Result<(), RequestError>,
+    ) -> Result<Answered, NoStatus> {
+        let writable = &chain.writable;
+        let data_len = writable.len().checked_sub(1).ok_or(NoStatus(None))?;
+        let error = result.err();
         let status = error.as_ref().map_or(VIRTIO_BLK_S_OK as u8, |e| e.status());
-        if error.is_some() && data_len > 0 {
+        if error.is_some() {
             // The used length promises that everything before it was written, and the status
             // comes last. Zeroes keep that promise; a buffer that does not exist needs none.
             let _ = writable.zero(memory, 0, data_len);
+        } else {
+            let _ = writable.written_by_kernel(memory, 0, data_len);
         }
         writable
             .write(memory, data_len, &[status])
             .map_err(|e| NoStatus(Some(e)))?;
-        Ok(Completed {
+        Ok(Answered {
             used: u32::try_from(writable.len()).unwrap_or(u32::MAX),
             error,
         })
     }
 }
 
-/// One request in execution.
-struct Request<'a, M> {
+/// What a request asks of the image. It has been checked, and may be executed again.
+#[derive(Debug)]
+pub enum Command {
+    /// Nothing is left to do.
+    Nothing,
+    /// Fill the device-writable data.
+    Read {
+        /// Where in the image, in bytes.
+        offset: u64,
+        /// How much, in bytes.
+        len: u64,
+    },
+    /// Write the device-readable data.
+    Write {
+        /// Where in the image, in bytes.
+        offset: u64,
+        /// How much, in bytes.
+        len: u64,
+        /// To stable storage.
+        durable: bool,
+    },
+    /// Bring what was written before to stable storage.
+    Flush,
+    /// Discard or zero ranges.
+    Ranges(Ranges),
+}
+
+impl Command {
+    /// Has the request's room describe the data of a transfer.
+    pub fn describe(&self, request: &mut Request) -> Result<(), RequestError> {
+        match self {
+            Command::Read { len, .. } => request.describe_writable(0, *len)?,
+            Command::Write { len, .. } => request.describe_readable(HEADER_SIZE, *len)?,
+            _ => (),
+        }
+        Ok(())
+    }
+}
+
+/// Ranges of a DISCARD or WRITE_ZEROES.
+#[derive(Debug)]
+pub struct Ranges {
+    change: Change,
+    list: Vec<Range>,
+    /// To stable storage.
+    durable: bool,
+}
+
+impl Ranges {
+    /// Changes all of them, and waits for that.
+    pub fn execute(&self, image: &Image) -> io::Result<()> {
+        for range in &self.list {
+            match self.change {
+                Change::Discard => image.discard(range.offset, range.len)?,
+                Change::Zero => image.write_zeroes(range.offset, range.len, range.unmap)?,
+            }
+        }
+        if self.durable {
+            image.flush()?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Discard,
+    Zero,
+}
+
+/// One request that is being looked at.
+struct Parser<'a, M> {
     disk: &'a Disk,
     memory: &'a M,
     chain: &'a Chain,
@@ -172,8 +289,8 @@ struct Request<'a, M> {
     durable: bool,
 }
 
-impl<M: GuestMemory> Request<'_, M> {
-    fn execute(&self, room: &mut IoVecBuf) -> Result<(), RequestError> {
+impl<M: GuestMemory> Parser<'_, M> {
+    fn parse(&self) -> Result<Command, RequestError> {
         let readable = &self.chain.readable;
         let payload_len = readable
             .len()
@@ -186,42 +303,27 @@ impl<M: GuestMemory> Request<'_, M> {
         match kind {
             VIRTIO_BLK_T_IN => {
                 no_data(payload_len)?;
-                let offset = self.position(sector, self.data_len)?;
-                let writable = &self.chain.writable;
-                let buffers = self.buffers(writable, 0, self.data_len, room)?;
-                let read = self.disk.image.read(buffers, offset);
-                // One that failed may have filled some.
-                writable.written_by_kernel(self.memory, 0, self.data_len)?;
-                Ok(read?)
+                Ok(Command::Read {
+                    offset: self.position(sector, self.data_len)?,
+                    len: self.data_len,
+                })
             }
             VIRTIO_BLK_T_OUT => {
                 self.check_writable()?;
                 no_data(self.data_len)?;
-                let offset = self.position(sector, payload_len)?;
-                let buffers = self.buffers(readable, HEADER_SIZE, payload_len, room)?;
-                Ok(self.disk.image.write(buffers, offset, self.durable)?)
+                Ok(Command::Write {
+                    offset: self.position(sector, payload_len)?,
+                    len: payload_len,
+                    durable: self.durable,
+                })
             }
-            VIRTIO_BLK_T_FLUSH => Ok(self.disk.image.flush()?),
-            VIRTIO_BLK_T_GET_ID => self.get_id(),
-            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(kind, payload_len),
+            VIRTIO_BLK_T_FLUSH if self.disk.image.is_read_only() => Ok(Command::Nothing),
+            VIRTIO_BLK_T_FLUSH => Ok(Command::Flush),
+            VIRTIO_BLK_T_GET_ID => self.get_id().map(|()| Command::Nothing),
+            VIRTIO_BLK_T_DISCARD => self.ranges(Change::Discard, payload_len),
+            VIRTIO_BLK_T_WRITE_ZEROES => self.ranges(Change::Zero, payload_len),
             other => Err(RequestError::Type(other)),
         }
-    }
-
-    /// Data of a read or a write, for the kernel.
-    fn buffers<'b>(
-        &self,
-        buffers: &Buffers,
-        offset: u64,
-        len: u64,
-        room: &'b mut IoVecBuf,
-    ) -> Result<crate::iovec::IoVecs<'b, '_>, RequestError> {
-        let access = if std::ptr::eq(buffers, &self.chain.writable) {
-            Permissions::Write
-        } else {
-            Permissions::Read
-        };
-        Ok(buffers.iovecs(self.memory, offset, len, access, room)?)
     }
 
     /// The byte offset of `len` bytes at `sector`, if the disk has them.
@@ -261,39 +363,29 @@ impl<M: GuestMemory> Request<'_, M> {
     }
 
     /// DISCARD and WRITE_ZEROES. Every range is checked before the first is touched.
-    fn ranges(&self, kind: u32, payload_len: u64) -> Result<(), RequestError> {
+    fn ranges(&self, change: Change, payload_len: u64) -> Result<Command, RequestError> {
         self.check_writable()?;
         no_data(self.data_len)?;
         let count = payload_len / RANGE_SIZE;
         if !payload_len.is_multiple_of(RANGE_SIZE) || count == 0 || count > u64::from(MAX_RANGES) {
             return Err(RequestError::Ranges(payload_len));
         }
-        let mut ranges = [Range::default(); MAX_RANGES as usize];
-        let ranges = &mut ranges[..count as usize];
-        for (i, range) in ranges.iter_mut().enumerate() {
-            let at = HEADER_SIZE + RANGE_SIZE * i as u64;
-            *range = self.range(kind, at)?;
-        }
-        for range in ranges {
-            let image = &self.disk.image;
-            match kind {
-                VIRTIO_BLK_T_DISCARD => image.discard(range.offset, range.len)?,
-                _ => image.write_zeroes(range.offset, range.len, range.unmap)?,
-            }
-        }
-        if self.durable {
-            self.disk.image.flush()?;
-        }
-        Ok(())
+        let places = (0..count).map(|i| HEADER_SIZE + RANGE_SIZE * i);
+        let list: Result<_, _> = places.map(|at| self.range(change, at)).collect();
+        Ok(Command::Ranges(Ranges {
+            change,
+            list: list?,
+            durable: self.durable,
+        }))
     }
 
-    fn range(&self, kind: u32, at: u64) -> Result<Range, RequestError> {
+    fn range(&self, change: Change, at: u64) -> Result<Range, RequestError> {
         let mut bytes = [0; RANGE_SIZE as usize];
         self.chain.readable.read(self.memory, at, &mut bytes)?;
         let (sector, count, flags) = (le64(&bytes, 0), le32(&bytes, 8), le32(&bytes, 12));
-        let (known, max) = match kind {
-            VIRTIO_BLK_T_DISCARD => (0, MAX_DISCARD_SECTORS),
-            _ => (VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, MAX_WRITE_ZEROES_SECTORS),
+        let (known, max) = match change {
+            Change::Discard => (0, MAX_DISCARD_SECTORS),
+            Change::Zero => (VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP, MAX_WRITE_ZEROES_SECTORS),
         };
         if flags & !known != 0 {
             return Err(RequestError::RangeFlags(flags));
@@ -310,7 +402,7 @@ impl<M: GuestMemory> Request<'_, M> {
 }
 
 /// One checked range of DISCARD or WRITE_ZEROES, in bytes.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Range {
     offset: u64,
     len: u64,

@@ -93,11 +93,13 @@ impl Bench {
         let mut chain = Chain::default();
         chain.refill(descriptors).unwrap();
         let mut room = IoVecBuf::default();
-        let completed = self
-            .disk
-            .process(&self.memory, &chain, self.features, &mut room)?;
-        self.error = completed.error.map(|e| format!("{e:?}"));
-        Ok(completed.used)
+        let (disk, memory) = (&self.disk, &self.memory);
+        let result = disk
+            .parse(memory, &chain, self.features)
+            .and_then(|command| disk.execute(&command, memory, &chain, &mut room));
+        let answered = disk.answer(memory, &chain, result)?;
+        self.error = answered.error.map(|e| format!("{e:?}"));
+        Ok(answered.used)
     }
 
     /// Runs header, data and status in a descriptor each; status and used length.

@@ -1,0 +1,202 @@
+//! A read or a write on its way to the kernel, which may do it in several steps.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::request::RequestError;
+use crate::iovec::MAX_PER_CALL;
+use crate::request::Request;
+
+/// What the kernel is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// From the file into guest memory.
+    Read,
+    /// From guest memory into the file; with `durable` to stable storage.
+    Write {
+        /// Nothing of it may be lost with the host.
+        durable: bool,
+    },
+}
+
+impl Kind {
+    /// For `pwritev2`.
+    pub fn flags(self) -> libc::c_int {
+        match self {
+            Kind::Write { durable: true } => libc::RWF_DSYNC,
+            _ => 0,
+        }
+    }
+}
+
+/// A request in the kernel's hands. Its room describes what is left to transfer, in the memory
+/// that the request keeps.
+#[derive(Debug)]
+pub struct Job {
+    request: Request,
+    kind: Kind,
+    offset: u64,
+}
+
+/// A request that is finished.
+#[derive(Debug)]
+pub struct Done {
+    /// Which one.
+    pub request: Request,
+    /// How it went.
+    pub result: Result<(), RequestError>,
+}
+
+/// What a system call can do without waiting, as far as is known of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Nowait {
+    is_cached: bool,
+    reads: bool,
+    writes: bool,
+}
+
+impl Nowait {
+    /// A file in the page cache, of which more is not known yet.
+    pub const UNTRIED: Nowait = Nowait {
+        is_cached: true,
+        reads: true,
+        writes: true,
+    };
+
+    /// The file system cannot tell whether it would wait.
+    fn forget(&mut self, kind: Kind) {
+        match kind {
+            Kind::Read => self.reads = false,
+            Kind::Write { .. } => self.writes = false,
+        }
+    }
+}
+
+impl Job {
+    /// For a transfer, `request`'s room describes what is left, and `offset` is where in the file
+    /// that goes.
+    pub fn new(request: Request, kind: Kind, offset: u64) -> Self {
+        Job {
+            request,
+            kind,
+            offset,
+        }
+    }
+
+    /// What is asked for.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where in the file, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Where in this process.
+    pub fn iovecs(&self) -> &[libc::iovec] {
+        self.request.room.rest()
+    }
+
+    /// The kernel has done a step. `None` if there are more to do.
+    pub fn advance(&mut self, step: io::Result<usize>) -> Option<io::Result<()>> {
+        let count = match step {
+            Err(error) if is_transient(&error) => return None,
+            Err(error) => return Some(Err(error)),
+            Ok(count) => count,
+        };
+        if count == 0 {
+            let kind = match self.kind {
+                Kind::Read => io::ErrorKind::UnexpectedEof,
+                Kind::Write { .. } => io::ErrorKind::WriteZero,
+            };
+            return Some(Err(kind.into()));
+        }
+        self.offset += count as u64;
+        self.request.room.advance(count);
+        self.iovecs().is_empty().then_some(Ok(()))
+    }
+
+    /// Does all of it, and waits for its end.
+    pub fn execute(mut self, file: &File) -> Done {
+        let result = loop {
+            let step = transfer(&self.request, self.kind, self.offset, file, 0);
+            if let Some(result) = self.advance(step) {
+                break result;
+            }
+        };
+        self.done(result)
+    }
+
+    /// The end of it.
+    pub fn done(self, result: io::Result<()>) -> Done {
+        Done {
+            request: self.request,
+            result: result.map_err(RequestError::from),
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
+}
+
+/// Transfers what the page cache can do without waiting, of what `request`'s room describes;
+/// returns how many bytes that was.
+///
+/// A file system that cannot say whether a write would wait (ext4 cannot) gets it as it is: it is
+/// a copy into the page cache.
+pub fn now(
+    request: &mut Request,
+    kind: Kind,
+    offset: u64,
+    file: &File,
+    nowait: &mut Nowait,
+) -> io::Result<usize> {
+    let flags = match kind {
+        Kind::Read if nowait.reads => libc::RWF_NOWAIT,
+        Kind::Write { durable: false } if nowait.writes => libc::RWF_NOWAIT,
+        Kind::Write { durable: false } if nowait.is_cached => 0,
+        _ => return Ok(0),
+    };
+    match transfer(request, kind, offset, file, flags) {
+        Ok(count) => {
+            request.room.advance(count);
+            Ok(count)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && flags != 0 => {
+            nowait.forget(kind);
+            now(request, kind, offset, file, nowait)
+        }
+        Err(error) if is_transient(&error) => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// One system call. What it has done is not taken off the request's room.
+fn transfer(
+    request: &Request,
+    kind: Kind,
+    offset: u64,
+    file: &File,
+    flags: libc::c_int,
+) -> io::Result<usize> {
+    let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
+    let iovecs = request.room.rest();
+    let count = iovecs.len().min(MAX_PER_CALL) as libc::c_int;
+    let (fd, first) = (file.as_raw_fd(), iovecs.as_ptr());
+    let done = match kind {
+        // SAFETY: the `count` iovecs at `first` describe guest memory that `request` keeps mapped;
+        // the guest expects it to be overwritten.
+        Kind::Read => unsafe { libc::preadv2(fd, first, count, at, flags) },
+        // SAFETY: the same, and the kernel only reads it.
+        Kind::Write { .. } => unsafe { libc::pwritev2(fd, first, count, at, flags | kind.flags()) },
+    };
+    usize::try_from(done).map_err(|_| io::Error::last_os_error())
+}
