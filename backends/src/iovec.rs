@@ -44,6 +44,16 @@ impl IoVecBuf {
         }
     }
 
+    /// Describes `bytes` and nothing else.
+    pub fn describe(&mut self, bytes: &mut [u8]) {
+        self.vec.clear();
+        self.first = 0;
+        self.vec.push(libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        });
+    }
+
     /// The buffers that have not been transferred.
     pub fn rest(&self) -> &[libc::iovec] {
         &self.vec[self.first.min(self.vec.len())..]

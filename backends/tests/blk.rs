@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use backends::blk::backend::BlkDevice;
-use backends::blk::image::Image;
+use backends::blk::image::{Image, Options};
 use backends::blk::queue::Engine;
 use backends::blk::request::Disk;
 use common::{BUFFERS, Desc, Driver, Server, r, w};
@@ -37,11 +37,15 @@ fn serve(queues: u16) -> Server {
 
 /// The same, where what takes time is done by `engine`.
 fn serve_by(engine: Engine, queues: u16) -> Server {
+    serve_with(engine, queues, Options::default())
+}
+
+fn serve_with(engine: Engine, queues: u16, options: Options) -> Server {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("disk.img");
     let file = File::create(&path).unwrap();
     file.set_len(SECTORS * 512).unwrap();
-    let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
+    let disk = Disk::new(Image::open_with(&path, options).unwrap(), "serial-0");
     Server::start_device(dir, BlkDevice::with_engine(disk, queues, engine).unwrap())
 }
 
@@ -274,6 +278,45 @@ fn read_evicted(server: &Server) {
 fn what_is_not_in_the_page_cache_is_read_right_by_the_kernel_and_by_threads() {
     for engine in [Engine::Uring, Engine::Threads] {
         read_evicted(&serve_by(engine, 1));
+    }
+}
+
+/// Buffers that the kernel does not take are copied, in several pieces if they are long.
+#[test]
+fn past_the_page_cache_buffers_may_be_anywhere() {
+    const LEN: u32 = 640 << 10;
+    for engine in [Engine::Uring, Engine::Threads] {
+        let options = Options {
+            direct: true,
+            ..Options::default()
+        };
+        let server = serve_with(engine, 1, options);
+        write_and_read_back(&server);
+        let mut driver = Driver::connect(&server.socket(), 1, 0);
+        driver.start();
+        for (from, to) in [(DATA + 512, DATA + 0x10_0200), (DATA + 3, DATA + 0x10_0801)] {
+            let data = pattern(from as u8, LEN as usize);
+            driver
+                .memory
+                .write_slice(&data, GuestAddress(from))
+                .unwrap();
+            let halves = |at: u64| [(at, 1001), (at + 1001, LEN - 1001)];
+            let written = halves(from).map(|(at, len)| r(at, len));
+            let status = request(&mut driver, VIRTIO_BLK_T_OUT, 8, &written);
+            assert_eq!(status, (0, 1), "{engine:?}");
+            let read = halves(to).map(|(at, len)| w(at, len));
+            let status = request(&mut driver, VIRTIO_BLK_T_IN, 8, &read);
+            assert_eq!(status, (0, LEN + 1), "{engine:?}");
+            let mut got = vec![0; LEN as usize];
+            driver
+                .memory
+                .read_slice(&mut got, GuestAddress(to))
+                .unwrap();
+            assert!(got == data, "{engine:?}");
+            let mut on_disk = vec![0; LEN as usize];
+            image(&server).read_exact_at(&mut on_disk, 8 * 512).unwrap();
+            assert!(on_disk == data, "{engine:?}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use backends::blk::backend::BlkDevice;
@@ -46,6 +47,10 @@ struct Cli {
     #[arg(long)]
     force: bool,
 
+    /// Read and write a raw image past the host's page cache (O_DIRECT)
+    #[arg(long)]
+    direct: bool,
+
     /// Request queues, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -64,6 +69,9 @@ fn parse_serial(text: &str) -> Result<String, String> {
     }
 }
 
+/// How long an image may still be in use by a predecessor that was killed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 impl Cli {
     fn options(&self) -> Options {
         Options {
@@ -73,6 +81,8 @@ impl Cli {
                 backing_files: self.backing_files,
                 data_file: self.data_file,
             },
+            direct: self.direct,
+            patience: PATIENCE,
             force: self.force,
         }
     }

@@ -6,10 +6,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
 use super::SECTOR_SIZE;
+use super::direct::Alignment;
 use super::geometry::{Geometry, fallocate};
 use super::lock::{self, Lock, Use};
 use super::named::{Allowed, Gate};
@@ -59,6 +62,15 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be accessed past the page cache.
+    #[error("image {path} cannot be used with --direct; leave that out")]
+    Direct {
+        /// The path asked for.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// Two writers would destroy it.
     #[error(
         "image {0} is in use by another process, or mounted; stop that, or use it --readonly in \
@@ -66,6 +78,9 @@ pub enum ImageError {
     )]
     InUse(PathBuf),
 }
+
+/// Between looks at an image in use: nobody tells when a lock goes.
+const RETRY: Duration = Duration::from_millis(2);
 
 /// How the disk's bytes are kept in the file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -86,6 +101,12 @@ pub struct Options {
     pub format: Format,
     /// Which files may be opened that its header names.
     pub allowed: Allowed,
+    /// All access goes past the page cache.
+    pub direct: bool,
+    /// How long it may still be in use. The kernel finishes the requests of a process that was
+    /// killed, and keeps the process's lock until then: only after that may a successor repeat
+    /// them.
+    pub patience: Duration,
     /// It is neither locked nor is anybody else's lock heeded.
     pub force: bool,
 }
@@ -105,6 +126,8 @@ pub struct Image {
     physical_block_exp: u8,
     read_only: bool,
     can_discard: bool,
+    /// What access past the page cache asks of buffers.
+    alignment: Option<Alignment>,
     stability: Stability,
 }
 
@@ -155,6 +178,14 @@ impl Image {
         let geometry = geometry.ok_or_else(|| ImageError::Kind(path.to_owned()))?;
         let can_discard =
             !read_only && options.format == Format::Raw && geometry.can_discard(&file);
+        let alignment = options
+            .direct
+            .then(|| align(&file, options.format, geometry.logical_block))
+            .transpose()
+            .map_err(|source| ImageError::Direct {
+                path: path.to_owned(),
+                source,
+            })?;
         let (data, len) = match options.format {
             Format::Raw => (Data::Raw(file), geometry.len),
             Format::Qcow2 => {
@@ -185,6 +216,7 @@ impl Image {
             physical_block_exp: geometry.physical_block_exp(),
             read_only,
             can_discard,
+            alignment,
             stability: Stability::default(),
         })
     }
@@ -212,6 +244,11 @@ impl Image {
     /// Whether space can be given back at all.
     pub fn can_discard(&self) -> bool {
         self.can_discard
+    }
+
+    /// What is asked of buffers, if access goes past the page cache.
+    pub fn alignment(&self) -> Option<Alignment> {
+        self.alignment
     }
 
     /// The file whose bytes are the disk's, if they are as they are.
@@ -284,19 +321,34 @@ impl Image {
 }
 
 fn write_out_zeroes(file: &File, mut offset: u64, mut len: u64) -> io::Result<()> {
-    static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+    /// For access past the page cache.
+    #[repr(align(4096))]
+    struct Aligned([u8; 1 << 16]);
+    static ZEROES: Aligned = Aligned([0; 1 << 16]);
+    let zeroes = &ZEROES.0;
     while len > 0 {
-        let n = len.min(ZEROES.len() as u64);
-        file.write_all_at(&ZEROES[..n as usize], offset)?;
+        let n = len.min(zeroes.len() as u64);
+        file.write_all_at(&zeroes[..n as usize], offset)?;
         offset += n;
         len -= n;
     }
     Ok(())
 }
 
+/// Opens and locks the file as soon as it is free, or within the patience of `options`.
+fn open_file(path: &Path, options: Options) -> Result<File, ImageError> {
+    let deadline = Instant::now() + options.patience;
+    loop {
+        match try_open_file(path, options) {
+            Err(ImageError::InUse(_)) if Instant::now() < deadline => thread::sleep(RETRY),
+            result => return result,
+        }
+    }
+}
+
 /// Opens and locks the file. A block device that is to be written is opened exclusively, which
 /// the kernel refuses while a file system on it is mounted.
-fn open_file(path: &Path, options: Options) -> Result<File, ImageError> {
+fn try_open_file(path: &Path, options: Options) -> Result<File, ImageError> {
     let is_device = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
     let is_exclusive = is_device && !options.read_only && !options.force;
     let file = OpenOptions::new()
@@ -323,6 +375,21 @@ fn open_file(path: &Path, options: Options) -> Result<File, ImageError> {
         return Err(ImageError::InUse(path.to_owned()));
     }
     Ok(file)
+}
+
+/// Has access to a file go past the page cache. The disk's blocks have so many bytes.
+fn align(file: &File, format: Format, block: u32) -> io::Result<Alignment> {
+    if format != Format::Raw {
+        return Err(io::Error::other("only raw images are accessed so"));
+    }
+    let alignment = Alignment::enable(file)?;
+    if alignment.block() > block as usize {
+        return Err(io::Error::other(format!(
+            "its storage takes pieces of {} bytes only, and the disk's blocks have {block}",
+            alignment.block()
+        )));
+    }
+    Ok(alignment)
 }
 
 fn open_qcow2(file: File, path: &Path, options: Options) -> io::Result<Qcow2Image> {

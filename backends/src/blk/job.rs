@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use super::request::RequestError;
+use super::direct::{Alignment, Bounce};
+use super::request::{HEADER_SIZE, RequestError};
+use crate::chain::BufferError;
 use crate::iovec::MAX_PER_CALL;
 use crate::request::Request;
 
@@ -39,7 +41,20 @@ pub struct Job {
     request: Request,
     kind: Kind,
     offset: u64,
+    detour: Option<Detour>,
 }
+
+/// The way of data whose own place the kernel does not take, a piece at a time.
+#[derive(Debug)]
+struct Detour {
+    bounce: Bounce,
+    /// Bytes transferred, and of all.
+    done: u64,
+    total: u64,
+}
+
+/// Largest piece of such data, in bytes: a driver may have a thousand requests of them.
+const PIECE: usize = 1 << 18;
 
 /// A request that is finished.
 #[derive(Debug)]
@@ -66,6 +81,13 @@ impl Nowait {
         writes: true,
     };
 
+    /// A file past the page cache, of which all access waits.
+    pub const DIRECT: Nowait = Nowait {
+        is_cached: false,
+        reads: false,
+        writes: false,
+    };
+
     /// The file system cannot tell whether it would wait.
     fn forget(&mut self, kind: Kind) {
         match kind {
@@ -83,7 +105,54 @@ impl Job {
             request,
             kind,
             offset,
+            detour: None,
         }
+    }
+
+    /// Takes the data by way of a copy, unless it is where `alignment` asks it to be. Nothing has
+    /// been transferred yet.
+    pub fn align(&mut self, alignment: Alignment) -> Result<(), BufferError> {
+        if alignment.fits(self.iovecs()) {
+            return Ok(());
+        }
+        let total: usize = self.iovecs().iter().map(|iovec| iovec.iov_len).sum();
+        self.detour = Some(Detour {
+            bounce: alignment.bounce(total.min(PIECE)),
+            done: 0,
+            total: total as u64,
+        });
+        self.next_piece()
+    }
+
+    /// Has the room describe the next piece of a detour.
+    fn next_piece(&mut self) -> Result<(), BufferError> {
+        let Some(detour) = &mut self.detour else {
+            return Ok(());
+        };
+        let left = (detour.total - detour.done).min(PIECE as u64);
+        let piece = &mut detour.bounce.bytes_mut()[..left as usize];
+        if let Kind::Write { .. } = self.kind {
+            let (memory, chain, _) = self.request.parts();
+            chain
+                .readable
+                .read(memory, HEADER_SIZE + detour.done, piece)?;
+        }
+        self.request.room.describe(piece);
+        Ok(())
+    }
+
+    /// `count` bytes of a detour have been transferred.
+    fn end_piece(&mut self, count: usize) -> Result<(), BufferError> {
+        let Some(detour) = &mut self.detour else {
+            return Ok(());
+        };
+        if self.kind == Kind::Read {
+            let (memory, chain, _) = self.request.parts();
+            let bytes = &detour.bounce.bytes()[..count];
+            chain.writable.write(memory, detour.done, bytes)?;
+        }
+        detour.done += count as u64;
+        self.next_piece()
     }
 
     /// What is asked for.
@@ -116,8 +185,13 @@ impl Job {
             return Some(Err(kind.into()));
         }
         self.offset += count as u64;
-        self.request.room.advance(count);
-        self.iovecs().is_empty().then_some(Ok(()))
+        if self.detour.is_none() {
+            self.request.room.advance(count);
+        } else if let Err(error) = self.end_piece(count) {
+            return Some(Err(io::Error::other(error)));
+        }
+        let is_done = self.iovecs().iter().all(|iovec| iovec.iov_len == 0);
+        is_done.then_some(Ok(()))
     }
 
     /// Does all of it, and waits for its end.

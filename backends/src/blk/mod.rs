@@ -6,11 +6,12 @@
 //! * [`config`] is what the driver can know of it;
 //! * [`request`] makes a command of a descriptor chain, and a status byte of what came of it;
 //! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
-//!   kernel's ([`uring`]) or of threads ([`pool`]);
+//!   kernel's ([`uring`]) or of threads ([`pool`]), or past the page cache ([`direct`]);
 //! * [`backend`] connects it to rings.
 
 pub mod backend;
 pub mod config;
+pub mod direct;
 pub mod geometry;
 pub mod image;
 pub mod job;

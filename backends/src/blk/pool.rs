@@ -33,7 +33,8 @@ impl Outbox {
         }
     }
 
-    fn push(&self, done: Done) {
+    /// Something is finished.
+    pub fn push(&self, done: Done) {
         let mut list = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         list.push(done);
         drop(list);

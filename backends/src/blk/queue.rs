@@ -2,6 +2,7 @@
 //!
 //! A queue is used by its worker alone.
 
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -65,7 +66,10 @@ impl Queue {
                 Engine::Threads => Ring::Refused,
             },
             outbox: Arc::new(Outbox::new(Arc::clone(&event))),
-            nowait: Nowait::UNTRIED,
+            nowait: match disk.image().alignment() {
+                Some(_) => Nowait::DIRECT,
+                None => Nowait::UNTRIED,
+            },
             disk,
             event,
             pool,
@@ -118,7 +122,14 @@ impl Queue {
         kind: Kind,
         offset: u64,
     ) -> Option<Result<(), RequestError>> {
-        let job = Job::new(request.keep(), kind, offset);
+        let mut job = Job::new(request.keep(), kind, offset);
+        if let Some(alignment) = self.disk.image().alignment()
+            && let Err(error) = job.align(alignment)
+        {
+            let done = job.done(Err(io::Error::other(error)));
+            self.outbox.push(done);
+            return None;
+        }
         match self.ring() {
             Some(ring) => ring.start(job),
             None => return self.hand_over(Work::Job(job)),

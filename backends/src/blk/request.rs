@@ -23,7 +23,7 @@ use crate::iovec::IoVecBuf;
 use crate::request::Request;
 
 /// Size of `struct virtio_blk_outhdr`: type, reserved (or priority), sector.
-const HEADER_SIZE: u64 = 16;
+pub const HEADER_SIZE: u64 = 16;
 
 /// Size of `struct virtio_blk_discard_write_zeroes`: sector, number of sectors, flags.
 const RANGE_SIZE: u64 = 16;

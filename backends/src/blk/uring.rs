@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use io_uring::types::Fixed;
+use io_uring::types::Fd;
 use io_uring::{IoUring, Probe, opcode, squeue};
 
 use super::job::{Done, Job, Kind};
@@ -18,12 +18,13 @@ use crate::iovec::MAX_PER_CALL;
 /// Entries of the submission queue: as many system calls less. There may be more in flight.
 const ENTRIES: u32 = 128;
 
-/// The only registered file.
-const FILE: Fixed = Fixed(0);
-
 /// A ring for one file.
+///
+/// The file is not registered with it: the kernel would keep a registered one, and the lock on
+/// it, for some time after this process is killed, when its successor needs it.
 pub struct Uring {
     ring: IoUring,
+    file: Fd,
     /// Jobs in flight, by the number that the kernel knows them by.
     jobs: Vec<Option<Job>>,
     free: Vec<usize>,
@@ -32,13 +33,14 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// A ring for the calling thread, which hears of completions by `event`.
+    /// A ring for the calling thread, which hears of completions by `event`. `file` stays open as
+    /// long as the ring is there.
     pub fn new(file: &File, event: RawFd) -> io::Result<Self> {
         let ring = build()?;
-        ring.submitter().register_files(&[file.as_raw_fd()])?;
         ring.submitter().register_eventfd(event)?;
         Ok(Uring {
             ring,
+            file: Fd(file.as_raw_fd()),
             jobs: Vec::new(),
             free: Vec::new(),
             backlog: Vec::new(),
@@ -121,7 +123,7 @@ impl Uring {
         let Some(job) = &self.jobs[key] else {
             return;
         };
-        let entry = entry(job).user_data(key as u64);
+        let entry = entry(job, self.file).user_data(key as u64);
         // SAFETY: the entry points to iovecs and through them to guest memory. The job has both,
         // and stays in `jobs` until the kernel has completed it: `Drop` sees to that.
         if unsafe { self.ring.submission().push(&entry) }.is_err() {
@@ -168,14 +170,14 @@ fn build() -> io::Result<IoUring> {
     }
 }
 
-fn entry(job: &Job) -> squeue::Entry {
+fn entry(job: &Job, file: Fd) -> squeue::Entry {
     let iovecs = job.iovecs();
     let count = iovecs.len().min(MAX_PER_CALL) as u32;
     match job.kind() {
-        Kind::Read => opcode::Readv::new(FILE, iovecs.as_ptr(), count)
+        Kind::Read => opcode::Readv::new(file, iovecs.as_ptr(), count)
             .offset(job.offset())
             .build(),
-        kind @ Kind::Write { .. } => opcode::Writev::new(FILE, iovecs.as_ptr(), count)
+        kind @ Kind::Write { .. } => opcode::Writev::new(file, iovecs.as_ptr(), count)
             .offset(job.offset())
             .rw_flags(kind.flags())
             .build(),

@@ -154,6 +154,18 @@ impl Ring {
         head
     }
 
+    /// The same from descriptor `head` on, where nothing else is.
+    pub fn add_at(&mut self, memory: &GuestMemoryMmap, head: u16, descs: &[Desc]) {
+        for (i, desc) in (head..).zip(descs) {
+            let mut desc = *desc;
+            if usize::from(i - head) + 1 < descs.len() {
+                desc.flags |= NEXT;
+            }
+            self.write_desc(memory, i, desc, i + 1);
+        }
+        self.publish(memory, head);
+    }
+
     /// Makes the chain at `head` available.
     pub fn publish(&mut self, memory: &GuestMemoryMmap, head: u16) {
         let slot = u64::from(self.avail % QUEUE_SIZE);
