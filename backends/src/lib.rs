@@ -52,6 +52,7 @@ pub mod page_log;
 mod patience;
 pub mod peer;
 mod pending;
+mod polling;
 pub mod pump;
 pub mod ratelimit;
 pub mod request;

@@ -206,7 +206,7 @@ impl PackedRing {
     }
 
     /// Whether the driver has made a descriptor available at the next place.
-    fn is_available(&self, memory: &GuestRam) -> io::Result<bool> {
+    pub fn is_available(&self, memory: &GuestRam) -> io::Result<bool> {
         let flags = load(memory, self.at(self.available.index).unchecked_add(FLAGS))?;
         let room = self.outstanding < self.layout.size;
         Ok(room && flags & OWNER == self.available.available())

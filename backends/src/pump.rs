@@ -23,6 +23,7 @@ use crate::inflight::Record;
 use crate::listeners::Listeners;
 use crate::page_log::{GuestRam, PageLog};
 use crate::pending::Pending;
+use crate::polling::Polling;
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
 use crate::ring::Ring;
@@ -70,6 +71,7 @@ pub struct Pump {
     pending: Pending,
     /// Chains that wait for one more: their heads, and what was written into them.
     parts: Vec<(u16, u32)>,
+    polling: Polling,
     again: (EventConsumer, EventNotifier),
 }
 
@@ -91,6 +93,7 @@ impl Pump {
             request: Request::new(Arc::default()),
             pending: Pending::default(),
             parts: Vec::new(),
+            polling: Polling::default(),
             again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
         })
     }
@@ -112,6 +115,11 @@ impl Pump {
     /// Where the frontend is to hear of what is wrong with the ring.
     pub fn set_error_sign(&mut self, errors: ErrorSign) {
         self.errors = errors;
+    }
+
+    /// How long to look for more before the thread sleeps, where that pays.
+    pub fn set_polling(&mut self, limit: Duration) {
+        self.polling = Polling::new(limit);
     }
 
     /// The memory that chains point into from here on. The ring does not run.
@@ -140,7 +148,9 @@ impl Pump {
     /// told of it, as of an error. Those of a ring that is ready but disabled go back so too,
     /// which is no error.
     pub fn run(&mut self, vring: &Vring, mut server: impl Serve) -> io::Result<()> {
+        self.polling.wakes(Instant::now());
         let run = self.serve(vring, &mut server);
+        self.polling.sleeps(Instant::now());
         if std::mem::take(&mut self.met_error) || run.is_err() {
             self.errors.signal();
         }
@@ -161,13 +171,13 @@ impl Pump {
         // An event of the worker's own may come after the ring was stopped.
         if !ready {
             let collected = self.collect(&mut ring, &mut turn, server);
-            return turn.notify(&mut ring).and(collected);
+            return turn.notify(&mut ring).and(collected.map(drop));
         }
         loop {
             ring.disable_notification()?;
             let pass = self
                 .pass(&mut ring, &mut turn, server, enabled)
-                .and_then(|pass| self.collect(&mut ring, &mut turn, server).map(|()| pass));
+                .and_then(|pass| self.collect(&mut ring, &mut turn, server).map(|_| pass));
             // Whatever happened, the driver hears of what was completed.
             turn.notify(&mut ring)?;
             // What belongs together is completed together, or not at all.
@@ -175,6 +185,7 @@ impl Pump {
             match pass? {
                 Pass::OutOfTime => return self.again.1.notify(),
                 Pass::Waiting => return Ok(()),
+                Pass::Drained if self.poll(&mut ring, &mut turn, server)? => (),
                 Pass::Drained if ring.is_exhausted()? => return Ok(()),
                 Pass::Drained => (),
             }
@@ -267,19 +278,51 @@ impl Pump {
         outcome
     }
 
-    /// Gives back what the device has kept and finished.
+    /// Looks for a moment whether the driver adds more, and gives back meanwhile what is
+    /// finished. Whether there is more.
+    fn poll(
+        &mut self,
+        ring: &mut Ring<'_>,
+        turn: &mut Turn,
+        server: &mut impl Serve,
+    ) -> io::Result<bool> {
+        let mut now = Instant::now();
+        let turn_ends = turn.start + TURN;
+        let Some(mut until) = self.polling.until(now) else {
+            return Ok(false);
+        };
+        let mut anything = false;
+        while now < until && now < turn_ends {
+            if ring.has_more()? {
+                self.polling.found(true);
+                return Ok(true);
+            }
+            if self.pending.count() > 0 && self.collect(ring, turn, server)? {
+                turn.notify(ring)?;
+                anything = true;
+                until = self.polling.extended(now);
+            }
+            std::hint::spin_loop();
+            now = Instant::now();
+        }
+        self.polling.found(anything);
+        Ok(false)
+    }
+
+    /// Gives back what the device has kept and finished, if there is anything.
     fn collect(
         &mut self,
         ring: &mut Ring<'_>,
         turn: &mut Turn,
         server: &mut impl Serve,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let batch = self.pending.collect(|finished| server.poll(finished));
-        if !batch.is_empty() {
-            ring.complete(batch)?;
-            turn.completed();
+        if batch.is_empty() {
+            return Ok(false);
         }
-        Ok(())
+        ring.complete(batch)?;
+        turn.completed();
+        Ok(true)
     }
 
     fn put_back_parts(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {

@@ -117,6 +117,21 @@ impl<'a> Ring<'a> {
         Ok(())
     }
 
+    /// Whether the driver has added something. Cheaper than [`take`](Self::take), and no promise
+    /// that it will kick.
+    pub fn has_more(&self) -> io::Result<bool> {
+        if let Progress::Packed(ring) = &*self.progress {
+            return ring.is_available(self.memory);
+        }
+        let state = self.vring.get_ref();
+        let queue = state.get_queue();
+        let index: Result<u16, _> = self
+            .memory
+            .load(GuestAddress(queue.avail_ring() + 2), Ordering::Acquire);
+        let index = index.map(u16::from_le).map_err(io::Error::other)?;
+        Ok(index != queue.next_avail())
+    }
+
     /// The driver need not kick.
     pub fn disable_notification(&self) -> io::Result<()> {
         match &*self.progress {

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
@@ -103,6 +104,12 @@ pub trait VirtioDevice: Send + Sync + 'static {
     /// regular file) need not be watched and is not.
     fn event(&self, _queue: u16) -> Option<RawFd> {
         None
+    }
+
+    /// How long a queue's thread looks for more before it sleeps. It does so only where requests
+    /// follow each other that closely, and less and less where it is in vain.
+    fn poll_time(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// A descriptor that is readable when the configuration space may have changed.
@@ -202,6 +209,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
             self.pump(id)?.configure(|pump| {
                 pump.set_record(record);
                 pump.set_error_sign(errors);
+                pump.set_polling(self.device.poll_time());
                 pump.attach(&listeners, self.first_event + AGAIN)
             })?;
             if self.device.discards_disabled(queue) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -25,6 +26,7 @@ pub struct BlkDevice {
     queues: Vec<Mutex<Queue>>,
     /// By queue: what signals that something is finished.
     events: Vec<Arc<EventFd>>,
+    poll_time: Duration,
 }
 
 impl BlkDevice {
@@ -47,7 +49,13 @@ impl BlkDevice {
             queues: queues.map(Mutex::new).collect(),
             disk,
             events,
+            poll_time: Duration::ZERO,
         })
+    }
+
+    /// Has the queues' threads look for more for so long before they sleep.
+    pub fn polling(self, poll_time: Duration) -> Self {
+        BlkDevice { poll_time, ..self }
     }
 
     fn queue(&self, number: u16) -> MutexGuard<'_, Queue> {
@@ -103,6 +111,10 @@ impl VirtioDevice for BlkDevice {
     fn event(&self, queue: u16) -> Option<RawFd> {
         let event = self.events.get(usize::from(queue));
         event.map(|event| event.as_raw_fd())
+    }
+
+    fn poll_time(&self) -> Duration {
+        self.poll_time
     }
 
     fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
