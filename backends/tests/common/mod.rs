@@ -188,6 +188,24 @@ impl Ring {
         self.kick.write(1).unwrap();
     }
 
+    /// Kicks if the device wants to hear of one of the last `added` chains (EVENT_IDX).
+    pub fn kick_if_wanted(&self, memory: &GuestMemoryMmap, added: u16) {
+        let event = self.base + USED + 4 + 8 * u64::from(QUEUE_SIZE);
+        // What was added must be visible before the device's wish is read.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let event: u16 = memory.read_obj(GuestAddress(event)).unwrap();
+        if self.avail.wrapping_sub(event).wrapping_sub(1) < added {
+            self.kick();
+        }
+    }
+
+    /// Has the device interrupt at the next used element (EVENT_IDX).
+    pub fn want_interrupt(&self, memory: &GuestMemoryMmap) {
+        let event = self.base + AVAIL + 4 + 2 * u64::from(QUEUE_SIZE);
+        memory.write_obj(self.used, GuestAddress(event)).unwrap();
+        std::sync::atomic::fence(Ordering::SeqCst);
+    }
+
     /// The next used element, if there is one: head and length.
     pub fn poll_used(&mut self, memory: &GuestMemoryMmap) -> Option<(u16, u32)> {
         let ring = self.base + USED;
@@ -208,10 +226,7 @@ impl Ring {
     pub fn wait_used(&mut self, memory: &GuestMemoryMmap) -> (u16, u32) {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            // Asks for an interrupt at the next element, with EVENT_IDX.
-            let event = self.base + AVAIL + 4 + 2 * u64::from(QUEUE_SIZE);
-            memory.write_obj(self.used, GuestAddress(event)).unwrap();
-            std::sync::atomic::fence(Ordering::SeqCst);
+            self.want_interrupt(memory);
             if let Some(used) = self.poll_used(memory) {
                 return used;
             }
