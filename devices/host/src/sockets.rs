@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 /// Why a path cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("another process listens there; end that process or choose another path")]
+    #[error("a live process listens there; end it or choose another path")]
     InUse,
     #[error("it exists and is not a socket; remove it or choose another path")]
     NotASocket,
