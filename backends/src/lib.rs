@@ -60,6 +60,7 @@ mod ring;
 pub mod rng;
 pub mod session;
 pub mod shutdown;
+mod split;
 mod stdio;
 #[cfg(test)]
 mod testing;

@@ -14,15 +14,16 @@ use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use vhost::vhost_user::message::VhostUserLog;
-use vm_memory::bitmap::{Bitmap, RefSlice, WithBitmapSlice};
+use vm_memory::bitmap::{BS, Bitmap, RefSlice, WithBitmapSlice};
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{
     FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileMemory,
+    VolatileSlice,
 };
 
 /// Bytes that a bit stands for, whatever the host's pages.
@@ -32,6 +33,9 @@ const PAGES_PER_BYTE: u64 = 8;
 
 /// Guest memory whose writes can be logged: what the kit's own devices work in.
 pub type GuestRam = GuestMemoryMmap<PageLog>;
+
+/// A piece of it.
+pub type GuestSlice<'m> = VolatileSlice<'m, BS<'m, PageLog>>;
 
 /// A log that cannot be used. The frontend is at fault, unless the text names the host.
 #[derive(Debug, Error)]
@@ -111,7 +115,23 @@ impl Log {
 
 /// Where a region's writes are logged, once its frontend wants that.
 #[derive(Debug, Clone, Default)]
-pub struct PageLog(Arc<ArcSwapOption<Attached>>);
+pub struct PageLog(Arc<Target>);
+
+#[derive(Debug, Default)]
+struct Target {
+    /// Looked at first, for there rarely is a log. The frontend hears that its log is in use after
+    /// this is set, and no access is ordered against that by more.
+    is_on: AtomicBool,
+    attached: ArcSwapOption<Attached>,
+}
+
+impl PageLog {
+    fn attach(&self, attached: Option<Arc<Attached>>) {
+        let is_on = attached.is_some();
+        self.0.attached.store(attached);
+        self.0.is_on.store(is_on, Ordering::SeqCst);
+    }
+}
 
 /// A log, and the guest-physical address at which the region begins that writes into it.
 #[derive(Debug)]
@@ -123,7 +143,10 @@ struct Attached {
 impl Bitmap for PageLog {
     /// Bytes from `offset` on, counted from the region's start, have been written.
     fn mark_dirty(&self, offset: usize, len: usize) {
-        let attached = self.0.load();
+        if !self.0.is_on.load(Ordering::Relaxed) {
+            return;
+        }
+        let attached = self.0.attached.load();
         let (Some(Attached { log, start }), Some(last)) = (attached.as_deref(), len.checked_sub(1))
         else {
             return;
@@ -137,7 +160,7 @@ impl Bitmap for PageLog {
 
     /// Not asked by anybody here: the frontend reads the log.
     fn dirty_at(&self, offset: usize) -> bool {
-        let attached = self.0.load();
+        let attached = self.0.attached.load();
         let Some(Attached { log, start }) = attached.as_deref() else {
             return false;
         };
@@ -182,9 +205,9 @@ pub fn attach<B: Bitmap + 'static>(
     for region in memory.iter() {
         let mapping: &MmapRegion<B> = region;
         let bitmap: &dyn Any = mapping.bitmap();
-        if let Some(PageLog(target)) = bitmap.downcast_ref() {
+        if let Some(target) = bitmap.downcast_ref::<PageLog>() {
             let start = region.start_addr().0;
-            target.store(log.map(|log| {
+            target.attach(log.map(|log| {
                 let log = Arc::clone(log);
                 Arc::new(Attached { log, start })
             }));

@@ -165,8 +165,12 @@ impl Pump {
         let Some(memory) = self.memory.clone() else {
             return Ok(());
         };
+        // One that is not ready has no place in memory, unless it was left with something to do.
+        if !ready && self.pending.count() == 0 {
+            return Ok(());
+        }
         let record = self.record.clone();
-        let mut ring = Ring::new(vring, &memory, record.lock());
+        let mut ring = Ring::new(vring, &memory, record.lock())?;
         let mut turn = Turn::new(Instant::now());
         // An event of the worker's own may come after the ring was stopped.
         if !ready {
@@ -222,6 +226,8 @@ impl Pump {
             };
             let now = Instant::now();
             match served {
+                // The driver has made a chain available that the ring has not got.
+                Outcome::Done(_) if !ring.has(head) => (),
                 Outcome::Done(len) if self.parts.is_empty() => {
                     ring.complete(&[(head, len)])?;
                     turn.completed();

@@ -129,6 +129,19 @@ fn an_untouched_chain_is_offered_again() {
 }
 
 #[test]
+fn good_chains_behind_one_that_the_ring_has_not_got_are_served() {
+    let mut bench = Bench::new(4);
+    bench.put(AVAIL + 4 + 2, 0xffffu16);
+    let mut served = 0;
+    let serve = |_: &GuestRam, _: &mut Request| {
+        served += 1;
+        Outcome::Done(0)
+    };
+    bench.pump.run(&bench.vring, serve).unwrap();
+    assert_eq!((served, bench.used()), (3, 3));
+}
+
+#[test]
 fn stopped_rings_and_impossible_indices_are_left_alone() {
     let never = |_: &GuestRam, _: &mut Request| -> Outcome { panic!("served") };
     let mut bench = Bench::new(1);

@@ -1,21 +1,72 @@
-//! The descriptors of a chain whose head is known though the available ring does not name it.
+//! The descriptors of a chain of a split ring, from its head on.
 //!
-//! `virtio_queue` follows chains only from the available ring, whose entry a driver may long have
-//! overwritten when a request is taken up again. This walks as `virtio_queue::DescriptorChain`
-//! does, bounds and silent ends included.
+//! A walk ends silently at whatever it cannot follow: the last descriptor then still says that
+//! another one follows.
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
-/// Size of a descriptor (virtio 1.3, section 2.7.5).
+use crate::page_log::{GuestRam, GuestSlice};
+
+/// Size of a descriptor (virtio 1.4, section 2.7.5).
 const SIZE: u64 = size_of::<Descriptor>() as u64;
 
-/// Walks a chain; ends where it ends or cannot be followed.
-pub struct Walk<'m, M> {
-    memory: &'m M,
-    table: GuestAddress,
-    /// Descriptors in the table.
+/// A table of descriptors.
+#[derive(Debug, Clone, Copy)]
+pub struct Table<'m> {
+    place: Place<'m>,
     entries: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place<'m> {
+    /// In one piece of guest memory.
+    Whole(GuestSlice<'m>),
+    /// Across several.
+    Scattered(GuestAddress),
+}
+
+impl<'m> Table<'m> {
+    /// The ring's own.
+    pub fn of(descriptors: GuestSlice<'m>, entries: u16) -> Self {
+        Table {
+            place: Place::Whole(descriptors),
+            entries: entries.into(),
+        }
+    }
+
+    /// A table that a descriptor is for (section 2.7.5.3).
+    fn indirect(memory: &'m GuestRam, descriptor: &Descriptor) -> Option<Self> {
+        let (at, len) = (descriptor.addr(), descriptor.len());
+        let entries = len / SIZE as u32;
+        if !len.is_multiple_of(SIZE as u32) || entries > u16::MAX.into() {
+            return None;
+        }
+        let slices = GuestMemory::get_slices(memory, at, len as usize, Permissions::Read);
+        let place = match slices.ok()?.next() {
+            Some(Ok(slice)) if slice.len() == len as usize => Place::Whole(slice),
+            _ => Place::Scattered(at),
+        };
+        Some(Table { place, entries })
+    }
+
+    fn read(&self, memory: &GuestRam, index: u16) -> Option<Descriptor> {
+        if u32::from(index) >= self.entries {
+            return None;
+        }
+        let offset = SIZE * u64::from(index);
+        match self.place {
+            Place::Whole(slice) => slice.read_obj(offset as usize).ok(),
+            Place::Scattered(at) => memory.read_obj(at.checked_add(offset)?).ok(),
+        }
+    }
+}
+
+/// Walks a chain; ends where it ends or cannot be followed.
+#[derive(Debug)]
+pub struct Walk<'m> {
+    memory: &'m GuestRam,
+    table: Table<'m>,
     next: Option<u16>,
     /// Descriptors that may still follow: a chain without loops has no more than its table.
     room: u32,
@@ -23,44 +74,36 @@ pub struct Walk<'m, M> {
     indirect: bool,
 }
 
-impl<'m, M: GuestMemory> Walk<'m, M> {
-    /// The chain at `head` of a descriptor table of `entries` entries.
-    pub fn new(memory: &'m M, table: GuestAddress, entries: u16, head: u16) -> Self {
+impl<'m> Walk<'m> {
+    /// The chain at `head` of a descriptor table.
+    pub fn new(memory: &'m GuestRam, table: Table<'m>, head: u16) -> Self {
         Walk {
             memory,
+            room: table.entries,
             table,
-            entries: u32::from(entries),
             next: Some(head),
-            room: u32::from(entries),
             bytes: 0,
             indirect: false,
         }
     }
 
     fn read(&self, index: u16) -> Option<Descriptor> {
-        let at = self.table.checked_add(SIZE * u64::from(index))?;
-        let inside = self.room > 0 && u32::from(index) < self.entries;
-        inside.then(|| self.memory.read_obj(at).ok())?
+        (self.room > 0).then(|| self.table.read(self.memory, index))?
     }
 
-    /// Goes on in the table that `descriptor` is for (virtio 1.3, section 2.7.5.3).
+    /// Continues in the table that `descriptor` is for.
     fn enter(&mut self, descriptor: &Descriptor) -> Option<Descriptor> {
-        let len = descriptor.len();
-        let entries = len / SIZE as u32;
-        let usable =
-            !self.indirect && len.is_multiple_of(SIZE as u32) && entries <= u16::MAX.into();
-        if !usable {
+        if self.indirect {
             return None;
         }
-        self.table = descriptor.addr();
-        self.entries = entries;
-        self.room = entries;
+        self.table = Table::indirect(self.memory, descriptor)?;
+        self.room = self.table.entries;
         self.indirect = true;
         self.read(0)
     }
 }
 
-impl<M: GuestMemory> Iterator for Walk<'_, M> {
+impl Iterator for Walk<'_> {
     type Item = Descriptor;
 
     fn next(&mut self) -> Option<Descriptor> {
@@ -72,7 +115,7 @@ impl<M: GuestMemory> Iterator for Walk<'_, M> {
                 return None;
             }
         }
-        // virtio 1.3, section 2.7.5.2: less than 2^32 bytes in all.
+        // virtio 1.4, section 2.7.5.2: less than 2^32 bytes in all.
         self.bytes = self.bytes.checked_add(descriptor.len())?;
         self.room -= 1;
         self.next = descriptor.has_next().then(|| descriptor.next());

@@ -2,7 +2,6 @@ use proptest::prelude::*;
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
-use vm_memory::GuestMemoryMmap;
 
 use super::*;
 
@@ -36,7 +35,7 @@ fn descriptor(indirect: bool) -> impl Strategy<Value = Descriptor> {
 }
 
 /// The same chain, found through the available ring.
-fn from_the_ring(memory: &GuestMemoryMmap, head: u16) -> Vec<Descriptor> {
+fn from_the_ring(memory: &GuestRam, head: u16) -> Vec<Descriptor> {
     let mut queue = Queue::new(ENTRIES).unwrap();
     queue
         .try_set_desc_table_address(GuestAddress(TABLE))
@@ -59,14 +58,16 @@ proptest! {
         indirect in prop::collection::vec(descriptor(false), 16),
         head in 0..ENTRIES + 2,
     ) {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
+        let memory = GuestRam::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap();
         for (base, descriptors) in [(TABLE, table), (INDIRECT, indirect)] {
             for (i, descriptor) in (0u64..).zip(descriptors) {
                 let at = GuestAddress(base + 16 * i);
                 memory.write_obj(RawDescriptor::from(descriptor), at).unwrap();
             }
         }
-        let walk = Walk::new(&memory, GuestAddress(TABLE), ENTRIES, head);
+        let slices = GuestMemory::get_slices(&memory, GuestAddress(TABLE), 16 * usize::from(ENTRIES), Permissions::Read);
+        let table = Table::of(slices.unwrap().next().unwrap().unwrap(), ENTRIES);
+        let walk = Walk::new(&memory, table, head);
         let fields = |d: Descriptor| (d.addr(), d.len(), d.flags(), d.next());
         prop_assert_eq!(
             walk.map(fields).collect::<Vec<_>>(),
