@@ -64,17 +64,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "supervisor/mod.rs",
         ],
     ),
-    ("backends", &["device.rs", "vring.rs"]),
-    (
-        "backends",
-        &[
-            "inflight.rs",
-            "inflight/packed.rs",
-            "inflight/region.rs",
-            "inflight/state.rs",
-            "packed.rs",
-        ],
-    ),
 ];
 
 fn directory(krate: &str) -> PathBuf {

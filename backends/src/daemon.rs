@@ -13,11 +13,11 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use crate::device::{Device, DeviceError, StateRecord};
 use crate::error_sign::ErrorSign;
-use crate::inflight::Record;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
 use crate::notifier::ConfigNotifier;
 use crate::patience::IO_DEADLINE;
+use crate::progress::Record;
 use crate::ratelimit::RateLimit;
 use crate::session::Session;
 use crate::session::error::SessionError;

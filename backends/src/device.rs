@@ -11,10 +11,12 @@ use vm_memory::mmap::NewBitmap;
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 
 use crate::error_sign::ErrorSign;
-use crate::inflight::{self, InflightError, Progress, Record, Region, Tracker};
+use crate::inflight::{self, InflightError, Region, Tracker};
 use crate::listeners::Listeners;
+use crate::memory::SharedMemory;
 use crate::notifier::ConfigNotifier;
 use crate::packed::{BaseError, Layout, PackedRing};
+use crate::progress::{Progress, Record};
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::vring::ReadyRing;
@@ -22,9 +24,6 @@ use crate::warn_limited;
 use crate::worker::{Pool, WorkerError};
 
 static LOG: RateLimit = RateLimit::for_logs();
-
-/// Guest memory as every ring and the backend see it: replaced as a whole, at once for all.
-pub type SharedMemory<B> = GuestMemoryAtomic<GuestMemoryMmap<B>>;
 
 /// The most queues a device may have: `queues_per_thread` is made of 64-bit masks.
 pub const MAX_QUEUES: usize = 64;

@@ -25,30 +25,26 @@
 //! multiples of 64 bytes as in libvhost-user and DPDK. Those of packed queues are in [`packed`].
 //! Behind them may be what the driver has set in the device ([`state`]).
 
+mod layout;
 pub mod packed;
 mod region;
 pub mod state;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use region::{InflightError, Region, Shape, create};
 
-use crate::packed::PackedRing;
+use layout::{SPLIT, VERSION};
 
-/// The layout's only version; 0 is memory that nobody has used yet.
-const VERSION: u16 = 1;
-
-/// `struct QueueRegionSplit` up to its array, in bytes, and where its fields are.
-const HEADER: usize = 16;
+/// Where the fields of `struct QueueRegionSplit` are, in bytes.
 const HEADER_VERSION: usize = 8;
 const HEADER_DESC_NUM: usize = 10;
 const HEADER_LAST_BATCH_HEAD: usize = 12;
 const HEADER_USED_IDX: usize = 14;
 
-/// `struct DescStateSplit`, in bytes, and where its fields are.
-const ENTRY: usize = 16;
+/// Where the fields of `struct DescStateSplit` are, in bytes.
 const ENTRY_INFLIGHT: usize = 0;
 const ENTRY_NEXT: usize = 6;
 const ENTRY_COUNTER: usize = 8;
@@ -239,7 +235,7 @@ impl Tracker {
     }
 
     fn entry(&self, head: u16, field: usize) -> usize {
-        self.start + HEADER + ENTRY * usize::from(head) + field
+        self.start + SPLIT.header + SPLIT.entry * usize::from(head) + field
     }
 
     fn set_in_flight(&self, head: u16, value: u8) -> Result<(), InflightError> {
@@ -253,32 +249,6 @@ impl Tracker {
 
     fn set_header(&self, field: usize, value: u16) -> Result<(), InflightError> {
         self.region.store::<AtomicU16>(self.start + field, value)
-    }
-}
-
-/// What is known of a ring while it runs, beside the ring itself.
-#[derive(Debug)]
-pub enum Progress {
-    /// Of a split ring: the tracker, if the frontend has given this device a record.
-    Split(Option<Tracker>),
-    /// Of a packed ring: everything.
-    Packed(PackedRing),
-}
-
-/// Where a ring's progress is: put there by the session, used by the device.
-#[derive(Debug, Clone, Default)]
-pub struct Record(Arc<Mutex<Progress>>);
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress::Split(None)
-    }
-}
-
-impl Record {
-    pub fn lock(&self) -> MutexGuard<'_, Progress> {
-        // Its truth is in the shared memory, which is right after every store.
-        self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 

@@ -20,6 +20,7 @@ use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemo
 
 use super::*;
 use crate::page_log::GuestRam;
+use crate::progress::{Progress, Record};
 use crate::pump::{Pump, Serve};
 use crate::request::{Finished, Outcome, Request};
 use crate::testing::{DEADLINE, memfd};

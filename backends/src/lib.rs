@@ -53,6 +53,7 @@ mod patience;
 pub mod peer;
 mod pending;
 mod polling;
+mod progress;
 pub mod pump;
 pub mod ratelimit;
 pub mod request;

@@ -17,11 +17,16 @@ use std::sync::Arc;
 use thiserror::Error;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::mmap::NewBitmap;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollection, GuestRegionMmap};
+use vm_memory::{
+    GuestAddress, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionCollection, GuestRegionMmap,
+};
 
 /// Most regions a table may have. SET_MEM_TABLE carries at most 8 by the document and 32 in
 /// practice; ADD_MEM_REG is bounded by what is answered to GET_MAX_MEM_SLOTS, which is this.
 pub const MAX_SLOTS: usize = 509;
+
+/// Guest memory as every ring and the backend see it: replaced as a whole, at once for all.
+pub type SharedMemory<B> = GuestMemoryAtomic<GuestMemoryMmap<B>>;
 
 /// An address in the frontend's address space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,6 +5,7 @@
 //! nobody's memory but its own: a device that is killed leaves it behind only in the record of
 //! requests in flight ([`crate::inflight::packed`]).
 
+mod descriptor;
 mod position;
 
 use std::collections::VecDeque;
@@ -19,6 +20,7 @@ use virtio_bindings::virtio_ring::{
 use virtio_queue::desc::split;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 
+pub use descriptor::Descriptor;
 pub use position::{OWNER, Position};
 
 use crate::chain::{Chain, ChainError, MAX_DESCRIPTORS};
@@ -71,15 +73,6 @@ struct Taken {
     entry: Option<u16>,
     /// Another backend had taken it first.
     was_left: bool,
-}
-
-/// A descriptor of the ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Descriptor {
-    pub addr: u64,
-    pub len: u32,
-    pub id: u16,
-    pub flags: u16,
 }
 
 /// A packed ring that runs.

@@ -8,15 +8,16 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
 
 use super::*;
 use crate::drain::SharedPump;
-use crate::inflight::{self, Progress, Record, Region, Shape};
+use crate::inflight::{self, Region, Shape};
 use crate::packed::{Layout, OWNER, PackedRing, Position};
 use crate::page_log::{GuestRam, PageLog};
+use crate::progress::{Progress, Record};
 use crate::pump::{Pump, Serve};
 use crate::request::Outcome;
 use crate::testing::DEADLINE;
 use crate::vring::Vring;
 
-type Memory = crate::device::SharedMemory<PageLog>;
+type Memory = crate::memory::SharedMemory<PageLog>;
 
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;

@@ -17,13 +17,13 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use crate::device::SharedMemory;
 use crate::error_sign::ErrorSign;
-use crate::inflight::Record;
 use crate::listeners::Listeners;
+use crate::memory::SharedMemory;
 use crate::page_log::{GuestRam, PageLog};
 use crate::pending::Pending;
 use crate::polling::Polling;
+use crate::progress::Record;
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
 use crate::ring::Ring;

@@ -9,9 +9,10 @@ use std::sync::MutexGuard;
 use vhost_user_backend::VringT;
 
 use crate::chain::{Chain, ChainError};
-use crate::inflight::{Progress, Tracker};
+use crate::inflight::Tracker;
 use crate::packed::PackedRing;
 use crate::page_log::GuestRam;
+use crate::progress::Progress;
 use crate::split::SplitRing;
 use crate::vring::Vring;
 

@@ -17,7 +17,7 @@ use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
-use crate::device::SharedMemory;
+use crate::memory::SharedMemory;
 use crate::page_log::PageLog;
 use crate::vring::Vring;
 

@@ -22,9 +22,10 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use vmm_sys_util::epoll::EventSet;
 
 use crate::daemon::Daemon;
-use crate::device::{SharedMemory, StateRecord};
+use crate::device::StateRecord;
 use crate::drain::SharedPump;
 use crate::listeners::Listeners;
+use crate::memory::SharedMemory;
 use crate::notifier::ConfigNotifier;
 use crate::page_log::{GuestRam, PageLog};
 use crate::patience::DRAIN_DEADLINE;

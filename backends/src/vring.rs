@@ -13,8 +13,7 @@ use vhost_user_backend::VringRwLock;
 use vm_memory::GuestAddress;
 use vm_memory::mmap::NewBitmap;
 
-use crate::device::SharedMemory;
-use crate::memory::{MemoryError, MemoryTable, UserAddress};
+use crate::memory::{MemoryError, MemoryTable, SharedMemory, UserAddress};
 use crate::packed;
 use crate::page_log::PageLog;
 

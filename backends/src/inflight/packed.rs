@@ -21,11 +21,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-use super::{InflightError, Region, Shape, VERSION};
+use super::layout::{PACKED, VERSION};
+use super::{InflightError, Region, Shape};
 use crate::packed::{Descriptor, OWNER, Position};
 
-/// `struct QueueRegionPacked` up to its array, in bytes, and where its fields are.
-pub(super) const HEADER: usize = 32;
+/// Where the fields of `struct QueueRegionPacked` are, in bytes.
 const HEADER_VERSION: usize = 8;
 const HEADER_DESC_NUM: usize = 10;
 const HEADER_FREE_HEAD: usize = 12;
@@ -33,8 +33,7 @@ const HEADER_OLD_FREE_HEAD: usize = 14;
 /// Four fields: used_idx, old_used_idx, and both wrap counters of a byte each.
 const HEADER_USED: usize = 16;
 
-/// `struct DescStatePacked`, in bytes, and where its fields are.
-pub(super) const ENTRY: usize = 32;
+/// Where the fields of `struct DescStatePacked` are, in bytes.
 const ENTRY_INFLIGHT: usize = 0;
 const ENTRY_NEXT: usize = 2;
 const ENTRY_LAST: usize = 4;
@@ -282,7 +281,7 @@ impl Tracker {
     }
 
     fn entry(&self, entry: u16, field: usize) -> usize {
-        self.start + HEADER + ENTRY * usize::from(entry) + field
+        self.start + PACKED.header + PACKED.entry * usize::from(entry) + field
     }
 
     fn get(&self, entry: u16, field: usize) -> Result<u16, InflightError> {

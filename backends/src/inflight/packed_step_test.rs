@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use vhost_user_backend::VringT;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryAtomic, VolatileMemory};
 
+use super::super::create;
 use super::super::step_tests::{Executor, Pace, State, states_of};
-use super::super::{Progress, Record, create};
 use super::*;
 use crate::packed::{Layout, PackedRing};
 use crate::page_log::GuestRam;
+use crate::progress::{Progress, Record};
 use crate::pump::Pump;
 use crate::testing::memfd;
 use crate::vring::Vring;

@@ -9,10 +9,7 @@ use thiserror::Error;
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
 
-use super::{ENTRY, HEADER, VERSION, packed, state};
-
-/// Each queue's region begins at a multiple of this.
-const ALIGNMENT: usize = 64;
+use super::layout::{ALIGNMENT, PACKED, SPLIT, STATE, VERSION};
 
 /// virtio 1.3, section 2.7.
 const MAX_QUEUE_SIZE: u16 = 32768;
@@ -126,17 +123,13 @@ impl Shape {
 
     /// Bytes from one queue's region to the next.
     pub(super) fn stride(self) -> usize {
-        let (header, entry) = if self.packed {
-            (packed::HEADER, packed::ENTRY)
-        } else {
-            (HEADER, ENTRY)
-        };
-        (header + entry * usize::from(self.size)).next_multiple_of(ALIGNMENT)
+        let queue = if self.packed { PACKED } else { SPLIT };
+        (queue.header + queue.entry * usize::from(self.size)).next_multiple_of(ALIGNMENT)
     }
 
     /// Bytes of the whole record.
     pub(super) fn bytes(self) -> usize {
-        let state = if self.state { state::BYTES } else { 0 };
+        let state = if self.state { STATE } else { 0 };
         self.stride() * usize::from(self.queues) + state
     }
 }

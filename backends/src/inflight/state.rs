@@ -11,21 +11,15 @@ use std::sync::atomic::AtomicU32;
 
 use vm_memory::VolatileMemory;
 
+use super::layout::{STATE, STATE_SLOT, STATE_WORD};
 use super::{InflightError, Region};
 
-/// Longest state in bytes.
-pub const MAX: usize = 8188;
-/// A state with its length in front.
-const SLOT: usize = 4 + MAX;
-/// The word that says which slot counts: 1 or 2, and 0 where nothing has been stored.
-const WORD: usize = 64;
-/// Bytes of the whole part.
-pub const BYTES: usize = WORD + 2 * SLOT;
+pub use super::layout::MAX_STATE as MAX;
 
 impl Region {
     /// Where the part begins, if the record has it.
     fn state_start(&self) -> Option<usize> {
-        self.shape.state.then(|| self.shape.bytes() - BYTES)
+        self.shape.state.then(|| self.shape.bytes() - STATE)
     }
 
     /// Stores a state, which is found from here on in place of any before it. A record without
@@ -73,7 +67,7 @@ impl Region {
 }
 
 fn slot_start(start: usize, slot: u32) -> usize {
-    start + WORD + SLOT * (slot.clamp(1, 2) - 1) as usize
+    start + STATE_WORD + STATE_SLOT * (slot.clamp(1, 2) - 1) as usize
 }
 
 #[cfg(test)]
@@ -102,8 +96,8 @@ mod tests {
             let start = region.state_start().unwrap();
             let slot = region.load::<AtomicU32>(start).unwrap();
             let next = slot_start(start, 3 - slot);
-            let rest = region.map.get_slice(next, SLOT).unwrap();
-            rest.copy_from(&[0xff; SLOT]);
+            let rest = region.map.get_slice(next, STATE_SLOT).unwrap();
+            rest.copy_from(&[0xff; STATE_SLOT]);
             assert_eq!(region.state().unwrap(), Some(state));
         }
         region.forget_state().unwrap();

@@ -13,7 +13,7 @@ use vhost_user_wire::Header;
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestAddressSpace, GuestMemoryBackend};
 
 use super::*;
-use crate::inflight::Progress;
+use crate::progress::Progress;
 use crate::shutdown::Shutdown;
 use crate::testing::{Events, Recorder, eventfd, memfd};
 
