@@ -6,7 +6,11 @@ use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use rustix::fs::OFlags;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::outbox::Outbox;
 use crate::stdio::nonblocking;
@@ -22,14 +26,19 @@ struct Stderr {
 
 /// Sends log lines to stderr: warnings and notes by default, more or less by `RUST_LOG`.
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = layer()
         .with_writer(|| Lines)
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal() && wants_colours())
-        .with_target(false)
-        .init();
+        .with_target(false);
+    let filter =
+        from_environment().unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    registry().with(lines).with(filter).init();
+}
+
+/// Levels by target. What is not understood is as if it were not there.
+fn from_environment() -> Option<Targets> {
+    std::env::var("RUST_LOG").ok()?.parse().ok()
 }
 
 /// By no-color.org.

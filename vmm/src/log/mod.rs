@@ -14,13 +14,16 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use sink::Sink;
 
 /// What is logged if nobody says it.
-const DEFAULT: &str = "warn";
+const DEFAULT: LevelFilter = LevelFilter::WARN;
 
 /// How long the end of the program waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -67,11 +70,8 @@ pub enum Error {
 /// Starts logging. To be called once.
 pub fn init(options: &Options) -> Result<(), Error> {
     let filter = match &options.filter {
-        Some(filter) => EnvFilter::try_new(filter).map_err(|source| Error::Filter {
-            filter: filter.clone(),
-            source,
-        })?,
-        None => EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT.into()),
+        Some(filter) => parse(filter)?,
+        None => from_environment().unwrap_or_else(|| Targets::new().with_default(DEFAULT)),
     };
     let has_colours = match &options.file {
         Some(path) => {
@@ -84,13 +84,26 @@ pub fn init(options: &Options) -> Result<(), Error> {
         }
         None => io::stderr().is_terminal() && wants_colours(),
     };
-    tracing_subscriber::fmt()
+    let lines = layer()
         .with_writer(|| Lines)
         .log_internal_errors(false)
-        .with_ansi(has_colours)
-        .with_env_filter(filter)
-        .init();
+        .with_ansi(has_colours);
+    registry().with(lines).with(filter).init();
     Ok(())
+}
+
+/// Levels by target. `EnvFilter`, which knows spans and fields too, has regular expressions
+/// for them, which are 600 KB of code.
+fn parse(filter: &str) -> Result<Targets, Error> {
+    filter.parse().map_err(|source| Error::Filter {
+        filter: filter.to_owned(),
+        source,
+    })
+}
+
+fn from_environment() -> Option<Targets> {
+    let filter = std::env::var("RUST_LOG").ok()?;
+    parse(&filter).ok()
 }
 
 /// By no-color.org.
