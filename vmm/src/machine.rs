@@ -1,7 +1,9 @@
 //! The only assembler: from a configuration to a machine that can run.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use devices::bus::{Bus, BusDevice, Overlap};
@@ -121,9 +123,7 @@ impl Machine {
         check_memory(config.memory, model.physical_bits())?;
         let memory = memory::allocate(config.memory)?;
         // First what the user may have got wrong, before anything is started.
-        let entry = boot.load(&memory)?;
-        let vm = Arc::new(Vm::new(&kvm, memory.clone())?);
-        vm.add_pit()?;
+        let (entry, vm) = load_beside(&boot, &kvm, &memory)?;
         let power = Arc::new(PowerSwitch::new(reports.power));
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
@@ -249,6 +249,33 @@ fn cpu_model(kvm: &Kvm) -> Result<CpuModel, Error> {
         model.withhold_invariant_tsc();
     }
     Ok(model)
+}
+
+/// Loads what is booted while another thread creates the VM: KVM waits in between until each
+/// of the host's processors has been through its scheduler.
+fn load_beside(
+    boot: &boot::Source,
+    kvm: &Kvm,
+    memory: &Arc<GuestMemory>,
+) -> Result<(boot::Entry, Arc<Vm>), Error> {
+    thread::scope(|scope| {
+        let create = || create_vm(kvm, memory);
+        let thread = thread::Builder::new().name("create".into());
+        let created = thread.spawn_scoped(scope, create);
+        let entry = boot.load(memory)?;
+        let vm = match created {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The host has no thread to spare.
+            Err(_) => create(),
+        };
+        Ok((entry, vm?))
+    })
+}
+
+fn create_vm(kvm: &Kvm, memory: &Arc<GuestMemory>) -> Result<Arc<Vm>, kvm::Error> {
+    let vm = Vm::new(kvm, memory.clone())?;
+    vm.add_pit()?;
+    Ok(Arc::new(vm))
 }
 
 fn check_memory(asked: u64, bits: u32) -> Result<(), Error> {
