@@ -16,6 +16,7 @@ use vm_memory::{
 
 /// Below this a read costs no more.
 const WORTHWHILE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
 
 /// A file whose data goes to `memory`.
 pub struct RamReader<'a> {
@@ -39,6 +40,7 @@ impl<'a> RamReader<'a> {
 
     fn send<B: BitmapSlice>(&self, buf: &VolatileSlice<B>) -> Option<io::Result<usize>> {
         let (ram, offset) = self.place(buf.ptr_guard().as_ptr(), buf.len())?;
+        touch_huge_pages(buf);
         // Nobody else uses the position that RAM has as a file.
         let sent = seek(ram, rustix::fs::SeekFrom::Start(offset))
             .and_then(|_| sendfile(ram, &*self.file, None, buf.len()));
@@ -46,6 +48,19 @@ impl<'a> RamReader<'a> {
             // Not every kind of file can be sent.
             Err(rustix::io::Errno::INVAL) => None,
             sent => Some(sent.map_err(io::Error::from)),
+        }
+    }
+}
+
+/// A huge page is given to who touches a mapping that was advised so (`memory::advise`), not
+/// to who writes to the file. One access a page: without huge pages that is next to nothing.
+fn touch_huge_pages<B: BitmapSlice>(buf: &VolatileSlice<B>) {
+    let begin = buf.ptr_guard().as_ptr().addr();
+    let first = begin.next_multiple_of(HUGE_PAGE) - begin;
+    let boundaries = (first..buf.len()).step_by(HUGE_PAGE);
+    for at in std::iter::once(0).chain(boundaries) {
+        if let Ok(byte) = buf.subslice(at, 1) {
+            byte.copy_to(&mut [0u8]);
         }
     }
 }
