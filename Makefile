@@ -9,7 +9,7 @@ RELEASE := --locked --release
 INTEL := OUTBOARD_BED=intel cargo test --locked --package tests
 INTEL_TESTS := host:: crash:: gdb::breakpoints gdb::ends gdb::events gdb::int3 gdb::modes \
 	gdb::monitor::an_access gdb::rings gdb::stepping gdb::watchpoints \
-	disk_reads_right no_time_passes
+	disk_reads_right no_time_passes stepping::programs_get stepping::the_kernel_patches
 INTEL_LOG := target/test-intel.log
 
 .PHONY: help demo shell test test-linux test-intel soak bench build setup lint clean
@@ -44,6 +44,7 @@ bench: setup-bench build
 	@cargo bench --locked --package backends --bench disk
 	@tests/bed/run target/release/bench linux
 	@OUTBOARD_BED_ICOUNT=yes tests/bed/run tests/bed/in-memory target/release/bench start
+	@OUTBOARD_BED_ICOUNT=yes OUTBOARD_BED_CPU=max,-erms,-fsrm tests/bed/run tests/bed/in-memory target/release/bench start
 
 lint:
 	cargo fmt --all --check
