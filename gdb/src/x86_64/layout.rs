@@ -91,7 +91,7 @@ impl Register {
         })
     }
 
-    /// The register of an id; `None` of one that gdbstub_arch has got since.
+    /// The register of an id; `None` for one that a later gdbstub_arch adds.
     fn from_id(id: X86_64CoreRegId) -> Option<Self> {
         use X86_64CoreRegId as Id;
         Some(match id {
