@@ -35,7 +35,7 @@ struct Row {
     depth: u64,
 }
 
-/// What came of one measurement.
+/// The result of one measurement.
 #[derive(Clone, Copy)]
 struct Figures {
     per_second: f64,

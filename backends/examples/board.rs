@@ -1,8 +1,8 @@
-//! A device with shared memory: a board of whose pages the guest has some hung up in front of
-//! it, to read and write in place. What it writes is in a file of the host.
+//! A device with shared memory: a board of pages, of which the guest has some mapped, to read
+//! and write in place. The pages are in a file of the host.
 //!
-//! A request is two bytes, what to do (`w` to write and read, `r` to read only, `d` to take
-//! down) and with which page; the answer is one byte, 0 for done.
+//! A request is two bytes, a command (`w` to write and read, `r` to read only, `d` to take
+//! down) and the number of a page; the answer is one byte, 0 for done.
 
 use std::fs::{File, OpenOptions};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const PAGE: u64 = 4096;
 struct Board {
     file: File,
     size: u64,
-    /// Whom to ask to map the file.
+    /// The frontend, which maps the file.
     frontend: Mutex<Option<Backend>>,
 }
 

@@ -10,7 +10,7 @@ use backends::shutdown::Shutdown;
 use backends::virtio::VirtioDevice;
 use clap::Parser;
 
-/// What the device keeps from one request to the next.
+/// The state that the device keeps from one request to the next.
 struct Dice {
     state: Mutex<u64>,
 }

@@ -1,4 +1,5 @@
-//! A descriptor chain as two runs of bytes: what the device may read, then what it may write.
+//! A descriptor chain as two runs of bytes: those that the device may read, then those that it may
+//! write.
 //!
 //! virtio 1.3, section 2.7.4, forbids assumptions about framing: the same bytes may come in one
 //! descriptor or in hundreds, direct or indirect. Devices therefore address bytes of a
@@ -195,7 +196,7 @@ impl Buffers {
             skip -= skipped;
             let len = (segment.len - skipped).min(rest);
             rest -= len;
-            // Cannot wrap for memory that exists; for what does not, the access fails.
+            // Cannot wrap for memory that exists; an access to any other fails.
             let start = GuestAddress(segment.start.0.wrapping_add(skipped));
             (len > 0).then_some(Segment { start, len })
         }))
@@ -212,8 +213,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Walks `descriptors` and takes down where the bytes are. Nothing of the buffers themselves
-    /// is touched, and their addresses are not checked yet.
+    /// Walks `descriptors` and records where the bytes are. The buffers themselves are not
+    /// touched, and their addresses are not checked yet.
     pub fn refill(
         &mut self,
         descriptors: impl Iterator<Item = Descriptor>,

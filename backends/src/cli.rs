@@ -1,4 +1,4 @@
-//! What the command lines of all backends share: socket options, exit status.
+//! The common part of all backends' command lines: socket options, exit status.
 
 #![allow(unsafe_code)]
 

@@ -33,13 +33,13 @@ static CONNECTED: RateLimit = RateLimit::for_logs();
 static SERVED: RateLimit = RateLimit::for_logs();
 static CLOSED: RateLimit = RateLimit::for_logs();
 
-/// The daemon cannot start or go on.
+/// The daemon cannot start or continue.
 #[derive(Debug, Error)]
 pub enum DaemonError {
     /// The backend cannot be driven.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The workers cannot watch what the device wants watched.
+    /// The workers cannot watch the device's descriptors.
     #[error("the device's events cannot be watched")]
     Attach(#[source] io::Error),
     /// A system call that has no reason to fail.
@@ -50,7 +50,7 @@ pub enum DaemonError {
     Lost(#[from] WorkerError),
 }
 
-/// What [`Daemon::wait`] saw.
+/// The event that [`Daemon::wait`] saw.
 #[derive(PartialEq, Eq)]
 enum Wake {
     Ready,
@@ -88,8 +88,8 @@ where
         self.device.listeners(id)
     }
 
-    /// How far `ring` has got, for a backend that goes by it (as [`crate::pump::Pump`] does);
-    /// `None` if there is no such ring.
+    /// The progress of `ring`, for a backend that relies on it (as [`crate::pump::Pump`]
+    /// does); `None` if there is no such ring.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.device.record(ring)
     }
@@ -100,27 +100,27 @@ where
         self.device.error_sign(ring)
     }
 
-    /// Where the backend keeps what its driver has set in it, if it is to outlive the process. It
-    /// gets it back as device state (`set_device_state_fd` and `check_device_state` of the
-    /// backend's trait).
+    /// Where the backend keeps the state that its driver has set, if it is to outlive the
+    /// process. The backend gets it back as device state (`set_device_state_fd` and
+    /// `check_device_state` of its trait).
     pub fn state_record(&self) -> StateRecord {
         self.device.state_record()
     }
 
-    /// The backend goes by the records of all its rings: frontends are offered INFLIGHT_SHMFD,
-    /// and a successor of this backend finishes what it has in flight.
+    /// The backend relies on the records of all its rings: frontends are offered
+    /// INFLIGHT_SHMFD, and a successor of this backend finishes its requests in flight.
     pub fn keep_records(&self) {
         self.device.keep_records();
     }
 
     /// The backend gives the chains of `ring` back without effect while the ring is ready but not
-    /// enabled (as [`crate::pump::Pump`] does): when the frontend disables it, it goes on to run
-    /// so.
+    /// enabled (as [`crate::pump::Pump`] does): a ring that the frontend disables keeps running
+    /// that way.
     pub fn discard_disabled(&self, ring: usize) {
         self.device.discard_disabled(ring);
     }
 
-    /// Tells whichever frontend is connected that the configuration space has changed.
+    /// Tells the connected frontend, if any, that the configuration space has changed.
     pub fn config_notifier(&self) -> ConfigNotifier {
         self.device.notifier.clone()
     }

@@ -1,4 +1,4 @@
-//! What outlives a session: the backend, its rings, its memory handle and its workers.
+//! The parts that outlive a session: the backend, its rings, its memory handle and its workers.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ static LOG: RateLimit = RateLimit::for_logs();
 /// The most queues a device may have: `queues_per_thread` is made of 64-bit masks.
 pub const MAX_QUEUES: usize = 64;
 
-/// Where a device keeps what its driver has set in it, for the process that takes its place.
+/// Where a device keeps the state that its driver has set, for the process that takes its place.
 #[derive(Debug, Clone, Default)]
 pub struct StateRecord(Arc<Mutex<Option<Arc<Region>>>>);
 
@@ -169,13 +169,13 @@ impl<T: VhostUserBackend> Device<T> {
         self.pool.listeners(id)
     }
 
-    /// Where the backend finds, while `ring` runs, how far it has got, and says what it does with
-    /// the ring's chains.
+    /// The progress of `ring` while it runs: the backend reads it, and records in it what it does
+    /// with the ring's chains.
     pub fn record(&self, ring: usize) -> Option<Record> {
         self.records.get(ring).cloned()
     }
 
-    /// Where the backend signals what it finds wrong with `ring`.
+    /// Where the backend signals that something is wrong with `ring`.
     pub fn error_sign(&self, ring: usize) -> Option<ErrorSign> {
         self.pool.error_sign(ring)
     }
@@ -217,9 +217,9 @@ impl<T: VhostUserBackend> Device<T> {
         self.backend.update_memory(self.memory.clone())
     }
 
-    /// Prepares a stopped ring from its setup; the caller then starts it in the pool. What
-    /// `inflight` knows of where to go on counts for more than the setup: it was written while
-    /// the ring ran.
+    /// Prepares a stopped ring from its setup; the caller then starts it in the pool. The
+    /// position that `inflight` has recorded takes precedence over the setup: it was written
+    /// while the ring ran.
     pub fn configure(
         &self,
         index: usize,
@@ -320,13 +320,13 @@ impl<T: VhostUserBackend> Device<T> {
         Ok(())
     }
 
-    /// Stops a ring: when this returns the device does not touch it. Returns the base to go on
-    /// from.
+    /// Stops a ring: when this returns the device does not touch it. Returns the base to
+    /// resume at.
     pub fn stop(&self, index: usize) -> Result<io::Result<u32>, WorkerError> {
         self.pool.stop(index)?;
-        // A backend that works asynchronously finishes what it has taken from the ring.
+        // A backend that works asynchronously finishes the chains that it has taken from the ring.
         let drained = self.backend.stop_vring(index as u32);
-        // What was left by another backend and not come to yet is not done.
+        // Chains that another backend left and that were not resumed yet are not done.
         let progress = std::mem::take(&mut *self.records[index].lock());
         let base = match progress {
             Progress::Split(tracker) => {
@@ -340,7 +340,7 @@ impl<T: VhostUserBackend> Device<T> {
     }
 }
 
-/// What was recovered of a ring's record, or nothing where the record is for smaller rings.
+/// The recovered part of a ring's record, or nothing where the record is for smaller rings.
 ///
 /// QEMU's record has its own queue size, but on virtio-mmio a driver may choose a larger one,
 /// as SeaBIOS does. Such a ring works as well as with no record at all.

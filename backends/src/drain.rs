@@ -9,7 +9,7 @@ use crate::patience::LOG_EVERY;
 use crate::pump::{Pump, Serve};
 use crate::vring::Vring;
 
-/// A pump, and whoever waits for what is pending in it.
+/// A pump, and the thread that waits for its pending requests.
 #[derive(Debug)]
 pub struct SharedPump {
     state: Mutex<State>,
@@ -53,7 +53,7 @@ impl SharedPump {
     }
 
     /// Waits until nothing of `queue` is pending. Its ring has been stopped: the worker takes
-    /// nothing more from it. What is not finished within `limit` is given up.
+    /// nothing more from it. Requests that are not finished within `limit` are given up.
     pub fn drain(&self, queue: u32, limit: Duration) -> io::Result<()> {
         let begun = Instant::now();
         let mut state = self.lock();

@@ -6,9 +6,9 @@
 //! writes it, so that SIGKILL between any two instructions loses no request and completes none
 //! twice; [`Tracker::recover`] reads it.
 //!
-//! What makes this work is the order of the stores. The process may die between any two of them,
-//! but what it has stored stays and nothing follows: no other order than the compiler's matters,
-//! which is why all of them are releases. For one chain:
+//! This works because of the order of the stores. The process may die between any two of them,
+//! but the earlier ones stay and no later one follows: no other order than the compiler's
+//! matters, which is why all of them are releases. For one chain:
 //!
 //! ```text
 //! take       counter, inflight = 1
@@ -23,7 +23,7 @@
 //!
 //! vhost-user document, "Inflight I/O tracking". The regions of the queues follow each other at
 //! multiples of 64 bytes as in libvhost-user and DPDK. Those of packed queues are in [`packed`].
-//! Behind them may be what the driver has set in the device ([`state`]).
+//! The state that the driver has set in the device may follow them ([`state`]).
 
 mod layout;
 pub mod packed;
@@ -61,14 +61,14 @@ pub struct Tracker {
     counter: u64,
     /// Chains that the backend before this one had taken and not used, oldest first.
     left: VecDeque<u16>,
-    /// How many of them this backend has taken up.
+    /// How many of them this backend has resumed.
     resumed: usize,
 }
 
 impl Tracker {
     /// Takes over the record of ring `index`, which has `size` entries and stands at the used
-    /// index `used`. Also says from which available index to go on; `None` if the record is new
-    /// and knows nothing of that.
+    /// index `used`. Also returns the available index to resume at; `None` if the record is new
+    /// and does not have it.
     ///
     /// A chain that was taken is either in the used ring or in flight, and chains are taken in
     /// the available ring's order: their sum is where that order was left.
@@ -122,8 +122,8 @@ impl Tracker {
         self.set_header(HEADER_VERSION, VERSION)
     }
 
-    /// Strikes out what the driver has got back although the record calls it in flight. To be
-    /// killed here does no harm: the same is done again.
+    /// Strikes out chains that the driver has got back although the record calls them in
+    /// flight. To be killed here does no harm: the same is done again.
     fn finish_batch(&self, used: u16) -> Result<(), InflightError> {
         let recorded = self.header(HEADER_USED_IDX)?;
         let count = used.wrapping_sub(recorded);
@@ -143,7 +143,7 @@ impl Tracker {
         self.set_header(HEADER_USED_IDX, used)
     }
 
-    /// Finds what is in flight, in the order in which it was taken.
+    /// Finds the chains in flight, in the order in which they were taken.
     fn collect(&mut self) -> Result<(), InflightError> {
         let mut found = Vec::new();
         for head in 0..self.size {
@@ -164,7 +164,7 @@ impl Tracker {
         Ok(())
     }
 
-    /// Takes up the oldest chain that is left from before.
+    /// Resumes the oldest chain that is left from before.
     pub fn take_left(&mut self) -> Option<u16> {
         let head = self.left.get(self.resumed).copied()?;
         self.resumed += 1;
@@ -184,8 +184,8 @@ impl Tracker {
         self.left.len() as u16
     }
 
-    /// The chain at `head` has come from the available ring. Heads that the ring has not got are
-    /// ignored here and below; they will be refused by the used ring.
+    /// The chain at `head` has come from the available ring. Heads that are not in the ring are
+    /// ignored here and below; the used ring will refuse them.
     pub fn take(&mut self, head: u16) -> Result<(), InflightError> {
         if head >= self.size {
             return Ok(());

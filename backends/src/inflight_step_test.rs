@@ -3,8 +3,8 @@
 //! A child process runs the real pump over shared memory, one instruction at a time; after each
 //! the parent looks whether anything in that memory has changed. So every state that a killed
 //! backend can leave behind is seen, for the code as it was compiled, and from each of them
-//! another pump has to go on such that the driver gets back every chain exactly once. That one is
-//! killed at every instruction too.
+//! another pump has to resume such that the driver gets back every chain exactly once. That one
+//! is killed at every instruction too.
 
 #![allow(unsafe_code)]
 
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) record: Vec<u8>,
 }
 
-/// The same mapped, so that a backend can go on from it.
+/// The same mapped, so that a backend can resume from it.
 struct World {
     memory: GuestRam,
     region: Arc<Region>,

@@ -21,8 +21,8 @@ const BOUNCE: usize = 1 << 16;
 
 /// Room for buffer descriptions, kept from one request to the next.
 ///
-/// What it describes may be unmapped once the memory is given up that it was filled from. Whoever
-/// hands it to the kernel outside an [`IoVecs`] borrow keeps that memory.
+/// The buffers may be unmapped once the guest memory that they are in is dropped. A caller that
+/// hands them to the kernel outside an [`IoVecs`] borrow keeps that memory.
 #[derive(Debug, Default)]
 pub struct IoVecBuf {
     vec: Vec<libc::iovec>,
@@ -80,7 +80,7 @@ pub struct IoVecs<'b, 'm> {
 }
 
 impl<'m> IoVecs<'_, 'm> {
-    /// Adds a buffer. What the kernel writes into it is not logged by itself
+    /// Adds a buffer. The kernel's writes into it are not logged automatically
     /// ([`crate::chain::Buffers::written_by_kernel`]).
     pub fn push<B: BitmapSlice>(&mut self, slice: &VolatileSlice<'m, B>) {
         self.buf.vec.push(libc::iovec {

@@ -12,18 +12,19 @@
 //! * [`vhost_user_wire`] turns bytes and file descriptors into requests and replies; it decides
 //!   nothing.
 //! * [`session`] turns one request into a change of state and an answer.
-//! * [`vring`] holds what the frontend has said about a ring until it is enough to start it.
+//! * [`vring`] collects the frontend's setup of a ring until it is enough to start it.
 //! * [`memory`] keeps the memory table and translates addresses.
 //! * [`worker`] runs the device: one thread and one epoll instance per entry of
 //!   `queues_per_thread`.
-//! * [`inflight`] records, where a successor finds it, what was taken from a ring and not finished.
+//! * [`inflight`] records, where a successor finds them, the chains that were taken from a ring and
+//!   not finished.
 //! * [`page_log`] tells a frontend which pages of its memory a device has written.
-//! * [`packed`] is a packed ring, which the rust-vmm crates have not got.
+//! * [`packed`] is a packed ring, which the rust-vmm crates lack.
 //!
-//! For the data path, [`pump`] takes chains from a ring in batches, [`request`] is what a device does
-//! with one, now or later, [`chain`] shows a chain as bytes whatever its descriptors, and [`iovec`]
-//! hands those bytes to the kernel without a copy.
-//! [`virtio`] puts these together for a device that only wants to say what to do with a chain.
+//! For the data path, [`pump`] takes chains from a ring in batches, [`request`] lets a device
+//! finish one now or later, [`chain`] shows a chain as bytes whatever its descriptors, and
+//! [`iovec`] hands those bytes to the kernel without a copy. [`virtio`] puts these together for a
+//! device that only has to process chains.
 //!
 //! Device logic lives beside it ([`blk`], [`console`], [`net`], [`rng`]) and knows no eventfd, no socket and no thread.
 //!

@@ -1,4 +1,4 @@
-//! The listening socket: taken only when nobody lives behind it, removed at the end.
+//! The listening socket: taken over only when nobody listens on it any more, removed at the end.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

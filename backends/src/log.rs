@@ -36,7 +36,7 @@ pub fn init() {
     registry().with(lines).with(filter).init();
 }
 
-/// Levels by target. What is not understood is as if it were not there.
+/// Levels by target. Directives that are not understood are ignored.
 fn from_environment() -> Option<Targets> {
     std::env::var("RUST_LOG").ok()?.parse().ok()
 }
@@ -46,14 +46,14 @@ fn wants_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Says something whatever the level.
+/// Prints a line whatever the level.
 pub(crate) fn say(text: &str) {
     if let Some(mut stderr) = stderr() {
         stderr.send(format!("{text}\n").as_bytes());
     }
 }
 
-/// The same, and waits a moment for a slow reader, as it is the last.
+/// The same for the last line: waits a moment for a slow reader.
 pub(crate) fn say_last(text: &str) {
     say(text);
     if let Some(mut stderr) = stderr() {
@@ -97,7 +97,7 @@ impl Stderr {
     }
 
     fn finish(&mut self) {
-        // There is nowhere to say it.
+        // There is nowhere to report an error.
         let _ = self.outbox.finish(self.stream.as_fd());
     }
 }

@@ -1,4 +1,4 @@
-//! Writing to a reader that may be slow, or asleep for good.
+//! Writing to a reader that may be slow, or never read again.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long a writer waits for a reader that takes nothing. Once; then what it writes is lost
-/// until the reader takes something again.
+/// How long a writer waits for a reader that takes nothing. It waits once; then its messages
+/// are lost until the reader takes something again.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Messages to a nonblocking descriptor, each written as a whole or not at all.
@@ -62,7 +62,7 @@ impl Outbox {
         self.flush(fd, Instant::now() + self.limit).map(|_| ())
     }
 
-    /// Forgets what is left of a message: there is a new reader.
+    /// Forgets the rest of a message: there is a new reader.
     pub fn clear(&mut self) {
         *self = Outbox::with_limit(self.limit);
     }

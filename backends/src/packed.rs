@@ -1,9 +1,9 @@
 //! A packed virtqueue (virtio 1.3, section 2.8) from the device's side.
 //!
 //! Driver and device share one ring of descriptors. A bit pair in each says whose it is, against
-//! a wrap counter that flips whenever a side passes the ring's end. Where a side stands is in
-//! nobody's memory but its own: a device that is killed leaves it behind only in the record of
-//! requests in flight ([`crate::inflight::packed`]).
+//! a wrap counter that flips whenever a side passes the ring's end. Only a side itself knows its
+//! position: a device that is killed leaves it behind only in the record of requests in flight
+//! ([`crate::inflight::packed`]).
 
 mod descriptor;
 mod position;
@@ -56,9 +56,9 @@ pub struct Layout {
     /// In descriptors.
     pub size: u16,
     pub descriptors: GuestAddress,
-    /// What the driver wants to hear of.
+    /// The events that the driver wants to hear of.
     pub driver_events: GuestAddress,
-    /// What the device wants to hear of.
+    /// The events that the device wants to hear of.
     pub device_events: GuestAddress,
     pub event_idx: bool,
 }
@@ -110,7 +110,7 @@ impl PackedRing {
     pub fn new(layout: Layout, base: u32) -> Result<Self, BaseError> {
         let size = layout.size;
         let available = Position::from_bits(base as u16);
-        // Nothing is in flight that no record tells of: both positions are the same, and DPDK's
+        // Without a record nothing is in flight: both positions are the same, and DPDK's
         // net_virtio_user gives only the driver's.
         let used = match (base >> 16) as u16 {
             0 => available,
@@ -133,8 +133,9 @@ impl PackedRing {
         })
     }
 
-    /// User-mode Linux says 0 of a ring that nobody has used. Of one that has been used once
-    /// around, which 0 stands for, the driver has written into every descriptor.
+    /// User-mode Linux gives base 0 for a ring that nobody has used. Really, 0 stands for a
+    /// ring that has been used once around: there the driver has written into every
+    /// descriptor.
     pub fn begin_if_unused(&mut self, memory: &impl GuestMemory) -> io::Result<()> {
         let is_zero = self.available.bits() == 0 && self.used.bits() == 0;
         if is_zero && self.flags(memory, 0)? & OWNER == 0 {
@@ -144,7 +145,7 @@ impl PackedRing {
         Ok(())
     }
 
-    /// Goes on from a record, which knows better than the base where that is.
+    /// Resumes from a record, whose position takes precedence over the base.
     pub fn resume(&mut self, recovered: Recovered) -> Result<(), InflightError> {
         let Recovered {
             tracker,
@@ -171,8 +172,8 @@ impl PackedRing {
         load(memory, self.at(index).unchecked_add(FLAGS))
     }
 
-    /// Where the ring stands, as GET_VRING_BASE has it. What was taken and not used counts as
-    /// not taken.
+    /// The ring's position, as GET_VRING_BASE has it. Chains that were taken and not used
+    /// count as not taken.
     pub fn base(&self) -> u32 {
         let used = u32::from(self.used.bits());
         used | used << 16
@@ -221,7 +222,8 @@ impl PackedRing {
         let mut slots = std::mem::take(&mut self.scratch.slots);
         slots.clear();
         let mut index = self.available.index;
-        // No more than what is not in flight already, for a driver that never ends a chain.
+        // No more than the descriptors that are not in flight, for a driver that never ends a
+        // chain.
         for _ in self.outstanding..self.layout.size {
             let descriptor = self.read(memory, index)?;
             slots.push(descriptor);
@@ -243,7 +245,7 @@ impl PackedRing {
         Ok(Some((handle, filled)))
     }
 
-    /// Takes up what another backend had taken.
+    /// Resumes a chain that another backend had taken.
     fn take_left(
         &mut self,
         memory: &GuestRam,
@@ -365,7 +367,7 @@ impl PackedRing {
         } else {
             self.set_events(memory, VRING_PACKED_EVENT_FLAG_ENABLE as u16)?;
         }
-        // The wish must be visible before the ring is looked at once more.
+        // The wish must be visible before the ring is read once more.
         fence(Ordering::SeqCst);
         if !self.is_available(memory)? {
             return Ok(true);
@@ -382,11 +384,11 @@ impl PackedRing {
         )
     }
 
-    /// Whether the driver wants to hear of what was used since this was asked last (section
+    /// Whether the driver wants to hear of chains used since this was asked last (section
     /// 2.8.10).
     pub fn driver_wants_notification(&mut self, memory: &GuestRam) -> io::Result<bool> {
         let used = std::mem::take(&mut self.untold);
-        // What was used must be visible before the driver's wish is read.
+        // The used descriptors must be visible before the driver's wish is read.
         fence(Ordering::SeqCst);
         let at = self.layout.driver_events;
         match u32::from(load(memory, at.unchecked_add(EVENT_FLAGS))? & 3) {
@@ -412,7 +414,7 @@ impl PackedRing {
 
 const _: () = assert!(VRING_PACKED_EVENT_F_WRAP_CTR == 15);
 
-/// Takes down where the bytes of a chain are. What is wrong with it shows as with a split one.
+/// Records where the bytes of a chain are. Errors in it show as with a split one.
 fn fill(memory: &GuestRam, slots: &[Descriptor], chain: &mut Chain) -> Result<(), ChainError> {
     match slots {
         [table] if table.flags & INDIRECT != 0 => {

@@ -196,7 +196,7 @@ fn what_cannot_be_followed_comes_back_all_the_same() {
         assert_eq!(driver.take(), Some((1, 0)));
         result.unwrap_err()
     };
-    // A chain that goes on around the whole ring.
+    // A chain around the whole ring, without an end.
     let endless = check(&|driver| {
         (0..4).for_each(|_| driver.put(1, 0x1000, NEXT));
         driver.out.insert(1, 4);

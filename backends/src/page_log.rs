@@ -1,12 +1,12 @@
-//! The log of written pages, by which a frontend knows what a device has written.
+//! The log of written pages, which tells a frontend of a device's writes.
 //!
 //! A frontend that wants to know (QEMU while it migrates, a debugger for its user) shares a
-//! bitmap: bit n of byte m stands for the 4096 bytes of guest-physical memory at page 8 m + n.
-//! Whoever writes into guest memory sets the bit afterwards, never before: the frontend may have
-//! taken the bit, and copied the page, in between.
+//! bitmap: bit n of byte m stands for the 4096 bytes of guest-physical memory at page 8 m + n. A
+//! writer into guest memory sets the bit afterwards, never before: the frontend may have taken
+//! the bit, and copied the page, in between.
 //!
-//! vm-memory sets it for all that is written through it. What the kernel writes on a device's
-//! behalf, the device reports itself ([`crate::chain::Buffers::written_by_kernel`]).
+//! vm-memory sets the bits for all writes that go through it. The device itself reports the
+//! kernel's writes on its behalf ([`crate::chain::Buffers::written_by_kernel`]).
 //!
 //! vhost-user document, "Migration" and SET_LOG_BASE.
 
@@ -31,7 +31,7 @@ pub const PAGE: u64 = 4096;
 /// Pages that a byte stands for.
 const PAGES_PER_BYTE: u64 = 8;
 
-/// Guest memory whose writes can be logged: what the kit's own devices work in.
+/// Guest memory whose writes can be logged, as the kit's own devices use it.
 pub type GuestRam = GuestMemoryMmap<PageLog>;
 
 /// A piece of it.
@@ -56,7 +56,7 @@ pub enum LogError {
     /// `mmap` failed.
     #[error("the log cannot be mapped")]
     Map(#[source] vm_memory::mmap::MmapRegionError),
-    /// Memory that no bit stands for.
+    /// Memory that has no bit.
     #[error("a log of {size} bytes ends before the guest memory at {end:#x}, which takes {want}")]
     Short {
         /// Size in bytes.
@@ -119,8 +119,8 @@ pub struct PageLog(Arc<Target>);
 
 #[derive(Debug, Default)]
 struct Target {
-    /// Looked at first, for there rarely is a log. The frontend hears that its log is in use after
-    /// this is set, and no access is ordered against that by more.
+    /// Checked first, for there rarely is a log. The frontend hears that its log is in use after
+    /// this is set; accesses are not ordered any further.
     is_on: AtomicBool,
     attached: ArcSwapOption<Attached>,
 }
@@ -192,7 +192,7 @@ pub fn is_loggable<B: Bitmap + 'static>() -> bool {
     std::any::TypeId::of::<B>() == std::any::TypeId::of::<PageLog>()
 }
 
-/// Has all that is written into `memory` from here on logged, or, with no log, nothing.
+/// Has all writes into `memory` logged from here on, or, with no log, none.
 pub fn attach<B: Bitmap + 'static>(
     memory: &GuestMemoryMmap<B>,
     log: Option<&Arc<Log>>,

@@ -1,8 +1,8 @@
 //! A stream socket whose other end comes and goes.
 //!
-//! A thread of its own listens or connects, again whenever the peer has been lost. Who reads or
-//! writes finds out about a loss and says so with [`Peer::lost`]: what the peer had still sent is
-//! read before.
+//! A thread of its own listens or connects, again whenever the peer has been lost. A reader or
+//! writer that finds the peer lost reports it with [`Peer::lost`], after it has read all that the
+//! peer had sent.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -95,7 +95,7 @@ impl Peer {
         self.shared.changes.0.as_raw_fd()
     }
 
-    /// Takes that event back.
+    /// Clears that event.
     pub fn changed(&self) {
         let _ = self.shared.changes.0.consume();
     }

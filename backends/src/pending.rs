@@ -1,14 +1,14 @@
 //! The requests of one ring that its device has kept.
 use crate::request::{Finished, Request, Ticket};
 
-/// Counts what is kept, and keeps the room of what came back.
+/// Counts the kept requests, and keeps the room of those that came back.
 #[derive(Debug, Default)]
 pub struct Pending {
     /// How often the ring was given up with requests pending. Those come back too late.
     life: u64,
     count: usize,
     finished: Finished,
-    /// The same for the ring: heads, and what was written.
+    /// The same for the ring: heads, and bytes written.
     batch: Vec<(u16, u32)>,
     spare: Vec<Request>,
 }
@@ -31,7 +31,7 @@ impl Pending {
         self.spare.pop()
     }
 
-    /// Lets `poll` say what is finished, and returns it for the ring.
+    /// Collects the finished requests from `poll`, and returns them for the ring.
     pub fn collect(&mut self, poll: impl FnOnce(&mut Finished)) -> &[(u16, u32)] {
         self.batch.clear();
         poll(&mut self.finished);
@@ -46,7 +46,7 @@ impl Pending {
         &self.batch
     }
 
-    /// The ring is given up: what comes back from here on is not the driver's any more.
+    /// The ring is given up: requests that come back from here on are not the driver's any more.
     pub fn abandon(&mut self) {
         self.life += 1;
         self.count = 0;

@@ -57,7 +57,7 @@ impl Polling {
         now + self.limit
     }
 
-    /// What came of it.
+    /// The result of a polling turn.
     pub fn found(&mut self, anything: bool) {
         if anything {
             self.vain = 0;

@@ -1,11 +1,11 @@
-//! How far a ring has got while it runs, beside what is in guest memory.
+//! The progress of a running ring, as far as it is not in guest memory.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::inflight::Tracker;
 use crate::packed::PackedRing;
 
-/// What is known of a ring while it runs, beside the ring itself.
+/// The state of a running ring, beside the ring itself.
 #[derive(Debug)]
 pub enum Progress {
     /// Of a split ring: the tracker, if the frontend has given this device a record.
@@ -26,7 +26,7 @@ impl Default for Progress {
 
 impl Record {
     pub fn lock(&self) -> MutexGuard<'_, Progress> {
-        // Its truth is in the shared memory, which is right after every store.
+        // The state that counts is in the shared memory, which is consistent after every store.
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

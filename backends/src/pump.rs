@@ -1,8 +1,8 @@
 //! Taking chains from a ring in batches: the part of the data path that devices share.
 //!
-//! One [`Pump`] belongs to one worker and one ring. It keeps the room that makes a steady stream
-//! of requests free of allocations, and it bounds how long a worker stays with a driver that adds
-//! requests as fast as they complete, or that are long.
+//! One [`Pump`] belongs to one worker and one ring. It reuses its buffers, so that a steady
+//! stream of requests allocates nothing. It bounds how long a worker stays with a driver that
+//! adds requests as fast as they complete, or long ones.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -42,7 +42,7 @@ const NOTIFY_AFTER: Duration = Duration::from_micros(50);
 
 static LOG: RateLimit = RateLimit::for_logs();
 
-/// What serves the chains of a ring.
+/// The device's side of a pump: it serves the chains of a ring.
 pub trait Serve {
     /// Looks at a chain.
     fn process(&mut self, memory: &GuestRam, request: &mut Request) -> Outcome;
@@ -64,12 +64,12 @@ pub struct Pump {
     memory: Option<Arc<GuestRam>>,
     record: Record,
     errors: ErrorSign,
-    /// The driver has offered what cannot be followed, and the frontend does not know yet.
+    /// The driver has offered a chain that cannot be followed, and the frontend does not know yet.
     met_error: bool,
     /// Reused from chain to chain.
     request: Request,
     pending: Pending,
-    /// Chains that wait for one more: their heads, and what was written into them.
+    /// Chains that wait for one more: their heads, and the bytes written into them.
     parts: Vec<(u16, u32)>,
     polling: Polling,
     again: (EventConsumer, EventNotifier),
@@ -112,7 +112,7 @@ impl Pump {
         self.record = record;
     }
 
-    /// Where the frontend is to hear of what is wrong with the ring.
+    /// Where the frontend is to hear of errors of the ring.
     pub fn set_error_sign(&mut self, errors: ErrorSign) {
         self.errors = errors;
     }
@@ -135,7 +135,8 @@ impl Pump {
         self.pending.count()
     }
 
-    /// Gives up what the device has kept: when it is finished the driver does not hear of it.
+    /// Gives up the requests that the device has kept: when they are finished the driver does not
+    /// hear of them.
     pub fn abandon(&mut self) {
         self.pending.abandon();
     }
@@ -182,9 +183,9 @@ impl Pump {
             let pass = self
                 .pass(&mut ring, &mut turn, server, enabled)
                 .and_then(|pass| self.collect(&mut ring, &mut turn, server).map(|_| pass));
-            // Whatever happened, the driver hears of what was completed.
+            // Whatever happened, the driver hears of the completed chains.
             turn.notify(&mut ring)?;
-            // What belongs together is completed together, or not at all.
+            // Chains of one request are completed together, or not at all.
             self.put_back_parts(&mut ring)?;
             match pass? {
                 Pass::OutOfTime => return self.again.1.notify(),
@@ -226,7 +227,7 @@ impl Pump {
             };
             let now = Instant::now();
             match served {
-                // The driver has made a chain available that the ring has not got.
+                // The driver has made a chain available that is not in the ring.
                 Outcome::Done(_) if !ring.has(head) => (),
                 Outcome::Done(len) if self.parts.is_empty() => {
                     ring.complete(&[(head, len)])?;
@@ -263,7 +264,7 @@ impl Pump {
         }
     }
 
-    /// Offers the chain at `head` to the device. Whether it has kept it, the request tells.
+    /// Offers the chain at `head` to the device. The request tells whether the device has kept it.
     fn offer(&mut self, head: u16, memory: &GuestRam, server: &mut impl Serve) -> Outcome {
         self.request.part = self.parts.len();
         self.request.set_ticket(self.pending.ticket(head));
@@ -284,8 +285,8 @@ impl Pump {
         outcome
     }
 
-    /// Looks for a moment whether the driver adds more, and gives back meanwhile what is
-    /// finished. Whether there is more.
+    /// Polls for a moment whether the driver adds more, and gives finished requests back
+    /// meanwhile. Returns whether there is more.
     fn poll(
         &mut self,
         ring: &mut Ring<'_>,
@@ -315,7 +316,7 @@ impl Pump {
         Ok(false)
     }
 
-    /// Gives back what the device has kept and finished, if there is anything.
+    /// Gives back the requests that the device has kept and finished, if there are any.
     fn collect(
         &mut self,
         ring: &mut Ring<'_>,
@@ -339,7 +340,7 @@ impl Pump {
     }
 }
 
-/// A worker's stay with a ring, and what the driver and the device have not been told of it.
+/// A worker's stay with a ring, and the news of it that driver and device have not been told.
 struct Turn {
     start: Instant,
     /// When both were last up to date.
@@ -379,7 +380,7 @@ impl Turn {
         due
     }
 
-    /// Tells the driver, if there is something to tell and it wants to know.
+    /// Notifies the driver, if there is news and it wants to hear of it.
     fn notify(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
         if std::mem::take(&mut self.untold) {
             ring.notify()?;

@@ -1,7 +1,7 @@
-//! A request as a device sees it: a descriptor chain, and what becomes of it.
+//! A request as a device sees it: a descriptor chain, and its outcome.
 //!
-//! A device serves most requests while it looks at them. One that cannot is kept
-//! ([`Request::keep`]) and given back later ([`Finished`]), in any order:
+//! A device serves most requests as soon as it gets them. It keeps others
+//! ([`Request::keep`]) and gives them back later ([`Finished`]), in any order:
 //!
 //! ```
 //! use std::sync::Mutex;
@@ -35,7 +35,7 @@ use crate::chain::{BufferError, Chain};
 use crate::iovec::IoVecBuf;
 use crate::page_log::GuestRam;
 
-/// What a device did with a request.
+/// The outcome of a request for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is finished; so many bytes were written into it.
@@ -66,17 +66,17 @@ pub struct Request {
     pub room: IoVecBuf,
     /// The features that the driver has accepted.
     pub features: u64,
-    /// It has changed the device's own state, which is to outlive the process.
+    /// The request has changed the device's own state, which is to outlive the process.
     pub has_new_state: bool,
     memory: Arc<GuestRam>,
-    /// Where it belongs. A request that was kept leaves one without.
+    /// Where it belongs. `None` after the request was kept.
     ticket: Option<Ticket>,
 }
 
 /// Where a request belongs that a device has kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// Of the chain, as the ring knows it.
+    /// The chain's head, as the ring knows it.
     pub head: u16,
     /// How often the ring had been given up before.
     pub life: u64,

@@ -32,7 +32,7 @@ enum Kind<'r, 'a> {
 }
 
 impl<'a> Ring<'a> {
-    /// `vring` runs for as long as this exists, and learns at its end where that was left.
+    /// `vring` runs for as long as this exists, and gets the final position at its end.
     pub fn new(
         vring: &'a Vring,
         memory: &'a GuestRam,

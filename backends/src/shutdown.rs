@@ -49,7 +49,7 @@ impl Shutdown {
             signals.push(libc::SIGHUP);
         }
         let fd = signal_fd(&signals)?;
-        // A file that may grow no more gives an error, and no signal that ends it all.
+        // A file at its size limit then gives an error instead of a signal that ends the process.
         // SAFETY: no handler is installed.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         Ok(Shutdown {

@@ -1,9 +1,9 @@
 //! A split virtqueue (virtio 1.4, section 2.7) from the device's side, for as long as a worker
 //! stays with it.
 //!
-//! The three parts of the ring are looked up in guest memory once, and where the device stands in
-//! them is kept here meanwhile. The driver's available index is read again only when everything
-//! up to the last one has been taken.
+//! The three parts of the ring are looked up in guest memory once, and the device's position is
+//! kept here meanwhile. The driver's available index is read again only when everything up to the
+//! last one has been taken.
 
 use std::io;
 use std::sync::atomic::{Ordering, fence};
@@ -39,7 +39,7 @@ pub struct IndexError {
     size: u16,
 }
 
-/// Where the device stands in a ring.
+/// The device's position in a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// Index of the next available chain.
@@ -65,7 +65,7 @@ pub struct SplitRing<'m> {
 }
 
 impl<'m> SplitRing<'m> {
-    /// The ring that `queue` describes, where the device stands there.
+    /// The ring that `queue` describes, at the device's position there.
     pub fn new(memory: &'m GuestRam, queue: &Queue) -> io::Result<Self> {
         let size = usize::from(queue.size());
         let part = |at, len| contiguous(memory, GuestAddress(at), len);
@@ -87,7 +87,7 @@ impl<'m> SplitRing<'m> {
         })
     }
 
-    /// Where the device stands now.
+    /// The device's position now.
     pub fn place(&self) -> Place {
         self.place
     }
@@ -179,7 +179,7 @@ impl<'m> SplitRing<'m> {
         Ok(index == next)
     }
 
-    /// Whether the driver wants to hear of what was used since this was asked last.
+    /// Whether the driver wants to hear of chains used since this was asked last.
     pub fn driver_wants_notification(&mut self) -> io::Result<bool> {
         let (old, new) = (self.notified, self.place.used);
         self.notified = new;

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 
-/// A nonblocking descriptor of what `fd` is open on.
+/// A nonblocking descriptor of the file that `fd` is open on.
 ///
-/// The flags of `fd` are shared with the shell and must stay as they are, so that it is opened
-/// once more. Two kinds are not: a socket cannot be, and nobody else cares for its flags; a
-/// regular file never blocks, and the place in it is shared too.
+/// The flags of `fd` are shared with the shell and must stay as they are, so the file is
+/// opened once more. Two kinds are not: a socket cannot be, and nobody else cares for its
+/// flags; a regular file never blocks, and its offset is shared too.
 pub(crate) fn nonblocking(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<File> {
     if FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::RegularFile {
         return Ok(fd.try_clone_to_owned()?.into());

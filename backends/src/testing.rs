@@ -1,4 +1,4 @@
-//! What the unit tests share: a device that only records, and guest memory in a file.
+//! Helpers of the unit tests: a device that only records, and guest memory in a file.
 
 #![allow(unsafe_code)]
 
@@ -56,7 +56,7 @@ pub fn readable(fd: RawFd) -> bool {
         == 1
 }
 
-/// A device that tells a test what it is asked to do.
+/// A device that reports the calls to it to a test.
 pub struct Recorder {
     pub features: u64,
     pub queues: usize,

@@ -10,7 +10,7 @@ use std::thread;
 use crate::inflight::state;
 use crate::patience::IO_DEADLINE;
 
-/// What came of a transfer.
+/// The result of a transfer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Transferred {
     /// The frontend has all of it.

@@ -1,6 +1,6 @@
-//! A device as its author sees it: features, configuration space, and what to do with a chain.
+//! A device as its author sees it: features, configuration space, and the processing of a chain.
 //!
-//! [`VirtioDevice`] is what most devices need to say, and nothing about sockets, rings or threads.
+//! [`VirtioDevice`] is enough for most devices, and has nothing about sockets, rings or threads.
 //! [`PumpBackend`] makes a [`VhostUserBackend`] of it: one worker and one [`Pump`] per queue, so
 //! that no lock is contended on the data path. A device that needs more implements
 //! [`VhostUserBackend`] itself; the daemon drives either.
@@ -38,7 +38,7 @@ use crate::warn_limited;
 
 static LOG: RateLimit = RateLimit::for_logs();
 
-/// What the kit does for every device.
+/// Features that the kit implements for every device.
 const KIT_FEATURES: u64 =
     1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
 
@@ -93,21 +93,21 @@ pub trait VirtioDevice: Send + Sync + 'static {
         ))
     }
 
-    /// Whether the driver gets its chains of a queue back while the frontend has it disabled, for
-    /// nothing is to become of them. They are not processed.
+    /// Whether the driver gets its chains of a queue back, unprocessed, while the frontend has it
+    /// disabled.
     fn discards_disabled(&self, _queue: u16) -> bool {
         false
     }
 
     /// A descriptor that becomes readable when a queue that had to wait ([`Outcome::Wait`]) can
-    /// go on, and when [`poll`](VirtioDevice::poll) has something to do. It is watched
+    /// continue, and when [`poll`](VirtioDevice::poll) has something to do. It is watched
     /// edge-triggered and must stay open; an eventfd need not be read. One that is always ready (a
     /// regular file) need not be watched and is not.
     fn event(&self, _queue: u16) -> Option<RawFd> {
         None
     }
 
-    /// How long a queue's thread looks for more before it sleeps. It does so only where requests
+    /// How long a queue's thread polls for more before it sleeps. It does so only where requests
     /// follow each other that closely, and less and less where it is in vain.
     fn poll_time(&self) -> Duration {
         Duration::ZERO
@@ -118,7 +118,7 @@ pub trait VirtioDevice: Send + Sync + 'static {
         None
     }
 
-    /// Takes that event back. Whether the driver has to be told.
+    /// Clears that event. Returns whether the driver has to be told.
     fn config_changed(&self) -> bool {
         false
     }
@@ -140,10 +140,10 @@ pub trait VirtioDevice: Send + Sync + 'static {
         false
     }
 
-    /// What the driver has set in the device by requests that are done, for the process that takes
-    /// this one's place: at most [`crate::inflight::state::MAX`] bytes. It is recorded whenever `process` says so
-    /// (`Request::has_new_state`), before the driver has the chain back. `None`: there is no such
-    /// thing.
+    /// The state that the driver has set by requests that are done, for the process that takes this
+    /// one's place: at most [`crate::inflight::state::MAX`] bytes. It is recorded whenever
+    /// `process` says so (`Request::has_new_state`), before the driver has the chain back. `None`:
+    /// there is no such thing.
     fn state(&self) -> Option<Vec<u8>> {
         None
     }
@@ -157,9 +157,9 @@ pub trait VirtioDevice: Send + Sync + 'static {
     fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome;
 
     /// Hands over requests that were kept ([`Outcome::Pending`]) and are finished, and starts
-    /// what `process` has only collected. It is called after each pass over the ring and when the
-    /// queue's [`event`](VirtioDevice::event) comes, by the same thread as `process`; while the
-    /// queue is being stopped too, until nothing is pending.
+    /// those that `process` has only collected. It is called after each pass over the ring and
+    /// when the queue's [`event`](VirtioDevice::event) comes, by the same thread as `process`;
+    /// while the queue is being stopped too, until nothing is pending.
     fn poll(&self, _queue: u16, _finished: &mut Finished) {}
 }
 
@@ -171,7 +171,7 @@ pub struct PumpBackend<D> {
     /// Where the device's state is recorded.
     state: OnceLock<StateRecord>,
     transfer: Transfer,
-    /// What the driver has accepted.
+    /// The features that the driver has accepted.
     features: AtomicU64,
     /// Event number of [`AGAIN`].
     first_event: u16,
@@ -280,8 +280,8 @@ impl<D: VirtioDevice> Serve for Queue<'_, D> {
     }
 }
 
-/// Watches `fd`, if there is one and epoll can: what it cannot watch (EPERM) never makes anybody
-/// wait.
+/// Watches `fd`, if there is one and epoll can: a file that it cannot watch (EPERM) never makes
+/// anybody wait.
 fn watch(listeners: &Listeners, fd: Option<RawFd>, set: EventSet, event: u16) -> io::Result<()> {
     let Some(fd) = fd else {
         return Ok(());
@@ -305,7 +305,7 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn features(&self) -> u64 {
-        // Where a killed device was in a packed ring, only its record tells.
+        // Only the record tells a killed device's position in a packed ring.
         let packed = u64::from(self.device.resumable()) << VIRTIO_F_RING_PACKED;
         self.device.features() | KIT_FEATURES | packed
     }
@@ -395,7 +395,7 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         (0..self.pumps.len()).map(|queue| 1 << queue).collect()
     }
 
-    /// Each worker has one ring: but for one event, that is what there is to look at.
+    /// Each worker has one ring: every event but one is about that ring.
     fn handle_event(
         &self,
         event: u16,
@@ -417,8 +417,8 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         let number = thread_id as u16;
         let backend = self;
         let ran = self.pump(thread_id)?.run(vring, Queue { backend, number });
-        // The driver's ring is not the device's fault, whatever event made it look there: it
-        // goes on to hear of all of them, for the driver's next life.
+        // A bad ring is the driver's fault, not the device's, whatever event it was: the
+        // device keeps getting all events, for the driver's next life.
         if let Err(error) = ran {
             warn_limited!(LOG, queue = number, %error, "the ring cannot be processed");
         }

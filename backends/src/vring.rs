@@ -1,4 +1,4 @@
-//! A ring before it runs: what the frontend has said about it so far.
+//! A ring before it runs: the frontend's setup so far.
 //!
 //! The messages about a ring come in any order. They fill a [`RingSetup`]; only
 //! [`RingSetup::ready`] makes a [`ReadyRing`] of it, and only a `ReadyRing` can be started.
@@ -26,13 +26,13 @@ pub enum RingError {
     /// Zero, or beyond what the device offers.
     #[error("ring size {size} asked for; it must be from 1 to {max}")]
     Size {
-        /// What was asked.
+        /// The size asked for.
         size: u32,
         /// The device's largest.
         max: u16,
     },
-    /// virtio 1.3, section 2.7: of a split ring, a power of two. Section 2.8.10.1 frees packed
-    /// rings of that.
+    /// virtio 1.3, section 2.7: a split ring's size is a power of two. Section 2.8.10.1 frees
+    /// packed rings of that.
     #[error("ring size {0} asked for; a split ring's must be a power of two")]
     SplitSize(u16),
     /// A split ring's position is a 16-bit counter.
@@ -59,7 +59,7 @@ pub enum RingError {
     },
 }
 
-/// What a ring still lacks.
+/// A part of the setup that a ring still lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// SET_VRING_NUM.
@@ -110,7 +110,7 @@ impl RingAddresses {
     }
 }
 
-/// What becomes of a started ring's chains (vhost-user document, "Ring states").
+/// The treatment of a started ring's chains (vhost-user document, "Ring states").
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Flow {
     /// They stay where they are: the ring is disabled.
@@ -118,8 +118,8 @@ pub enum Flow {
     Held,
     /// They are processed: the ring is enabled.
     Passed,
-    /// They go back to the driver without effect: the ring was disabled while it ran, and is one
-    /// whose driver is not to wait for that.
+    /// They go back to the driver without effect: the ring was disabled while it ran, and its
+    /// driver should not wait meanwhile.
     Discarded,
 }
 
@@ -128,7 +128,7 @@ pub enum Flow {
 pub struct RingSetup {
     size: Option<u16>,
     addresses: Option<RingAddresses>,
-    /// Where to go on: the available index or, of a packed ring, both positions.
+    /// Where to resume: the available index or, of a packed ring, both positions.
     pub base: u32,
     /// Kick descriptor, readable when the driver has added buffers.
     pub kick: Option<File>,
@@ -160,7 +160,7 @@ impl RingSetup {
         Ok(())
     }
 
-    /// What the ring still lacks, if anything.
+    /// The part that the ring still lacks, if any.
     pub fn missing<B: NewBitmap + 'static>(&self, memory: &MemoryTable<B>) -> Option<Missing> {
         let lacks = [
             (self.size.is_none(), Missing::Size),
@@ -174,8 +174,8 @@ impl RingSetup {
             .find_map(|(lacking, what)| lacking.then_some(what))
     }
 
-    /// The ring as something that can be started: `Ok(None)` while something is still missing,
-    /// an error if what is there cannot work.
+    /// The ring in a form that can be started: `Ok(None)` while something is still missing, an
+    /// error if the setup so far cannot work.
     pub fn ready<B: NewBitmap + 'static>(
         &self,
         memory: &MemoryTable<B>,
@@ -238,7 +238,7 @@ pub struct ReadyRing<'a> {
     pub available: GuestAddress,
     /// Used ring, or the device's event suppression structure.
     pub used: GuestAddress,
-    /// Where to go on: the available index or, of a packed ring, both positions.
+    /// Where to resume: the available index or, of a packed ring, both positions.
     pub base: u32,
     /// Whether its chains are processed. Else they are discarded.
     pub enabled: bool,

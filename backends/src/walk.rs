@@ -1,7 +1,7 @@
 //! The descriptors of a chain of a split ring, from its head on.
 //!
-//! A walk ends silently at whatever it cannot follow: the last descriptor then still says that
-//! another one follows.
+//! A walk ends silently at a descriptor that it cannot follow: the last one then still says
+//! that another one follows.
 
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};

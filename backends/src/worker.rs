@@ -73,7 +73,7 @@ pub enum WorkerError {
 
 type Job<T> = Box<dyn FnOnce(&mut Core<T>) + Send>;
 
-/// What one worker thread owns.
+/// The state that one worker thread owns.
 pub struct Core<T: VhostUserBackend> {
     id: usize,
     backend: T,
@@ -111,15 +111,15 @@ impl<T: VhostUserBackend> Core<T> {
         Ok(())
     }
 
-    /// Stops a ring. On this thread, because other events than kicks have the device look at
-    /// it: none may find it running and then, on the way, not running any more.
+    /// Stops a ring. On this thread, because other events than kicks make the device process
+    /// it too: none may see the ring stop half-way through.
     fn stop(&mut self, ring: usize) {
         self.forget_kick(ring);
         self.vrings[ring].set_enabled(false);
         self.vrings[ring].set_queue_ready(false);
     }
 
-    /// Events of it that were already taken from epoll are ignored after this.
+    /// Events of the kick that were already taken from epoll are ignored after this.
     fn forget_kick(&mut self, ring: usize) {
         self.pending.retain(|&r| r != ring);
         if let Some(kick) = self.kicks[ring].take() {
@@ -347,7 +347,7 @@ impl<T: VhostUserBackend> Pool<T> {
         worker.call(move |core| core.errs[slot].set(err))
     }
 
-    /// Where the backend itself signals what it finds wrong with `ring`.
+    /// Where the backend itself signals that something is wrong with `ring`.
     pub fn error_sign(&self, ring: usize) -> Option<ErrorSign> {
         let (worker, slot) = self.slot(ring).ok()?;
         worker.errs.get(slot).cloned()

@@ -372,7 +372,7 @@ fn a_kick_before_the_ring_is_enabled_is_not_lost() {
     assert_eq!(driver.rings[0].poll_used(&driver.memory), None);
     driver.frontend.set_vring_enable(0, true).unwrap();
     assert_eq!(driver.rings[0].wait_used(&driver.memory).1, 1);
-    // Disabled and enabled again it goes on where it was.
+    // Disabled and enabled again, it resumes where it was.
     driver.frontend.set_vring_enable(0, false).unwrap();
     driver.rings[0].add(&driver.memory, &[r(HEADER, 16), w(STATUS, 1)]);
     driver.rings[0].kick();

@@ -70,7 +70,7 @@ fn the_record_belongs_to_the_frontend() {
     assert_eq!(place.queue_size, QUEUE_SIZE);
     assert_eq!(file.metadata().unwrap().len(), place.mmap_size);
     let fd = file.as_raw_fd();
-    // Refused, and the session goes on.
+    // Refused, and the session continues.
     for (size, offset, queues) in [
         (place.mmap_size - 1, 0, 1),
         (place.mmap_size, 4096, 1),
@@ -116,7 +116,7 @@ fn what_another_backend_left_comes_first_and_in_its_order() {
     }
     let fd = file.as_raw_fd();
     driver.frontend.set_inflight_fd(&place, fd).unwrap();
-    // Where the frontend says to go on from does not count.
+    // The base that the frontend gives does not count.
     driver.set_mem_table();
     driver.set_up_ring(0, 0);
     driver.frontend.set_vring_enable(0, true).unwrap();
@@ -275,7 +275,7 @@ impl Workload {
     }
 }
 
-/// Goes on with another backend where the last one was killed.
+/// Resumes with another backend where the last one was killed.
 fn resume(driver: Driver, stream: UnixStream, record: &(VhostUserInflight, File)) -> Driver {
     let Driver { memory, rings, .. } = driver;
     let mut next = Driver::over(stream, 1, 0);

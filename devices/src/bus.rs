@@ -121,7 +121,7 @@ impl Bus {
     }
 }
 
-/// A device that panicked half-way is still the guest's device: go on with it.
+/// A device that panicked half-way is still the guest's device: keep using it.
 fn lock<'a>(
     device: &'a Arc<Mutex<dyn BusDevice>>,
 ) -> std::sync::MutexGuard<'a, dyn BusDevice + 'static> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A shared mapping of a part of a file. The VMM itself neither reads nor writes it:
-/// whoever owns the file can cut it short, and with that take pages away.
+/// the owner of the file can cut it short at any time, and then pages are missing.
 pub struct FileMapping {
     base: NonNull<u8>,
     len: usize,
@@ -62,9 +62,9 @@ impl FileMapping {
         })
     }
 
-    /// Puts zeros, which are nobody else's, in its place if its file has been cut short;
-    /// whether that was so. An access of the guest to a page that has gone would fail
-    /// again and again.
+    /// Replaces the mapping by private zero pages if its file has been cut short, and
+    /// returns whether it has. A guest access to a missing page would fail again and
+    /// again.
     pub fn replace_if_cut(&self) -> io::Result<bool> {
         if !self.is_cut()? {
             return Ok(false);
@@ -90,8 +90,9 @@ impl FileMapping {
         Ok(true)
     }
 
-    /// Whether its end is missing, as it then is whatever else is. The kernel is asked to
-    /// read it, which fails where an access from here would be fatal.
+    /// Whether the end of the mapping is missing: a file that is cut short always lacks
+    /// its end. The kernel is asked to read the last byte, which fails where an access
+    /// from here would be fatal.
     fn is_cut(&self) -> io::Result<bool> {
         let (_reader, writer) = io::pipe()?;
         // SAFETY: the last byte is inside the mapping. Where there is no page behind it, the

@@ -1,4 +1,4 @@
-//! What devices need of the hypervisor.
+//! The services that devices need from the hypervisor.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ pub trait Hypervisor: Send + Sync {
     /// (KVM_IOEVENTFD with datamatch).
     fn add_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()>;
 
-    /// Takes back what `add_ioeventfd` did with the same arguments: the write exits.
+    /// Undoes `add_ioeventfd` with the same arguments: the write exits again.
     fn remove_ioeventfd(&self, addr: GuestAddress, value: u32, fd: &EventFd) -> io::Result<()>;
 
     /// A write to `fd` raises an edge on global system interrupt `gsi`
@@ -30,14 +30,15 @@ pub trait Hypervisor: Send + Sync {
     /// `Unsupported` where the host has no read-only slots: reads then exit.
     fn map_read_only(&self, addr: GuestAddress, page: &Arc<RegisterPage>) -> io::Result<()>;
 
-    /// Maps `mapping` into the guest at `addr`, where nothing is: accesses that it
-    /// allows do not exit. The hypervisor keeps it alive until [`unmap`](Self::unmap).
+    /// Maps `mapping` into the guest at `addr`, where nothing is mapped yet: accesses
+    /// that it allows do not exit. The hypervisor keeps it alive until
+    /// [`unmap`](Self::unmap).
     fn map(&self, addr: GuestAddress, mapping: FileMapping) -> io::Result<()>;
 
-    /// Puts zeros in the place of a file that is mapped around `addr` if it has been cut
-    /// short ([`FileMapping::replace_if_cut`]).
+    /// Replaces a mapped file around `addr` by zeros if the file has been cut short
+    /// ([`FileMapping::replace_if_cut`]).
     fn replace_if_cut(&self, addr: GuestAddress);
 
-    /// Takes back what `map` did at `addr`: accesses exit.
+    /// Undoes `map` at `addr`: accesses exit again.
     fn unmap(&self, addr: GuestAddress) -> io::Result<()>;
 }

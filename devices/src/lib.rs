@@ -1,8 +1,8 @@
 //! Devices of the machine: the bus, legacy devices, the virtio-mmio transport
 //! and the vhost-user frontend behind it.
 //!
-//! This crate must not know KVM: what it needs of the hypervisor it asks for
-//! through [`hypervisor::Hypervisor`].
+//! This crate must not know KVM: it reaches the hypervisor through
+//! [`hypervisor::Hypervisor`] only.
 
 pub mod bus;
 pub mod file_mapping;

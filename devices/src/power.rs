@@ -4,7 +4,7 @@ use vm_superio::{I8042Device, Trigger};
 
 use crate::bus::{AccessError, BusDevice};
 
-/// What a power device calls, on a vCPU thread. Must not wait.
+/// The callback of a power device, on a vCPU thread. Must not wait.
 pub type Signal = Box<dyn Fn() + Send>;
 
 /// The keyboard controller, of which guests use the reset line (port 0x64,

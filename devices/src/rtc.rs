@@ -1,6 +1,6 @@
 //! The CMOS real-time clock (Motorola MC146818 data sheet): time of day in UTC.
 //!
-//! Alarms and periodic interrupts are not there; guests have better timers.
+//! There are no alarms and no periodic interrupts; guests have better timers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ const YEAR: u8 = 0x09;
 const STATUS_A: u8 = 0x0a;
 const STATUS_B: u8 = 0x0b;
 const STATUS_D: u8 = 0x0d;
-/// Not of the chip, but where every PC keeps it.
+/// Not a register of the chip, but every PC keeps the century here.
 const CENTURY: u8 = 0x32;
 
 /// Status A: 32.768 kHz time base, 1024 Hz rate, no update in progress.

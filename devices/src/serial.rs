@@ -23,23 +23,24 @@ const LCR_DLAB: u8 = 1 << 7;
 /// The holding register, and all of the transmitter, are empty.
 const LSR_THRE_TEMT: u8 = 1 << 5 | 1 << 6;
 
-/// What a port's output goes to. Writing takes all and never waits.
+/// The sink of a port's output. Writing takes all and never waits.
 pub trait Line: Write + Send {
-    /// Whether the guest should wait before it sends more, a whole FIFO of 16 bytes for
-    /// instance. What it sends all the same may be lost.
+    /// Whether the guest should wait before it sends more, for instance a whole FIFO of
+    /// 16 bytes. Output that it sends nevertheless may be lost.
     fn is_busy(&self) -> bool;
 }
 
 /// A serial port whose output goes to a [`Line`].
 ///
-/// While the line is busy the transmitter is too, as that of a real port that has yet to
-/// shift out what it has: the guest reads so, and has no interrupt that says otherwise.
+/// While the line is busy the transmitter is too, like that of a real port that has yet
+/// to shift out its data: the guest reads it as busy, and gets no interrupt that says
+/// otherwise.
 pub struct SerialPort {
     uart: Serial<Interrupt, RoomForInput, Box<dyn Line>>,
     /// Interrupts that the guest has enabled.
     enabled: u8,
-    /// The guest has been shown a busy transmitter. The UART, whose own never is, has
-    /// that one's interrupt disabled.
+    /// The guest has been shown a busy transmitter. That of the UART is never busy,
+    /// so the transmitter interrupt is disabled there.
     is_held: bool,
 }
 
@@ -91,8 +92,8 @@ impl SerialPort {
         }
     }
 
-    /// Whether [`SerialPort::input`] would take something but for the port's loopback
-    /// mode, of whose end nobody tells.
+    /// Whether [`SerialPort::input`] would take something, loopback mode aside:
+    /// nothing signals the end of that mode.
     pub fn has_room(&self) -> bool {
         self.uart.fifo_capacity() > 0
     }
@@ -130,7 +131,8 @@ impl SerialPort {
         self.uart.read(LCR as u8) & LCR_DLAB != 0
     }
 
-    /// Has the UART raise these interrupts, and at once those whose reason is there.
+    /// Has the UART raise these interrupts. Those whose condition holds already are raised
+    /// at once.
     fn enable(&mut self, interrupts: u8) {
         let control = self.uart.read(LCR as u8);
         self.write_uart(LCR, control & !LCR_DLAB);

@@ -161,7 +161,8 @@ fn a_packed_queue_starts_with_both_wrap_counters_set() {
     assert_eq!(available - descriptors, rings[1].available() - base);
 }
 
-/// The packets of a packed queue go on nowhere: not even the device's order tells.
+/// A packed queue cannot be resumed even where packets may get lost: the device's order
+/// does not tell its position.
 #[test]
 fn a_packed_queue_whose_backend_is_lost_needs_a_reset() {
     let life = Life::new(FEATURES | PACKED, ALL).answer(GET_QUEUE_NUM, Answer::Number(2));

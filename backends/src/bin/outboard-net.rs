@@ -114,7 +114,8 @@ impl LinkArgs {
     }
 }
 
-/// Attaches to the tap. What an unprivileged user cannot set may have been set for him.
+/// Attaches to the tap. Somebody may have made the privileged settings already for an unprivileged
+/// user.
 fn open_tap(name: &TapName, cli: &Cli) -> anyhow::Result<Tap> {
     let tap = Tap::open(name, cli.queues)?;
     if let Some(mtu) = cli.mtu

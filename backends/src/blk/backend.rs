@@ -1,4 +1,4 @@
-//! The block device for the kit: what it offers, and a chain for the disk.
+//! The block device for the kit: it offers features and passes chains to the disk.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -24,7 +24,7 @@ static LOG: RateLimit = RateLimit::for_logs();
 pub struct BlkDevice {
     disk: Arc<Disk>,
     queues: Vec<Mutex<Queue>>,
-    /// By queue: what signals that something is finished.
+    /// By queue: signalled when something is finished.
     events: Vec<Arc<EventFd>>,
     poll_time: Duration,
 }
@@ -53,7 +53,7 @@ impl BlkDevice {
         })
     }
 
-    /// Has the queues' threads look for more for so long before they sleep.
+    /// Has the queues' threads poll for more for so long before they sleep.
     pub fn polling(self, poll_time: Duration) -> Self {
         BlkDevice { poll_time, ..self }
     }

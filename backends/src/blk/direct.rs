@@ -1,4 +1,4 @@
-//! Access past the page cache (O_DIRECT), and what that asks of buffers.
+//! Access past the page cache (O_DIRECT), and its demands on buffers.
 
 #![allow(unsafe_code)]
 
@@ -14,17 +14,17 @@ const DIOALIGN: StatxFlags = StatxFlags::from_bits_retain(0x2000);
 /// Alignments that are tried where the kernel does not tell.
 const TRIED: [usize; 3] = [512, 4096, 65536];
 
-/// What the kernel asks of a transfer, in bytes: powers of two.
+/// The alignment that the kernel demands of a transfer, in bytes: powers of two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alignment {
-    /// Of each buffer's address.
+    /// Alignment of each buffer's address.
     memory: usize,
-    /// Of each buffer's length, and of where in the file it goes.
+    /// Alignment of each buffer's length, and of its offset in the file.
     offset: usize,
 }
 
 impl Alignment {
-    /// Has all access to `file` go past the page cache from here on.
+    /// Makes all access to `file` go past the page cache from here on.
     pub fn enable(file: &File) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(file)?;
         rustix::fs::fcntl_setfl(file, flags | rustix::fs::OFlags::DIRECT)?;
@@ -73,7 +73,7 @@ impl Alignment {
     }
 }
 
-/// A copy of data whose own place does not fit.
+/// A copy of data whose own address or length is not aligned.
 #[derive(Debug)]
 pub struct Bounce {
     bytes: Vec<u8>,

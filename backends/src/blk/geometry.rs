@@ -16,16 +16,16 @@ const BLKPBSZGET: libc::Ioctl = 0x127b;
 /// Lengths and sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// Of the file or device.
+    /// Length of the file or device.
     pub len: u64,
-    /// The least that can be read or written.
+    /// The smallest piece that can be read or written.
     pub logical_block: u32,
     physical_block: u32,
     is_device: bool,
 }
 
 impl Geometry {
-    /// Examines what is open; `None` for what is neither a file nor a block device.
+    /// Examines an open file; `None` if it is neither a regular file nor a block device.
     pub fn of(file: &mut File) -> io::Result<Option<Self>> {
         let metadata = file.metadata()?;
         if metadata.is_file() {
@@ -58,7 +58,7 @@ impl Geometry {
         if self.is_device {
             return file.metadata().is_ok_and(|m| has_discard(m.rdev()));
         }
-        // Behind its end a file has nothing that could be lost.
+        // A file has no data behind its end that could be lost.
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         fallocate(file, mode, self.len, u64::from(self.physical_block)).is_ok()
     }

@@ -53,7 +53,7 @@ pub enum ImageError {
         /// Its length in bytes.
         len: u64,
     },
-    /// Not what it should be.
+    /// Its contents are not valid.
     #[error("image {path} cannot be used as qcow2")]
     Qcow2 {
         /// The path asked for.
@@ -126,12 +126,12 @@ pub struct Image {
     physical_block_exp: u8,
     read_only: bool,
     can_discard: bool,
-    /// What access past the page cache asks of buffers.
+    /// The demands of access past the page cache on buffers.
     alignment: Option<Alignment>,
     stability: Stability,
 }
 
-/// Whether what was written can still reach stable storage.
+/// Whether written data can still reach stable storage.
 ///
 /// The kernel reports a failed write-back once, and drops the data. A flush after that would
 /// succeed though the data is gone, so none does in this process.
@@ -141,7 +141,8 @@ struct Stability {
 }
 
 impl Stability {
-    /// What `bring` says, which brings writes to stable storage, unless one before it has failed.
+    /// The result of `bring`, which brings writes to stable storage; an error if an earlier one has
+    /// failed.
     fn bring(&self, bring: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         if self.is_lost.load(Ordering::Acquire) {
             return Err(io::Error::other(
@@ -246,12 +247,12 @@ impl Image {
         self.can_discard
     }
 
-    /// What is asked of buffers, if access goes past the page cache.
+    /// The demands on buffers, if access goes past the page cache.
     pub fn alignment(&self) -> Option<Alignment> {
         self.alignment
     }
 
-    /// The file whose bytes are the disk's, if they are as they are.
+    /// The file whose bytes are the disk's, if the image is raw.
     pub fn file(&self) -> Option<&File> {
         match &self.data {
             Data::Raw(file) => Some(file),
@@ -377,7 +378,7 @@ fn try_open_file(path: &Path, options: Options) -> Result<File, ImageError> {
     Ok(file)
 }
 
-/// Has access to a file go past the page cache. The disk's blocks have so many bytes.
+/// Makes access to a file go past the page cache. The disk's blocks have `block` bytes.
 fn align(file: &File, format: Format, block: u32) -> io::Result<Alignment> {
     if format != Format::Raw {
         return Err(io::Error::other("only raw images are accessed so"));

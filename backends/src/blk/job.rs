@@ -12,7 +12,7 @@ use crate::chain::BufferError;
 use crate::iovec::MAX_PER_CALL;
 use crate::request::Request;
 
-/// What the kernel is asked for.
+/// The operation that the kernel is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// From the file into guest memory.
@@ -34,8 +34,8 @@ impl Kind {
     }
 }
 
-/// A request in the kernel's hands. Its room describes what is left to transfer, in the memory
-/// that the request keeps.
+/// A request that the kernel executes. Its room describes the rest of the transfer, in the
+/// memory that the request keeps.
 #[derive(Debug)]
 pub struct Job {
     request: Request,
@@ -44,7 +44,7 @@ pub struct Job {
     detour: Option<Detour>,
 }
 
-/// The way of data whose own place the kernel does not take, a piece at a time.
+/// The detour of data whose own alignment the kernel does not take, a piece at a time.
 #[derive(Debug)]
 struct Detour {
     bounce: Bounce,
@@ -65,7 +65,7 @@ pub struct Done {
     pub result: Result<(), RequestError>,
 }
 
-/// What a system call can do without waiting, as far as is known of a file.
+/// The system calls that do not wait on a file, as far as is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Nowait {
     is_cached: bool,
@@ -74,7 +74,7 @@ pub struct Nowait {
 }
 
 impl Nowait {
-    /// A file in the page cache, of which more is not known yet.
+    /// A file in the page cache, of which nothing else is known yet.
     pub const UNTRIED: Nowait = Nowait {
         is_cached: true,
         reads: true,
@@ -98,8 +98,8 @@ impl Nowait {
 }
 
 impl Job {
-    /// For a transfer, `request`'s room describes what is left, and `offset` is where in the file
-    /// that goes.
+    /// For a transfer, `request`'s room describes the rest, and `offset` is its place in the
+    /// file.
     pub fn new(request: Request, kind: Kind, offset: u64) -> Self {
         Job {
             request,
@@ -109,7 +109,7 @@ impl Job {
         }
     }
 
-    /// Takes the data by way of a copy, unless it is where `alignment` asks it to be. Nothing has
+    /// Takes the data by way of a copy, unless it is aligned as `alignment` demands. Nothing has
     /// been transferred yet.
     pub fn align(&mut self, alignment: Alignment) -> Result<(), BufferError> {
         if alignment.fits(self.iovecs()) {
@@ -155,7 +155,7 @@ impl Job {
         self.next_piece()
     }
 
-    /// What is asked for.
+    /// The operation asked for.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -221,7 +221,7 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// Transfers what the page cache can do without waiting, of what `request`'s room describes;
+/// Transfers as much of the data in `request`'s room as the page cache can without waiting;
 /// returns how many bytes that was.
 ///
 /// A file system that cannot say whether a write would wait (ext4 cannot) gets it as it is: it is
@@ -253,7 +253,7 @@ pub fn now(
     }
 }
 
-/// One system call. What it has done is not taken off the request's room.
+/// One system call. The bytes that it has transferred are not taken off the request's room.
 fn transfer(
     request: &Request,
     kind: Kind,

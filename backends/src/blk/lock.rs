@@ -1,9 +1,9 @@
 //! Who else uses an image.
 //!
-//! QEMU says what it does with a file, and what it does not suffer from others, in the form of
+//! QEMU declares its own use of a file, and the uses that others must not make, by
 //! open-file-description locks on single bytes (`block/file-posix.c` there). An image is guarded
-//! the same way here, so that either sees the other. The bytes carry shared locks only: what
-//! tells is which of them are held. `flock` is taken as well, for programs that use that.
+//! the same way here, so that either sees the other. The bytes carry shared locks only: it
+//! matters which of them are held. `flock` is taken as well, for programs that use that.
 //!
 //! All locks end with the process, however it ends.
 
@@ -23,7 +23,7 @@ const CONSISTENT_READ: i64 = 0;
 const WRITE: i64 = 1;
 const RESIZE: i64 = 3;
 
-/// What an image is opened for.
+/// The purpose that an image is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// Others may read it too.
@@ -80,7 +80,7 @@ fn lock_whole(file: &File, purpose: Use) -> io::Result<Lock> {
     }
 }
 
-/// Announces first and looks then: of two that come at once at least one sees the other.
+/// Announces first and checks then: of two that come at once at least one sees the other.
 fn lock_bytes(file: &File, purpose: Use) -> io::Result<Lock> {
     let announced = (purpose.used().iter().map(|p| USED + p))
         .chain(purpose.denied().iter().map(|p| DENIED + p));
@@ -114,7 +114,7 @@ fn is_held_by_another(file: &File, byte: i64) -> io::Result<bool> {
     Ok(found != libc::F_UNLCK)
 }
 
-/// One lock request on one byte; what F_OFD_GETLK found there, or the kind that was set.
+/// One lock request on one byte; returns the kind that F_OFD_GETLK found there, or that was set.
 fn ofd_lock(
     file: &File,
     request: libc::c_int,

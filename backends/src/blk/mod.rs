@@ -3,8 +3,8 @@
 //! * [`image`] is the file or block device that holds the data, [`geometry`] its shape,
 //!   [`qcow2`] one of its formats, [`named`] the files that the header of such an image names,
 //!   [`lock`] who else uses them;
-//! * [`config`] is what the driver can know of it;
-//! * [`request`] makes a command of a descriptor chain, and a status byte of what came of it;
+//! * [`config`] describes it to the driver;
+//! * [`request`] makes a command of a descriptor chain, and a status byte of its result;
 //! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
 //!   kernel's ([`uring`]) or of threads ([`pool`]), or past the page cache ([`direct`]);
 //! * [`backend`] connects it to rings.

@@ -1,7 +1,7 @@
 //! The files that an image's header names: its backing chain, and an external data file.
 //!
-//! Who wrote the header chose them, and they may be any file of the host, so the user says which
-//! kind may be opened. What is opened is locked like the image itself.
+//! The author of the header chose them, and they may be any file of the host, so the user says
+//! which kind may be opened. They are locked like the image itself.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -31,20 +31,20 @@ pub enum NamedFileError {
     /// Nobody allowed it.
     #[error("its header names the {kind} {path}; {option} allows that to be opened")]
     NotAllowed {
-        /// What the header has it for.
+        /// The header's purpose for it.
         kind: &'static str,
         /// Its path.
         path: PathBuf,
         /// The option that does.
         option: &'static str,
     },
-    /// It stands above itself.
+    /// It is its own backing file, directly or not.
     #[error("its backing chain is a loop: {}", Chain(.0))]
     Loop(Vec<PathBuf>),
-    /// Somebody else writes it, or is not to see it written.
+    /// Another process writes it, or uses it though it is to be written here.
     #[error("{0} is in use by another process")]
     InUse(PathBuf),
-    /// Its clusters are not what the guest is to see.
+    /// Its clusters are encrypted, so that the guest could not read them.
     #[error("{path} is encrypted ({method}), which is not supported")]
     Encrypted {
         /// The encrypted image.
@@ -79,7 +79,8 @@ struct Identity {
     inode: u64,
 }
 
-/// Opens what the header of one image names; [`Gate::open_format`] makes the next image's.
+/// Opens the files that the header of one image names; [`Gate::open_format`] makes the gate of the
+/// next image.
 #[derive(Debug)]
 pub struct Gate {
     allowed: Allowed,

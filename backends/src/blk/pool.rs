@@ -1,5 +1,5 @@
-//! Threads for what would make a queue wait: flushes, discards and zeroes, and everything that takes
-//! time where io_uring is refused.
+//! Threads for work that would make a queue wait: flushes, discards and zeroes, and everything that
+//! takes time where io_uring is refused.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::request::Request;
 /// Most threads of a disk: enough to keep one that has its own queue busy.
 const MAX_THREADS: usize = 16;
 
-/// Where a queue finds what the threads have finished.
+/// The work that the threads have finished, for a queue to take.
 #[derive(Debug)]
 pub struct Outbox {
     done: Mutex<Vec<Done>>,
@@ -42,18 +42,18 @@ impl Outbox {
         let _ = self.event.write(1);
     }
 
-    /// Hands over what is finished.
+    /// Hands over finished work.
     pub fn drain(&self, finish: impl FnMut(Done)) {
         let mut list = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         list.drain(..).for_each(finish);
     }
 }
 
-/// What a thread may be given.
+/// Work for a thread.
 pub enum Work {
     /// A read or a write.
     Job(Job),
-    /// What was written before goes to stable storage.
+    /// Brings all earlier writes to stable storage.
     Flush(Request),
     /// A discard, or zeroes.
     Change(Request, Ranges),
@@ -101,7 +101,7 @@ impl Pool {
         }
     }
 
-    /// Has a thread do `work`; what comes of it goes to `outbox`.
+    /// Has a thread do `work`; the result goes to `outbox`.
     pub fn execute(&self, work: Work, outbox: &Arc<Outbox>) {
         let unfinished = self.unfinished.fetch_add(1, Ordering::Relaxed) + 1;
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -119,7 +119,7 @@ impl Pool {
         };
         match self.tasks.send(task) {
             Ok(()) if has_threads => (),
-            // Rather slowly than never.
+            // No thread can be had: better slowly than never.
             _ => run(&self.queue, &self.disk, &self.unfinished, |queue| {
                 queue.try_recv().ok()
             }),

@@ -20,7 +20,8 @@ pub struct Qcow2Image {
 }
 
 impl Qcow2Image {
-    /// The image in `file`, which was opened at `path`; `gate` opens what its header names.
+    /// The image in `file`, which was opened at `path`; `gate` opens the files that its header
+    /// names.
     pub fn open(file: File, path: &Path, read_only: bool, gate: Gate) -> io::Result<Self> {
         let options = StorageOpenOptions::new().filename(path).write(!read_only);
         let storage = Storage::from_open_file(file, options)?;
@@ -37,7 +38,7 @@ impl Qcow2Image {
         self.access.size()
     }
 
-    /// Fills `bytes` from `offset` on. What is beyond the end is an error.
+    /// Fills `bytes` from `offset` on. To read beyond the end is an error.
     pub fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.access.read(bytes, offset)
     }

@@ -1,4 +1,4 @@
-//! One request queue of the disk: what is done at once, by io_uring, and by threads.
+//! One request queue of the disk: it has requests done at once, by io_uring, or by threads.
 //!
 //! A queue is used by its worker alone.
 
@@ -18,7 +18,7 @@ use crate::warn_limited;
 
 static LOG: RateLimit = RateLimit::for_logs();
 
-/// By what means requests are served that take time.
+/// The means to serve requests that take time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// The kernel's.
@@ -41,7 +41,7 @@ impl Engine {
 }
 
 enum Ring {
-    /// Its worker has not come to it: a ring belongs to the thread that creates it.
+    /// The worker has not created it yet: a ring belongs to the thread that creates it.
     Untried,
     Ready(Box<Uring>),
     Refused,
@@ -76,7 +76,7 @@ impl Queue {
         }
     }
 
-    /// Executes `command`. `None` if that takes time, and the request was kept for it.
+    /// Executes `command`. `None` if that takes time, and the request was kept.
     pub fn begin(
         &mut self,
         command: Command,
@@ -100,7 +100,7 @@ impl Queue {
         }
     }
 
-    /// Does at once what the page cache can do, and starts the rest.
+    /// Does at once as much as the page cache can, and starts the rest.
     fn transfer(
         &mut self,
         request: &mut Request,
@@ -115,7 +115,7 @@ impl Queue {
         }
     }
 
-    /// Starts what takes time.
+    /// Starts a request that takes time.
     fn start(
         &mut self,
         request: &mut Request,
@@ -159,7 +159,7 @@ impl Queue {
         }
     }
 
-    /// Hands over what is finished.
+    /// Hands over finished requests.
     pub fn poll(&mut self, mut finish: impl FnMut(Done)) {
         self.outbox.drain(&mut finish);
         if let Ring::Ready(ring) = &mut self.ring

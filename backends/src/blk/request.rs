@@ -1,8 +1,8 @@
-//! One block request: from a descriptor chain to a [`Command`] for the image, and from what became
-//! of that to a status byte (virtio 1.3, section 5.2.6).
+//! One block request: from a descriptor chain to a [`Command`] for the image, and from its result
+//! to a status byte (virtio 1.3, section 5.2.6).
 //!
 //! The device-readable bytes are a 16-byte header and the data to write; the device-writable
-//! bytes are the data read and, last of all, the status. How they are cut into descriptors means
+//! bytes are the data read and, last of all, the status. Their division into descriptors means
 //! nothing.
 
 use std::io;
@@ -101,7 +101,7 @@ impl RequestError {
 #[error("the request has no usable status byte")]
 pub struct NoStatus(#[source] pub Option<BufferError>);
 
-/// What became of a request that could be answered.
+/// The result of a request that could be answered.
 #[derive(Debug)]
 pub struct Answered {
     /// Bytes written into the device-writable part, status included.
@@ -132,7 +132,7 @@ impl Disk {
         &self.image
     }
 
-    /// What the request in `chain` asks for, with the feature bits `features` negotiated.
+    /// The command of the request in `chain`, with the feature bits `features` negotiated.
     pub fn parse<M: GuestMemory>(
         &self,
         memory: &M,
@@ -151,7 +151,7 @@ impl Disk {
         parser.parse()
     }
 
-    /// Executes `command`, which is what `chain` asks for, and waits for its end.
+    /// Executes `command`, which is that of `chain`, and waits for its end.
     pub fn execute<M: GuestMemory>(
         &self,
         command: &Command,
@@ -181,7 +181,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes into `chain` how its command went.
+    /// Writes the result of its command into `chain`.
     pub fn answer<M: GuestMemory>(
         &self,
         memory: &M,
@@ -209,7 +209,7 @@ impl Disk {
     }
 }
 
-/// What a request asks of the image. It has been checked, and may be executed again.
+/// An operation on the image. It has been checked, and may be executed again.
 #[derive(Debug)]
 pub enum Command {
     /// Nothing is left to do.
@@ -230,7 +230,7 @@ pub enum Command {
         /// To stable storage.
         durable: bool,
     },
-    /// Bring what was written before to stable storage.
+    /// Bring all earlier writes to stable storage.
     Flush,
     /// Discard or zero ranges.
     Ranges(Ranges),

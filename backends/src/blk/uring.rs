@@ -1,7 +1,7 @@
 //! Reads and writes by io_uring: many at once, and the thread that starts them waits for none.
 //!
-//! A ring belongs to one thread, which creates it, starts requests in it and takes back what is
-//! finished. An eventfd says that there is something to take back.
+//! A ring belongs to one thread, which creates it, starts requests in it and takes finished
+//! ones back. An eventfd says that there are finished ones.
 
 #![allow(unsafe_code)]
 
@@ -15,7 +15,8 @@ use io_uring::{IoUring, Probe, opcode, squeue};
 use super::job::{Done, Job, Kind};
 use crate::iovec::MAX_PER_CALL;
 
-/// Entries of the submission queue: as many system calls less. There may be more in flight.
+/// Entries of the submission queue, that is, requests in one system call. There may be more in
+/// flight.
 const ENTRIES: u32 = 128;
 
 /// A ring for one file.
@@ -47,7 +48,7 @@ impl Uring {
         })
     }
 
-    /// Whether this host lets the process use io_uring for what is done here.
+    /// Whether this host lets the process use the io_uring operations that are needed here.
     pub fn probe() -> io::Result<()> {
         let ring = build()?;
         let mut probe = Probe::new();
@@ -74,7 +75,7 @@ impl Uring {
         self.push(key);
     }
 
-    /// Starts what was collected, and hands over what is finished.
+    /// Starts the collected jobs, and hands over finished ones.
     pub fn poll(&mut self, mut finish: impl FnMut(Done)) -> io::Result<()> {
         loop {
             self.submit()?;
@@ -87,7 +88,8 @@ impl Uring {
         }
     }
 
-    /// Takes back what is finished. Whether jobs have to go on that the kernel has done in part.
+    /// Takes finished jobs back. Whether there are jobs to continue, which the kernel has done in
+    /// part.
     fn reap(&mut self, finish: &mut impl FnMut(Done)) -> bool {
         let mut goes_on = false;
         loop {

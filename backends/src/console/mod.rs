@@ -1,7 +1,7 @@
 //! The console device (virtio 1.3, section 5.3): one port, usable as the guest's `hvc0`.
 //!
-//! * [`terminal`] is what the console's bytes come from and go to;
-//! * [`host_io::escape`] is the key that ends it all.
+//! * [`terminal`] is the host's end of the console;
+//! * [`host_io::escape`] is the key that ends the program.
 //!
 //! A driver may spin until its output has been taken (Linux's does, with a lock held), so output
 //! that nobody reads is lost after a short wait, and counted.
@@ -24,7 +24,7 @@ use terminal::{Input, Terminal};
 /// Feature bits (section 5.3.3), which `virtio-bindings` has not got.
 const VIRTIO_CONSOLE_F_SIZE: u32 = 0;
 const VIRTIO_CONSOLE_F_EMERG_WRITE: u32 = 2;
-/// Queue of what is typed.
+/// Queue of typed input.
 const RECEIVE: u16 = 0;
 /// Offset of `emerg_wr` in `struct virtio_console_config`.
 const EMERG_WR: u32 = 8;
@@ -36,7 +36,7 @@ static LOG: RateLimit = RateLimit::for_logs();
 /// A console with one port.
 pub struct Console {
     terminal: Terminal,
-    /// Bytes that were lost since the reader has fallen asleep.
+    /// Bytes that were lost since the reader stopped reading.
     lost: AtomicU64,
 }
 

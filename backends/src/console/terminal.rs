@@ -1,4 +1,4 @@
-//! What the console's bytes come from and go to.
+//! The host's end of a console: source of its input and sink of its output.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -82,7 +82,7 @@ pub enum TerminalError {
     Peer(#[source] io::Error),
 }
 
-/// What reading gave.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
     /// For the guest; at least one.
@@ -216,7 +216,7 @@ impl Terminal {
         }
     }
 
-    /// Takes that event back.
+    /// Clears that event.
     pub fn size_changed(&self) -> bool {
         if let Lines::Files {
             keyboard: Some(keyboard),
@@ -243,7 +243,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         if let Lines::Files { output, .. } = &self.lines {
-            // Whoever reads it has had time enough, and there is nobody else to tell.
+            // The reader has had time enough, and there is nobody else to tell.
             let _ = self.outbox().finish(output.as_fd());
         }
     }

@@ -8,7 +8,7 @@ pub const ALIGNMENT: usize = 64;
 
 /// One queue's part.
 pub struct Queue {
-    /// What is in front of its array.
+    /// The header in front of its array.
     pub header: usize,
     /// An element of the array.
     pub entry: usize,

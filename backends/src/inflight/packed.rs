@@ -1,9 +1,9 @@
 //! The record of a packed ring (vhost-user document, "Inflight I/O tracking").
 //!
 //! The ring's descriptors are gone once it has wrapped, so the record keeps copies of those in
-//! flight, in lists of entries; the other entries are in a list of free ones. Whatever moves from
-//! one to the other does so at one store, and what a killed backend had half done is undone or
-//! finished by its successor:
+//! flight, in lists of entries; the other entries are in a list of free ones. An entry moves from
+//! one to the other at one store, and the successor of a killed backend undoes or finishes a step
+//! that was half done:
 //!
 //! ```text
 //! take       entries, counter, inflight = 1, free_head       undone, until
@@ -15,8 +15,9 @@
 //!            old_free_head = free_head, old used position = used position
 //! ```
 //!
-//! Both used positions are in one word and stored together. Which of the two a ring that was
-//! being completed is in, its first descriptor's flags say: they were the driver's before.
+//! Both used positions are in one word and stored together. If a ring was being completed,
+//! the flags of its first descriptor say at which of the two it stands: they were the
+//! driver's before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
@@ -44,7 +45,7 @@ const ENTRY_FLAGS: usize = 18;
 const ENTRY_LEN: usize = 20;
 const ENTRY_ADDR: usize = 24;
 
-/// What a record says of a ring.
+/// The recorded state of a ring.
 #[derive(Debug)]
 pub struct Recovered {
     pub tracker: Tracker,
@@ -140,8 +141,8 @@ impl Tracker {
         self.set_header(HEADER_VERSION, VERSION)
     }
 
-    /// Finishes what was being done, or undoes it. To be killed here does no harm: the same is
-    /// done again.
+    /// Finishes a step that was half done, or undoes it. To be killed here does no harm: the
+    /// same is done again.
     fn settle(&self, finish: bool, used: Position) -> Result<(), InflightError> {
         let from = if finish {
             HEADER_FREE_HEAD
@@ -149,8 +150,8 @@ impl Tracker {
             HEADER_OLD_FREE_HEAD
         };
         let head = self.header(from)?;
-        // What is free is not in flight, whatever its entry says. The list is as long as what
-        // is not in flight; one that does not end is no list.
+        // Free entries are not in flight, whatever they say. The list is as long as there are
+        // entries not in flight; one that does not end is no list.
         let mut entry = head;
         for _ in 0..self.entries {
             if entry >= self.entries {
@@ -167,7 +168,7 @@ impl Tracker {
         self.set_positions(used, used)
     }
 
-    /// Finds what is in flight, in the order in which it was taken.
+    /// Finds the chains in flight, in the order in which they were taken.
     fn collect(&mut self, size: u16) -> Result<Vec<u16>, InflightError> {
         let mut found = Vec::new();
         let mut slots = 0;

@@ -1,11 +1,13 @@
 //! A device's own state, in the record behind the queues' parts.
 //!
-//! What a driver has set by requests that are done (the address of a network device, how many
-//! pairs of queues it uses) is in no ring any more, and would be lost with the process. It is
-//! stored before the driver has the request back. There is room for two, and one word says which
-//! counts: whoever is killed over a store leaves the one before.
+//! Settings that a driver has made by requests that are done (the address of a network device,
+//! how many pairs of queues it uses) are in no ring any more, and would be lost with the
+//! process. So the state is stored before the driver has the request back. There is room for two
+//! states, and one word says which counts: a process that is killed during a store leaves the
+//! one before.
 //!
-//! The document leaves a record's size to the backend, and what is behind the queues' parts too.
+//! The document leaves a record's size to the backend, and the contents behind the queues' parts
+//! too.
 
 use std::sync::atomic::AtomicU32;
 
@@ -57,7 +59,7 @@ impl Region {
         Ok(Some(state))
     }
 
-    /// There is none any more.
+    /// Forgets the state.
     pub fn forget_state(&self) -> Result<(), InflightError> {
         match self.state_start() {
             Some(start) => self.store::<AtomicU32>(start, 0),

@@ -31,7 +31,7 @@ use crate::warn_limited;
 
 static LOG: RateLimit = RateLimit::for_logs();
 
-/// What a queue is for; which one is the control queue is a matter of negotiation.
+/// The role of a queue; the negotiation decides which one is the control queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Receive(u16),
@@ -47,7 +47,7 @@ pub struct NetDevice<L> {
     features: AtomicU64,
     wishes: RwLock<Wishes>,
     inboxes: Vec<Mutex<Inbox>>,
-    /// What the driver was last told of the link.
+    /// The state of the link that the driver was last told.
     up: AtomicBool,
 }
 
@@ -232,7 +232,7 @@ impl<L: Link> NetDevice<L> {
         pairs == 1 || self.has(VIRTIO_NET_F_MQ) && (1..=self.link.pairs()).contains(&pairs)
     }
 
-    /// Whether these are among the features.
+    /// Whether these offloads are among the features.
     fn can_do_without(&self, offloads: u64) -> bool {
         offloads & !self.features.load(Ordering::Relaxed) == 0
     }
@@ -294,8 +294,8 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         }
     }
 
-    /// What is sent on a pair that is not used any more is lost (vhost-user document, "Ring
-    /// states"). A queue with an odd number transmits, whatever was negotiated.
+    /// Packets sent on a pair that is not used any more are lost (vhost-user document,
+    /// "Ring states"). A queue with an odd number transmits, whatever was negotiated.
     fn discards_disabled(&self, queue: u16) -> bool {
         !queue.is_multiple_of(2)
     }
@@ -306,7 +306,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         self.config.space(mac, up, self.link.pairs()).to_vec()
     }
 
-    /// Packets may come twice, and commands say what is to be, not what is to change.
+    /// Packets may come twice, and a command that is repeated sets the same state.
     fn resumable(&self) -> bool {
         true
     }
@@ -315,7 +315,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         Some(self.wishes().to_bytes())
     }
 
-    /// The driver does not ask again for what it has.
+    /// The driver does not repeat the commands that have been done.
     fn restore(&self, state: &[u8]) -> io::Result<()> {
         let wishes = Wishes::from_bytes(state)?;
         let offloads = wishes.offloads.unwrap_or_default();

@@ -67,7 +67,7 @@ impl fmt::Display for MacAddress {
     }
 }
 
-/// What is configured about an interface.
+/// The configuration of an interface.
 #[derive(Debug, Clone, Copy)]
 pub struct NetConfig {
     /// The guest's address.

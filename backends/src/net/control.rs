@@ -11,7 +11,7 @@ use virtio_bindings::virtio_net::{
 /// Longest command accepted, in bytes: two tables of some thousand addresses.
 pub const MAX_COMMAND: u64 = 65536;
 
-/// What a driver asks for.
+/// A command of the driver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command<'a> {
     /// A switch of the filter.
@@ -43,7 +43,7 @@ pub enum Mode {
     NoBroadcast,
 }
 
-/// Reads class, command and data; `None` for what is malformed or not known.
+/// Reads class, command and data; `None` for a malformed or unknown command.
 pub fn decode(bytes: &[u8]) -> Option<Command<'_>> {
     let [class, command, data @ ..] = bytes else {
         return None;

@@ -1,4 +1,4 @@
-//! What packets come from and go to.
+//! The host's end of the network: packets come from it and go to it.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -16,8 +16,8 @@ pub trait Link: Send + Sync + 'static {
         0
     }
 
-    /// The size of the header from now on, 12 bytes, or 10 for a driver before virtio 1.0; and
-    /// the feature bits of what the driver takes care of in received packets.
+    /// Sets the size of the header from now on, 12 bytes, or 10 for a driver before virtio
+    /// 1.0; and the feature bits of the work that the driver does on received packets.
     fn configure(&self, header_size: usize, guest_offloads: u64) -> io::Result<()>;
 
     /// Spreads received packets over that many of the pairs.
@@ -29,7 +29,7 @@ pub trait Link: Send + Sync + 'static {
     fn ready_fd(&self, pair: u16) -> RawFd;
 
     /// Takes a packet with a header of `header_size` bytes: its length, or `None` if there is
-    /// none. What does not fit into `packet` is lost.
+    /// none. The part that does not fit into `packet` is lost.
     fn receive(
         &self,
         pair: u16,
@@ -52,11 +52,11 @@ pub trait Link: Send + Sync + 'static {
         true
     }
 
-    /// Readable when [`Link::is_up`] may say something else.
+    /// Readable when [`Link::is_up`] may have changed.
     fn change_fd(&self) -> Option<RawFd> {
         None
     }
 
-    /// Takes that event back.
+    /// Clears that event.
     fn changed(&self) {}
 }

@@ -1,9 +1,9 @@
 //! The network device (virtio 1.3, section 5.1).
 //!
-//! * [`link`] is what packets come from and go to: [`tap`] is the kernel's, [`stream`] a socket;
-//! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] takes it down;
-//! * [`config`] is what the driver can know, [`control`] what it can ask for, [`wishes`] what it
-//!   has asked for, [`filter`] what it wants to receive;
+//! * [`link`] is the host's end: [`tap`] is the kernel's, [`stream`] a socket;
+//! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] captures it;
+//! * [`config`] is the configuration space, [`control`] the driver's commands, [`wishes`] the
+//!   settings that they have made, [`filter`] the packets that it wants to receive;
 //! * [`backend`] connects all that.
 
 pub mod backend;

@@ -17,7 +17,7 @@ pub const HEADER_SIZE: usize = 12;
 /// Size of the header for an older driver, which has no `num_buffers`.
 pub const LEGACY_HEADER_SIZE: usize = 10;
 
-/// Longest packet, header and all: what segmentation offloads may make of 64 KiB.
+/// Longest packet, header included: 64 KiB with segmentation offloads, and the headers in front.
 pub const MAX_PACKET: usize = (1 << 16) + 128;
 
 /// Shortest frame: two addresses and a type.
@@ -32,7 +32,7 @@ pub enum PacketError {
     /// The driver's buffer has not even room for the header.
     #[error("a buffer of {0} bytes is too small for a packet header")]
     NoHeader(u64),
-    /// No frame: what is at a link's other end may end at the sight of one.
+    /// Not a whole frame: the peer of a link may end when it gets one.
     #[error("{0} bytes are too few for a packet header and a frame")]
     TooShort(u64),
     /// The driver's buffer is not where it says.
@@ -57,7 +57,7 @@ pub struct Inbox {
     header: Option<Buffers>,
 }
 
-/// What became of a chain.
+/// The outcome for one chain.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Given {
     /// The packet's end is in it: so many bytes.
@@ -136,8 +136,7 @@ impl Inbox {
     }
 }
 
-/// Sends the packet in a chain of the transmit queue; `frame` is called with its frame, if there
-/// is somebody who wants to see it.
+/// Sends the packet in a chain of the transmit queue; `frame`, if any, is called with its frame.
 pub fn transmit<M: GuestMemory>(
     link: &impl Link,
     pair: u16,

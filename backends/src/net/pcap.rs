@@ -1,8 +1,8 @@
 //! A capture file of all packets, for Wireshark and tcpdump.
 //!
 //! Format: draft-ietf-opsawg-pcap, nanosecond variant, in this machine's byte order. Twenty lines
-//! need no crate: of `pcap-file`, version 2.0 makes five writes of a packet and cannot flush a
-//! buffer under them, and what can is a release candidate yet (3.0.0-rc.3).
+//! need no crate: version 2.0 of `pcap-file` makes five writes of a packet and cannot flush a
+//! buffer under them, and the version that can is still a release candidate (3.0.0-rc.3).
 
 use std::fs::File;
 use std::io::{self, Write};

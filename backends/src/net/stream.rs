@@ -1,8 +1,8 @@
 //! A link over a Unix stream socket: frames behind their length, a big-endian 32-bit number.
 //!
-//! That is how passt, QEMU's `-netdev stream` and a peer of our own speak. The other end may come
-//! and go; the link is up while it is there. Frames are whole packets with complete checksums, so
-//! there are no offloads.
+//! passt, QEMU's `-netdev stream` and a peer of our own speak this protocol. The other end may
+//! come and go; the link is up while it is there. Frames are whole packets with complete
+//! checksums, so there are no offloads.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, RawFd};
@@ -32,7 +32,7 @@ pub struct FrameStream {
     output: Mutex<Outbox>,
 }
 
-/// What has been read and not been made packets of.
+/// Bytes that have been read but not been made packets of.
 #[derive(Default)]
 struct Input {
     bytes: Vec<u8>,
@@ -79,7 +79,7 @@ impl Input {
 }
 
 impl FrameStream {
-    /// A link to whoever is met.
+    /// A link to a peer, which is met as `meet` says.
     pub fn start(meet: Meet) -> io::Result<Self> {
         Ok(FrameStream {
             peer: Peer::start("network", meet)?,

@@ -89,8 +89,8 @@ impl fmt::Display for TapName {
     }
 }
 
-/// Feature bits and the kernel's flags (linux/if_tun.h) for what a driver can do with received
-/// packets: incomplete checksums, segments that belong together.
+/// Feature bits, and the kernel's flags (linux/if_tun.h), of the work that a driver can do on
+/// received packets: incomplete checksums, segments that belong together.
 const GUEST_OFFLOADS: [(u32, u32); 6] = [
     (VIRTIO_NET_F_GUEST_CSUM, 0x01),
     (VIRTIO_NET_F_GUEST_TSO4, 0x02),
@@ -114,11 +114,11 @@ const UDP_OFFLOADS: u32 = 0x60;
 pub struct Tap {
     /// One a queue pair.
     files: Vec<File>,
-    /// Of which so many receive.
+    /// How many of them receive.
     active: Mutex<u16>,
     name: TapName,
     udp_offloads: bool,
-    /// Tells of changes of any interface.
+    /// Readable after a change of any interface.
     changes: OwnedFd,
 }
 
@@ -209,7 +209,7 @@ impl Tap {
         }
     }
 
-    /// Says what the guest can do with received packets: TUN_F_* flags.
+    /// Sets the offloads that the guest takes for received packets: TUN_F_* flags.
     fn set_offloads(&self, flags: u32) -> io::Result<()> {
         let fd = self.files[0].as_raw_fd();
         // SAFETY: TUNSETOFFLOAD takes its flags by value.
@@ -250,7 +250,7 @@ impl Link for Tap {
 
     fn configure(&self, header_size: usize, guest_offloads: u64) -> io::Result<()> {
         let bytes = libc::c_int::try_from(header_size).map_err(io::Error::other)?;
-        // The interface's, whichever queue it is asked of; not of one that is detached.
+        // The size is the interface's, whichever queue sets it; a detached queue cannot.
         let fd = self.files[0].as_raw_fd();
         // SAFETY: TUNSETVNETHDRSZ reads an `int`, which `bytes` is.
         check(unsafe { libc::ioctl(fd, libc::TUNSETVNETHDRSZ, &bytes) })?;
@@ -300,7 +300,7 @@ impl Link for Tap {
     }
 
     fn changed(&self) {
-        // Whatever it says: the state is asked for afterwards.
+        // The message's contents do not matter: the state is asked for afterwards.
         let mut message = [0; 8192];
         while matches!(rustix::io::read(&self.changes, &mut message), Ok(1..)) {}
     }

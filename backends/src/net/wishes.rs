@@ -1,4 +1,4 @@
-//! What the driver has asked for on the control queue, and its successor need not ask for again.
+//! The driver's settings from the control queue, which it need not make again for another process.
 
 use std::io;
 
@@ -12,8 +12,8 @@ pub struct Wishes {
     pub filter: Filter,
     /// Queue pairs in use.
     pub pairs: u16,
-    /// Feature bits of what the driver takes care of in received packets, if it has said so since
-    /// the features were negotiated.
+    /// Feature bits of the work that the driver does on received packets, if it has set them
+    /// since the features were negotiated.
     pub offloads: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What both sides write into a packed ring.
+//! The descriptor that both sides write into a packed ring.
 
 /// A descriptor of the ring (virtio 1.4, section 2.8.13), in the host's byte order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Where a side stands in a packed ring.
+//! A side's position in a packed ring.
 
 use virtio_bindings::virtio_ring::{VRING_PACKED_DESC_F_AVAIL, VRING_PACKED_DESC_F_USED};
 

@@ -1,4 +1,4 @@
-//! A bound on what a guest takes from the host's entropy source.
+//! A bound on the bytes that a guest takes from the host's entropy source.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -15,7 +15,7 @@ pub struct Limit {
     pub period: Duration,
 }
 
-/// What is left of the period at hand.
+/// The rest of the current period.
 #[derive(Debug)]
 pub struct Budget {
     limit: Limit,

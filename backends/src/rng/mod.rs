@@ -50,7 +50,7 @@ pub struct Rng {
     throttle: Option<Throttle>,
 }
 
-/// A limit, and what has to be waited for under it.
+/// A limit, and the descriptors to wait for under it.
 #[derive(Debug)]
 struct Throttle {
     budget: Mutex<Budget>,
@@ -65,7 +65,7 @@ impl Throttle {
         let edge = EpollEvent::new(EventSet::IN | EventSet::EDGE_TRIGGERED, 0);
         ready.ctl(ControlOperation::Add, budget.timer().as_raw_fd(), edge)?;
         match ready.ctl(ControlOperation::Add, source.as_raw_fd(), edge) {
-            // It never makes anybody wait.
+            // epoll cannot watch a source that never makes anybody wait.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => (),
             result => result?,
         }
@@ -81,8 +81,8 @@ impl Throttle {
 }
 
 impl Rng {
-    /// A device that gives what `path` does, a character device, a pipe or a file, as much of it
-    /// as `limit` allows.
+    /// A device that gives the bytes of `path`, a character device, a pipe or a file, as many as
+    /// `limit` allows.
     pub fn open(path: &Path, limit: Option<Limit>) -> Result<Self, RngError> {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);

@@ -1,4 +1,4 @@
-//! What can be wrong with a request, and what the frontend is told about it.
+//! Errors of a request, and the answer that the frontend gets.
 
 use std::io;
 
@@ -17,7 +17,7 @@ use crate::page_log::LogError;
 use crate::vring::RingError;
 use crate::worker::WorkerError;
 
-/// One request was refused. The session goes on, unless a worker is lost.
+/// One request was refused. The session continues, unless a worker is lost.
 #[derive(Debug, Error)]
 pub enum RequestError {
     /// A number that no version of the document defines.
@@ -119,7 +119,7 @@ pub enum SessionError {
     Device(#[from] WorkerError),
 }
 
-/// What a refused request is answered with.
+/// The answer to a refused request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ErrorAnswer {
     /// A nonzero acknowledgement if the frontend asked for one, else nothing.

@@ -35,7 +35,7 @@ where
     }
 
     /// SET_INFLIGHT_FD: the record of this backend or of the one before it. Rings that run
-    /// already begin anew with it.
+    /// already are restarted with it.
     pub(super) fn set_inflight_fd(
         &mut self,
         request: &mut Message,

@@ -1,7 +1,7 @@
 //! The requests about the log of written pages.
 //!
-//! It is written into while it is there and VHOST_F_LOG_ALL is among the features. Used rings are
-//! guest memory like any other here: VHOST_VRING_F_LOG and its address tell nothing new.
+//! The log is written while there is one and VHOST_F_LOG_ALL is among the features. Used rings
+//! are guest memory like any other here: VHOST_VRING_F_LOG and its address are not needed.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ where
             "logging the pages that are written"
         );
         // The document does not say what the answer carries. The vhost crate's frontend takes only
-        // what it sent, QEMU anything.
+        // the payload that it sent, QEMU any.
         Ok(Answer::payload(&place))
     }
 

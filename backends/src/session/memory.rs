@@ -37,8 +37,8 @@ where
         self.replace_memory(self.memory.without_region(&region)?)
     }
 
-    /// Puts another memory table in place. Running rings pause over the change, so that nothing
-    /// is at work in the old one when the frontend gets its answer.
+    /// Puts another memory table in place. Running rings pause for the change, so that nothing
+    /// uses the old one when the frontend gets its answer.
     fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
         let memory = table.guest_memory()?;
         self.apply_log(&memory)?;

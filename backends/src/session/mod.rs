@@ -1,7 +1,7 @@
 //! One frontend's connection: each request becomes a change of state and an answer.
 //!
-//! A request that cannot be served is answered as far as the document has an answer for it
-//! ([`error::error_answer`]), logged, and the session goes on.
+//! A request that cannot be served is logged, and answered as far as the document has an
+//! answer for it ([`error::error_answer`]). The session then continues.
 //!
 //! vhost-user document, "Front-end message types".
 
@@ -88,7 +88,7 @@ where
     T: VhostUserBackend,
     T::Bitmap: NewBitmap,
 {
-    /// A session in which nothing has been said yet.
+    /// A session in which no message has come yet.
     pub fn new(device: &'d Device<T>) -> Self {
         Session {
             device,
@@ -112,8 +112,8 @@ where
         tracing::trace!(request = %name::frontend(request.header.request),
             bytes = request.payload.len(), fds = request.files.len(), "received");
         let result = self.serve(&mut request);
-        // Asked afterwards: the SET_PROTOCOL_FEATURES that turns acknowledgements on is itself
-        // acknowledged. user-mode-linux waits for that.
+        // Checked afterwards: the SET_PROTOCOL_FEATURES that turns acknowledgements on is
+        // itself acknowledged. user-mode-linux waits for that.
         let wants_ack = self.protocol.contains(Protocol::REPLY_ACK) && request.header.needs_reply();
         match result {
             Ok(Answer::Payload(payload)) => reply(connection, &request, &payload, None)?,
@@ -205,7 +205,7 @@ where
 
     /// The backend's features; those that would need the kit's help and do not get it are hidden.
     fn offered_features(&self) -> u64 {
-        // A backend that does not go by the kit's records knows the crate's split rings only.
+        // A backend that does not use the kit's records knows the crate's split rings only.
         let packed = u64::from(!self.device.tracks()) << VIRTIO_F_RING_PACKED;
         let log = VhostUserVirtioFeatures::LOG_ALL.bits();
         let added = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
@@ -213,8 +213,8 @@ where
         self.device.backend.features() & !(log | packed) | added
     }
 
-    /// What the kit serves by itself, and of the rest what the backend offers and the kit passes
-    /// on. BACKEND_REQ is offered for devices that have nothing to say too: user-mode-linux gets
+    /// The features that the kit serves by itself, and those that the backend offers and the kit
+    /// passes on. BACKEND_REQ is offered for devices without requests too: user-mode-linux gets
     /// its interrupt number from setting that channel up.
     fn offered_protocol(&self) -> Protocol {
         let kit = Protocol::MQ
@@ -301,7 +301,7 @@ where
             return Err(RequestError::Unsupported);
         }
         let mut bytes = self.device.backend.get_config(offset, size);
-        // Newer frontends ask for fields that an older device has not got: those read as zero.
+        // Newer frontends ask for fields that an older device does not have: those read as zero.
         bytes.resize(size as usize, 0);
         Ok(Answer::payload(&Config { access, bytes }))
     }
@@ -325,7 +325,7 @@ where
         Ok(Answer::payload(&config))
     }
 
-    /// SET_BACKEND_REQ_FD: a second socket, for what the device has to tell the frontend.
+    /// SET_BACKEND_REQ_FD: a second socket, for the device's requests to the frontend.
     fn set_backend_channel(&mut self, request: &mut Message) -> Result<Answer, RequestError> {
         let stream = UnixStream::from(OwnedFd::from(request.take_file()?));
         // Fails on anything that is not a Unix socket; the timeouts bound the device's waits.
@@ -357,7 +357,7 @@ where
         stopped.and(forgotten).map(|()| Answer::Done)
     }
 
-    /// The requests that the record speaks of are no more, nor is what the driver has set.
+    /// The recorded requests are void, and so is the state that the driver has set.
     fn forget_record(&mut self) -> Result<(), RequestError> {
         self.inflight = None;
         Ok(self.device.state_record().forget()?)
@@ -375,7 +375,8 @@ where
         Ok(Answer::Done)
     }
 
-    /// Ends the session: the device is as it was before, and nothing of the frontend's is kept.
+    /// Ends the session: the device returns to its initial state, and nothing of the frontend's is
+    /// kept.
     pub fn end(mut self) -> Result<(), SessionError> {
         self.device.notifier.set_channel(None);
         self.device.state_record().set(None);

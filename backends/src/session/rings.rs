@@ -49,8 +49,8 @@ where
         self.change(state.index, |setup| setup.set_base(state.num, packed))
     }
 
-    /// A ring is started before it is enabled. What the driver has put there by then is not lost
-    /// in the moment between: only a ring that has run is discarded from when it is disabled.
+    /// A ring is started before it is enabled. Chains that the driver has added by then are not
+    /// lost in between: only a ring that has run discards its chains when it is disabled.
     pub(super) fn set_vring_enable(
         &mut self,
         state: VhostUserVringState,
@@ -161,7 +161,8 @@ where
         );
         *running = true;
         if self.inflight.is_some() {
-            // Whoever had the ring before may have died between using a chain and saying so.
+            // The backend that had the ring before may have died between using a chain and
+            // signalling it.
             let signalled = self.device.vring(index).get_ref().signal_used_queue();
             signalled.map_err(fd_error)?;
         }

@@ -686,7 +686,7 @@ fn a_device_that_keeps_no_record_says_so() {
     let mut asked = [0; 24];
     asked[16] = 2;
     asked[18] = 16;
-    // "No record" in the request's own terms; and the session goes on.
+    // "No record" in the request's own terms; and the session continues.
     let none = talk.ask(FrontendReq::GET_INFLIGHT_FD, &asked, vec![]);
     assert_eq!(none, Some(vec![0; 24]));
     assert!(!talk.acked(FrontendReq::SET_INFLIGHT_FD, &asked, vec![memfd(4096)]));
@@ -713,7 +713,7 @@ fn a_record_is_used_by_running_rings_and_ends_with_a_reset() {
     let given = |file: &File| vec![file.try_clone().unwrap()];
     assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));
     assert!(matches!(*record.lock(), Progress::Split(Some(_))));
-    // Two chains that another backend took: the ring goes on behind them, but stands before.
+    // Two chains that another backend took: the ring resumes behind them, but stands before.
     file.write_all_at(&[1], 16).unwrap();
     file.write_all_at(&[1], 16 + 16).unwrap();
     assert!(talk.acked(FrontendReq::SET_INFLIGHT_FD, &place, given(&file)));

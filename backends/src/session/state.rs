@@ -58,8 +58,8 @@ where
         Ok(Answer::payload(&0u64))
     }
 
-    /// Gives the device what its predecessor has left in the record, and has it keep its own
-    /// there.
+    /// Gives the device the state that its predecessor has left in the record, and has it
+    /// keep its own there.
     pub(super) fn resume_state(&self, region: &Arc<Region>) -> Result<(), RequestError> {
         if !self.has_state() {
             return Ok(());

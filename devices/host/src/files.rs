@@ -6,7 +6,7 @@ use std::io;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// An anonymous file of `len` zero bytes, which is called `name` in /proc. Nobody can change its
-/// size: a process that accessed a mapping of what was cut off would be killed (SIGBUS).
+/// size: truncation would kill a process that accesses the missing part of a mapping (SIGBUS).
 pub fn sealed_memfd(name: &str, len: u64) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = File::from(memfd_create(name, flags)?);

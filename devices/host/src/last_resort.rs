@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use libc::{c_int, c_void, sigaction, siginfo_t};
 use rustix::termios::{OptionalActions, Termios, tcsetattr};
 
-/// Signals that end a process if nothing is done about them, but for those that are
-/// handled elsewhere and SIGKILL (signal(7)).
+/// Signals that end a process by default (signal(7)), except SIGKILL and those that
+/// are handled elsewhere.
 const ENDING: [c_int; 16] = [
     libc::SIGQUIT,
     libc::SIGILL,
@@ -31,15 +31,15 @@ const ENDING: [c_int; 16] = [
 
 struct Before {
     modes: Termios,
-    /// What was done about each of [`ENDING`], for the handler to do it too.
+    /// The previous action of each of [`ENDING`], which the handler takes too.
     actions: Vec<sigaction>,
 }
 
 /// Set before the first handler is installed, and never changed.
 static BEFORE: OnceLock<Before> = OnceLock::new();
 
-/// Has the terminal on standard input put back into these modes. Only the first call
-/// counts.
+/// Puts the terminal on standard input back into these modes when a signal ends the
+/// process. Only the first call counts.
 pub fn restore_at_ending_signals(modes: &Termios) -> io::Result<()> {
     let mut actions = Vec::new();
     for signal in ENDING {
@@ -85,8 +85,8 @@ fn change(signal: c_int, new: Option<&sigaction>) -> io::Result<sigaction> {
     Ok(old)
 }
 
-/// Does nothing but system calls that a signal handler may make (signal-safety(7)), and
-/// reads what does not change.
+/// Makes only system calls that a signal handler may make (signal-safety(7)), and reads
+/// only data that does not change.
 extern "C" fn restore(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
     let Some(before) = BEFORE.get() else {
         return;
@@ -97,8 +97,8 @@ extern "C" fn restore(signal: c_int, info: *mut siginfo_t, _context: *mut c_void
     // SAFETY: the kernel hands SA_SIGINFO handlers a valid structure.
     let is_fault = unsafe { (*info).si_code } > 0;
     if is_fault {
-        // The instruction that caused it runs again, and so does whoever was in charge
-        // before: Rust's, which tells a stack overflow.
+        // The instruction that caused it runs again, and then the previous handler:
+        // Rust's, which reports a stack overflow.
         let _ = change(signal, action);
         return;
     }

@@ -1,4 +1,4 @@
-//! What the programs want of the host alike.
+//! Host facilities that all programs share.
 //!
 //! Nothing here knows a machine, a device or a protocol.
 

@@ -58,7 +58,7 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// What connecting gives, which the standard library would wait for.
+/// The result of a connect that does not block; the standard library's does.
 fn try_connect(path: &Path) -> io::Result<Result<(), Errno>> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

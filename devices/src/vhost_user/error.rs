@@ -1,4 +1,4 @@
-//! What can go wrong between a device and its backend.
+//! Errors between a device and its backend.
 
 use std::io;
 use std::time::Duration;
@@ -137,9 +137,9 @@ pub enum Problem {
     WrongQueue { asked: u16, found: u32 },
 }
 
-/// What known backends need in order to offer a configuration space.
+/// An option that known backends need in order to offer a configuration space.
 fn config_hint(device_type: DeviceType, offered: bool) -> &'static str {
-    // Who comes from QEMU has given the tag to QEMU, and virtiofsd none.
+    // Users of QEMU give the tag to QEMU, and none to virtiofsd.
     if device_type == DeviceType::FS && !offered {
         "; virtiofsd offers it when it is started with --tag TAG"
     } else {

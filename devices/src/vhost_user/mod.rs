@@ -4,9 +4,9 @@
 //! type over the protocol of QEMU's `docs/interop/vhost-user.rst`, "the
 //! vhost-user document" here. Every wait on a backend ends at a deadline.
 //!
-//! * `session` is one connection: what is agreed on it, and what is said.
+//! * `session` is one connection: the agreement on it, and the messages.
 //! * `link` is how a backend is reached, and when it is tried again.
-//! * `frontend` is what the driver has set up, how another backend resumes it, and the device.
+//! * `frontend` is the device: it keeps the driver's setup and has another backend resume it.
 
 mod error;
 mod frontend;

@@ -1,4 +1,4 @@
-//! What a user says of a backend.
+//! The user's options for a backend.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -36,14 +36,13 @@ pub struct Options {
     pub id: String,
     pub device_type: DeviceType,
     pub address: Address,
-    /// Number of virtqueues, without the control queue of a network device.
-    /// By default what the backend has, or what the device type needs.
+    /// Number of virtqueues, without the control queue of a network device. By
+    /// default as many as the backend has, or as the device type needs.
     pub queues: Option<u16>,
     /// Entries of each virtqueue; by default [`Self::QUEUE_SIZE`], or less for
     /// device types whose backends have small ones.
     pub queue_size: Option<u16>,
-    /// How long the backend may take to do what one access of the guest, or one command,
-    /// asks of it.
+    /// How long the backend may take over one access of the guest, or over one command.
     pub deadline: Duration,
     /// How long it may take to finish the requests in flight of rings that are to stop.
     pub drain_deadline: Duration,

@@ -1,4 +1,4 @@
-//! What a frontend has to know of a device type. Backends answer for all else.
+//! The facts about a device type that a frontend has to know. Backends answer for all else.
 
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_MQ;
 use virtio_bindings::virtio_net::VIRTIO_NET_F_MQ;
@@ -14,12 +14,12 @@ pub struct Profile {
     /// Entries of a queue when the user does not say how many. The protocol
     /// has no way to ask a backend for its limit.
     pub queue_size: u16,
-    /// Lengths that the configuration space has had in versions of the
-    /// specification and in backends, longest first. Empty when there is none.
+    /// Lengths of the configuration space in versions of the specification and
+    /// in backends, longest first. Empty when there is none.
     pub config_sizes: &'static [u32],
     /// Whether drivers work without the configuration space.
     pub config_required: bool,
-    /// What a driver means by writing there.
+    /// The meaning of a driver's write there.
     pub config_writes: ConfigWrites,
     /// Whether each request ends by itself, and soon: no queue holds empty buffers.
     pub requests_end: bool,
@@ -30,12 +30,12 @@ pub struct Profile {
     pub in_order: InOrder,
 }
 
-/// What a driver's write to the configuration space means to the backend.
+/// The meaning of a driver's write to the configuration space to the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigWrites {
     /// Whatever it is, the backend gets the bytes that the driver wrote.
     Events,
-    /// Only settings: to write what is there already says nothing.
+    /// Only settings: a write of the value that is there already says nothing.
     Settings,
     /// A question, of several fields, to which the space then has the answer. QEMU
     /// sends the whole space with each write, and backends look at its start whatever
@@ -148,7 +148,7 @@ const fn counting(profile: Profile, queue_count: QueueCount) -> Profile {
     }
 }
 
-/// Known backends of some types take no larger queues than this.
+/// The profile of a type whose known backends take no larger queues than this.
 const fn small(profile: Profile) -> Profile {
     Profile {
         queue_size: 64,
@@ -251,7 +251,7 @@ const UNKNOWN: Profile = plain(
     &[256, 128, 96, 64, 60, 48, 40, 36, 32, 24, 20, 16, 12, 8, 4],
 );
 
-/// What is known of `device_type`.
+/// The profile of `device_type`.
 pub fn profile(device_type: DeviceType) -> Profile {
     PROFILES
         .iter()

@@ -1,4 +1,4 @@
-//! What a transport can tell about itself.
+//! The state of a transport for others to see.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueInfo {
     pub max_size: u16,
-    /// What the driver configured, once it has set QueueReady.
+    /// The driver's configuration, once it has set QueueReady.
     pub ready: Option<QueueConfig>,
     /// Whether the device works on it.
     pub running: bool,
@@ -43,9 +43,9 @@ pub struct TransportInfo {
     pub device_type: DeviceType,
     /// The status register in names.
     pub status: String,
-    /// What the device has and the transport lets through, in names.
+    /// The device's features that the transport lets through, in names.
     pub features_offered: Vec<String>,
-    /// What the driver chose, in names.
+    /// The driver's choice, in names.
     pub features_chosen: Vec<String>,
     pub queues: Vec<QueueInfo>,
     pub counters: Counters,

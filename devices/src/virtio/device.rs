@@ -1,4 +1,4 @@
-//! What a transport asks of the device behind it.
+//! The interface of a transport to the device behind it.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::deadline::Deadline;
 /// happened; the transport adds which device it happened to.
 pub type DeviceError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a device's event descriptor had to say.
+/// The meaning of an event on a device's descriptor.
 #[derive(Debug)]
 pub enum DeviceEvent {
     /// Nothing that the guest needs to know.
@@ -49,9 +49,9 @@ pub trait Device: Send {
     /// queues, and does not change.
     fn queue_max_sizes(&self) -> &[u16];
 
-    /// What the device can do (virtio 1.3, section 2.2), one bit a feature. The
-    /// transport withholds from the driver what it cannot itself do. It asks
-    /// anew at each reset: a device may have lost some.
+    /// The device's features (virtio 1.3, section 2.2), one bit each. The
+    /// transport withholds from the driver those that it cannot support itself.
+    /// It asks again at each reset: a device may have lost some.
     fn features(&self) -> u64;
 
     /// Takes the features that the driver accepted, a subset of
@@ -130,12 +130,12 @@ pub trait Device: Send {
     }
 
     /// Stops all queues that run, until [`unpause`](Self::unpause): meanwhile the device
-    /// touches neither them nor their buffers. The guest stands still.
+    /// touches neither them nor their buffers. The guest is stopped.
     fn pause(&mut self) -> DeviceEvent {
         DeviceEvent::Nothing
     }
 
-    /// Goes on where [`pause`](Self::pause) stopped.
+    /// Resumes the queues that [`pause`](Self::pause) stopped.
     fn unpause(&mut self) -> DeviceEvent {
         DeviceEvent::Nothing
     }
@@ -158,7 +158,7 @@ pub trait Device: Send {
         None
     }
 
-    /// Handles what made [`event_fd`](Self::event_fd) readable.
+    /// Handles the event that made [`event_fd`](Self::event_fd) readable.
     fn handle_event(&mut self, _deadline: &Deadline) -> DeviceEvent {
         DeviceEvent::Nothing
     }

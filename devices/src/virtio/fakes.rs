@@ -1,4 +1,4 @@
-//! A device and a hypervisor that note what they are told.
+//! A device and a hypervisor that record the calls to them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::file_mapping::FileMapping;
 use crate::hypervisor::Hypervisor;
 
-/// What the transport asked of the device, in order.
+/// A call of the transport to the device, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Activate(u64),
@@ -32,7 +32,7 @@ pub struct Script {
     pub calls: Vec<Call>,
     pub config: Vec<u8>,
     pub events: VecDeque<DeviceEvent>,
-    /// What is to fail next time.
+    /// The calls that fail next time.
     pub fail_activate: bool,
     pub fail_start: Option<u16>,
     pub fail_write_config: bool,
@@ -128,13 +128,13 @@ impl Device for FakeDevice {
     }
 }
 
-/// What the transport asked of the hypervisor.
+/// The calls of the transport to the hypervisor.
 #[derive(Default)]
 pub struct FakeHypervisor {
     pub ioeventfds: Mutex<Vec<(GuestAddress, u32, EventFd)>>,
     pub irqfds: Mutex<Vec<(u32, EventFd)>>,
     pub mapped: Mutex<Vec<GuestAddress>>,
-    /// What mapping a page fails with.
+    /// The error that mapping a page fails with.
     pub map_error: Option<io::ErrorKind>,
     pub refuses_ioeventfds: AtomicBool,
 }

@@ -28,7 +28,7 @@ const WITHHELD: &[(u32, &str)] = &[
     // Between frontend and backend only (vhost-user document).
     (VHOST_F_LOG_ALL, "not the driver's"),
     (VHOST_USER_F_PROTOCOL_FEATURES, "not the driver's"),
-    // What this transport cannot do.
+    // Features that this transport cannot support.
     (VIRTIO_F_ACCESS_PLATFORM, "there is no IOMMU"),
     (VIRTIO_F_SR_IOV, "PCI only"),
     (VIRTIO_F_NOTIFICATION_DATA, "a kick carries no data"),
@@ -91,7 +91,7 @@ impl Negotiation {
         }
     }
 
-    /// What the DeviceFeatures register reads.
+    /// The value of the DeviceFeatures register.
     pub fn device_half(&self) -> u32 {
         match self.device_select {
             0 => self.offered as u32,

@@ -1,11 +1,11 @@
 //! Where the driver's notifications of a queue go (virtio 1.3, section 4.2.2, QueueNotify).
 //!
 //! Frontends of other VMMs give a backend one kick descriptor for each start of a ring and
-//! take it out of use when the ring has stopped. Backends rely on that: those on rust-vmm's
-//! crate wait on each descriptor that they were ever given for a ring, and end their thread
-//! when one that is readable turns out to be another one than they then read. So nobody is
-//! given a second descriptor for a ring that runs, and no descriptor is given out twice.
-//! Kicks are held back by pointing the guest's notifications somewhere else.
+//! take it out of use when the ring has stopped. Backends rely on that. Those on rust-vmm's
+//! crate wait on every descriptor that they were ever given for a ring but read the latest,
+//! and end their thread when another one is readable. So nobody is given a second
+//! descriptor for a ring that runs, and no descriptor is given out twice. Kicks are held
+//! back by pointing the guest's notifications somewhere else.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -28,7 +28,7 @@ pub struct Kick {
 }
 
 struct State {
-    /// What a kick signals.
+    /// The descriptor that a kick signals.
     target: EventFd,
     /// A backend has been given it.
     is_given: bool,
@@ -61,9 +61,9 @@ impl Kick {
         })
     }
 
-    /// A descriptor for a backend to wait on. It has been given to nobody before; the kicks
-    /// since [`hold`](Self::hold) are in it, and one more, as in QEMU's: a thread that still
-    /// is about to read what it had been given for an earlier start finds one too.
+    /// A descriptor for a backend to wait on. It has been given to nobody before. It holds
+    /// the kicks since [`hold`](Self::hold), and one more, as in QEMU: a thread that is
+    /// still about to read its kick from an earlier start finds one too.
     pub fn connect(&self) -> io::Result<EventFd> {
         let mut state = self.lock();
         if state.is_given {
@@ -75,8 +75,8 @@ impl Kick {
         Ok(given)
     }
 
-    /// Keeps kicks from whoever has been given a descriptor, until the next
-    /// [`connect`](Self::connect). Those that come meanwhile are not lost.
+    /// Keeps kicks from the holder of the last descriptor, until the next
+    /// [`connect`](Self::connect). Kicks that come meanwhile are not lost.
     pub fn hold(&self) -> io::Result<()> {
         let mut state = self.lock();
         match state.is_given {
@@ -102,8 +102,8 @@ impl Kick {
         Ok(())
     }
 
-    /// Points the guest's notifications to a new descriptor. One that comes in between
-    /// exits, and waits for the transport.
+    /// Points the guest's notifications to a new descriptor. A notification that comes
+    /// in between exits, and waits for the transport.
     fn renew(&self, state: &mut State) -> io::Result<()> {
         let new = event_fd()?;
         self.unwire(state)?;

@@ -139,8 +139,8 @@ impl MmioTransport {
         self.config_pending = false;
     }
 
-    /// The driver wrote to the configuration space; what it then reads is up to
-    /// the device, which may refuse the write and still be sound.
+    /// The driver wrote to the configuration space. The device decides what it
+    /// then reads; it may refuse the write and still be sound.
     pub(super) fn write_device_config(&mut self, offset: u32, data: &[u8], deadline: &Deadline) {
         if let Err(error) = self.device.write_config(offset, data, deadline) {
             self.log_device_error("cannot write its configuration space", error.as_ref());
@@ -163,7 +163,7 @@ impl MmioTransport {
     }
 
     /// The device does not work any more: the driver is told to reset it
-    /// (section 2.1.2), and all else goes on.
+    /// (section 2.1.2), and all else keeps working.
     pub(super) fn broken(&mut self, reason: &(dyn Error + 'static), deadline: &Deadline) {
         self.log_device_error("device needs a reset", reason);
         self.stop_queues(deadline);
@@ -204,8 +204,8 @@ impl MmioTransport {
         }
     }
 
-    /// A guest can bring these about again and again, by resetting a device
-    /// that stays broken.
+    /// A guest can cause these again and again, by resetting a device that
+    /// stays broken.
     fn log_device_error(&mut self, what: &str, error: &(dyn Error + 'static)) {
         if let Some(suppressed) = self.guest_log.admit() {
             tracing::error!(device = %self.id, suppressed, error, "{what}");

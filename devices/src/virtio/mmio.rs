@@ -1,7 +1,7 @@
 //! The register front of a device (virtio 1.3, section 4.2.2).
 //!
-//! What the guest reads is always in the [`RegisterPage`]; what it writes
-//! changes the state here, from which the page is published anew.
+//! The guest always reads from the [`RegisterPage`]. Its writes change the
+//! state here, and the page is published again from that state.
 
 use std::io;
 use std::ops::Range;
@@ -76,7 +76,7 @@ pub struct MmioTransport {
     pub(super) config_pending: bool,
     /// Counts the InterruptACKs of used buffers; nobody waits on it.
     acknowledged: EventFd,
-    /// What the guest reads of the configuration space.
+    /// The configuration space as the guest reads it.
     pub(super) config: Vec<u8>,
     pub(super) config_generation: u32,
     pub(super) counters: Counters,
@@ -223,8 +223,8 @@ impl MmioTransport {
         self.device.event_fd()
     }
 
-    /// Handles what made [`event_fd`](Self::event_fd) readable, does to the
-    /// guest what follows from it, and says what it was.
+    /// Handles the event that made [`event_fd`](Self::event_fd) readable, tells
+    /// the guest of it where needed, and returns it.
     ///
     /// Takes as long as an access of the guest may, where a backend is to be asked.
     pub fn handle_event(&mut self) -> DeviceEvent {
@@ -287,7 +287,7 @@ impl MmioTransport {
         }
     }
 
-    /// For what begins now: all waits that belong to it together.
+    /// The deadline of an operation that begins now: all its waits share it.
     fn deadline(&self) -> Deadline {
         Deadline::after(self.device.patience())
     }

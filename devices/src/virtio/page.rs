@@ -1,9 +1,9 @@
 //! The published register page.
 //!
 //! Reads of a virtio-mmio device never leave the kernel: its 4 KiB register
-//! window is one page of VMM memory, mapped read-only into the guest. Whatever
-//! the guest is to read is published here, and reads that do exit (on a host
-//! without read-only memory slots) are answered from here too.
+//! window is one page of VMM memory, mapped read-only into the guest. Every
+//! value that the guest reads is published here, and reads that do exit (on a
+//! host without read-only memory slots) are answered from here too.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -20,7 +20,7 @@ pub const CONFIG_MAX: usize = PAGE_SIZE - CONFIG_OFFSET;
 
 const WORD: usize = size_of::<u32>();
 
-/// One page of shared memory that holds what the guest reads.
+/// One page of shared memory that holds all values that the guest reads.
 ///
 /// It is written in aligned 32-bit words, each at once and in program order, so
 /// that a guest never reads half a register. Values are little-endian there, as
@@ -63,18 +63,18 @@ impl RegisterPage {
         self.base.as_ptr()
     }
 
-    /// What the guest reads from `register` from now on.
+    /// Sets the value that the guest reads from `register` from now on.
     pub fn publish(&self, register: Register, value: u32) {
         self.words()[register.offset() / WORD].store(value.to_le(), Ordering::Release);
     }
 
-    /// What the guest now reads from `register`.
+    /// The value that the guest now reads from `register`.
     pub fn published(&self, register: Register) -> u32 {
         u32::from_le(self.words()[register.offset() / WORD].load(Ordering::Acquire))
     }
 
-    /// What the guest reads from the device configuration space from now on:
-    /// `config`, of which the first [`CONFIG_MAX`] bytes count, then zeros.
+    /// Sets the device configuration space that the guest reads from now on:
+    /// the first [`CONFIG_MAX`] bytes of `config`, then zeros.
     pub fn publish_config(&self, config: &[u8]) {
         let mut chunks = config.chunks(WORD);
         for word in &self.words()[CONFIG_OFFSET / WORD..] {

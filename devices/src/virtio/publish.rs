@@ -1,4 +1,4 @@
-//! What the guest reads: the register page as it follows from the state.
+//! Publishing the state on the register page.
 
 use super::mmio::MmioTransport;
 use super::page::CONFIG_MAX;
@@ -64,7 +64,7 @@ impl MmioTransport {
         self.page.publish(Register::InterruptStatus, status);
     }
 
-    /// Makes `config` what the guest reads.
+    /// Publishes `config` as the device configuration space.
     ///
     /// The generation (section 2.5.3) changes before and after: a read that
     /// overlaps the update sees two different ones, unless it fits in between

@@ -64,7 +64,7 @@ impl Part {
     }
 }
 
-/// What the driver configured is no queue. The driver's fault.
+/// The driver's configuration makes no valid queue. The driver's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
     #[error("a size of {size} entries is not a power of two from 1 to {max}")]
@@ -114,7 +114,7 @@ impl QueueSetup {
         *address = u64::from(high) << u32::BITS | u64::from(low);
     }
 
-    /// The queue, when what the driver has written makes one of this format and
+    /// The queue, when the driver's writes make a valid one of this format and
     /// of at most `max` entries in `memory`.
     pub fn check(
         &self,

@@ -23,8 +23,8 @@ impl RateLimit {
         }
     }
 
-    /// Whether to go on now, and if so how many were turned away since the last
-    /// time.
+    /// `None` when the event is turned away; otherwise how many were turned
+    /// away since the last one that was admitted.
     pub fn admit(&mut self) -> Option<u64> {
         self.admit_at(Instant::now())
     }

@@ -16,7 +16,7 @@ pub struct SharedRegion {
 /// The values of ShmLen and ShmBase for a region that is not there (section 4.2.2).
 pub const ABSENT: u64 = u64::MAX;
 
-/// What ShmLen and ShmBase read while ShmSel is `selected`.
+/// The values of ShmLen and ShmBase while ShmSel is `selected`.
 pub fn registers(regions: &[SharedRegion], selected: u32) -> (u64, u64) {
     let found = regions
         .iter()

@@ -1,10 +1,10 @@
 //! Names and bits of virtio over MMIO (virtio 1.3, section 4.2.2, table 4.1).
 
-/// "virt" in little-endian: what [`Register::MagicValue`] reads.
+/// "virt" in little-endian: the value of [`Register::MagicValue`].
 pub const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// The register layout of virtio 1.0 and later.
 pub const VERSION: u32 = 2;
-/// What [`Register::VendorId`] reads.
+/// The value of [`Register::VendorId`].
 pub const VENDOR: u32 = u32::from_le_bytes(*b"OUTB");
 
 /// Where the device configuration space starts in the register window.

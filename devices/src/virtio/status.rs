@@ -8,10 +8,10 @@ use super::features::FeaturesError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status(u8);
 
-/// What a write to the status asks of the device.
+/// The action that a write to the status asks of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing yet: the handshake goes on.
+    /// Nothing yet: the handshake continues.
     Proceed,
     /// Stop all queues and forget what the driver configured.
     Reset,
@@ -46,7 +46,7 @@ impl Status {
     pub const DRIVER_OK: Self = Self(1 << 2);
     /// Driver and device agree on the features.
     pub const FEATURES_OK: Self = Self(1 << 3);
-    /// The device cannot go on. Set by the device only.
+    /// The device has failed and needs a reset. Set by the device only.
     pub const NEEDS_RESET: Self = Self(1 << 6);
     /// The driver has given up.
     pub const FAILED: Self = Self(1 << 7);
@@ -81,7 +81,7 @@ impl Status {
         self.0 & other.0 == other.0
     }
 
-    /// The device tells the driver that it cannot go on.
+    /// The device tells the driver that it needs a reset.
     pub fn set_needs_reset(&mut self) {
         self.0 |= Self::NEEDS_RESET.0;
     }
@@ -112,9 +112,9 @@ impl Status {
         self.go_on(*self, asked, features)
     }
 
-    /// Linux sets FAILED behind the reset by a driver whose probe has failed, and the next
-    /// driver, such as the module that was mended, begins without another reset. There is
-    /// nothing that one could undo.
+    /// Linux sets FAILED after the reset when a driver's probe has failed, and the next
+    /// driver (a fixed version of the module, say) begins without another reset. A reset
+    /// would have nothing to undo.
     fn is_begun_again(self, asked: Self) -> bool {
         self == Self::FAILED && asked != Self::FAILED
     }

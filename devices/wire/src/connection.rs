@@ -24,7 +24,7 @@ use crate::limits::{BACKEND_FILES, FRONTEND_FILES, MAX_PAYLOAD};
 use crate::message::Message;
 use crate::progress::{HEADER, PAYLOAD, Progress};
 
-/// A connected socket, and what has come of the next message.
+/// A connected socket, and the received part of the next message.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
@@ -161,8 +161,8 @@ impl Connection {
                 self.files.extend(files.map(File::from));
             }
         }
-        // The kernel closes what there is no room for. It pads the room, so that a few files more
-        // may have come.
+        // The kernel closes files that there is no room for. It pads the room, so that a few
+        // files more may have come.
         if read.flags.contains(ReturnFlags::CTRUNC) || self.files.len() > self.most_files {
             self.files.clear();
             let most = self.most_files;

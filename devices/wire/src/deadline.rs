@@ -30,7 +30,7 @@ impl Deadline {
         self.budget
     }
 
-    /// Does what has a deadline of its own: the time that it takes does not count here.
+    /// Runs a wait that has a deadline of its own: its time does not count here.
     pub fn suspended<T>(&self, wait: impl FnOnce() -> T) -> T {
         let begun = Instant::now();
         let result = wait();

@@ -1,4 +1,4 @@
-//! What can be wrong on a connection, and with a single message.
+//! Errors of a connection, and of a single message.
 
 use std::io;
 use std::time::Duration;

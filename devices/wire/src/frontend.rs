@@ -1,4 +1,4 @@
-//! What a frontend says to a backend, each request with the type of its reply.
+//! The messages of a frontend to a backend, each request with the type of its reply.
 //!
 //! vhost-user document, "Front-end message types".
 #![allow(unsafe_code)]
@@ -150,7 +150,7 @@ impl FrontendRequest for SetDeviceStateFd<'_> {
 }
 
 impl<'a> SetDeviceStateFd<'a> {
-    /// The device is stopped meanwhile, which is the only phase there is.
+    /// The device is stopped meanwhile: the protocol has no other phase.
     pub fn new(direction: Direction, file: BorrowedFd<'a>) -> Self {
         let payload = VhostUserTransferDeviceState::new(direction, Phase::STOPPED);
         Self { payload, file }
@@ -172,7 +172,7 @@ macro_rules! vring_files {
 
 vring_files!(SetVringKick, SetVringCall, SetVringErr);
 
-/// What `EventFd` does not implement.
+/// `EventFd` does not implement `AsFd`.
 fn borrow(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is the eventfd's own, and open as long as that is borrowed.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }

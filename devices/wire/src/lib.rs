@@ -6,7 +6,7 @@
 //!
 //! * [`Connection`] sends and receives messages, and bounds what a peer can make it keep.
 //! * [`payload`] has the types of payloads, over those of the `vhost` crate where these serve.
-//! * [`frontend`] has what a frontend says, each request with the type of its reply.
+//! * [`frontend`] has the messages of a frontend, each request with the type of its reply.
 //! * [`name`] and [`features`] name messages and feature bits for logs and errors.
 //!
 //! It serves a frontend, a backend, and a test that plays either: a [`Header`] may hold any

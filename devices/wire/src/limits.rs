@@ -1,4 +1,4 @@
-//! What a peer may send at the most.
+//! Limits on what a peer may send.
 
 /// The longest payload that is accepted, in bytes: a whole configuration space of 4096 bytes
 /// behind its own header of 12. No defined message is longer.

@@ -12,7 +12,7 @@ use vm_memory::ByteValued;
 use crate::error::PayloadError;
 use crate::limits::MAX_PAYLOAD;
 
-/// What a message carries behind its header.
+/// The content of a message behind its header.
 pub trait Payload: Sized {
     /// The longest that it can be, in bytes.
     const MAX_SIZE: usize;
@@ -114,7 +114,8 @@ pub struct VringFile {
     pub has_file: bool,
 }
 
-/// In numbers that may come with a file: none does. (In SET_DEVICE_STATE_FD's reply too.)
+/// The bit in a number that says that no file comes with it. (In SET_DEVICE_STATE_FD's
+/// reply too.)
 pub const NO_FILE: u64 = 0x100;
 
 impl Payload for VringFile {
@@ -189,7 +190,8 @@ impl Payload for Config {
     }
 }
 
-/// What a frontend reads of the configuration space; nothing when the backend refused.
+/// The bytes that a frontend reads of the configuration space; none when the backend
+/// refused.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigReply(pub Vec<u8>);
 

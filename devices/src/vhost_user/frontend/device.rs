@@ -1,4 +1,4 @@
-//! What the transport has the frontend do, and the driver behind it.
+//! The frontend as a device: the calls of the transport and, behind it, of the driver.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -86,7 +86,7 @@ impl Device for Frontend {
             .map_err(|problem| self.error(problem))
             .and_then(|ring| self.try_start(index, ring, deadline));
         if let Err(error) = started {
-            // A backend that has refused a part of it may have begun with the rest.
+            // A backend that has refused a part of the setup may have begun with the rest.
             if let Err(error) = self.take_rings_away(&[index], deadline) {
                 tracing::debug!(device = self.options.id, index, %error, "cannot stop it either");
             }
@@ -212,8 +212,8 @@ impl Frontend {
     }
 
     /// All that the driver has written to the configuration space, these bytes last, with
-    /// zeroes where it has written nothing. What it reads there is another matter: an
-    /// answer need not repeat the question.
+    /// zeroes where it has written nothing. The space that it reads may differ: an answer
+    /// need not repeat the question.
     fn question_with(&mut self, offset: u32, data: &[u8]) -> Vec<u8> {
         let question = &mut self.driver.question;
         question.resize(self.config.len(), 0);
@@ -232,8 +232,8 @@ impl Frontend {
         }
     }
 
-    /// The backend has cut files short that the guest uses, which has read zeros there. The
-    /// device loses its shared memory.
+    /// The backend has cut files short that the guest uses; the guest has read zeros there.
+    /// The device loses its shared memory.
     fn on_cut_files(&mut self) -> Result<DeviceEvent, Error> {
         let memory = self.shared_memory.as_ref();
         // An error means that there is none.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// What there is to wait for.
+/// An event source to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Source {
@@ -38,8 +38,8 @@ impl Source {
     ];
 }
 
-/// An epoll instance, itself readable when one of what it watches is. What is
-/// closed is no longer watched, so that nobody has to forget it when a
+/// An epoll instance, itself readable when a descriptor that it watches is. The
+/// kernel drops closed descriptors from it, so that nobody has to when a
 /// connection is lost.
 #[derive(Debug)]
 pub struct Events(Epoll);
@@ -67,9 +67,9 @@ impl Events {
         }
     }
 
-    /// One that is ready, in turn. Never blocks.
+    /// One source that is ready, in turn. Never blocks.
     ///
-    /// Only one, because handling it may change what the others are about.
+    /// Only one, because handling it may change the meaning of the others.
     pub fn ready(&self) -> Option<Source> {
         let mut found = [EpollEvent::default()];
         // With a timeout of 0 it can only be that nothing was found.

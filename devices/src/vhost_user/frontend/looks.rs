@@ -1,11 +1,10 @@
-//! What backends do that nobody is told of, and is looked for now and then: a file that is
-//! mapped into the guest is cut short, or a queue is served no more though its backend is
-//! connected.
+//! Periodic checks for faults of a backend that nobody reports: it has cut short a file
+//! that is mapped into the guest, or it no longer serves a queue though it is connected.
 //!
-//! A thread of a backend may end without a word to anybody; what is left is that its kicks
-//! are not read. That can be seen from here, for the descriptor is shared. It tells only
-//! where a request waits that is to end by itself and that nothing else comes of, and of
-//! split rings, which show that: backends that poll never read a kick.
+//! A thread of a backend may end without telling anybody. The only trace is that its kicks
+//! are not read, which can be seen from here because the descriptor is shared. Backends
+//! that poll never read a kick, so unread kicks count only while a request waits that
+//! should end by itself and no other is finished. Only split rings show that.
 
 use std::time::Duration;
 
@@ -16,11 +15,11 @@ use crate::virtio::{DeviceEvent, GuestMemory};
 
 /// Between looks.
 const LOOK: Duration = Duration::from_secs(5);
-/// The same where files are mapped, for a vCPU may be held up by one that is cut short.
+/// The same where files are mapped: one that is cut short may hold up a vCPU.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 
 impl Frontend {
-    /// How often there is something to look at while the driver uses the device.
+    /// The interval of the checks while the driver uses the device.
     pub(super) fn look_interval(&self) -> Option<Duration> {
         let queues = self.profile.requests_end.then_some(LOOK);
         self.shared_memory
@@ -29,7 +28,7 @@ impl Frontend {
             .or(queues)
     }
 
-    /// It is time to look whether files are whole and queues served.
+    /// It is time to check whether files are whole and queues are served.
     pub(super) fn on_look(&mut self) -> DeviceEvent {
         self.looks.take();
         if let Some(memory) = &self.shared_memory {

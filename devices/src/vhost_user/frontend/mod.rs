@@ -59,7 +59,7 @@ pub struct Frontend {
     page_log: Option<Arc<PageLog>>,
     /// Where the backend has files mapped, if it does so at all.
     shared_memory: Option<Arc<SharedMemory>>,
-    /// What the device can do, with the last backend.
+    /// The features of the device with the last backend.
     features: u64,
     /// How many queues the last backend has.
     backend_queues: u16,
@@ -70,7 +70,7 @@ pub struct Frontend {
     config: Vec<u8>,
     driver: Driver,
     link: Link,
-    /// Rings stand still, also those of a backend that comes back.
+    /// Rings are stopped, also those of a backend that comes back.
     is_paused: bool,
     reconnect_timer: ReconnectTimer,
     events: Events,
@@ -79,18 +79,18 @@ pub struct Frontend {
     ring_log: RateLimit,
 }
 
-/// What the driver has set up, as far as a backend has to know.
+/// The driver's setup, as far as a backend has to know it.
 #[derive(Default)]
 struct Driver {
     /// The features it took, once it is ready.
     features: Option<u64>,
     /// The queues it started, by number.
     rings: Vec<Option<Ring>>,
-    /// What it wrote to the configuration space, where that is [`ConfigWrites::Questions`].
+    /// Its writes to the configuration space, where they are [`ConfigWrites::Questions`].
     question: Vec<u8>,
     /// Where the backend tracks its requests, if it does.
     inflight: Option<Inflight>,
-    /// What a backend has saved of its own for the one that takes its place.
+    /// The state that a backend has saved for its successor.
     state: Option<Vec<u8>>,
     /// The device has failed it. Nothing works until it resets the device.
     failed: bool,
@@ -117,15 +117,15 @@ impl Driver {
 /// Whether there is a backend.
 enum Link {
     Up(Session),
-    /// It is waited for. A channel is there while one that took the connection
-    /// has yet to answer.
+    /// The backend is waited for. There is a channel while a backend has
+    /// accepted the connection but has yet to answer.
     Away(Option<Channel>),
-    /// Not any more.
+    /// The backend is not waited for any more.
     GivenUp,
 }
 
 impl Frontend {
-    /// Connects to the backend and finds out what it is. The guest's memory is
+    /// Connects to the backend and learns its properties. The guest's memory is
     /// handed over when the driver is ready.
     pub fn connect(options: Options, memory: Arc<GuestMemory>) -> Result<Self, Error> {
         let (id, address) = (options.id.clone(), options.address.clone());
@@ -264,7 +264,7 @@ impl Frontend {
     }
 
     /// Has `exchange` talk to the backend. `None` when the backend is away and waited for,
-    /// or went away over it.
+    /// or went away during the exchange.
     fn exchange<T>(
         &mut self,
         exchange: impl FnOnce(&mut Session) -> Result<T, ChannelError>,
@@ -347,7 +347,7 @@ impl Frontend {
             Some(_) => VhostUserVringAddrFlags::VHOST_VRING_F_LOG,
             None => VhostUserVringAddrFlags::empty(),
         };
-        // What the device writes of the ring itself.
+        // The part of the ring that the device writes.
         let written = match queue.format {
             Format::Split => queue.used,
             Format::Packed => queue.descriptors,
@@ -363,7 +363,7 @@ impl Frontend {
     }
 }
 
-/// Watches what a backend has to say beside the connection itself.
+/// Watches the backend's descriptors other than the connection itself.
 fn watch_beside(events: &Events, session: &mut Session) -> Result<(), Problem> {
     if let Some(errors) = session.ring_errors() {
         let watched = events.watch(errors, Source::RingErrors);

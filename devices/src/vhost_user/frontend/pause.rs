@@ -25,7 +25,7 @@ impl Frontend {
         self.unless(started)
     }
 
-    /// The driver hears of what was not done when its rings are lost over it.
+    /// Tells the driver of a failure if its rings are lost with it.
     pub(super) fn unless(&mut self, done: Result<(), Problem>) -> DeviceEvent {
         match done.err().and_then(|problem| self.on_lost(problem)) {
             Some(error) => DeviceEvent::Broken(Box::new(error)),

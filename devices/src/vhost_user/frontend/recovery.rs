@@ -22,8 +22,9 @@ use crate::vhost_user::session::{RingSetup, Session};
 use crate::virtio::{DeviceEvent, features};
 
 impl Frontend {
-    /// The connection is of no more use. An error is for the driver, which has
-    /// to reset the device then; without one all goes on when a backend is back.
+    /// The connection is of no more use. An error is for the driver, which then
+    /// has to reset the device; without one the device resumes when a backend is
+    /// back.
     pub(super) fn on_lost(&mut self, problem: Problem) -> Option<Error> {
         // A backend that is out of step or late may still be at work.
         let is_gone = problem.is_closed() || self.connector.kill();
@@ -269,11 +270,12 @@ impl Frontend {
         })
     }
 
-    /// The driver cannot go on, but for when the backend died again over it. A
-    /// backend that is in step is kept, and serves the driver after its reset.
+    /// Resuming has failed: the driver has to reset the device, unless the
+    /// backend has only died again. A backend that is in step is kept, and
+    /// serves the driver after its reset.
     fn fail_to_resume(&mut self, session: Session, problem: Problem) -> Result<DeviceEvent, Error> {
         if problem.ends_connection() {
-            // One that hangs over what the driver set up would do so for ever.
+            // A backend that hangs over the driver's setup would do so for ever.
             let is_gone = problem.is_closed();
             if !is_gone {
                 self.connector.kill();
@@ -288,12 +290,12 @@ impl Frontend {
         Err(self.error(problem))
     }
 
-    /// What answered did not get as far as to be this device's backend. Perhaps
+    /// The process that answered did not become this device's backend. Perhaps
     /// the next one does; but if it is of the wrong kind the driver hears of it.
     fn reject(&mut self, problem: Problem, deadline: &Deadline) -> Result<DeviceEvent, Error> {
         let left = deadline.left().unwrap_or_default();
         let spent = deadline.budget().saturating_sub(left);
-        // One that takes its time must not take all of this thread's.
+        // A backend that is slow must not take all of this thread's time.
         let armed = self
             .reconnect_timer
             .arm()
@@ -313,7 +315,7 @@ impl Frontend {
         Err(error)
     }
 
-    /// Why a backend is gone that did not get as far as to serve.
+    /// Why a backend that never served is gone.
     fn explain(&mut self, problem: Problem) -> Problem {
         if !problem.is_closed() {
             return problem;
@@ -329,7 +331,7 @@ impl Frontend {
         self.check_features(features)?;
         self.check_memory_slots()?;
         self.check_shared_memory(session)?;
-        // What cannot go on is found before the backend is told anything.
+        // Rings that cannot resume must be found before the backend is told anything.
         if !session.can_track() {
             self.driver.inflight = None;
         }
@@ -364,7 +366,7 @@ impl Frontend {
         Ok(())
     }
 
-    /// Where each started ring is and where it goes on.
+    /// Where each started ring is, and where it resumes.
     pub(super) fn resume_points(&self) -> Result<Vec<ResumePoint>, Problem> {
         let device_type = self.options.device_type;
         let point = |(queue, ring): (u16, &Option<Ring>)| {
@@ -382,7 +384,7 @@ impl Frontend {
         (0..).zip(&self.driver.rings).map(point).collect()
     }
 
-    /// What is known of a queue's requests in flight, other than by its rings.
+    /// The evidence of a queue's requests in flight, other than its rings.
     fn evidence(&self, queue: u16) -> Evidence {
         if self.driver.inflight.is_some() {
             Evidence::Inflight
@@ -402,7 +404,7 @@ impl Frontend {
     }
 }
 
-/// Where a ring is and where it goes on, if the driver has started it.
+/// Where a ring is and where it resumes, if the driver has started it.
 type ResumePoint = Option<(VhostUserVringAddr, u32)>;
 
 pub(super) fn start_rings(
@@ -423,7 +425,7 @@ pub(super) fn start_rings(
     Ok(session.begin(deadline)?)
 }
 
-/// What a backend has to know of a ring that it starts.
+/// The setup that a backend has to know of a ring that it starts.
 pub(super) fn ring_setup(
     ring: &mut Ring,
     addresses: VhostUserVringAddr,

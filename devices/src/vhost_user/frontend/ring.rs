@@ -1,6 +1,6 @@
 //! A queue that the driver has started, and where a new backend takes it up.
 //!
-//! How far a backend had got in a queue is known to it alone; when it dies, the
+//! Only the backend knows how far it has got in a queue. When it dies, the
 //! queue itself has to tell (virtio 1.3, section 2.7):
 //!
 //! - The available index counts the chains that the driver has added, the used
@@ -8,17 +8,17 @@
 //! - A chain is taken before it is used. So the lost position lies from the used
 //!   to the available index, and what lies between was *in flight* or not taken.
 //! - A device that uses chains in the order in which it takes them has used
-//!   exactly those before the used index: the position to go on from. What it
-//!   had taken beyond is taken again.
+//!   exactly those before the used index, where the new backend resumes. Chains
+//!   that it had taken beyond are taken again.
 //! - A device that uses them in any order may have used a chain beyond and left
 //!   one before. Nothing in the queue says which, since the driver may already
-//!   have given the descriptors of the used ones to others. Going on from the
+//!   have given the descriptors of the used ones to others. Resuming at the
 //!   used index would use some twice and some never. Only when both indices are
 //!   the same was nothing in flight.
 //!
-//! All that is of split queues. A packed one (section 2.8) has no index in memory:
-//! where its device stands, the device alone knows. It says so when it stops, and
-//! with a record of what is in flight that it leaves behind.
+//! All this holds for split queues. A packed one (section 2.8) has no index in
+//! memory: only the device knows its position. It tells the position when it
+//! stops, or leaves it behind in a record of requests in flight.
 
 use std::io;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ const PACKED_FLAGS: u64 = 14;
 const PACKED_AVAIL: u16 = 1 << 7;
 const PACKED_USED: u16 = 1 << 15;
 
-/// Why a queue cannot go on with another backend.
+/// Why another backend cannot resume a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CannotResume {
     /// Requests that a lost backend had may be done, half done or not begun.
@@ -52,14 +52,14 @@ pub enum CannotResume {
     Position,
 }
 
-/// What tells of requests in flight, other than the queue.
+/// Evidence of requests in flight, other than the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     None,
     /// The device uses chains in the order it takes them.
     InOrder,
-    /// The backends keep a record. The new one takes up itself what it finds there, and
-    /// of a packed queue the position too.
+    /// The backends keep a record. The new one resumes the requests that it finds
+    /// there, and takes a packed queue's position from it too.
     Inflight,
 }
 
@@ -72,7 +72,7 @@ pub struct Ring {
     /// Whether anybody serves it.
     pub stall: Stall,
     kick: Arc<Kick>,
-    /// What its backend waits on for kicks, while it has one.
+    /// The descriptor on which its backend waits for kicks, while it has one.
     given: Option<EventFd>,
     progress: Progress,
     /// The base that the last backend began with.
@@ -81,7 +81,7 @@ pub struct Ring {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    /// No backend has seen the queue. What the driver has put in already is all
+    /// No backend has seen the queue. All that the driver has added already is
     /// new to the device.
     Untouched,
     /// A backend is, or may be, at work on it.
@@ -90,8 +90,8 @@ enum Progress {
     Lost(Indices),
     /// The backend was lost somewhere in a packed queue.
     LostPacked,
-    /// The backend has stopped it in order, with nothing in flight, and goes on at this
-    /// base.
+    /// The backend has stopped it in order, with nothing in flight. The queue resumes
+    /// at this base.
     Stopped(u32),
 }
 
@@ -119,8 +119,8 @@ impl Ring {
         })
     }
 
-    /// The base of a queue that no backend has seen. What the driver has put in already
-    /// is all new to the device.
+    /// The base of a queue that no backend has seen. All that the driver has added
+    /// already is new to the device.
     pub fn initial_base(&self) -> u32 {
         self.initial_base
     }
@@ -160,8 +160,8 @@ impl Ring {
         kick.is_some_and(kick::is_unread)
     }
 
-    /// Kicks the backend and interrupts the driver, either of whom may have
-    /// missed the other's last sign.
+    /// Kicks the backend and interrupts the driver: either may have missed the
+    /// other's last notification.
     pub fn signal(&self) {
         self.kick.signal();
         kick::signal(&self.call);
@@ -176,8 +176,8 @@ impl Ring {
         self.queue.format == Format::Split
     }
 
-    /// The backend is gone. What the driver adds from now on nobody has taken,
-    /// therefore the indices count as they are now.
+    /// The backend is gone. It has taken nothing that the driver adds from now
+    /// on, therefore the indices count as they are now.
     pub fn mark_lost(&mut self, memory: &GuestMemory) {
         self.given = None;
         if self.is_running() {
@@ -208,7 +208,7 @@ impl Ring {
         !self.is_split() || available != used && self.is_plausible(memory)
     }
 
-    /// Whether there is no more between a split ring's indices than fits in: otherwise the
+    /// Whether the chains between a split ring's indices fit in the ring. Otherwise the
     /// driver has broken it, and nobody finishes it.
     pub fn is_plausible(&self, memory: &GuestMemory) -> bool {
         let Indices { available, used } = self.indices(memory);
@@ -245,8 +245,8 @@ impl Ring {
         flags.is_ok_and(|flags| flags & (PACKED_AVAIL | PACKED_USED) == PACKED_USED)
     }
 
-    /// The backend has stopped it, it says at `base`. It is believed where nothing is
-    /// left in flight.
+    /// The backend has stopped it, and says at which `base`. The base counts where
+    /// nothing is left in flight.
     pub fn mark_stopped(&mut self, base: u32, memory: &GuestMemory) {
         self.given = None;
         self.progress = match (self.is_drained(base, memory), self.queue.format) {

@@ -1,11 +1,11 @@
-//! What becomes of errors that a backend reports on rings: a warning and a count.
+//! Errors that a backend reports on rings: each becomes a warning and a count.
 
 use super::{Frontend, Link};
 use crate::vhost_user::error::Error;
 use crate::virtio::DeviceEvent;
 
 impl Frontend {
-    /// The backend reports errors. The device goes on.
+    /// The backend reports errors. The device keeps working.
     pub(super) fn on_ring_errors(&mut self) -> Result<DeviceEvent, Error> {
         let queues = match &self.link {
             Link::Up(session) => session.take_ring_errors(),

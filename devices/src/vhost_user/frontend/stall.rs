@@ -1,4 +1,4 @@
-//! How long a queue is left alone.
+//! How long a queue has not been served.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vmm_sys_util::timerfd::TimerFd;
 
-/// A queue that is left alone for longer is spoken of.
+/// A queue that is not served for longer is reported.
 pub const LONG: Duration = Duration::from_secs(10);
 
 /// Says when to look.
@@ -45,7 +45,7 @@ impl AsRawFd for Looks {
     }
 }
 
-/// What was seen of a queue at looks one behind the other.
+/// The findings about one queue at consecutive checks.
 #[derive(Debug, Default)]
 pub struct Stall {
     /// When it was seen first, and the used index since then.
@@ -54,7 +54,7 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// Looks again. Whether it is to be spoken of now.
+    /// Checks again. Whether the queue is to be reported now.
     pub fn look(&mut self, waits: bool, used: u16) -> bool {
         match self.since {
             _ if !waits => *self = Self::default(),
@@ -70,7 +70,7 @@ impl Stall {
         is_long && !std::mem::replace(&mut self.is_told, true)
     }
 
-    /// For how long nothing has been done, if the used index is this one now.
+    /// For how long nothing has been used, if the used index is `used` now.
     pub fn time(&self, used: u16) -> Duration {
         let since = self.since.filter(|(_, before)| *before == used);
         since.map_or(Duration::ZERO, |(since, _)| since.elapsed())

@@ -1,12 +1,12 @@
-//! Rings that are stopped in order, with nothing in flight as far as that can be had.
+//! Stopping rings in order, with nothing in flight as far as possible.
 //!
-//! A backend is to finish what it has taken of a ring before it says that the ring has
-//! stopped, which takes as long as the requests do. That is no silence: whether the backend
-//! talks at all is asked before. Some say at once that they have stopped: QEMU's storage
-//! daemon, which gives up when it then has something to signal, and those on rust-vmm's
-//! crate, whose other threads still work then and would write into memory that the driver
-//! has long used for something else. So the requests of backends that keep no record are waited for
-//! before, as far as the rings show them.
+//! A backend has to finish the requests that it has taken from a ring before it says that the ring
+//! has stopped, which takes as long as the requests do. So that this is not mistaken for silence, a
+//! ping first checks that the backend talks at all. Some backends say at once that they have
+//! stopped. QEMU's storage daemon then gives up when it has something to signal. With rust-vmm's
+//! crate, other threads still work then and would write into memory that the driver has long used
+//! for something else. So the requests of backends that keep no record are waited for first, as far
+//! as the rings show them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::vhost_user::profile::Profile;
 use crate::vhost_user::session::Session;
 use crate::virtio::GuestMemory;
 
-/// Between looks at a ring that is being finished: who finishes it signals the
+/// Between looks at a ring that is being finished: the backend signals the
 /// driver, not the frontend.
 const RETRY: Duration = Duration::from_millis(1);
 /// How long requests are waited for that the driver does not wait for.
@@ -30,14 +30,14 @@ const REST: Duration = Duration::from_millis(20);
 /// Between log lines about one wait.
 const LOG: Duration = Duration::from_secs(5);
 
-/// What becomes of rings that are stopped.
+/// Why rings are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// By the driver.
+    /// The driver takes them away.
     TakenAway,
-    /// Until the same backend resumes them.
+    /// They are paused until the same backend resumes them.
     Paused,
-    /// Their backend is, by another process.
+    /// Another process replaces their backend.
     Replaced,
 }
 
@@ -81,7 +81,7 @@ impl Frontend {
 /// Rings by number.
 type Running<'a> = (u16, &'a mut Ring);
 
-/// What has to be known to stop rings.
+/// All that is needed to stop rings.
 struct Stopping<'a> {
     stop: Stop,
     options: &'a Options,
@@ -119,13 +119,14 @@ impl Stopping<'_> {
 
     /// Whether the backend may be at work on requests that end by themselves.
     fn is_busy(&self, ring: &Ring) -> bool {
-        // The next one has the record, whenever this one is killed.
+        // The next backend has the record, whenever this one is killed.
         let is_needless = self.is_tracked && self.stop == Stop::Replaced;
         self.profile.requests_end && !is_needless && ring.may_be_in_flight(self.memory)
     }
 
-    /// Whether requests of a backend that keeps no record are waited for. What would be
-    /// known anyway is not, and only a split ring shows that it is at rest.
+    /// Whether requests of a backend that keeps no record are waited for. Where the
+    /// position would be known anyway they are not, and only a split ring shows that it
+    /// is at rest.
     fn is_waited_for(&self, index: u16, ring: &Ring) -> bool {
         ring.is_split()
             && match self.stop {
@@ -137,23 +138,23 @@ impl Stopping<'_> {
     fn patience(&self) -> Duration {
         let half = self.options.deadline / 2;
         match self.stop {
-            // It may have broken its ring.
+            // The driver may have broken its ring.
             Stop::TakenAway => LAST_REQUESTS.min(half),
             _ if self.profile.requests_end => self.options.drain_deadline,
             _ => half,
         }
     }
 
-    /// Waits until the backend has finished what it has taken from the rings, as far as it
-    /// does within [`patience`](Self::patience). Kicks are held, but it may find more by
-    /// itself.
+    /// Waits until the backend has finished the requests that it has taken from the rings,
+    /// but no longer than [`patience`](Self::patience). Kicks are held, but it may find
+    /// more by itself.
     fn finish(&self, session: &mut Session, all: &[(u16, &Ring)]) -> Result<(), Problem> {
         let waited = all.iter().filter(|(n, ring)| self.is_waited_for(*n, ring));
         // With the index up to which each is to be used.
         let waited: Vec<_> = waited
             .map(|(n, ring)| (*n, *ring, ring.available(self.memory)))
             .collect();
-        // What the driver had put in before its kick was held.
+        // The driver may have added requests before its kick was held.
         for (_, ring, _) in &waited {
             ring.remind();
         }

@@ -27,8 +27,8 @@ pub trait Connector: Send {
         None
     }
 
-    /// Makes an end of the backend of the last connection. `true` when it is
-    /// certain that it is not at work any more.
+    /// Kills the backend of the last connection. `true` when it is certain that
+    /// it is not at work any more.
     fn kill(&mut self) -> bool {
         false
     }

@@ -12,8 +12,8 @@ use host_io::sockets::{self, BindError, SocketFile};
 use super::connector::Connector;
 use crate::vhost_user::error::Problem;
 
-/// A socket that backends connect to; removed with the value. Who connects
-/// while there is a backend waits in the kernel's queue.
+/// A socket that backends connect to; removed with the value. A backend that
+/// connects while there is another waits in the kernel's queue.
 #[derive(Debug)]
 pub struct Listener {
     listener: UnixListener,

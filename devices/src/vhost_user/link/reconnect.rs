@@ -22,8 +22,8 @@ pub enum Reconnect {
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A backend that was there for this part of the last pause counts as sound:
-/// somebody who rebuilds and restarts it, or kills it, is not to wait.
+/// A backend that was there for this part of the last pause counts as sound: a
+/// developer who rebuilds and restarts it, or kills it, should not wait.
 const FORGIVENESS: u32 = 8;
 
 /// Decides when attempts are made, and wakes up for them.

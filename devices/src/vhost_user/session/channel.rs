@@ -20,10 +20,10 @@ use super::requests::BackendRequests;
 use crate::deadline::Deadline;
 use crate::virtio::status::Status;
 
-/// How often who waits for long is told that it does.
+/// The interval at which a caller that waits for long is told so.
 const TURN: Duration = Duration::from_millis(500);
 
-/// An exchange with the backend failed. `message` is what was being said.
+/// An exchange with the backend failed. `message` is the message that was being exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     #[error(
@@ -81,7 +81,7 @@ pub enum ChannelError {
     Status { missing: Status, found: u64 },
 }
 
-/// What the user can do about a refusal.
+/// Advice to the user about a refusal.
 fn hint(message: FrontendReq) -> &'static str {
     match message {
         FrontendReq::SET_VRING_NUM => "; its queues may be smaller: try another queue-size=",
@@ -90,7 +90,7 @@ fn hint(message: FrontendReq) -> &'static str {
     }
 }
 
-/// What the user can do about a status.
+/// Advice to the user about a status.
 fn status_hint(missing: Status) -> &'static str {
     if missing == Status::FEATURES_OK {
         ": it does not work with the features that the driver took; features= keeps some from the driver"
@@ -112,7 +112,7 @@ impl ChannelError {
     }
 }
 
-/// What the backend did while nothing was asked of it.
+/// The backend's activity while nothing was asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
     Quiet,
@@ -139,7 +139,7 @@ impl Channel {
         }
     }
 
-    /// From now on the backend acknowledges what has no reply of its own.
+    /// From now on the backend acknowledges messages that have no reply of their own.
     pub fn expect_acks(&mut self) {
         self.acks = true;
     }
@@ -149,7 +149,7 @@ impl Channel {
         self.acks
     }
 
-    /// Has the backend's own requests served whenever it is waited for.
+    /// Serves the backend's own requests during every wait for the backend.
     pub fn serve_meanwhile(&mut self, requests: BackendRequests) {
         self.requests = Some(requests);
     }
@@ -254,7 +254,7 @@ impl Channel {
         }
     }
 
-    /// What happened on the connection while nothing was asked. Never blocks.
+    /// The connection's activity while nothing was asked. Never blocks.
     pub fn idle(&mut self) -> Result<Idle, WireError> {
         match self.connection.header() {
             Ok(_) if self.connection.progress().has_begun() => Ok(Idle::Unsolicited),
@@ -328,7 +328,7 @@ impl Channel {
     }
 }
 
-/// What becomes of an error while `message` was being exchanged.
+/// The channel's error for an error while `message` was being exchanged.
 fn failed(message: FrontendReq, error: WireError) -> ChannelError {
     match error {
         WireError::Closed(progress) => ChannelError::Closed { message, progress },
@@ -365,8 +365,8 @@ impl AsRawFd for Channel {
     }
 }
 
-/// Waits for `file`, or for a request of the backend's own, which is served: one that
-/// does nothing else before that is not late. `false` when `file` is to be waited for again.
+/// Waits for `file`, or for a request of the backend's own, which is served: a backend that
+/// waits for its answer first is not late. `false` when `file` is to be waited for again.
 fn is_ready(
     file: &impl AsFd,
     events: PollFlags,

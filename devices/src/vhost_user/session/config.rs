@@ -10,7 +10,7 @@ use vhost_user_wire::frontend::GetConfig;
 use super::channel::{Channel, ChannelError};
 use crate::deadline::Deadline;
 
-/// Finds out how much there is to read. `None` when every length is refused.
+/// Finds the length that can be read. `None` when every length is refused.
 pub fn probe(
     channel: &mut Channel,
     sizes: &[u32],

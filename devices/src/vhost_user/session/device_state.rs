@@ -1,8 +1,8 @@
 //! The backend's own state, which survives its replacement (vhost-user document,
-//! "Migrating back-end state"): what a file system has open, for example.
+//! "Migrating back-end state"): for example the open files of a file system.
 //!
-//! It is saved by a backend whose rings are stopped, and loaded by its successor
-//! before any ring runs. What is in it is between the two.
+//! A backend whose rings are stopped saves it, and its successor loads it before
+//! any ring runs. The frontend does not look into it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

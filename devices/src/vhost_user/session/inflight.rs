@@ -2,8 +2,9 @@
 //! tracking").
 //!
 //! The backend makes the region and alone reads and writes it. The frontend
-//! keeps it when the backend dies, and gives it to the next one, which finds in
-//! it what was taken and not used: that is then neither lost nor repeated.
+//! keeps it when the backend dies, and gives it to the next one. That one finds
+//! the chains there that were taken and not used, so that none is lost or
+//! repeated.
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -13,23 +13,23 @@ use crate::vhost_user::error::Problem;
 use crate::virtio::GuestMemory;
 
 /// A "user address" of the vhost-user document. There it is an address of the
-/// frontend's process; all a backend does with it is find the memory region
-/// that holds it. Ours are made up from guest-physical ones, so that a backend
+/// frontend's process; a backend only uses it to find the memory region that
+/// holds it. Ours are derived from guest-physical ones, so that a backend
 /// learns nothing about the VMM's address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserAddress(u64);
 
 impl UserAddress {
-    /// What is added to a guest-physical address. It makes the two kinds
-    /// differ, lest mistaking one for the other works by accident; it keeps 0,
-    /// which some backends take for "unset", free; and it stays below 2^47.
+    /// The offset from a guest-physical address. It makes the two kinds differ,
+    /// so that mistaking one for the other does not work by accident; it keeps
+    /// 0, which some backends take for "unset", free; and it stays below 2^47.
     const OFFSET: u64 = 1 << 45;
 
     fn of(address: GuestAddress) -> Option<Self> {
         (address.0 < Self::OFFSET).then_some(Self(address.0 + Self::OFFSET))
     }
 
-    /// As it stands in messages.
+    /// The address as it stands in messages.
     pub fn raw(self) -> u64 {
         self.0
     }
@@ -103,7 +103,7 @@ impl MemoryTable {
         &self.memory
     }
 
-    /// What a backend calls the guest-physical `address`, if it can reach it.
+    /// The user address of the guest-physical `address`, if a backend can reach it.
     pub fn user_address(&self, address: GuestAddress) -> Option<UserAddress> {
         self.memory.find_region(address)?;
         UserAddress::of(address)

@@ -1,4 +1,4 @@
-//! One connection to a backend: what is agreed on it, and what is said.
+//! One connection to a backend: the agreement on it, and the messages.
 
 pub mod channel;
 pub mod config;
@@ -51,7 +51,7 @@ pub struct Session {
     ring_errors: Option<RingErrors>,
 }
 
-/// All about one ring that a backend has to know.
+/// All that a backend has to know of one ring.
 pub struct RingSetup {
     pub addresses: VhostUserVringAddr,
     /// In entries.
@@ -65,7 +65,7 @@ pub struct RingSetup {
 
 impl Session {
     /// Negotiates with a backend that has been asked for its features, and returns its
-    /// configuration space too. What it maps by its own requests is mapped into `given`.
+    /// configuration space too. Mappings that it requests are made in `given`.
     pub fn open(
         mut channel: Channel,
         options: &Options,
@@ -91,7 +91,7 @@ impl Session {
         } else {
             Vec::new()
         };
-        // Before any ring runs, lest a backend has something to say and cannot.
+        // Before any ring runs, so that the backend can always send its own requests.
         if agreement.protocol.contains(Protocol::BACKEND_REQ) {
             let (mut ours, theirs) = BackendRequests::new().map_err(Problem::Events)?;
             ours.give_shared_memory(given.cloned());
@@ -100,7 +100,7 @@ impl Session {
             let file = theirs.as_fd();
             channel.tell(&SetBackendReqFd { payload, file }, deadline)?;
         }
-        // One that does not know of it can say so only in an acknowledgement.
+        // A backend that does not know the message can say so only in an acknowledgement.
         let ring_errors = match channel.acks() {
             true => Some(RingErrors::new(agreement.queues).map_err(Problem::Events)?),
             false => None,
@@ -172,9 +172,9 @@ impl Session {
         self.wait_until_done(deadline)
     }
 
-    /// The driver is ready, and the rings are started that it set up for that: a backend
-    /// may look at them only now (virtio 1.3, section 3.1.1, steps 7 and 8). Those that
-    /// follow are no other status.
+    /// The driver is ready, and the rings that it set up for that are started: a backend
+    /// may look at them only now (virtio 1.3, section 3.1.1, steps 7 and 8). Rings that
+    /// are started later do not change the status.
     pub fn begin(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
         self.add_status(&[Status::DRIVER_OK], deadline)
     }
@@ -193,8 +193,8 @@ impl Session {
         Ok(())
     }
 
-    /// Takes back what was added region by region. A backend that has forgotten
-    /// it already may say so.
+    /// Removes the regions that were added one by one. A backend that has
+    /// forgotten them already may say so.
     fn unshare(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
         while let Some(remove) = self.added.pop() {
             match self.channel.tell(&remove, deadline) {
@@ -213,7 +213,7 @@ impl Session {
         device_state::save(&mut self.channel, deadline).map(Some)
     }
 
-    /// Gives the backend what another one has saved. No ring is running yet.
+    /// Gives the backend the state that another one has saved. No ring is running yet.
     pub fn load_state(&mut self, state: &[u8], deadline: &Deadline) -> Result<(), Problem> {
         if !self.has(Protocol::DEVICE_STATE) {
             return Err(Problem::StateLost);
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// Adds to the driver's status, where the backend wants to know it, and makes sure
-    /// that the device takes that: it refuses features by leaving FEATURES_OK out
+    /// that the device accepts it: it refuses features by leaving FEATURES_OK out
     /// (virtio 1.3, section 3.1.1).
     fn add_status(&mut self, bits: &[Status], deadline: &Deadline) -> Result<(), ChannelError> {
         let added = bits.iter().fold(0, |bits, bit| bits | bit.bits());
@@ -240,8 +240,8 @@ impl Session {
         })
     }
 
-    /// Whether the device says that it cannot go on (virtio 1.3, section 2.1.2). Before the
-    /// driver is ready its backend has no status to say so in.
+    /// Whether the device says that it needs a reset (virtio 1.3, section 2.1.2). Before
+    /// the driver is ready the backend has no status to say so in.
     pub fn needs_reset(&mut self, deadline: &Deadline) -> Result<bool, ChannelError> {
         if self.status & Status::DRIVER_OK.bits() == 0 {
             return Ok(false);
@@ -250,7 +250,7 @@ impl Session {
         Ok(status & u64::from(Status::NEEDS_RESET.bits()) != 0)
     }
 
-    /// The driver has reset the device, whose rings are stopped: the backend
+    /// The driver has reset the device, and its rings are stopped: the backend
     /// forgets all else, as far as it can be told to.
     pub fn reset(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
         self.unshare(deadline)?;
@@ -285,7 +285,7 @@ impl Session {
         Ok(Inflight::new(&reply, file, queues, queue_size))
     }
 
-    /// Has the backend track requests in `region`, and go on with those that it
+    /// Has the backend track requests in `region`, and resume those that it
     /// finds there. No ring is running yet.
     pub fn set_region(
         &mut self,
@@ -301,7 +301,7 @@ impl Session {
     }
 
     /// Has the backend log the pages that it writes, or no longer. `features` are the
-    /// driver's. Of its rings, each says by its addresses whether it is logged.
+    /// driver's. Each ring says with its addresses whether it is logged.
     pub fn log(
         &mut self,
         log: Option<&PageLog>,
@@ -317,7 +317,7 @@ impl Session {
         self.wait_until_done(deadline)
     }
 
-    /// Says again where a ring is that runs.
+    /// Sends the addresses of a running ring again.
     pub fn move_ring(
         &mut self,
         addresses: VhostUserVringAddr,
@@ -344,7 +344,7 @@ impl Session {
         let errors = self.ring_errors.as_ref();
         if let Some(sign) = errors.and_then(|errors| errors.sign(short.into())) {
             match channel.tell(&SetVringErr::new(short, sign), deadline) {
-                // It has no errors to report; all else works without.
+                // The backend has no errors to report; all else works without.
                 Err(error) if error.is_refusal() => {
                     tracing::debug!(index, %error, "errors on the queue will not show");
                 }
@@ -373,8 +373,9 @@ impl Session {
         }
     }
 
-    /// Stops a ring and returns what the backend says: which ring it stopped,
-    /// and where it would have gone on. `waits` is called now and then.
+    /// Stops a ring and returns the backend's answer: the ring that it stopped,
+    /// and the position where it would have continued. `waits` is called now
+    /// and then.
     pub fn stop_ring(
         &mut self,
         index: u16,
@@ -389,15 +390,15 @@ impl Session {
     /// Disables a ring that is stopped, where rings are enabled one by one.
     ///
     /// It is stopped before it is disabled. A disabled ring that is not stopped is to be
-    /// processed without side effects (vhost-user document, "Ring states"): packets that
-    /// a pause meets would be gone, and writes not be done.
+    /// processed without side effects (vhost-user document, "Ring states"): a pause
+    /// would lose packets and writes.
     pub fn disable_ring(&mut self, index: u16, deadline: &Deadline) -> Result<(), ChannelError> {
         if !self.agreement.has_vring_enable() {
             return Ok(());
         }
         let state = VhostUserVringState::new(index.into(), 0);
         match self.channel.tell(&SetVringEnable(state), deadline) {
-            // It is stopped, which is what counts.
+            // It is stopped, and only that counts.
             Err(error) if !error.is_refusal() => Err(error),
             _ => Ok(()),
         }

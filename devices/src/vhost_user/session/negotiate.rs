@@ -1,4 +1,4 @@
-//! What frontend and backend agree on when a connection begins.
+//! The agreement of frontend and backend when a connection begins.
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_user_wire::features::{
@@ -18,7 +18,7 @@ use crate::virtio::features;
 /// Every ring's index has to fit in eight bits (SET_VRING_KICK).
 const MAX_QUEUES: u64 = 256;
 
-/// As many as a backend may get without having been asked for: a queue costs
+/// The limit for a backend when the user does not give a number: a queue costs
 /// two descriptors here and more in the backend.
 const DEFAULT_MAX_QUEUES: u16 = 16;
 
@@ -66,7 +66,7 @@ const NET_CONTROL_FEATURES: &[u32] = &[
     VIRTIO_NET_F_HASH_REPORT,
 ];
 
-/// What a backend is, as agreed with it.
+/// The properties of a backend, as agreed with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Agreement {
     /// The backend's features as it stated them.
@@ -100,8 +100,8 @@ impl Agreement {
 }
 
 /// Asks for the features. The answer is the backend's first sign of life: a connection
-/// alone is none, since the kernel accepts for a listener that is busy or about
-/// to die. [`negotiate`] goes on from there.
+/// alone is none, since the kernel accepts for a listener that is busy or about to
+/// die. [`negotiate`] continues from there.
 pub fn start_handshake(channel: &mut Channel, deadline: &Deadline) -> Result<(), ChannelError> {
     channel.tell(&SetOwner, deadline)?;
     channel.begin(&GetFeatures, deadline)
@@ -169,7 +169,7 @@ fn negotiate_protocol(
         protocol.remove(Protocol::SHMEM);
     }
     if !protocol.contains(Protocol::SHMEM) {
-        // Nothing else that a backend asks for comes with a file.
+        // No other request of a backend comes with a file.
         protocol.remove(Protocol::BACKEND_SEND_FD);
     }
     channel.tell(&SetProtocolFeatures(protocol.bits()), deadline)?;
@@ -261,7 +261,7 @@ pub fn parse_protocol(name: &str) -> Option<Protocol> {
     wire_features::parse_protocol(name).filter(|feature| WANTED.contains(feature))
 }
 
-/// Says once what was agreed.
+/// Logs the agreement once.
 pub fn log(id: &str, device_type: DeviceType, agreement: &Agreement) {
     tracing::info!(
         device = id,

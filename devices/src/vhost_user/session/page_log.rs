@@ -1,7 +1,7 @@
 //! The log of written pages (vhost-user document, "Migration").
 //!
 //! A bitmap that the frontend shares and the backend sets bits in: one for each
-//! page that it has written. Here it tells a user what a backend has done.
+//! page that it has written. Here it shows a user the backend's writes.
 
 use std::fs::File;
 use std::io;
@@ -50,8 +50,7 @@ impl PageLog {
         }
     }
 
-    /// What was written since the last call: guest-physical addresses of whole pages,
-    /// in runs.
+    /// The pages written since the last call, as runs of guest-physical addresses.
     pub fn take(&self) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         for (word, first) in (0..self.bits.len() / WORD).zip((0..).step_by(64)) {

@@ -1,4 +1,4 @@
-//! What a backend asks of the frontend, on a socket of its own (vhost-user
+//! Requests of a backend to the frontend, on a socket of its own (vhost-user
 //! document, "Back-end communication").
 
 use std::io;
@@ -15,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::shared_memory::{MapError, SharedMemory};
 use crate::virtio::rate_limit::RateLimit;
 
-/// As many are served before something else has its turn.
+/// The number of requests that are served before something else has its turn.
 const BATCH: usize = 32;
 
 /// Log lines about requests that are refused: this many in this time.
@@ -25,7 +25,7 @@ const LOG: RateLimit = RateLimit::new(20, Duration::from_secs(10));
 const DONE: u64 = 0;
 const REFUSED: u64 = 1;
 
-/// What the backend asked for.
+/// The requests of the backend that somebody has to act upon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// The configuration space has other contents.
@@ -53,10 +53,10 @@ pub struct BackendRequests {
     connection: Connection,
     /// Where the backend may have files mapped.
     memory: Option<Arc<SharedMemory>>,
-    /// What was asked for, and how it ended, as long as nobody knows of it.
+    /// The requests, and how they ended, that nobody has been told of yet.
     asked: Asked,
     ended: Option<RequestsError>,
-    /// Readable while there is something of that.
+    /// Readable while there are any.
     news: EventFd,
     log: RateLimit,
 }
@@ -113,9 +113,9 @@ impl BackendRequests {
         }
     }
 
-    /// Serves requests while something else is waited for, which the backend may be able
-    /// to do only when it has its answers. What follows from them is left to
-    /// [`serve`](Self::serve).
+    /// Serves requests during a wait for something else: the backend may need its
+    /// answers before it can do that. [`serve`](Self::serve) later reports the
+    /// consequences.
     pub fn serve_meanwhile(&mut self) {
         self.serve_batch();
         if self.ended.is_some() || self.asked != Asked::default() {
@@ -186,7 +186,7 @@ fn carry_out(
     Ok(())
 }
 
-/// The payload of SHMEM_MAP and SHMEM_UNMAP, which is nothing else.
+/// The payload of SHMEM_MAP and SHMEM_UNMAP.
 fn range(request: &Message) -> Result<VhostUserMMap, PayloadError> {
     match request.payload.len() {
         got if got > VhostUserMMap::MAX_SIZE => Err(PayloadError::Size { got }),

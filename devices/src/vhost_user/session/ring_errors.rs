@@ -1,7 +1,7 @@
-//! What a backend says of rings that it cannot process (SET_VRING_ERR).
+//! A backend's reports of rings that it cannot process (SET_VRING_ERR).
 //!
-//! The vhost-user document gives the sign no more meaning than that an error occurred, so
-//! that it is shown and nothing else follows from it.
+//! In the vhost-user document the signal only means that an error occurred. So it is
+//! shown, and has no other effect.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,14 +10,14 @@ use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-/// As many queues are told of before something else has its turn.
+/// The number of queues that are reported before something else has its turn.
 const BATCH: usize = 32;
 
 /// One descriptor a queue for a backend to signal.
 ///
 /// They are watched for edges and never read: a backend has the same open files, and could
-/// have taken a sign back before it is read, or have made reads block. An epoll instance
-/// of their own ends with the connection; a backend that lives on keeps nothing in it.
+/// read a signal first, or make reads block. They have an epoll instance of their own,
+/// which ends with the connection; a backend that lives on keeps nothing in it.
 pub struct RingErrors {
     epoll: Epoll,
     signs: Vec<EventFd>,
@@ -37,7 +37,7 @@ impl RingErrors {
         Ok(Self { epoll, signs })
     }
 
-    /// What the backend signals for `queue`.
+    /// The descriptor that the backend signals for `queue`.
     pub fn sign(&self, queue: u16) -> Option<&EventFd> {
         self.signs.get(usize::from(queue))
     }

@@ -1,8 +1,9 @@
 //! Shared memory regions of a backend (vhost-user document, "VIRTIO Shared Memory
 //! Region"): windows in the guest's address space into which the backend has files mapped.
 //!
-//! What it has not mapped is no memory: accesses there exit and hit nothing. The windows
-//! are not in the memory table, so that no backend reaches what another has mapped.
+//! Where nothing is mapped there is no memory: accesses exit and hit nothing. The
+//! windows are not in the memory table, so that no backend reaches the mappings of
+//! another.
 
 use std::fs::File;
 use std::io;
@@ -54,7 +55,7 @@ pub enum MapError {
     Host(#[from] io::Error),
 }
 
-/// The regions of one device and what is mapped there.
+/// The regions of one device and the mappings in them.
 pub struct SharedMemory {
     hypervisor: Arc<dyn Hypervisor>,
     regions: Vec<SharedRegion>,
@@ -66,7 +67,7 @@ pub struct SharedMemory {
 struct Mapped {
     at: GuestAddress,
     len: u64,
-    /// By a backend that is gone. Its successor does not know of it.
+    /// A backend that is gone made this mapping. Its successor does not know of it.
     is_inherited: bool,
 }
 
@@ -101,7 +102,7 @@ impl SharedMemory {
         self.mapped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where in the guest a request is about.
+    /// The guest address that a request is about.
     fn place(&self, asked: &VhostUserMMap) -> Result<GuestAddress, MapError> {
         let (shm_offset, len) = (asked.shm_offset, asked.len);
         let region = self.regions.iter().find(|region| region.id == asked.shmid);
@@ -117,8 +118,8 @@ impl SharedMemory {
         Ok(region.base.unchecked_add(shm_offset))
     }
 
-    /// SHMEM_MAP. What the backend itself has mapped there stays; what a predecessor
-    /// left makes room.
+    /// SHMEM_MAP. A mapping that the backend itself has made there stays; one that a
+    /// predecessor left makes room.
     pub fn map(&self, asked: &VhostUserMMap, file: Option<&File>) -> Result<(), MapError> {
         let (offset, shm_offset, len) = (asked.fd_offset, asked.shm_offset, asked.len);
         let at = self.place(asked)?;
@@ -169,8 +170,8 @@ impl SharedMemory {
         self.unmap_all(&mut self.mapped(), |_| true)
     }
 
-    /// Looks whether files have been cut short. KVM may tell nobody when the guest accesses
-    /// what is missing: while interrupts are on, it tries again and again (asynchronous page
+    /// Checks whether files have been cut short. KVM may tell nobody when the guest accesses
+    /// a missing page: while interrupts are on, it tries again and again (asynchronous page
     /// faults).
     pub fn look_for_cuts(&self) {
         for mapped in self.mapped().iter() {
@@ -178,7 +179,7 @@ impl SharedMemory {
         }
     }
 
-    /// The backend is another one now. The guest keeps what the last one mapped.
+    /// The backend is another one now. The guest keeps the mappings of the last one.
     pub fn inherit(&self) {
         for mapped in self.mapped().iter_mut() {
             mapped.is_inherited = true;
@@ -198,8 +199,8 @@ impl SharedMemory {
     }
 }
 
-/// Behind the end of a file is nothing that a guest could access. Of what is no
-/// regular file (a device's buffer) the driver of the device knows the size.
+/// A guest can access nothing behind the end of a file. If the file is not a
+/// regular one (a device's buffer), the driver of the device knows its size.
 fn check_size(file: &File, offset: u64, len: u64) -> Result<(), MapError> {
     let metadata = file.metadata()?;
     let size = metadata.size();
