@@ -1,4 +1,4 @@
-//! vCPUs and addresses: what every part of the debugger names a place by.
+//! vCPUs and addresses: the names of places in every part of the debugger.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! What the VMM answers when it cannot do what it was asked, and how errors are shown.
+//! The VMM's errors in answer to the debugger, and how errors are shown.
 
 use crate::address::{PhysAddr, VcpuId};
 
-/// Why the VMM could not do what the debugger asked.
+/// Why the VMM could not carry out a request of the debugger.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// No RAM at this guest-physical address.

@@ -1,12 +1,12 @@
-//! What the `monitor` commands show and do of a machine, beyond what debugging
-//! itself needs of it.
+//! The interface of the `monitor` commands to a machine, beyond the needs of
+//! debugging itself.
 
 use std::ops::Range;
 
 use crate::address::{PhysAddr, VcpuId};
 use crate::error::{Result, TargetError};
 
-/// A piece of the guest-physical address space that something answers in.
+/// A piece of the guest-physical address space in which something answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     pub start: PhysAddr,
@@ -60,7 +60,7 @@ pub struct Device {
     pub counters: Vec<(&'static str, u64)>,
 }
 
-/// What is to stop the guest, once it is done.
+/// An access that stops the guest, once it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trap {
     /// An access to these physical addresses that leaves the guest.
@@ -98,10 +98,10 @@ pub struct DebugRegisters {
 
 /// The machine as the monitor commands see it. Every vCPU is stopped.
 ///
-/// What a VMM does not have is an error that says so.
+/// A VMM returns an error for anything that it does not have.
 pub trait Inspect {
-    /// What there is in the guest-physical address space, in any order; these do
-    /// not overlap.
+    /// The pieces of the guest-physical address space, in any order; they do not
+    /// overlap.
     fn windows(&self) -> Result<Vec<Window>> {
         Err(TargetError::Unsupported("the guest-physical map"))
     }
@@ -148,7 +148,7 @@ pub trait Inspect {
         Err(TargetError::NoDevice { addr, why })
     }
 
-    /// Has exactly these stop the guest, with
+    /// Makes exactly these accesses stop the guest, with
     /// [`StopReason::Trap`](crate::target::StopReason::Trap).
     fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
         match traps {
@@ -157,7 +157,7 @@ pub trait Inspect {
         }
     }
 
-    /// Has each write of the guest to the MSR GS_BASE stop the vCPU, with
+    /// Makes each write of the guest to the MSR GS_BASE stop the vCPU, with
     /// [`StopReason::GsBase`](crate::target::StopReason::GsBase), or no longer.
     fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
         match wanted {

@@ -1,4 +1,4 @@
-//! What gdb and this end say at once, at most.
+//! The size limit of a packet, in either direction.
 
 /// The largest packet, in bytes, either way: 64 KiB of memory in hex, with room
 /// for the frame and the address.

@@ -1,4 +1,4 @@
-//! The target with what the debugger remembers of it while it is stopped.
+//! The target, and the debugger's caches of its state while it is stopped.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -21,9 +21,9 @@ use crate::target::{
 pub(crate) struct Machine<'t> {
     target: RefCell<&'t mut dyn Target>,
     cache: RefCell<Vec<Option<Registers>>>,
-    /// What the target was last told to arm; `None` when that is not known.
+    /// The slots that the target was last told to arm; `None` when that is not known.
     armed: Option<(HwSlots, bool)>,
-    /// What it was last told to watch; `None` likewise.
+    /// The ranges that it was last told to watch; `None` likewise.
     watched: Option<Vec<Range<PhysAddr>>>,
     traps: Option<HostTraps>,
     resumes: u64,
@@ -146,7 +146,7 @@ impl<'t> Machine<'t> {
     }
 
     pub fn set_registers(&mut self, vcpu: VcpuId, registers: &Registers) -> Result<()> {
-        // The hypervisor may adjust what it is given: read it back when needed.
+        // The hypervisor may adjust the values: read them back when needed.
         self.forget_registers(vcpu);
         self.target.get_mut().set_registers(vcpu, registers)
     }
@@ -157,7 +157,7 @@ impl<'t> Machine<'t> {
         }
     }
 
-    /// The rest of the machine. What it does to a vCPU may change its registers.
+    /// The rest of the machine. Its actions on a vCPU may change the registers.
     pub fn inspect(&mut self) -> &mut dyn Inspect {
         self.cache.get_mut().fill(None);
         *self.target.get_mut()

@@ -1,8 +1,8 @@
 //! A packed virtqueue, read from guest memory (virtio 1.3, section 2.8).
 //!
 //! Its one ring does not say where driver and device stand in it: a descriptor
-//! that the device has gone past, because it belonged to a chain, looks as it did
-//! before. What each one says of itself is all that can be shown.
+//! that the device has skipped, because it belonged to a chain, looks as it did
+//! before. So only the contents of each descriptor can be shown.
 
 use crate::inspect::Virtqueue;
 use crate::target::{PhysAddr, Result};
@@ -33,7 +33,7 @@ pub struct Descriptor {
     /// In bytes.
     pub len: u32,
     pub id: u16,
-    /// But for those that tell the turn.
+    /// Without those that tell the turn.
     pub flags: u16,
     pub turn: Turn,
     /// The writer's wrap counter.

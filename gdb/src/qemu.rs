@@ -1,11 +1,11 @@
 //! Packets of QEMU's stub by which pwndbg and gef know an emulated machine from a
 //! process.
 //!
-//! Both explore the memory of what they take for a process by writing it back, so that
-//! they have to be told. (QEMU: gdbstub/gdbstub.c.)
+//! Both explore the memory of a process by writing it back, so they have to be told
+//! that this is none. (QEMU: gdbstub/gdbstub.c.)
 
-/// What single steps are like: taken at all, without interrupts, with the timers
-/// standing still. Here they always are, where the host can.
+/// The properties of single steps: supported, without interrupts, with stopped
+/// timers. Here they always have all three, where the host can.
 const SSTEP_BITS: u64 = 7;
 
 /// One such packet.
@@ -44,7 +44,7 @@ pub(crate) struct Queries {
 }
 
 impl Queries {
-    /// What `body` is, if it is one of these.
+    /// The packet that `body` is, if it is one of these.
     pub fn take(&mut self, body: &[u8]) -> Option<Query> {
         let attaches = std::mem::replace(&mut self.chose_thread, body.starts_with(b"H"));
         if body == b"qOffsets" {

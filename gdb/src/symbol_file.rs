@@ -42,7 +42,7 @@ enum Class {
     Elf64,
 }
 
-/// The file cannot be what gdb gets its symbols from.
+/// The file cannot serve as gdb's symbol file.
 #[derive(Debug, thiserror::Error)]
 pub enum SymbolFileError {
     #[error("cannot read symbols from {}", path.display())]
@@ -202,7 +202,7 @@ impl SymbolFile {
 }
 
 impl Patch {
-    /// Patches `buf`, which is what the file has from `offset` on.
+    /// Patches `buf`, which has the file's bytes from `offset` on.
     fn apply(&self, offset: u64, buf: &mut [u8]) {
         for (at, byte) in (self.offset..).zip(self.bytes) {
             let index = at.checked_sub(offset).map(usize::try_from);
@@ -215,7 +215,7 @@ impl Patch {
     }
 }
 
-/// What kind of file it is, if one that this debugger knows.
+/// The kind of the file, if this debugger knows it.
 fn class(cache: &ReadCache<File>) -> Result<Class, &'static str> {
     let (class, machine) = if let Ok(header) = Header64::parse(cache) {
         (Class::Elf64, header.e_machine(ENDIAN))

@@ -1,4 +1,4 @@
-//! What the debugger needs of a virtual machine.
+//! The virtual machine as the debugger needs it.
 //!
 //! The VMM implements [`Target`]; the session calls it from the gdb thread only.
 //! Nothing here names a KVM structure. Every method that touches a vCPU's
@@ -14,7 +14,7 @@ pub use crate::error::{Result, TargetError};
 use crate::inspect::Inspect;
 use crate::symbol_file::SymbolFile;
 
-/// What a hardware breakpoint slot waits for.
+/// The event that a hardware breakpoint slot waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HwKind {
     Execute,
@@ -45,7 +45,7 @@ pub enum Resume {
     /// One instruction, then [`StopReason::Step`]. The handler of an exception that comes
     /// into it is run through (see [`crate::arch::step`]).
     Step,
-    /// On with the step that an earlier resume began and [`Target::pause`] interrupted.
+    /// Continues the step that an earlier resume began and [`Target::pause`] interrupted.
     FinishStep,
     /// Stays stopped (scheduler locking).
     Hold,
@@ -61,7 +61,7 @@ pub enum Int3 {
     GoesToGuest,
 }
 
-/// What this host's KVM traps at one privilege level, found by a probe VM.
+/// The facilities that this host's KVM traps at one privilege level, found by a probe VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traps {
     pub step: bool,
@@ -88,8 +88,8 @@ pub enum StopReason {
     /// Hardware slots in `hit` (bit n = slot n) fired.
     Hardware { hit: u8 },
     /// The instruction at RIP is about to write to a page that [`Target::watch`]
-    /// protects, or does what cannot be done while it is protected. Nothing of the
-    /// instruction has run.
+    /// protects, or to do something that needs the page unprotected. Nothing of
+    /// the instruction has run.
     Protected,
     /// An instruction that the hypervisor emulated has changed RAM that
     /// [`Target::watch`] watches. It is done.
@@ -112,7 +112,7 @@ pub struct Change {
     pub new: Vec<u8>,
 }
 
-/// What happened while the guest ran.
+/// An event while the guest ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// One vCPU stopped; the others may still run until [`Target::pause`].
@@ -127,7 +127,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
     Attached,
-    /// It leaves; `crashed`: a guest that crashed, and that nothing has mended.
+    /// It leaves; `crashed`: the guest has crashed, and nothing has repaired it.
     Left {
         crashed: bool,
     },
@@ -138,7 +138,7 @@ pub enum Attachment {
     Killed,
 }
 
-/// What a stopped vCPU was doing, for `info threads`.
+/// The activity of a vCPU when it was stopped, for `info threads`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activity {
     /// Executing instructions.
@@ -173,7 +173,7 @@ pub trait Target: Inspect + Send {
     /// Registers of a stopped vCPU.
     fn registers(&mut self, vcpu: VcpuId) -> Result<Registers>;
 
-    /// What a stopped vCPU was doing. A VMM that cannot tell says `Running`.
+    /// The activity of a stopped vCPU. A VMM that cannot tell returns `Running`.
     fn activity(&mut self, _vcpu: VcpuId) -> Result<Activity> {
         Ok(Activity::Running)
     }
@@ -210,7 +210,7 @@ pub trait Target: Inspect + Send {
     /// to the guest at the next `resume`. A step then ends in its handler.
     fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()>;
 
-    /// What the host traps; the first call may probe.
+    /// The host's trapping abilities; the first call may probe.
     fn host_traps(&mut self) -> HostTraps;
 
     /// Called when a gdb attaches and when it has left, in whatever way. While

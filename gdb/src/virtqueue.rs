@@ -1,6 +1,6 @@
 //! A split virtqueue, read from guest memory (virtio 1.3, section 2.7).
 //!
-//! Nothing is written, and the device is not asked, so that looking changes
+//! Nothing is written, and the device is not asked, so that reading changes
 //! nothing. The rings are the guest's: every index and address in them may be
 //! wrong, and every walk here is bounded by the size of its table.
 
@@ -51,7 +51,7 @@ pub struct Rings {
     pub available_event: u16,
 }
 
-/// What the driver has given and the device has yet to return.
+/// The chains that the driver has given and the device has yet to return.
 #[derive(Debug, PartialEq, Eq)]
 pub struct InFlight {
     /// How many, by the two indices. More than the size means a broken queue.
@@ -151,7 +151,7 @@ impl Rings {
         })
     }
 
-    /// What stands at these places, which count on as the indices do.
+    /// The elements at these places, which count on as the indices do.
     pub fn available_at(&self, index: u16) -> u16 {
         self.available[usize::from(index % self.size)]
     }
@@ -160,8 +160,8 @@ impl Rings {
         self.used[usize::from(index % self.size)]
     }
 
-    /// What is in flight, as far as the rings tell: they keep a queue's length of
-    /// the past, and a device may return in any order.
+    /// The chains in flight, as far as the rings tell: they keep a queue's length
+    /// of the past, and a device may return in any order.
     ///
     /// Let `given` and `returned` be how far back a head was last given and last
     /// returned. It is done if `returned <= given`, because a device returns no
@@ -214,7 +214,7 @@ impl Rings {
         }
     }
 
-    /// What is in flight, while the rings hold everything since the queue's start.
+    /// The chains in flight, while the rings hold everything since the queue's start.
     fn never_returned(&self) -> Option<Vec<u16>> {
         let is_new = self.used_index < self.size && made(self.used_index, &self.used) < self.size;
         let (given, returned) = (self.available_index.into(), self.used_index.into());

@@ -1,4 +1,5 @@
-//! What to run, checked. The command line and a TOML file give the same type.
+//! The checked configuration of a machine. The command line and a TOML file give the same
+//! type.
 
 mod device;
 
@@ -42,7 +43,7 @@ pub enum GdbWait {
     Kernel,
 }
 
-/// What a configuration file says of it.
+/// Its form in a configuration file.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "true, false, \"start\" or \"kernel\"")]
 enum FileGdbWait {
@@ -81,7 +82,7 @@ pub struct Config {
     pub log: log::Options,
 }
 
-/// Something the user asked for cannot be.
+/// The user asked for something impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("no kernel given; use --kernel FILE or `kernel = \"FILE\"` in the configuration file")]

@@ -1,5 +1,5 @@
-//! What is said of a guest that cannot go on: why, where, and with which
-//! registers and instruction.
+//! The report of a crashed guest: the reason, the place, the registers and the
+//! instruction.
 
 use std::fmt::Write;
 
@@ -43,7 +43,7 @@ fn is_reset(registers: &Registers) -> bool {
     (registers.rip, registers.cs.base) == (0xfff0, 0xffff_0000)
 }
 
-/// The instruction at RIP, or what is there of it.
+/// The instruction at RIP, or the readable part of it.
 fn instruction_bytes(registers: &Registers, memory: &GuestMemory) -> Vec<u8> {
     let mut bytes = vec![0; MAX_INSTRUCTION];
     let len = guest_virtual::read(registers, memory, registers.linear_rip(), &mut bytes);

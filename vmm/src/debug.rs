@@ -32,8 +32,8 @@ pub struct DebugTarget {
     events: Inbox<Event>,
     slots: HwSlots,
     int3: bool,
-    /// Found out beside the first packets of a gdb: a probe costs tens of milliseconds,
-    /// on an emulated host seconds.
+    /// Probed while the first packets of a gdb are answered: a probe costs tens of
+    /// milliseconds, on an emulated host seconds.
     host: Arc<OnceLock<Debugging>>,
     /// Tells the event loop whether a crashed guest is worth keeping.
     attachments: Notifier<Attachment>,
@@ -107,12 +107,12 @@ impl DebugTarget {
         }
     }
 
-    /// Begins to find out what the host traps. gdb asks for it with its first
-    /// breakpoint, and waits for an answer only so long.
+    /// Begins to probe what the host traps. gdb needs that with its first
+    /// breakpoint, and does not wait long for an answer.
     fn probe_host(&self) {
         if self.host.get().is_none() {
             let host = self.host.clone();
-            // Where there is no thread to be had, whoever asks finds out.
+            // Without a thread, the first caller that needs the result runs the probe.
             let _ = thread::Builder::new()
                 .name("gdb probe".into())
                 .spawn(move || {
@@ -136,7 +136,7 @@ impl DebugTarget {
         })
     }
 
-    /// Whoever lets the guest go, or leaves, waits for no probe.
+    /// Resuming the guest, or leaving it, waits for no probe.
     fn host_debug(&self, steps: bool) -> HostDebug {
         let is_used = steps || self.int3 || self.slots.iter().any(Option::is_some);
         let host = match is_used {

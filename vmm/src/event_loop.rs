@@ -70,7 +70,7 @@ pub enum Error {
     Gdb(#[from] gdb::server::ServeError),
 }
 
-/// What the loop waits for and acts on.
+/// The objects that the loop waits for and acts on.
 pub struct EventLoop<'a> {
     pub machine: &'a Arc<Machine>,
     pub console: &'a mut Console,
@@ -82,7 +82,7 @@ pub struct EventLoop<'a> {
     pub signals: Signals,
     /// A reset that is under way.
     pub reset: Option<Reset>,
-    /// Another that was asked for meanwhile, and whether by the user.
+    /// Another reset that was requested meanwhile, and whether by the user.
     pub next_reset: Option<bool>,
     /// Console input that the serial port has yet to take.
     pub typed: Vec<u8>,
@@ -102,7 +102,7 @@ pub struct Debug {
     pub wait: bool,
 }
 
-/// What a descriptor belongs to.
+/// The source that a descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Panic,
@@ -133,8 +133,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// What is ready. The list is made anew each time, so that it is always
-    /// what the state says; events are rare enough for that.
+    /// The sources that are ready. The list is built again each time, so that
+    /// it always follows from the state; events are rare enough for that.
     fn wait(&mut self) -> Result<Vec<Source>, Error> {
         let mut sources = vec![(Source::Panic, self.panics.as_fd())];
         // Before the failures: whether a gdb is attached decides what they mean.
@@ -148,12 +148,12 @@ impl EventLoop<'_> {
             (Source::SerialRoom, borrow(self.machine.serial_room())),
             (Source::ConsoleOutput, self.console.output()),
         ]);
-        // What happens to a vCPU while the machine is being reset is not looked at.
+        // vCPU failures are ignored while the machine is being reset.
         sources.push(match &self.reset {
             Some(reset) => (Source::Reset, reset.as_fd()),
             None => (Source::Failure, self.failures.as_fd()),
         });
-        // While the guest has yet to take what was read, the rest stays where it is.
+        // While the guest has yet to take the input that was read, the rest is not read.
         if self.typed.is_empty() {
             sources.extend(self.console.input().map(|fd| (Source::ConsoleInput, fd)));
         }
@@ -202,7 +202,7 @@ impl EventLoop<'_> {
             }
             Source::ConsoleInput => return Ok(self.console_input()),
             Source::ConsoleOutput => self.console.gather(),
-            // It is what each turn begins with.
+            // Nothing to do: each turn begins with writing output.
             Source::ConsoleRoom => {}
             Source::ConsoleClient => self.console.accept(),
             Source::SerialRoom => drop(self.machine.serial_room().read()),
@@ -220,14 +220,15 @@ impl EventLoop<'_> {
         None
     }
 
-    /// Writes what the guest has sent.
+    /// Writes the guest's output.
     fn transmit(&mut self) {
         if self.console.write() {
             self.machine.serial().line_changed();
         }
     }
 
-    /// Gives the serial port what it has room for. It says when it has more.
+    /// Gives the serial port as much input as it has room for. The port says when it has
+    /// more room.
     fn deliver(&mut self) {
         self.is_looped_back = false;
         if !self.typed.is_empty() {
@@ -276,7 +277,7 @@ impl EventLoop<'_> {
         // A vCPU that died of the reset before it was stopped lives again.
         while self.failures.take().is_some() {}
         // A gdb stops the guest here, or has stopped it already. While the reset is not
-        // over, none of what it does next comes before this event.
+        // over, none of its next actions comes before this event.
         if let Some(debug) = &self.debug {
             debug.events.send(Event::Reset);
         }
@@ -332,7 +333,7 @@ impl EventLoop<'_> {
     /// stays for gdb to look at.
     fn crash(&mut self, vcpu: usize, crash: &Crash) -> Option<Ended> {
         let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
-        // The guest's last words come before the report.
+        // The guest's last output comes before the report.
         self.console.flush();
         match registers {
             Ok(Ok(registers)) => {

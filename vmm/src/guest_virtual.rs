@@ -6,11 +6,11 @@ use gdb::paging::AddressSpace;
 use gdb::target::{PhysAddr, TargetError, VirtAddr};
 use vm_memory::{Bytes, GuestAddress};
 
-/// The least page.
+/// Size of the smallest page.
 const PAGE: u64 = 4096;
 
 /// Reads at a linear address of a vCPU with these registers, as far as pages are there;
-/// how many bytes that were. Rights are not looked at.
+/// returns how many bytes that were. Access rights are not checked.
 pub fn read(registers: &Registers, memory: &GuestMemory, addr: VirtAddr, buf: &mut [u8]) -> usize {
     let mut done = 0;
     while done < buf.len() {

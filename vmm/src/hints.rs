@@ -1,6 +1,6 @@
-//! What somebody who knows QEMU may have meant by a command line that cannot be parsed.
+//! Hints for users of QEMU whose command line cannot be parsed.
 
-/// QEMU's options (without their dashes), and what there is for them here.
+/// QEMU's options (without their dashes), and their equivalents here.
 const QEMU: &[(&[&str], &str)] = &[
     (&["kernel"], "--kernel FILE"),
     (&["initrd"], "--initrd FILE"),

@@ -1,8 +1,8 @@
-//! What this host's KVM can do, found out by tiny probe VMs.
+//! The abilities of this host's KVM, found out by tiny probe VMs.
 //!
 //! KVM's capability bits do not tell hosts apart: KVM_CAP_SET_GUEST_DEBUG is
 //! there on every kind, whatever traps. Each probe runs a few instructions in
-//! ring 0 or ring 3 with one debug facility armed, and looks at what comes back.
+//! ring 0 or ring 3 with one debug facility armed, and looks at the exit.
 
 mod probe;
 mod report;
@@ -22,7 +22,7 @@ use crate::vcpu::exit::Exit;
 use crate::vcpu::x86_64::tsc;
 use probe::{Outcome, Probe, Ring};
 
-/// What a debug facility did in a probe VM.
+/// The effect of a debug facility in a probe VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// A debug exit, as documented.
@@ -35,7 +35,7 @@ pub enum Finding {
     Failed(String),
 }
 
-/// What the facilities do at one privilege level.
+/// The effect of the facilities at one privilege level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Findings {
     pub step: Finding,
@@ -95,14 +95,14 @@ fn slot(addr: u64, len: u8, kind: HwKind) -> Facilities {
     }
 }
 
-/// What a debugger has to know of this host.
+/// The facts about this host that a debugger needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Debugging {
     pub traps: HostTraps,
     pub events: HostDebug,
 }
 
-/// Finds that out.
+/// Probes the host for them.
 pub fn debugging() -> Debugging {
     let [ring0, ring3] = [Ring::Kernel, Ring::User].map(|ring| Findings::of(ring).traps());
     Debugging {
@@ -140,7 +140,7 @@ fn int3_delivery() -> Int3Delivery {
     Int3Delivery::Wrong
 }
 
-/// What the handler finds saved. 0 where int3 is not intercepted.
+/// The RIP that the handler finds saved. 0 where int3 is not intercepted.
 fn saved_rip(delivery: Int3Delivery) -> Result<u64, Error> {
     Probe::new(Ring::Kernel, true)?.deliver_int3(&INT3, delivery)
 }
@@ -172,7 +172,7 @@ fn probe_debug(ring: Ring, facilities: &Facilities) -> Finding {
     }
 }
 
-/// What an exit of a probe means.
+/// The outcome that an exit of a probe means.
 fn judge(exit: &Exit<'_>) -> Option<Outcome> {
     match exit {
         Exit::Debug(_) => Some(Outcome::Debug),

@@ -83,7 +83,7 @@ pub struct Vm {
 /// Files in the guest's address space.
 #[derive(Default)]
 struct Files {
-    /// By guest address: the slot and what is in it.
+    /// By guest address: the slot and the mapping in it.
     mapped: BTreeMap<u64, (u32, FileMapping)>,
     /// Slots that had a file once.
     free: Vec<u32>,
@@ -151,7 +151,8 @@ impl Vm {
     /// Fills a slot, or empties it with a size of 0.
     ///
     /// # Safety
-    /// `host` must map `size` bytes until the slot is filled anew or the VM is gone.
+    /// `host` must map `size` bytes until the slot is filled again or the VM is
+    /// gone.
     unsafe fn set_slot(
         &self,
         slot: u32,
@@ -175,9 +176,9 @@ impl Vm {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts zeros in the place of files in the guest's address space that have been cut
-    /// short: where a vCPU accesses what is missing, KVM_RUN fails with EFAULT.
-    /// Whether there were any.
+    /// Replaces files in the guest's address space that have been cut short by zeros:
+    /// KVM_RUN fails with EFAULT when a vCPU accesses the missing part. Returns whether
+    /// there were any.
     pub fn replace_cut_files(&self) -> bool {
         let files = self.files();
         let replaced = files.mapped.iter().filter(|(at, (_, mapping))| {
@@ -250,7 +251,7 @@ impl Vm {
         }
     }
 
-    /// Has accesses of the guest to exactly these model-specific registers exit
+    /// Makes guest accesses to exactly these model-specific registers exit
     /// (KVM_X86_SET_MSR_FILTER). No vCPU may run meanwhile.
     pub fn trap_msrs(&self, msrs: &[u32]) -> io::Result<()> {
         let has = |cap| self.fd.check_extension(cap);

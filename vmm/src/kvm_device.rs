@@ -29,7 +29,7 @@ pub enum Unavailable {
 /// Opens it.
 ///
 /// # Errors
-/// As [`Unavailable`] has them.
+/// See [`Unavailable`].
 pub fn open() -> Result<Kvm, Unavailable> {
     open_at(PATH)
 }

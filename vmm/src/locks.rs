@@ -13,7 +13,7 @@ pub fn lock_within<T: ?Sized>(shared: &Mutex<T>, patience: Duration) -> Option<M
     loop {
         match shared.try_lock() {
             Ok(guard) => return Some(guard),
-            // What is half-way through a panic is still what there is.
+            // The value that a panic left half-way is still the only one.
             Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) if Instant::now() >= end => return None,
             Err(TryLockError::WouldBlock) => thread::sleep(RETRY),

@@ -122,7 +122,7 @@ impl Machine {
         let model = cpu_model(&kvm)?;
         check_memory(config.memory, model.physical_bits())?;
         let memory = memory::allocate(config.memory)?;
-        // First what the user may have got wrong, before anything is started.
+        // The user's possible mistakes first, before anything is started.
         let (entry, vm) = load_beside(&boot, &kvm, &memory)?;
         let power = Arc::new(PowerSwitch::new(reports.power));
         let mut buses = Buses::default();
@@ -183,7 +183,7 @@ impl Machine {
         self.vm.memory()
     }
 
-    /// What the debugger can show of the machine.
+    /// The parts of the machine that the debugger can show.
     pub fn parts(&self) -> Parts {
         Parts {
             vm: self.vm.clone(),
@@ -215,7 +215,7 @@ impl Machine {
     }
 
     /// Back to power-on: devices, chips, vCPUs, and the kernel loaded again. The
-    /// vCPUs are paused, and nobody can let them go on before the result is dropped.
+    /// vCPUs are paused, and nobody can resume them before the result is dropped.
     /// Waits for backends.
     ///
     /// # Errors
@@ -224,7 +224,7 @@ impl Machine {
         let mut group = self.vcpus.group();
         let was_stopped = group.is_stopped();
         if let Err(error) = group.pause_within(RESET_PATIENCE) {
-            // Before any vCPU runs, which would stop of it.
+            // Before any vCPU runs: it would stop for the old request.
             self.power.on();
             if !was_stopped {
                 group.resume_as_before()?;
@@ -251,8 +251,8 @@ fn cpu_model(kvm: &Kvm) -> Result<CpuModel, Error> {
     Ok(model)
 }
 
-/// Loads what is booted while another thread creates the VM: KVM waits in between until each
-/// of the host's processors has been through its scheduler.
+/// Loads the kernel while another thread creates the VM: KVM waits in between until each of
+/// the host's processors has been through its scheduler.
 fn load_beside(
     boot: &boot::Source,
     kvm: &Kvm,
@@ -295,7 +295,7 @@ fn reset_vcpu(vcpu: &mut Vcpu, index: usize, entry: boot::Entry) -> Result<(), k
     }
 }
 
-/// What the machine of `config` boots.
+/// The boot configuration of the machine of `config`.
 pub fn boot_config(config: &Config) -> boot::Config {
     let slots = layout::VIRTIO_GSIS
         .iter()

@@ -17,8 +17,8 @@ const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    // The panic of another thread ends the machine in order; this thread's is said by the
-    // same hook, and what it has set up is put back on the way here.
+    // The panic of another thread ends the machine in order. The same hook reports this
+    // thread's own panic, and unwinding puts its setup back on the way here.
     let status = panic::catch_unwind(|| carry_out(started)).unwrap_or(HOST_FAILURE.into());
     log::flush();
     status
@@ -49,13 +49,13 @@ fn carry_out(started: Instant) -> ExitCode {
     }
 }
 
-/// A machine's configuration says how it logs; for the rest the environment does.
+/// A machine's configuration says how it logs; for other commands the environment does.
 fn log_by_default() {
-    // Nothing was asked for that could be refused.
+    // The defaults cannot be refused.
     let _ = log::init(&log::Options::default());
 }
 
-/// Shows help, or what is wrong with the command line and what may have been meant.
+/// Shows help, or the error in the command line with hints.
 fn refuse(error: &clap::Error) -> ExitCode {
     // A reader that has gone knows enough.
     let _ = error.print();
@@ -69,7 +69,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
     u8::try_from(error.exit_code()).unwrap_or(BAD_USAGE).into()
 }
 
-/// Whoever closes standard output early has read enough.
+/// A reader that closes standard output early has read enough.
 fn print(answer: &[u8]) -> ExitCode {
     let mut stdout = io::stdout();
     match stdout.write_all(answer).and_then(|()| stdout.flush()) {
@@ -102,8 +102,8 @@ fn run_guest(args: RunArgs, started: Instant) -> ExitCode {
     }
 }
 
-/// Whether the user asked for something that cannot be, rather than the host
-/// failing at something that can.
+/// Whether the user asked for something impossible, rather than the host
+/// failing at something possible.
 fn is_bad_usage(error: &run::Error) -> bool {
     let error = match error {
         run::Error::Symbols(_)

@@ -62,8 +62,8 @@ pub fn end(size: u64) -> u64 {
     ends.max().unwrap_or_default()
 }
 
-/// Has Linux take huge pages for a mapping of RAM, where it may, and leave it out when the
-/// VMM dumps core.
+/// Asks Linux to take huge pages for a mapping of RAM, where it may, and to leave it out
+/// when the VMM dumps core.
 ///
 /// # Safety
 /// `host` must map `len` bytes of RAM.
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(end(1 << 30), 1 << 30);
     }
 
-    /// What Linux says of the mapping at `host` (proc_pid_smaps(5), VmFlags).
+    /// Linux's flags of the mapping at `host` (proc_pid_smaps(5), VmFlags).
     fn flags(host: *const u8) -> String {
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let (_, mapping) = smaps

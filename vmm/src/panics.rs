@@ -1,5 +1,5 @@
-//! A panic on any thread is a fault of this program, and ends it. A vCPU or the
-//! debugger that is gone without a word would leave a machine that seems to run.
+//! A panic on any thread is a fault of this program, and ends it. If a vCPU or
+//! the debugger ended silently, the machine would only seem to run.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
@@ -12,7 +12,7 @@ use crate::say;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
-/// From now on says each panic, as the standard library does, and sends it to `panics`.
+/// From now on prints each panic, as the standard library does, and sends it to `panics`.
 pub fn report_to(panics: Notifier<Panicked>) {
     std::panic::set_hook(Box::new(move |info| {
         let thread = thread::current();

@@ -1,15 +1,15 @@
-//! The guest's power state: what it asked for, and that vCPUs must stop.
+//! The guest's power state: its request, and the order to vCPUs to stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::events::Notifier;
 
-/// What a guest or its user can ask for.
+/// A request of a guest or its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerRequest {
     Off,
     Reset,
-    /// By the user, who means a reset whatever the guest's own leads to.
+    /// By the user: always a reset, whatever `--on-reboot` says of the guest's own.
     UserReset,
 }
 

@@ -41,12 +41,12 @@ impl Reset {
         })
     }
 
-    /// What has come of it since this was asked last.
+    /// The progress since this was asked last.
     pub fn progress(&self) -> Option<Progress> {
         self.progress.take()
     }
 
-    /// Ends it, with the vCPUs running or left to somebody else.
+    /// Ends the reset, with the vCPUs running or left to somebody else.
     pub fn release(&self, resume: bool) {
         // An error means that it is over.
         let _ = self.release.send(resume);

@@ -56,8 +56,8 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// Runs the machine to its end. `started` is when the process began, for the
 /// start-up time that is logged.
 pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
-    // Before signals are caught and the terminal is taken: it may take as long as the
-    // other end of a pipe likes.
+    // Before signals are caught and the terminal is taken: the other end of a pipe
+    // may take any time.
     let boot = boot::Source::read(machine::boot_config(config), config.memory)?;
     let boot = Arc::new(boot);
     vcpu::init().map_err(host("the vCPU signal"))?;
@@ -116,7 +116,8 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     Ok(ended?)
 }
 
-/// Copies what a reboot needs, while the guest boots and has the processors first.
+/// Copies the files that a reboot needs, while the guest boots and has the processors
+/// first.
 fn keep_files(boot: Arc<boot::Source>) -> io::Result<()> {
     let keep = move || {
         scheduling::yield_to_others();
@@ -136,8 +137,8 @@ fn log_start_up(machine: &Machine, started: Instant) {
     }
 }
 
-/// What gdb gets its symbols from: the user's choice, else the kernel itself if
-/// that can have any.
+/// The source of gdb's symbols: the user's choice, else the kernel itself if it
+/// can have any.
 fn symbols(config: &Config) -> Result<Option<SymbolFile>, SymbolFileError> {
     match &config.symbols {
         Some(path) => SymbolFile::open(path).map(Some),

@@ -6,10 +6,11 @@ use std::io;
 /// The shortest slice that Linux takes (sched(7), `sched_attr.sched_runtime`).
 const SHORTEST_NS: u64 = 100_000;
 
-/// Lets the calling thread have what processor time others leave.
+/// Gives the calling thread only the processor time that others leave.
 pub fn yield_to_others() {
     const NICEST: i32 = 19;
-    // For Linux it is the thread's own (setpriority(2), "C library/kernel differences").
+    // Linux applies it to the calling thread alone (setpriority(2), "C library/kernel
+    // differences").
     let _ = rustix::process::setpriority_process(None, NICEST);
 }
 

@@ -13,14 +13,14 @@ use signal_hook::{flag, low_level::pipe};
 pub struct Signals {
     quit: UnixStream,
     status: UnixStream,
-    /// Held so that there is one, even where no signal has it.
+    /// Held so that the other end stays open even where no signal has it.
     _on_quit: UnixStream,
 }
 
 impl Signals {
-    /// Catches SIGINT, SIGTERM and SIGHUP to quit, SIGUSR1 to report. Whoever ignores
-    /// SIGHUP, as nohup does for the programs that it starts, means it; a shell ignores
-    /// SIGINT for all that it starts in the background, and means less.
+    /// Catches SIGINT, SIGTERM and SIGHUP to quit, SIGUSR1 to report. An ignored SIGHUP
+    /// stays ignored: nohup sets that on purpose. An ignored SIGINT does not: a shell
+    /// sets that for every program in the background.
     pub fn catch() -> io::Result<Self> {
         let (quit, on_quit) = UnixStream::pair()?;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -33,7 +33,8 @@ impl Signals {
         for stream in [&quit, &status] {
             stream.set_nonblocking(true)?;
         }
-        // A file that may grow no more gives an error, and no signal that ends it all.
+        // A file at its size limit then gives an error instead of a signal that ends the
+        // process.
         flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         Ok(Self {
             quit,
@@ -52,7 +53,7 @@ impl Signals {
         self.status.as_fd()
     }
 
-    /// Takes back the event that a report is asked for.
+    /// Clears the event that a report is asked for.
     pub fn acknowledge_status(&self) {
         let mut buffer = [0; 64];
         while matches!((&self.status).read(&mut buffer), Ok(1..)) {}

@@ -1,5 +1,5 @@
-//! The machine's virtio devices, each behind a lock of its own. Who waits for a backend
-//! holds that lock meanwhile, so that nobody who must not wait takes it.
+//! The machine's virtio devices, each behind a lock of its own. A wait for a backend
+//! holds that lock, so a thread that must not wait must not take it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -67,8 +67,8 @@ pub fn reset_all(transports: &[SharedTransport]) {
     });
 }
 
-/// Threads that handle what backends do by themselves, one a device: one backend that is
-/// waited for holds up no other, nor the event loop.
+/// Threads that handle events of backends, one a device: a wait for one backend holds up
+/// no other, nor the event loop.
 pub struct Listeners(Arc<EventFd>);
 
 impl Listeners {

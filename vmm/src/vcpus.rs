@@ -1,4 +1,4 @@
-//! All vCPUs of a machine: they stop and go on together, and the guest's clock
+//! All vCPUs of a machine: they stop and resume together, and the guest's clock
 //! with them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,9 @@ pub enum Error {
     Kvm(#[from] kvm::Error),
 }
 
-/// The vCPU threads. Used by the event loop and the debugger: whoever changes
-/// which of them run holds the [`Group`] for as long as that must not be undone.
+/// The vCPU threads. Used by the event loop and the debugger: either changes
+/// which of them run only while it holds the [`Group`], and keeps it for as long
+/// as that must not be undone.
 pub struct Vcpus {
     /// Before `vm`: dropping them ends the threads, which must not outlive the
     /// mappings of guest memory.
@@ -30,11 +31,11 @@ pub struct Vcpus {
 
 struct State {
     run: Run,
-    /// Which vCPU goes on first at the next resume.
+    /// Which vCPU is resumed first the next time.
     first: usize,
     /// How the vCPUs were let go last.
     controls: Vec<Option<DebugControl>>,
-    /// A debugger is attached, or traces: it alone stops vCPUs and lets them go on.
+    /// A debugger is attached, or traces: it alone stops and resumes vCPUs.
     debugged: bool,
 }
 
@@ -49,7 +50,7 @@ enum Run {
     StoppedAt(Moment),
 }
 
-/// The right to stop vCPUs and to let them go on.
+/// The right to stop and to resume vCPUs.
 pub struct Group<'a> {
     vcpus: &'a Vcpus,
     state: MutexGuard<'a, State>,
@@ -85,8 +86,8 @@ impl Vcpus {
         }
     }
 
-    /// Has the time since `stopped` not have passed for the guest: not by its TSCs, not by
-    /// its paravirtual clock, which KVM counts from the TSCs and which is thus set last.
+    /// Hides the time since `stopped` from the guest: from its TSCs, and from its
+    /// paravirtual clock, which KVM counts from the TSCs and which is thus set last.
     fn resume_clocks(&self, stopped: Moment) -> Result<(), Error> {
         self.vm.drop_late_ticks()?;
         let holds_tsc = host::holds_tsc();
@@ -153,15 +154,15 @@ impl Group<'_> {
         paused
     }
 
-    /// Lets vCPU n go on with `controls[n]`; `None` keeps it stopped. The clock
-    /// goes on from where it was.
+    /// Resumes vCPU n with `controls[n]`; `None` keeps it stopped. The clock
+    /// continues from where it was.
     pub fn resume(&mut self, controls: &[Option<DebugControl>]) -> Result<(), Error> {
         if let Run::StoppedAt(stopped) = self.state.run {
             self.vcpus.resume_clocks(stopped)?;
         }
         self.state.run = Run::Now;
-        // In turn: the first to go on is the likeliest to stop all others again
-        // at a breakpoint that they all run into.
+        // In turn: the first to resume is the likeliest to stop all others
+        // again at a breakpoint that they all run into.
         self.state.controls = controls.to_vec();
         let count = self.vcpus.handles.len();
         let first = self.state.first;

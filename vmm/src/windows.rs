@@ -28,7 +28,7 @@ pub enum Error {
     },
 }
 
-/// The part of the address space that has yet to be given away.
+/// The free part of the address space.
 pub struct Windows {
     next: u64,
     bits: u32,

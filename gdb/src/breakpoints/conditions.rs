@@ -1,4 +1,4 @@
-//! Conditions of breakpoints that are decided here, without a round trip to gdb.
+//! Conditions of breakpoints that are evaluated here, without a round trip to gdb.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::fmt;
 use crate::arch::Registers;
 use crate::target::{VcpuId, VirtAddr};
 
-/// The page table's address in CR3 (SDM volume 3, 2.5): what lies outside are
+/// The page table's address in CR3 (SDM volume 3, 2.5): the other bits are
 /// flags and the PCID, which change with the same address space.
 const CR3_ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// When the breakpoints at an address stop the guest. What is not set does not
-/// matter.
+/// When the breakpoints at an address stop the guest. A part that is not set
+/// does not matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// In this address space.
@@ -44,7 +44,7 @@ impl fmt::Display for Condition {
     }
 }
 
-/// A condition and what came of it.
+/// A condition and its results so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Conditional {
     pub condition: Condition,

@@ -1,7 +1,7 @@
-//! What gdb has planted in the guest: int3 bytes, hardware slots, protected pages.
+//! The breakpoints that gdb has planted in the guest: int3 bytes, hardware slots, protected pages.
 //!
-//! This is bookkeeping only. Which of the two a breakpoint gets, and what the
-//! host can trap at all, is decided by the session.
+//! This is bookkeeping only. The session decides which of them a breakpoint
+//! gets, and knows what the host can trap at all.
 
 mod conditions;
 mod planted;
@@ -60,7 +60,7 @@ pub(crate) struct Breakpoints {
     software: BTreeMap<VirtAddr, Software>,
 }
 
-/// What one vCPU must not trip over while it leaves the breakpoint at its RIP.
+/// The breakpoint that one vCPU must not hit while it leaves its RIP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lifted {
     byte: Option<PhysAddr>,
@@ -166,8 +166,8 @@ impl Breakpoints {
         self.take_out(memory, addr, placement)
     }
 
-    /// Takes what stands for the breakpoint at `addr` out of the guest; the owners
-    /// stay, for it to be placed afresh.
+    /// Takes the int3 or slot of the breakpoint at `addr` out of the guest; the
+    /// owners stay, so that it can be placed again.
     ///
     /// # Errors
     /// The original byte cannot be written back.
@@ -187,8 +187,8 @@ impl Breakpoints {
         }
     }
 
-    /// Takes out of the way what stands at `addr`, whose byte is `byte`; `None`
-    /// when nothing does.
+    /// Lifts the breakpoint at `addr`, whose byte is `byte`; `None` when there
+    /// is none.
     ///
     /// # Errors
     /// The byte cannot be written.
@@ -208,8 +208,8 @@ impl Breakpoints {
         Ok((lifted != Lifted::default()).then_some(lifted))
     }
 
-    /// Puts back what [`Breakpoints::lift`] took. The slot comes back by itself
-    /// when the slots are armed again.
+    /// Puts back the breakpoint that [`Breakpoints::lift`] took. A slot comes
+    /// back by itself when the slots are armed again.
     ///
     /// # Errors
     /// The byte cannot be written.
@@ -247,7 +247,7 @@ impl Breakpoints {
         result
     }
 
-    /// Forgets what lies at physical addresses, without touching memory: a reset
+    /// Forgets the int3s at physical addresses, without touching memory: a reset
     /// has replaced it.
     pub fn forget_planted(&mut self) {
         self.watched = Watched::default();

@@ -2,8 +2,8 @@
 //!
 //! The physical byte is what matters: one page may be mapped at many virtual
 //! addresses. The guest may rewrite its code at any time (alternatives, ftrace,
-//! module loading), so that the byte in memory is looked at before it is restored
-//! or hidden: only an int3 is ours.
+//! module loading), so the byte in memory is checked before it is restored or
+//! hidden: only an int3 is ours.
 
 use std::collections::BTreeMap;
 

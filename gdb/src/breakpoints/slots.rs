@@ -1,10 +1,10 @@
-//! Who holds which of the hardware slots (DR0 to DR3).
+//! The holders of the hardware slots (DR0 to DR3).
 
 use std::fmt;
 
 use crate::target::{HW_SLOTS, HwBreakpoint, HwKind, HwSlots, VirtAddr};
 
-/// What a watchpoint watches for, as gdb asked.
+/// The accesses that a watchpoint watches for, as gdb asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WatchKind {
     Write,
@@ -46,7 +46,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Gives `holder` what it needs. Adding twice is adding once.
+    /// Gives `holder` the slots that it needs. Adding twice is adding once.
     ///
     /// # Errors
     /// Too few slots are left; nothing has changed then.
@@ -98,7 +98,7 @@ impl Slots {
         self.distinct().iter().any(|slot| executes_at(slot, addr))
     }
 
-    /// What to arm, without execution slots at `except`.
+    /// The slots to arm, without execution slots at `except`.
     pub fn to_arm(&self, except: Option<VirtAddr>) -> HwSlots {
         let mut slots = [None; HW_SLOTS];
         for (slot, needed) in slots.iter_mut().zip(self.distinct()) {

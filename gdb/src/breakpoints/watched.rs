@@ -1,8 +1,8 @@
-//! Write watchpoints by page protection, for what the hardware slots cannot watch.
+//! Write watchpoints by page protection, for ranges that the hardware slots cannot watch.
 //!
 //! They watch the physical bytes that a virtual range had when it was set. A
-//! vCPU that meets a protected page steps alone with all of them open, and what
-//! has changed is found by comparing.
+//! vCPU that meets a protected page steps alone with all of them open; a
+//! comparison then finds the changes.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -38,18 +38,18 @@ struct Watch {
 #[error("it would be {0} write-protected pages, more than {MOST_PAGES}")]
 pub(crate) struct TooManyPages(usize);
 
-/// Everything watched so.
+/// All watchpoints of this kind.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     watches: Vec<Watch>,
 }
 
-/// What the watched bytes were at a moment.
+/// The watched bytes at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot(Vec<(PhysAddr, Vec<u8>)>);
 
 impl Watched {
-    /// Watches what `pieces` say. Adding twice is replacing.
+    /// Watches `pieces`. Adding twice is replacing.
     ///
     /// # Errors
     /// There would be too many pages; nothing has changed then, but that a watch
@@ -80,7 +80,7 @@ impl Watched {
         self.watches.iter().flat_map(|watch| &watch.pieces)
     }
 
-    /// What to protect.
+    /// The pages to protect.
     pub fn ranges(&self) -> Vec<Range<PhysAddr>> {
         let range = |piece: &Piece| piece.phys..PhysAddr(piece.phys.0 + piece.len);
         self.pieces().map(range).collect()

@@ -1,9 +1,9 @@
 //! The kernel's types (CONFIG_DEBUG_INFO_BTF): where members of structures are.
 //!
-//! Format: Documentation/bpf/btf.rst of Linux. What is read comes from guest
-//! memory, so that every offset and count is checked. Only the offsets of members
-//! are wanted; the crates that parse BTF are under a licence that this program
-//! cannot take (btf-rs), or trust what they read (btf).
+//! Format: Documentation/bpf/btf.rst of Linux. The data comes from guest memory,
+//! so every offset and count is checked. Only the offsets of members are wanted;
+//! the crates that parse BTF are under a licence that this program cannot take
+//! (btf-rs), or trust their input (btf).
 
 use std::collections::HashMap;
 
@@ -175,7 +175,7 @@ impl Btf {
         None
     }
 
-    /// A name, without what is too long for one.
+    /// A name, cut where it is too long for one.
     fn name(&self, offset: u32) -> &[u8] {
         let at = self.strings.saturating_add(offset as usize);
         let text = self.data.get(at..).unwrap_or_default();
@@ -192,7 +192,7 @@ fn count_of(info: u32) -> usize {
     (info & 0xffff) as usize
 }
 
-/// Length of what follows the fixed part, in bytes; `None` for unknown kinds.
+/// Length of the data behind the fixed part, in bytes; `None` for unknown kinds.
 fn variable_part(info: u32) -> Option<usize> {
     let each = match kind_of(info) {
         kind::INT | kind::VAR | kind::DECL_TAG => return Some(4),

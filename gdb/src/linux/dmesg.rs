@@ -54,7 +54,7 @@ pub(crate) fn last(
     let text_len = btf.offset("printk_info", "text_len")?;
     let ts_nsec = btf.offset("printk_info", "ts_nsec")?;
 
-    // Numbers wrap at the width of what the state leaves.
+    // Numbers wrap at the width that the state bits leave.
     let mask = (1u64 << STATE_SHIFT) - 1;
     let records = (head.wrapping_sub(tail) & mask).saturating_add(1);
     let shown = records.min(count).min(max);

@@ -92,7 +92,7 @@ impl Linux {
     }
 }
 
-/// Of as many modules as can be read.
+/// The symbols of as many modules as can be read.
 fn module_symbols_of(kernel: &Kernel, guest: &dyn Guest) -> ModuleSymbols {
     let memory = kernel.memory(guest);
     let mut found = ModuleSymbols::default();

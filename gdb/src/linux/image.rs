@@ -2,12 +2,13 @@
 //!
 //! x86-64 Linux maps its image from the first page of `_text` on, somewhere in
 //! the GiB at 0xffffffff80000000 (Documentation/arch/x86/x86_64/mm.rst), and
-//! nothing below it there. KASLR chooses the place, in steps of 2 MiB.
+//! maps nothing below the image there. KASLR chooses the place, in steps of 2
+//! MiB.
 
 use super::memory::Memory;
 use crate::paging::WalkError;
 
-/// What the kernel's image may take of the address space.
+/// The address range that the kernel's image may take.
 pub(crate) const AREA: std::ops::Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
 
 /// Whether the kernel's image may be there.
@@ -27,7 +28,7 @@ pub(crate) struct Range {
     pub len: u64,
 }
 
-/// What is mapped of [`AREA`], in order, up to [`MAX_BYTES`].
+/// The mapped parts of [`AREA`], in order, up to [`MAX_BYTES`].
 pub(crate) fn ranges(memory: &Memory<'_>) -> Vec<Range> {
     let mut ranges: Vec<Range> = Vec::new();
     let mut total = 0;
@@ -60,7 +61,7 @@ pub(crate) fn ranges(memory: &Memory<'_>) -> Vec<Range> {
     ranges
 }
 
-/// What an absent entry of this level leaves out, in bytes.
+/// The size that an absent entry of this level leaves out, in bytes.
 fn hole(level: u8) -> u64 {
     PAGE << (9 * u32::from(level.clamp(1, 5) - 1))
 }

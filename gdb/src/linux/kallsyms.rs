@@ -31,7 +31,7 @@ const MIN_SYMBOLS: usize = 64;
 /// Most steps of the whole search: names looked at, and places where they might
 /// begin.
 const MAX_STEPS: usize = 1 << 25;
-/// What a place that looks like a token table costs of them.
+/// The cost, in steps, of a place that looks like a token table.
 const TABLE_STEPS: usize = 256;
 /// Longest name in characters, with room for longer ones than today's 511.
 const MAX_NAME: usize = 2048;
@@ -39,7 +39,7 @@ const MAX_NAME: usize = 2048;
 const MAX_DISTANCE: usize = 48 << 20;
 /// A marker is kept for every this many names.
 const MARKER_STRIDE: usize = 256;
-/// What tables are aligned to, in bytes.
+/// The possible alignments of tables, in bytes.
 const ALIGNMENTS: [usize; 2] = [8, 4];
 
 /// The digits of ASCII are tokens of themselves in every kernel, because its

@@ -16,7 +16,7 @@ use crate::target::PhysAddr;
 /// Where a kernel without KASLR begins (CONFIG_PHYSICAL_START's default).
 const DEFAULT_BASE: u64 = 0xffff_ffff_8100_0000;
 
-/// What `linux_banner` begins with, in every kernel since 1.0.
+/// The beginning of `linux_banner`, in every kernel since 1.0.
 const BANNER: &str = "Linux version ";
 const BANNER_SYMBOL: &str = "linux_banner";
 /// Most bytes of it that are looked at.

@@ -1,4 +1,4 @@
-//! What cannot be told of a kernel.
+//! Errors when something cannot be told of a kernel.
 
 use super::not_found::{NotFound, Version};
 use super::{btf, lists, memory};

@@ -17,7 +17,7 @@ pub(super) struct Made {
     pub modules: Option<Rc<[u8]>>,
 }
 
-/// Copies what fits of `data` from `offset` on, and says how much that is.
+/// Copies as much of `data` from `offset` on as fits, and returns how much that is.
 pub(crate) fn copy_from(data: &[u8], offset: u64, buf: &mut [u8]) -> usize {
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
     let rest = data.get(offset..).unwrap_or_default();

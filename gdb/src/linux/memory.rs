@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::paging::{AddressSpace, Translation, WalkError};
 use crate::target::{PhysAddr, SharedMemory, TargetError, VirtAddr};
 
-/// What Linux awareness needs of the stopped guest.
+/// The stopped guest as Linux awareness needs it.
 pub(crate) trait Guest {
     /// Registers of each vCPU; `None` of one that cannot be reached.
     fn registers(&self) -> Vec<Option<Registers>>;
@@ -112,8 +112,8 @@ impl Memory<'_> {
         Ok(u32::from_le_bytes(bytes))
     }
 
-    /// A C string of at most `max` bytes, cut there if it is longer. What a
-    /// terminal would act on is replaced: the guest chose the text.
+    /// A C string of at most `max` bytes, cut there if it is longer. Control
+    /// characters are replaced: the guest chose the text.
     pub fn string(&self, addr: u64, max: usize) -> Result<String, Unreadable> {
         Ok(printable(&self.string_bytes(addr, max)?))
     }

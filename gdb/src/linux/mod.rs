@@ -1,4 +1,4 @@
-//! What the debugger knows of a Linux guest, without scripts and debug packages.
+//! Awareness of a Linux guest, without scripts and debug packages.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -17,7 +17,7 @@
 //! | `module_parts`, `module_sections`, `module_symbols` | what a module has of these |
 //!
 //! Everything here reads memory that the guest may have filled with anything:
-//! every length is bounded, and what makes no sense is an error.
+//! every length is bounded, and data that makes no sense is an error.
 
 mod btf;
 pub(crate) mod dmesg;
@@ -58,11 +58,11 @@ use search::Search;
 use crate::arch::Registers;
 use crate::symbol_file::SymbolFile;
 
-/// Awareness of Linux, for one guest: what is known of its kernel, and the file
+/// Awareness of Linux, for one guest: the facts about its kernel, and the file
 /// that gdb gets its symbols from.
 #[derive(Default)]
 pub(crate) struct Linux {
-    /// What the VMM has: the kernel that was booted, or the user's choice.
+    /// The VMM's file: the kernel that was booted, or the user's choice.
     file: Option<Arc<SymbolFile>>,
     found: RefCell<Found>,
     /// The files that were made of guest memory for this client.
@@ -71,7 +71,7 @@ pub(crate) struct Linux {
     missed: Cell<bool>,
 }
 
-/// What looking for the kernel came to.
+/// The result of the search for the kernel.
 #[derive(Default)]
 enum Found {
     #[default]
@@ -91,8 +91,8 @@ impl Linux {
         }
     }
 
-    /// A new client: what was not found may be there by now, and what was found
-    /// may have been overwritten. A search in progress is not begun again.
+    /// A new client: a kernel may be there by now, or one that was found may
+    /// have been overwritten. A search in progress is not begun again.
     pub fn look_again(&mut self, guest: &dyn Guest) {
         // Modules come and go.
         self.made = RefCell::default();
@@ -114,7 +114,7 @@ impl Linux {
     /// The kernel that runs; the guest must be stopped. Where looking for it takes long,
     /// that is the answer.
     pub fn kernel(&self, guest: &dyn Guest) -> Result<Rc<Kernel>, NotFound> {
-        // A search that counts for nothing is followed by one that does.
+        // A search whose result does not count is followed by one whose result does.
         for _ in 0..2 {
             self.look(guest);
             let outcome = match &*self.found.borrow() {
@@ -164,7 +164,7 @@ impl Linux {
         }
     }
 
-    /// Takes over what a search came to. That counts less if the guest ran meanwhile.
+    /// Takes over the result of a search. It counts less if the guest ran meanwhile.
     fn conclude(&self, guest: &dyn Guest, outcome: Result<Kernel, NotFound>) {
         let mut found = self.found.borrow_mut();
         let Found::Looking(search) = &*found else {
@@ -180,7 +180,7 @@ impl Linux {
         };
     }
 
-    /// What the vCPU with these registers runs.
+    /// The task that the vCPU with these registers runs.
     pub fn current(
         &self,
         guest: &dyn Guest,

@@ -14,7 +14,7 @@ pub(super) const KINDS: [Kind; 7] = [
     Kind::new(".init.rodata", false, true),
 ];
 
-/// What a piece of memory is for.
+/// The purpose of a piece of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub name: &'static str,
@@ -90,7 +90,7 @@ impl Parts {
         }))
     }
 
-    /// What the module at `module` has now; the code that stays is first.
+    /// The present parts of the module at `module`; the code that stays is first.
     pub fn read(&self, memory: &Memory<'_>, module: u64) -> Result<Vec<Part>, Unreadable> {
         let mut parts = match self {
             Self::Array(array) => array.read(memory, module)?,

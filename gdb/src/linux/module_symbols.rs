@@ -47,7 +47,7 @@ pub(crate) fn add(
         let section = u16::from_le_bytes([entry[sym::SECTION], entry[sym::SECTION + 1]]);
         let value =
             u64::from(word(entry, sym::VALUE)) | u64::from(word(entry, sym::VALUE + 4)) << 32;
-        // What is elsewhere is absolute, or per CPU.
+        // Symbols elsewhere are absolute, or per CPU.
         let Some(part) = module.part_at(value).filter(|_| section != sym::UNDEFINED) else {
             continue;
         };

@@ -10,12 +10,12 @@ const MAX_MODULES: usize = 4096;
 /// Longest name of a module.
 const MAX_NAME: usize = 128;
 
-/// Where gdb is told that the sections are whose memory the kernel has freed: at an
-/// address that is not canonical, so that a breakpoint there is refused. Left to
-/// itself gdb would put them at 0, and wait for such a breakpoint in vain. The upper bits
-/// are those of a pointer that Linux has poisoned (POISON_POINTER_DELTA).
+/// The address that gdb is given for sections whose memory the kernel has freed. It is
+/// not canonical, so that a breakpoint there is refused. Without an address gdb would put
+/// them at 0, and wait for such a breakpoint in vain. The upper bits are those of a
+/// pointer that Linux has poisoned (POISON_POINTER_DELTA).
 const FREED: u64 = 0xdead << 48;
-/// What is between two of them.
+/// The distance between two of them.
 const FREED_STRIDE: u64 = 1 << 32;
 
 /// Whether gdb has an address from where [`FREED`] sections are.
@@ -42,7 +42,7 @@ impl Module {
         self.parts.first().map_or(0, |part| part.start)
     }
 
-    /// Size in bytes of what stays of it.
+    /// Size in bytes of the memory that stays of it.
     pub fn size(&self) -> u64 {
         let stays = self.parts.iter().filter(|part| !part.kind.init);
         stays.map(|part| part.len).sum()

@@ -1,4 +1,4 @@
-//! What there is instead of a kernel.
+//! Reasons why no kernel was found.
 
 use std::fmt;
 use std::path::PathBuf;

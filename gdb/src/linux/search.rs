@@ -40,7 +40,7 @@ impl Search {
         };
         let (sender, outcome) = mpsc::channel();
         let search = move || {
-            // Whoever asked may have lost interest.
+            // The caller may have lost interest.
             let _ = sender.send(locate::kernel(&place, file.as_deref()));
         };
         let builder = thread::Builder::new().name("gdb search".into());
@@ -60,7 +60,7 @@ impl Search {
         self.deadline = Instant::now() + PATIENCE;
     }
 
-    /// What it came to, if it ends within its time.
+    /// Its result, if it ends within its time.
     pub fn wait(&self) -> Option<Outcome> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         match self.outcome.recv_timeout(left) {
@@ -71,12 +71,12 @@ impl Search {
         }
     }
 
-    /// What it came to, however long that takes.
+    /// Its result, however long that takes.
     pub fn finish(&self) -> Outcome {
         self.outcome.recv().unwrap_or(Err(NotFound::TooEarly))
     }
 
-    /// Whether the guest has run meanwhile: what was not found may be there.
+    /// Whether the guest has run meanwhile: a kernel that was not found may be there now.
     pub fn is_outdated(&self, guest: &dyn Guest) -> bool {
         self.epoch != guest.epoch()
     }
@@ -88,7 +88,7 @@ impl Drop for Search {
     }
 }
 
-/// What is searched, for as long as somebody wants to know.
+/// The guest to search, for as long as somebody wants to know.
 struct Place {
     snapshot: Snapshot,
     cancelled: Arc<AtomicBool>,

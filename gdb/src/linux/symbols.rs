@@ -8,7 +8,7 @@ use crate::symbol_file::SymbolFile;
 /// Most bytes of all names together. A large kernel has 6 MiB.
 pub(crate) const MAX_NAMES: usize = 32 << 20;
 
-/// What a symbol stands for.
+/// The kind of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,
@@ -72,7 +72,7 @@ impl Symbols {
         });
     }
 
-    /// Makes what was added findable.
+    /// Makes the added symbols findable.
     pub fn seal(&mut self) {
         self.entries.sort_by_key(|entry| entry.addr);
         let mut by_name: Vec<u32> = (0..self.entries.len() as u32).collect();

@@ -199,7 +199,7 @@ fn segment(sections: &[Section], base: u64) -> ProgramHeader {
     }
 }
 
-/// What is outside of the image, such as the per-CPU symbols, is absolute.
+/// Symbols outside of the image, such as the per-CPU ones, are absolute.
 fn entry(symbol: &Symbol<'_>, sections: &[Section], st_name: u32) -> Sym {
     let section = sections
         .iter()

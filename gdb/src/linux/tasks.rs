@@ -74,7 +74,7 @@ impl Layout {
 /// in 5.15, FROZEN in 6.1. Older ones have no type information.
 mod bit {
     pub const UNINTERRUPTIBLE: u32 = 0x2;
-    /// What the letters stand for, and [`LETTERS`] is in the order of.
+    /// The states that have letters, in the order of [`LETTERS`].
     pub const REPORTED: u32 = 0x7f;
     /// Above those, though no task has it: TASK_REPORT_IDLE.
     pub const REPORTED_IDLE: u32 = 0x80;
@@ -132,7 +132,7 @@ pub(crate) fn all(
     Ok(listed.and(end)?)
 }
 
-/// What a vCPU runs.
+/// The task that a vCPU runs, and its context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Current {
     /// Linux's number of the CPU.
@@ -149,7 +149,7 @@ pub(crate) fn current(
     memory: &Memory<'_>,
     registers: &Registers,
 ) -> Result<Current, LookError> {
-    /// Says the opposite of what it is called, in x86's copy of the count.
+    /// In x86's copy of the count, this bit means the opposite of its name.
     const NEED_RESCHED: u32 = 1 << 31;
     let btf = kernel.btf(memory)?;
     let (cpu, area) = area(kernel, memory, registers)?;

@@ -5,7 +5,7 @@ use super::error::MonitorError;
 use crate::arch::Architecture;
 use crate::session::Session;
 
-/// Sets what gdb reads next, and says what it has read and what there is.
+/// Sets the description that gdb reads next; shows the one that it has read, and the vCPUs' own.
 pub(super) fn architecture(
     session: &mut Session<'_>,
     arguments: &str,

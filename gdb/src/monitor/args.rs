@@ -1,4 +1,4 @@
-//! What the words behind a command's name mean, and where its output goes.
+//! The arguments of a command, and its output.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::address::{VcpuId, VirtAddr};
 use crate::arch::Register;
 use crate::session::Session;
 
-/// What a command writes to.
+/// The output of a command.
 pub(super) type Output<'a> = &'a mut dyn Write;
 
 /// The words behind a command's name.

@@ -11,7 +11,7 @@ use crate::virtqueue::{Link, Rings, flag};
 /// Entries of each ring that `vq` shows.
 const RECENT: u16 = 16;
 
-/// Has the devices stand still with the guest, or work on as they do else.
+/// Pauses the devices whenever the guest is stopped, or lets them keep working.
 pub(super) fn pause(
     session: &mut Session<'_>,
     arguments: &str,

@@ -1,11 +1,11 @@
-//! How a command ends that did not do what the user wanted.
+//! Errors of commands.
 
 use std::fmt;
 
 use crate::error::TargetError;
 use crate::linux::LookError;
 
-/// The command did not do what the user wanted.
+/// The command failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MonitorError {
     #[error("unknown command {command:?}{near}; \"monitor help\" lists all")]
@@ -74,7 +74,7 @@ pub(super) enum MonitorError {
 }
 
 impl MonitorError {
-    /// Whether the words were wrong, and not what they led to.
+    /// Whether the words were wrong, rather than their execution.
     pub fn is_usage(&self) -> bool {
         !matches!(
             self,

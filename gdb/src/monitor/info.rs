@@ -76,7 +76,7 @@ pub(super) fn breakpoints(
     Ok(())
 }
 
-/// What hardware slot `n` waits for, and for whom.
+/// The event that hardware slot `n` waits for, and its owner.
 pub(super) fn write_slot(
     out: Output<'_>,
     slots: &Slots,
@@ -106,7 +106,7 @@ pub(super) fn write_slot(
     Ok(())
 }
 
-/// In QEMU's words, which front ends look for: it is what runs the guest.
+/// In QEMU's words, which front ends look for: it names the accelerator.
 pub(super) fn kvm(
     _: &mut Session<'_>,
     arguments: &str,

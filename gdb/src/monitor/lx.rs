@@ -1,4 +1,4 @@
-//! `monitor lx …`: what a Linux guest has in its memory.
+//! `monitor lx …`: the state of a Linux guest, from its memory.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use crate::session::Session;
 const RECORDS: u64 = 10_000;
 const MAX_RECORDS: u64 = 100_000;
 
-/// Most bytes that a command prints. What goes to gdb is twice as long, and must
-/// not be more than the server keeps of a client's answers.
+/// Most bytes that a command prints. The packets to gdb are twice as long, and
+/// must not exceed the bytes that the server keeps of a client's answers.
 const MAX_TEXT: usize = 2 << 20;
 
-/// Stops writing, with a word of it, when the guest has too much to say.
+/// Cuts output that is too long, and says so.
 struct Limited<'a> {
     out: Output<'a>,
     left: usize,
@@ -71,7 +71,7 @@ pub(super) fn version(
     Ok(())
 }
 
-/// Has the guest stop where the kernel has found its place.
+/// Stops the guest where the kernel has found its place.
 pub(super) fn wait(
     session: &mut Session<'_>,
     arguments: &str,

@@ -1,4 +1,4 @@
-//! `monitor info mem`: what a vCPU's page tables map, as QEMU's monitor lists it.
+//! `monitor info mem`: the mappings of a vCPU's page tables, as QEMU's monitor lists them.
 //!
 //! pwndbg and gef read it. `monitor pagetable` says more.
 
@@ -89,7 +89,7 @@ fn push(mappings: &mut Vec<Mapping>, next: Mapping) {
     }
 }
 
-/// Maps what lies right before `start` as often as it fits.
+/// Repeats the mapping right before `start` as often as it fits.
 fn repeat(mappings: &mut Vec<Mapping>, start: u64, last: u64, times: u64) {
     let len = (last - start + 1) / times;
     let from = start - len;

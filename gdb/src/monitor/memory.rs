@@ -82,7 +82,7 @@ fn format(text: &str) -> Result<Format, MonitorError> {
     Ok(Format { count, unit })
 }
 
-/// Which memory gdb's own commands mean.
+/// The memory that gdb's own commands access.
 pub(super) fn phys(
     session: &mut Session<'_>,
     arguments: &str,

@@ -35,13 +35,13 @@ use crate::session::Session;
 struct Command {
     /// Its words, separated by one space.
     name: &'static str,
-    /// What comes behind them.
+    /// Its arguments.
     arguments: &'static str,
     help: &'static str,
     run: fn(&mut Session<'_>, &str, Output<'_>) -> Result<(), MonitorError>,
 }
 
-/// Most characters of what is no command that are shown.
+/// Most characters of an unknown command that are shown.
 const MAX_SHOWN: usize = 60;
 
 const COMMANDS: &[Command] = &[
@@ -325,7 +325,7 @@ fn find<'a>(words: &'a [&'a str]) -> Option<(&'static Command, &'a [&'a str])> {
         .min_by_key(|(_, rest)| rest.len())
 }
 
-/// The commands that begin with `words`. Where there are none, this is what the user
+/// The commands that begin with `words`, or, if there are none, those that the user
 /// may have meant.
 fn list_below(words: &[&str], out: Output<'_>) -> Result<(), MonitorError> {
     let begins = |command: &&Command| {

@@ -1,4 +1,4 @@
-//! What somebody may have meant who has mistyped a command.
+//! Suggestions for a mistyped command.
 
 /// Most names that are suggested.
 const MOST: usize = 3;

@@ -11,7 +11,7 @@ use crate::virtqueue::flag;
 /// Chains that `vq` shows, of either kind of ring.
 pub(super) const MOST_CHAINS: usize = 64;
 
-/// What the ring holds: all of it, or what the driver wrote last.
+/// The ring's descriptors: all of them, or those that the driver wrote last.
 pub(super) fn write(
     session: &Session<'_>,
     queue: &Virtqueue,

@@ -9,14 +9,14 @@ use crate::paging::{
 use crate::session::Session;
 use crate::target::VirtAddr;
 
-/// What one `pagetable` may do. A Linux guest has some thousand tables and a few
-/// hundred ranges.
+/// The limits of one `pagetable`. A Linux guest has some thousand tables and a
+/// few hundred ranges.
 const LIMITS: Limits = Limits {
     tables: 200_000,
     rows: 10_000,
 };
 
-/// Where a virtual address leads.
+/// The translation of a virtual address.
 pub(super) fn translate(
     session: &mut Session<'_>,
     arguments: &str,
@@ -51,7 +51,7 @@ pub(super) fn gva2gpa(
     Ok(())
 }
 
-/// Says that what follows is by other page tables than the vCPU's.
+/// Says that the following output is by other page tables than the vCPU's.
 fn of_kernel(space: &AddressSpace) -> String {
     format!("the kernel's own page tables, at {:#x}:", space.root)
 }
@@ -118,7 +118,7 @@ fn write_walk(
     Ok(result.is_ok())
 }
 
-/// All that is mapped.
+/// All mappings.
 pub(super) fn pagetable(
     session: &mut Session<'_>,
     arguments: &str,

@@ -10,7 +10,7 @@ use crate::inspect::DebugRegisters;
 use crate::session::Session;
 use crate::target::{Activity, VcpuId};
 
-/// What system descriptors are, by their type (SDM volume 3, 3.5).
+/// Names of system descriptors, by their type (SDM volume 3, 3.5).
 const SYSTEM_32: [&str; 16] = [
     "Reserved",
     "TSS16-avl",
@@ -175,7 +175,7 @@ fn attributes(segment: &Segment) -> u32 {
         | u32::from(granular) << 23
 }
 
-/// What the segment is, in words and letters.
+/// The kind of the segment, in words and letters.
 fn kind(segment: &Segment, long: bool) -> String {
     let Segment { access, big, .. } = *segment;
     let kind = access & 0xf;
@@ -212,7 +212,7 @@ fn write_control(out: Output<'_>, registers: &Registers) -> Result<(), MonitorEr
     Ok(())
 }
 
-/// The guest's own, and what the processor has in their place.
+/// The guest's own debug registers, and the processor's in their place.
 fn write_debug(
     session: &mut Session<'_>,
     vcpu: VcpuId,

@@ -17,7 +17,7 @@ pub struct Step {
     pub entry: u64,
 }
 
-/// What the processor takes the entry for.
+/// The kind of the entry, as the processor takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     NotPresent,

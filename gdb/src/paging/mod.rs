@@ -1,9 +1,9 @@
 //! From virtual to physical addresses, by the debugger's own walk.
 //!
 //! The hypervisor's translation cannot be used: it walks for the vCPU's current
-//! privilege level and sets accessed bits. This walk reads only, ignores what the
-//! rights would forbid (a debugger reads and writes what it likes) and reports
-//! them instead. Formats: SDM volume 3, chapter 5 ("Paging").
+//! privilege level and sets accessed bits. This walk only reads; it reports
+//! access rights but does not enforce them (a debugger may read and write
+//! anything). Formats: SDM volume 3, chapter 5 ("Paging").
 
 mod bit;
 mod entry;

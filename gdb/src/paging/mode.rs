@@ -1,4 +1,4 @@
-//! Which of the paging modes a vCPU is in, and what its entries look like.
+//! The paging mode of a vCPU, and the format of its entries.
 
 use std::fmt;
 
@@ -95,7 +95,7 @@ impl Mode {
         }
     }
 
-    /// log2 of what one entry of `level` covers.
+    /// log2 of the size that one entry of `level` covers.
     pub(super) fn shift(self, level: u8) -> u32 {
         12 + self.index_bits() * u32::from(level - 1)
     }

@@ -1,9 +1,9 @@
 //! All that an address space maps, as ranges of equal rights.
 //!
 //! The guest's tables are not trusted: they may lead in circles, or map one table
-//! at a million places. The work is bounded by [`Limits`], and what a run of equal
-//! entries leads to is looked at once. (Linux repeats tables that way by design,
-//! for its ESPFIX stacks and KASAN's shadow.)
+//! at a million places. The work is bounded by [`Limits`], and the target of a run
+//! of equal entries is read once. (Linux repeats tables that way by design, for
+//! its ESPFIX stacks and KASAN's shadow.)
 
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -30,8 +30,8 @@ pub struct Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
     Span(Span),
-    /// What lies right before, as long as a `times`th of this, is repeated, by
-    /// further entries for the same table.
+    /// The mappings right before, as long as a `times`th of this, are repeated,
+    /// by further entries for the same table.
     Repeat {
         start: u64,
         last: u64,
@@ -60,7 +60,7 @@ pub struct Ranges {
 }
 
 impl AddressSpace {
-    /// What is mapped from `first` to `last`. Pages and tables that reach across
+    /// The mappings from `first` to `last`. Pages and tables that reach across
     /// these are in it as a whole. Empty without paging.
     pub fn ranges(
         &self,
@@ -108,8 +108,8 @@ struct Scan<'a, R> {
 }
 
 impl<R: FnMut(PhysAddr, &mut [u8]) -> Result<(), TargetError>> Scan<'_, R> {
-    /// What the table of `level` at `table` maps; it translates from `base` on.
-    /// Breaks at a limit.
+    /// The mappings of the table of `level` at `table`, which translates from
+    /// `base` on. Breaks at a limit.
     fn table(&mut self, level: u8, table: u64, base: u64, rights: Rights) -> ControlFlow<()> {
         let mode = self.space.mode;
         if self.limits.tables == 0 {
@@ -257,7 +257,7 @@ impl<R: FnMut(PhysAddr, &mut [u8]) -> Result<(), TargetError>> Scan<'_, R> {
     }
 
     fn stop(&mut self, at: u64) -> ControlFlow<()> {
-        // What is open is known.
+        // The open span is known.
         if let Some(span) = self.open.take().filter(|span| span.start < at)
             && self.found.rows.len() < self.limits.rows
         {

@@ -1,4 +1,4 @@
-//! The page tables of one vCPU, and what comes of a walk through them.
+//! The page tables of one vCPU, and the result of a walk through them.
 
 use super::bit;
 use super::mode::Mode;
@@ -15,7 +15,7 @@ pub struct Translation {
     pub rights: Rights,
 }
 
-/// What the page tables allow, over all levels.
+/// The rights that the page tables give, over all levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     pub write: bool,
@@ -71,7 +71,7 @@ pub(super) const ALL: Rights = Rights {
 };
 
 impl Rights {
-    /// What remains allowed after an entry.
+    /// The rights that remain after an entry.
     pub(super) fn and(self, entry: u64, no_execute: bool) -> Self {
         Self {
             write: self.write && entry & bit::WRITE != 0,

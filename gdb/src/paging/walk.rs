@@ -7,7 +7,7 @@ use super::space::{ALL, AddressSpace, Rights, Translation, WalkError};
 use crate::address::{PhysAddr, VirtAddr};
 use crate::error::TargetError;
 
-/// The least granule; what a translation without paging is good for.
+/// The smallest granule; also the length of a translation without paging.
 const PAGE: u64 = 4096;
 
 impl AddressSpace {

@@ -1,6 +1,6 @@
-//! What holds for all of a connection.
+//! Settings that hold for all of a connection.
 
-/// What a client has said that counts for all that it says afterwards.
+/// The client's packets that count for all later ones.
 #[derive(Debug, Default)]
 pub(super) struct Agreed {
     /// The last packet of each kind, by [`Agreed::KINDS`].

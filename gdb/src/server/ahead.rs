@@ -2,9 +2,10 @@
 //!
 //! gdbstub 0.7.10 gives up at a `QTDP` packet with a condition, a memory range or
 //! stepping actions, all of which gdb sends for common commands, and it cannot
-//! announce conditions. The session takes what is in these packets, and gdbstub,
-//! which frames and acknowledges, gets a packet that makes it ask the session how
-//! that came out. What it knows nothing of, the session answers alone.
+//! announce conditions. The session takes the contents of these packets, and
+//! gdbstub, which frames and acknowledges, gets a packet that makes it ask the
+//! session for the outcome. The session alone answers packets that gdbstub does
+//! not know.
 
 use crate::trace::{Malformed, Request};
 
@@ -16,7 +17,7 @@ pub(super) const NO_ACTIONS: &[u8] = b"QTDP:-00:0000000000000000:";
 pub(super) const FEATURES: &str =
     ";ConditionalTracepoints+;tracenz+;TracepointSource+;DisconnectedTracing+";
 
-/// What a packet is to the tracepoints.
+/// The meaning of a packet for the tracepoints.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ahead {
     /// Nothing: gdbstub alone answers.

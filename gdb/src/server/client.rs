@@ -18,7 +18,7 @@ use crate::qemu::Queries;
 use crate::session::{Session, Stop};
 use crate::trace::Malformed;
 
-/// What is read from a client at once.
+/// Most bytes that are read from a client at once.
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// The answer to a packet that makes no sense: EINVAL.
@@ -39,7 +39,7 @@ pub(super) enum Leave {
     Fault(String),
 }
 
-/// A connection, gdbstub's state of it, and what has been read but not used.
+/// A connection, gdbstub's state of it, and the input that has been read but not used.
 pub(super) struct Client<'t> {
     stream: Stream,
     /// `None` only while a step of the state machine runs, or after it failed.
@@ -115,7 +115,7 @@ impl<'t> Client<'t> {
         self.send()
     }
 
-    /// Sends what the client is still owed before it leaves; best effort.
+    /// Sends the remaining output before the client leaves; best effort.
     pub fn farewell(&mut self) {
         let _ = self.send();
     }
@@ -187,7 +187,7 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Answers a packet, what must not reach gdbstub as it is by a detour.
+    /// Answers a packet; one that must not reach gdbstub as it is takes a detour.
     fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         if let Some(query) = self.queries.take(body) {
             let answer = session.answer_query(query);
@@ -224,8 +224,8 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Has gdbstub answer. To a packet that it makes nothing of, the answer is an
-    /// error, and the session continues.
+    /// Has gdbstub answer. A packet that gdbstub does not understand is answered
+    /// with an error, and the session continues.
     fn answer(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         let threads = session.guest.machine.vcpu_count();
         let stopped = session.selection.focus().0 + 1;
@@ -254,8 +254,8 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// gdbstub does not outlive a packet that it makes nothing of: another one takes
-    /// its place and is told what the client and it had agreed on.
+    /// gdbstub does not survive a packet that it does not understand: another one
+    /// takes its place and is told what the client and it had agreed on.
     fn revive(&mut self, session: &mut Session<'t>) -> Result<(), Leave> {
         self.machine = Some(new_machine(session).map_err(fault)?);
         let agreed = self.agreed.packets().map(<[u8]>::to_vec);
@@ -364,8 +364,8 @@ impl<'t> Client<'t> {
         })
     }
 
-    /// Shows what the user should know, while gdb waits for a stop or for the answer
-    /// to a packet about tracepoints.
+    /// Shows the user's notices, while gdb waits for a stop or for the answer to a
+    /// packet about tracepoints.
     fn tell(&mut self, session: &mut Session<'t>) {
         self.with_wire(|wire| {
             for notice in session.take_notices() {
@@ -388,7 +388,7 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Sends what the socket takes.
+    /// Sends as much as the socket takes.
     fn send(&mut self) -> Result<(), Leave> {
         loop {
             let Some(wire) = self.machine.as_mut().map(stub::wire_of) else {
@@ -424,8 +424,8 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Reads what has come meanwhile, behind the input that is still to be used. An end
-    /// of the connection is left to [`Client::receive`].
+    /// Reads the input that has come meanwhile, behind the input that is still to be
+    /// used. An end of the connection is left to [`Client::receive`].
     fn receive_more(&mut self) {
         self.input.drain(..self.used);
         self.used = 0;

@@ -78,7 +78,7 @@ impl Detacher {
 impl DetachRequests {
     /// The oldest request: where its answer goes, which is whether there was a client.
     pub(super) fn take(&self) -> Option<Sender<bool>> {
-        // Cleared first: who asks from here on wakes again.
+        // Cleared first: a request from here on wakes the server again.
         while matches!((&self.wake).read(&mut [0; 64]), Ok(1..)) {}
         self.requests.try_recv().ok()
     }

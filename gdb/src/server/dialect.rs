@@ -1,10 +1,10 @@
-//! What clients say in ways that gdbstub does not take, said in ways that it does.
+//! Translates packets that gdbstub does not take into packets that it does.
 //!
 //! gdb says `vCont` with a thread for each step. Other clients use the packets that
 //! `vCont` replaced, `c` and `s` with the thread of `Hc`, and `vCont;s` for every
 //! thread; gdbstub takes some of them for errors, and does not know those with a
 //! signal. Nor does it know `qSupported` without a feature, by which front ends learn
-//! what a stub has that gdb is attached to already.
+//! the features of a stub that gdb is attached to already.
 
 use std::num::NonZeroUsize;
 
@@ -25,7 +25,7 @@ pub(super) struct Dialect {
     general: Option<NonZeroUsize>,
 }
 
-/// What to do with a packet.
+/// The treatment of a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// It is well as it is.
@@ -135,7 +135,7 @@ impl Thread {
 mod tests {
     use super::*;
 
-    /// What becomes of the last of `packets`, with three threads of which the
+    /// The treatment of the last of `packets`, with three threads of which the
     /// second has stopped.
     fn said(packets: &[&str]) -> Said {
         let mut dialect = Dialect::default();

@@ -5,7 +5,7 @@ use super::tests::LOOP;
 use crate::target::HwSlots;
 use crate::testing::{Guest, Rsp};
 
-/// Starts a trace that goes on, and lets the guest run.
+/// Starts a trace that outlives its gdb, and lets the guest run.
 fn traced(guest: &Guest) -> Rsp {
     let mut rsp = guest.attach();
     for packet in [

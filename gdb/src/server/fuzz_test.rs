@@ -163,7 +163,7 @@ proptest! {
     }
 }
 
-/// Leaves no trace behind that goes on.
+/// Leaves no trace running behind.
 fn leave_for_good(mut rsp: Rsp) {
     rsp.send("QTDisconnected:0");
     assert_eq!(rsp.told().1, "OK");

@@ -1,8 +1,8 @@
-//! What comes from gdb, taken apart into packets.
+//! Parses the input from gdb into packets.
 //!
 //! gdbstub has a parser of its own, but ends the connection over a packet that is
-//! damaged, and over a request to send its last answer again. Here both are what
-//! the protocol says they are (gdb manual, "Overview" of the remote protocol).
+//! damaged, and over a request to send its last answer again. Here both are
+//! handled as the protocol says (gdb manual, "Overview" of the remote protocol).
 
 use crate::limits::PACKET_SIZE;
 
@@ -44,8 +44,8 @@ pub(super) struct Inlet {
     body: Vec<u8>,
     /// Neither side acknowledges packets any more, and nobody looks at checksums.
     trusting: bool,
-    /// A packet has come: this is a debugger, and what is between packets is noise. Who
-    /// speaks something else is not to hold the guest.
+    /// A packet has come: this is a debugger, and bytes between packets are noise. A
+    /// client of another protocol must not hold the guest.
     knows: bool,
 }
 
@@ -62,7 +62,7 @@ impl Inlet {
     /// Takes the next byte.
     ///
     /// # Errors
-    /// What comes cannot be from a debugger.
+    /// The input cannot be from a debugger.
     pub fn take(&mut self, byte: u8) -> Result<Option<Arrival>, Garbage> {
         match (&self.place, byte) {
             (Place::Between, b'$') => self.place = Place::Body,

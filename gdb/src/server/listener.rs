@@ -12,7 +12,7 @@ use super::address::Address;
 use super::silence;
 use super::stream::Stream;
 
-/// Whoever may open the socket controls the guest: its owner only.
+/// A process that can open the socket controls the guest, so only its owner may.
 const SOCKET_MODE: u32 = 0o600;
 
 /// The server cannot listen where the user asked.

@@ -35,11 +35,11 @@ use self::stream::Stream;
 use crate::session::Session;
 use crate::target::Target;
 
-/// How often a running guest is looked at whose pages are waited for, or whose step takes
-/// long. A look stops it for less than a millisecond.
+/// How often a running guest is checked that has breakpoints waiting for their pages, or
+/// a step that takes long. A check stops it for less than a millisecond.
 const PENDING_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Tokens of what is polled. Refused clients count from the last.
+/// Tokens of the polled descriptors. Refused clients count from the last.
 const STOP: u64 = 0;
 const LISTENER: u64 = 1;
 const TARGET: u64 = 2;
@@ -50,8 +50,8 @@ const REFUSED: u64 = 5;
 /// How long a guest stays stopped for a gdb that was told to attach again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long one that comes while the guest runs to the kernel's place may wait to be
-/// taken, at most: gdb waits two seconds for an answer.
+/// How long a gdb that comes while the guest runs to the kernel's place may wait to
+/// be accepted, at most: gdb waits two seconds for an answer.
 const ON_ITS_WAY: Duration = Duration::from_millis(1500);
 
 /// Where the guest waits for gdb.
@@ -100,8 +100,8 @@ pub enum ServeError {
 
 /// Serves one gdb at a time until the guest ends or the VMM asks to stop.
 ///
-/// Blocks; the VMM gives it a thread of its own. Whatever way a client leaves,
-/// the guest runs on with nothing planted and nothing armed, but for a trace that it
+/// Blocks; the VMM gives it a thread of its own. However a client leaves, the guest keeps
+/// running with nothing planted and nothing armed, except for a trace that the client
 /// wants to continue. On [`Options::stop`] an attached client is detached first, and such
 /// a trace ends.
 ///
@@ -143,7 +143,7 @@ struct Server<'a, 't> {
     kill: bool,
     /// Until when the guest stays stopped for a gdb that was told to attach again.
     kept_until: Option<Instant>,
-    /// Until when a gdb waits to be taken, which has come too early.
+    /// Until when a gdb that has come too early waits to be accepted.
     early_until: Option<Instant>,
 }
 
@@ -198,7 +198,7 @@ impl<'a, 't> Server<'a, 't> {
         }
     }
 
-    /// Ends what has been waited for long enough, or is there.
+    /// Ends the waits that are over, by time or by success.
     fn expire(&mut self, now: Instant) -> Result<(), ServeError> {
         if self.kept_until.is_some_and(|until| until <= now) {
             tracing::info!("gdb has not attached again; the guest runs");
@@ -218,8 +218,8 @@ impl<'a, 't> Server<'a, 't> {
         Ok(())
     }
 
-    /// Leaves a gdb that comes while the guest is on its way to the kernel where it is,
-    /// for a moment; whether it did.
+    /// Lets a gdb that comes while the guest is on its way to the kernel wait for a
+    /// moment; whether it did.
     fn leave_waiting(&mut self) -> Result<bool, ServeError> {
         if !self.session.runs_to_kernel() || self.client.is_some() {
             return Ok(false);
@@ -282,7 +282,7 @@ impl<'a, 't> Server<'a, 't> {
         let Some(stream) = self.listener.accept().map_err(ServeError::Accept)? else {
             return Ok(());
         };
-        // One that has just gone may not be known to be.
+        // A client that has just left may not have been noticed yet.
         self.with_client(|client, session| client.check(session))?;
         if self.client.is_some() {
             return self.refuse(stream).map_err(ServeError::Wait);
@@ -334,7 +334,7 @@ impl<'a, 't> Server<'a, 't> {
         self.after(result)
     }
 
-    /// Goes on with the client, or without it.
+    /// Continues with the client, or without it.
     fn after(&mut self, result: Result<(), Leave>) -> Result<(), ServeError> {
         match result {
             Ok(()) => self.watch_client().map_err(ServeError::Wait),
@@ -353,7 +353,7 @@ impl<'a, 't> Server<'a, 't> {
                 tracing::warn!("gdb was detached through the control API");
                 self.release_client();
             }
-            // Whoever asked may have given up waiting.
+            // The caller may have given up waiting.
             let _ = answer.send(had_client);
         }
     }

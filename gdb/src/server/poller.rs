@@ -9,7 +9,7 @@ use epoll::{ControlOptions, Event, Events};
 /// Most events that one [`Poller::wait`] reports; the rest come with the next.
 const BATCH: usize = 16;
 
-/// What is ready.
+/// A descriptor that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
     /// The token the descriptor was added with.

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Packets that are answered before one is thrown out.
 const MOST_ANSWERS: usize = 8;
 
-/// Most that are waited for at once; more are closed without a word.
+/// Most that are waited for at once; more are closed without an answer.
 const MOST: usize = 8;
 
 /// A client that is refused. Each of its packets is answered with the message:

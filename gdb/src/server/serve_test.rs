@@ -75,8 +75,8 @@ fn a_lost_socket_in_any_state_leaves_nothing_behind() {
     for (name, state) in states {
         println!("{name}");
         let mut rsp = guest.attach();
-        // 0x1fff is never executed: the guest goes on running.
-        // The last one's page is written to all the time.
+        // 0x1fff is never executed: the guest keeps running. The last one's
+        // page is written to all the time.
         for point in ["Z0,1fff,1", "Z1,1ffe,1", "Z2,9000,8", "Z2,8010,40"] {
             assert_eq!(rsp.ask(point), "OK");
         }

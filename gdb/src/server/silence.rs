@@ -18,7 +18,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// After half of it the other end is asked for a sign, this often in all.
 const PROBES: u32 = 3;
 
-/// Has every connection that `listener` accepts end when its other end has been silent
+/// Ends every connection that `listener` accepts when its other end has been silent
 /// for so long: a connection inherits the settings (tcp(7)).
 ///
 /// Probes find out about a connection on which nothing happens. The user timeout

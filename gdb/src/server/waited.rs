@@ -1,8 +1,8 @@
-//! What a client sends again because it had to wait.
+//! Packets that a client sends again because it had to wait.
 
 use super::inlet::Arrival;
 
-/// What a client that waits for confirmations says because it had to wait.
+/// Recognises the packets that a client with acknowledgements repeats because it had to wait.
 ///
 /// gdb sends a packet again that is not confirmed within its `remotetimeout`, and a `-`
 /// when that passes without an answer. On a slow host both can lie in the socket

@@ -1,4 +1,4 @@
-//! What goes to gdb, until the socket takes it.
+//! The output to gdb, until the socket takes it.
 
 use std::convert::Infallible;
 

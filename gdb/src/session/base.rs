@@ -47,7 +47,7 @@ impl Session<'_> {
         Ok(vcpu)
     }
 
-    /// The same, to be changed: what a trace frame holds is the past.
+    /// The same, to be changed: a trace frame is the past and cannot be.
     fn writable(&self, tid: Tid) -> TargetResult<VcpuId, Self> {
         match self.trace.frame() {
             Some(_) => Err(TargetError::Errno(errno::EBUSY)),
@@ -60,8 +60,8 @@ impl Session<'_> {
         self.guest.machine.registers(vcpu).map_err(refused)
     }
 
-    /// What gdb sees: the guest's, or those of the trace frame that it has selected,
-    /// where some are not known.
+    /// The registers that gdb sees: the guest's, or those of the trace frame that it
+    /// has selected, where some are not known.
     fn seen_registers(&self, tid: Tid) -> TargetResult<(Registers, Option<Known>), Self> {
         match self.trace.frame() {
             Some(frame) => {
@@ -72,7 +72,7 @@ impl Session<'_> {
         }
     }
 
-    /// Changes one of a vCPU's registers to what gdb has sent.
+    /// Changes one of a vCPU's registers to the value that gdb has sent.
     fn change(
         &mut self,
         vcpu: VcpuId,
@@ -123,7 +123,7 @@ impl Session<'_> {
             .machine
             .set_registers(vcpu, registers)
             .map_err(refused)?;
-        // Whatever it died of, the user has given it another state.
+        // Whatever the cause of the crash, the user has given it another state.
         self.vcpus[vcpu].mend();
         Ok(())
     }
@@ -148,7 +148,7 @@ impl MultiThreadBase for Session<'_> {
         let mut values = values.ok_or(TargetError::Errno(errno::EINVAL))?;
         // The program counter is relative to the code segment.
         values.sort_by_key(|(register, _)| !matches!(register, Register::Selector(_)));
-        // What gdb does not know of (limits, bases) stays as it is.
+        // Parts that gdb does not know (limits, bases) stay as they are.
         let vcpu = self.writable(tid)?;
         let mut merged = self.get_registers(tid)?;
         for value in values {
@@ -262,7 +262,7 @@ impl ThreadExtraInfo for Session<'_> {
 }
 
 impl Session<'_> {
-    /// What `info threads` shows of a vCPU.
+    /// The line of `info threads` for a vCPU.
     pub(crate) fn describe(&self, vcpu: VcpuId) -> String {
         let activity = match self.guest.machine.activity(vcpu) {
             _ if self.crash(vcpu).is_some() => "crashed",
@@ -282,7 +282,7 @@ impl Session<'_> {
 }
 
 impl Guest<'_> {
-    /// Under Linux: the task that runs, and what keeps it from being interrupted.
+    /// Under Linux: the task that runs, and the context that keeps it from being interrupted.
     fn describe_task(&self, registers: &Registers) -> Option<String> {
         let current = self.linux.current(&self.machine, registers).ok()?;
         let mut text = format!(", {}[{}]", current.task.comm, current.task.pid);

@@ -86,7 +86,7 @@ impl Session<'_> {
         log_failure("open the watched pages", machine.watch(Vec::new()));
     }
 
-    /// Takes from the devices what gdb's user wanted of them.
+    /// Ends the settings of gdb's user for the devices.
     pub(super) fn release_devices(&mut self) {
         let machine = &mut self.guest.machine;
         self.devices.release(machine, log_failure);

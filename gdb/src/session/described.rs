@@ -16,12 +16,12 @@ impl Session<'_> {
         self.described.now()
     }
 
-    /// What gdb is to read from now on; `None` for what the vCPU is.
+    /// Sets the description that gdb reads from now on; `None` for the vCPU's own.
     pub(crate) fn want_architecture(&mut self, wanted: Option<Architecture>) {
         self.described.want(wanted);
     }
 
-    /// What the user wants gdb to read.
+    /// The description that the user wants gdb to read.
     pub(crate) fn wanted_architecture(&self) -> Option<Architecture> {
         self.described.wanted()
     }
@@ -35,7 +35,7 @@ impl Session<'_> {
         }
     }
 
-    /// What gdb, which reads the description now, is to know.
+    /// The description for gdb, which reads it now.
     fn describe_again(&self) -> crate::target::Result<Description> {
         let registers = self.guest.machine.registers(self.selection.looked_at())?;
         let lasting = self.guest.lasting_architecture(&registers);
@@ -44,7 +44,7 @@ impl Session<'_> {
 }
 
 impl Guest<'_> {
-    /// What a session can live with until its end.
+    /// A description that a session can keep until its end.
     fn lasting_architecture(&self, registers: &Registers) -> Architecture {
         let long = registers.efer & efer::LMA != 0;
         let symbols = self.machine.symbols();

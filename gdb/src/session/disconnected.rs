@@ -1,8 +1,9 @@
 //! A trace that continues without its gdb (`set disconnected-tracing on`).
 //!
 //! The guest is then run as for gdb, with nothing but the tracepoints planted, and
-//! what would be a stop for gdb is none. The end of the trace lets the guest go as
-//! gdb's leave does otherwise; what was collected is kept for the next gdb.
+//! an event that would be a stop for gdb is none. The end of the trace releases
+//! the guest, as the departure of gdb does otherwise; the frames are kept for the
+//! next gdb.
 
 use super::Session;
 use super::clients::log_failure;
@@ -18,8 +19,8 @@ impl Session<'_> {
         self.trace.disconnected && self.trace.is_running()
     }
 
-    /// Stops the guest where nobody is to be told. What has happened until then is
-    /// dealt with: the trace misses nothing.
+    /// Stops the guest where nobody is to be told. Events until then are handled:
+    /// the trace misses nothing.
     pub(super) fn halt_unnoticed(&mut self) {
         self.interrupt();
         if matches!(self.stop, Some(Stop::At(..))) {
@@ -62,7 +63,7 @@ impl Session<'_> {
                     Reason::Reset => "the guest was reset",
                     Reason::Crash => "the guest crashed",
                     Reason::Refused => "the guest could not be resumed",
-                    // Met before gdb has left: it is past it.
+                    // The vCPU hit it before gdb left: it is past it.
                     _ => return self.run_unattended(),
                 };
                 tracing::warn!("gdb's trace ends at {vcpu}: {why}");

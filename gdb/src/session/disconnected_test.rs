@@ -51,7 +51,7 @@ fn assert_undisturbed(hand: &Hand) {
     assert_eq!(script.resumed.last().unwrap(), &[Resume::Continue; 2]);
 }
 
-/// vCPU 1 hits the tracepoint and goes on.
+/// vCPU 1 hits the tracepoint and resumes.
 fn hit(session: &mut Session<'_>, hand: &Hand) {
     hand.stops(1, X, Int3);
     session.on_unattended_event();

@@ -1,4 +1,4 @@
-//! What the guest's events mean for gdb.
+//! Turns the guest's events into stops for gdb.
 
 use super::Session;
 use super::guest::Guest;
@@ -11,7 +11,7 @@ use crate::error::chain;
 use crate::target::{Event, HW_SLOTS, StopReason};
 use crate::trace::Status;
 
-/// What becomes of a vCPU that stopped.
+/// The treatment of a vCPU that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// gdb is told.
@@ -45,8 +45,8 @@ impl Session<'_> {
     }
 
     /// Stops the guest for a moment, so that breakpoints whose pages have come are
-    /// planted, and steps into which an exception has come take the time that it needs.
-    /// There may be a stop to report afterwards.
+    /// planted, and steps that an exception has interrupted take the time that it
+    /// needs. There may be a stop to report afterwards.
     pub fn serve_pending(&mut self) {
         let events = self.halt(None);
         self.judge_all(events, None);
@@ -115,7 +115,7 @@ impl Session<'_> {
         self.judge_all(events, Some(vcpu));
     }
 
-    /// Pauses the guest and takes what has happened until then.
+    /// Pauses the guest and takes the events until then.
     fn halt(&mut self, first: Option<Event>) -> Vec<Event> {
         if let Err(error) = self.guest.machine.pause() {
             self.notice(format!("not every vCPU stops: {}", chain(&error)));
@@ -140,7 +140,7 @@ impl Session<'_> {
         }
     }
 
-    /// Keeps what must not be forgotten of an event that no stop is made of.
+    /// Keeps the parts of an event without a stop that must not be forgotten.
     fn note(&mut self, event: Event) {
         match event {
             Event::Exited(status) => self.on_exit(status),
@@ -205,7 +205,7 @@ impl Session<'_> {
             }
             let verdict = self.consider_condition(vcpu, verdict);
             if alone.as_ref().is_some_and(|alone| alone.vcpu == vcpu) {
-                // It has left its breakpoint, whatever else it met.
+                // It has left its breakpoint, whatever else it hit.
                 alone = None;
                 self.vcpus[vcpu].on_left();
             }
@@ -260,21 +260,21 @@ impl Session<'_> {
         self.mark_reported(vcpu);
     }
 
-    /// Has `vcpu` step alone, with the protected pages open.
+    /// Makes `vcpu` step alone, with the protected pages open.
     fn open_for(&mut self, vcpu: VcpuId) {
         if let Some(run) = &mut self.run {
             run.leave_opened(vcpu);
         }
     }
 
-    /// Ends the run with one stop, and keeps of the others what must be kept.
+    /// Ends the run with one stop, and keeps the others as far as they must be kept.
     fn finish_one(&mut self, found: Vec<(VcpuId, Reason)>, chosen: (VcpuId, Reason)) {
         self.finish(Stop::At(chosen.0, chosen.1));
         self.vcpus[chosen.0].on_chosen();
         for (vcpu, reason) in found.into_iter().filter(|other| *other != chosen) {
             self.vcpus[vcpu].on_missed(reason);
             if vcpu == chosen.0 {
-                // gdb is told of an interrupt where this vCPU has met a breakpoint:
+                // gdb is told of an interrupt where this vCPU has hit a breakpoint:
                 // that is still to be reported.
                 self.vcpus[vcpu].unmark_reported();
             }

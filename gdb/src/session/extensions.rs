@@ -1,4 +1,4 @@
-//! What of the protocol a session supports, as gdbstub asks for it.
+//! The protocol extensions that a session supports, as gdbstub asks for them.
 
 use std::convert::Infallible;
 

@@ -6,7 +6,7 @@ use crate::linux::Linux;
 use crate::machine::Machine;
 use crate::target::Target;
 
-/// The machine, what is planted in it, and what is known of its kernel.
+/// The machine, the breakpoints in it, and the facts about its kernel.
 ///
 /// Everything that only looks at a stopped guest, or changes its memory, goes by this
 /// and knows nothing of gdb.

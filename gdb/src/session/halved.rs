@@ -1,10 +1,10 @@
 //! Addresses that gdb has cut in half.
 //!
-//! Under a description of 16 or 32 bits gdb sends what of an address such a target
-//! can have. A breakpoint at 0xffffffff81000000 comes as one at 0x81000000, and
-//! would be waited for in vain. What the address was cannot be told from what comes,
-//! but whether it is likely: nothing is there, and something is at an address with
-//! the same lower half.
+//! Under a description of 16 or 32 bits gdb sends only the part of an address that
+//! such a target can have. A breakpoint at 0xffffffff81000000 comes as one at
+//! 0x81000000, and would be waited for in vain. The original address cannot be told
+//! for sure, but a cut is likely if nothing is at the address that came, and
+//! something is at one with the same lower half.
 
 use super::guest::Guest;
 use crate::address::VirtAddr;
@@ -19,13 +19,13 @@ use crate::paging::Mode;
 )]
 pub(super) struct Halved {
     whole: u64,
-    /// What gdb takes the vCPUs for.
+    /// The architecture that gdb takes the vCPUs for.
     known: Architecture,
 }
 
 impl Guest<'_> {
     /// Refuses an address that only makes sense as the lower half of another; `known` is
-    /// what gdb takes the vCPUs for.
+    /// the architecture that gdb takes the vCPUs for.
     pub(super) fn check_whole(&self, addr: VirtAddr, known: Architecture) -> Result<(), Halved> {
         if known == Architecture::X86_64 || self.is_paged_in(addr) {
             return Ok(());
@@ -55,8 +55,8 @@ impl Guest<'_> {
         file.above_4_gib(u32::try_from(addr.0).ok()?)
     }
 
-    /// The address in the uppermost 2 GiB, where a 64-bit kernel is and all of them
-    /// share what is mapped.
+    /// The address in the uppermost 2 GiB, where a 64-bit kernel is and all vCPUs
+    /// share the mappings.
     fn whole_in_kernel(&self, addr: VirtAddr) -> Option<u64> {
         let whole = u32::try_from(addr.0).ok()? as i32 as i64 as u64;
         let mapped = |vcpu| self.translate(vcpu, VirtAddr(whole)).is_ok();

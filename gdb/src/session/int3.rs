@@ -1,4 +1,4 @@
-//! Int3s that a vCPU meets and that are not for gdb.
+//! Int3s that a vCPU hits and that are not for gdb.
 //!
 //! One kind is the guest's own: the guest gets the exception that it asked for.
 //! The other is gdb's, but for another virtual address that the same page is
@@ -11,7 +11,7 @@ use crate::address::VcpuId;
 use crate::arch::BREAKPOINT;
 use crate::target::Result;
 
-/// What a vCPU that stopped for an int3 has met.
+/// The owner of an int3 that a vCPU has stopped for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Met {
     /// A breakpoint that gdb planted for this address.
@@ -22,8 +22,8 @@ pub(super) enum Met {
 }
 
 impl Guest<'_> {
-    /// Looks at what is at the RIP of a vCPU that stopped for an int3; `lifted`
-    /// when gdb's breakpoint there had been taken out of its way.
+    /// Examines the RIP of a vCPU that stopped for an int3; `lifted` when gdb's
+    /// breakpoint there had been taken out of its way.
     pub(super) fn met_int3(&self, vcpu: VcpuId, lifted: bool) -> Met {
         let Some(rip) = self.rip(vcpu) else {
             return Met::Nothing;
@@ -36,7 +36,7 @@ impl Guest<'_> {
         Met::Foreign(ForeignInt3 { rip, kind })
     }
 
-    /// Whose int3 is at RIP, going by what gdb has planted; `None` for gdb's own.
+    /// Whose int3 is at RIP, by gdb's breakpoints; `None` for gdb's own.
     fn int3_at_rip(&self, vcpu: VcpuId) -> Option<Int3Kind> {
         let Ok(registers) = self.machine.registers(vcpu) else {
             return Some(Int3Kind::Guest);
@@ -55,7 +55,7 @@ impl Guest<'_> {
         }
     }
 
-    /// Whether the code at RIP, without what gdb planted, is an int3.
+    /// Whether the code at RIP, without gdb's breakpoints, is an int3.
     fn has_own_int3(&self, vcpu: VcpuId) -> bool {
         let Ok(registers) = self.machine.registers(vcpu) else {
             return false;

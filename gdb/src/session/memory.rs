@@ -1,4 +1,4 @@
-//! Guest memory by virtual address, with what is planted hidden.
+//! Guest memory by virtual address, with planted bytes hidden.
 
 use super::guest::Guest;
 use crate::address::{PhysAddr, VcpuId, VirtAddr};
@@ -39,8 +39,8 @@ pub(crate) enum WriteError {
 }
 
 impl Guest<'_> {
-    /// Reads what there is from `addr` on: the number of bytes before the first
-    /// that is not mapped or is no RAM.
+    /// Reads from `addr` on, up to the first byte that is not mapped or is no
+    /// RAM; returns the number of bytes.
     pub(crate) fn read_virtual(&self, vcpu: VcpuId, addr: VirtAddr, buf: &mut [u8]) -> usize {
         let mut done = 0;
         for (addr, len) in pieces(addr, buf.len()) {
@@ -72,7 +72,7 @@ impl Guest<'_> {
         done
     }
 
-    /// Writes all of `data` at a physical address, beneath what is planted.
+    /// Writes all of `data` at a physical address, beneath planted bytes.
     ///
     /// # Errors
     /// It is not all RAM: nothing is written.

@@ -1,9 +1,9 @@
-//! One guest under the debugger: what gdb is told and what it has asked for.
+//! One guest under the debugger: gdb's requests and the answers to them.
 //!
 //! [`Session`] is gdbstub's target. It outlives its clients: the server attaches
 //! and detaches them. gdbstub calls it for every packet (`base`, `points`,
-//! `resume`); the server calls it for the guest's events (`events`); what happens
-//! between a resume and a stop is in `run`.
+//! `resume`); the server calls it for the guest's events (`events`); `run` has
+//! the time between a resume and a stop.
 //!
 //! Three layers, each of which knows those below it alone:
 //!
@@ -17,18 +17,18 @@
 //!
 //! gdb sees a stopped guest or a running one, nothing between. Several vCPUs may
 //! have stopped by the time all are paused, and gdb is told of one: of the vCPU
-//! that was passed over most often, so that none starves. What becomes of the
-//! others:
+//! that was passed over most often, so that none starves. The others are treated
+//! as follows:
 //!
 //! - A breakpoint, either kind: nothing is remembered. The instruction has not
-//!   run, so that the vCPU meets the breakpoint again when it resumes, if it is
-//!   still there by then, and reports it then.
+//!   run, so the vCPU hits the breakpoint again when it resumes, if it is still
+//!   there by then, and reports it then.
 //! - An int3 that is not for gdb (the guest's own, or planted for another virtual
-//!   address of the byte): kept, and dealt with at the vCPU's next resume. Left to
-//!   be met again it could starve the vCPU, were it to lose each time.
+//!   address of the byte): kept, and handled at the vCPU's next resume. If it had
+//!   to be hit again, the vCPU could starve by losing each time.
 //! - A finished single step: gdb's request ended with the stop it was told of.
-//! - A watchpoint or a trapped access: it is done and will not come again, so that it is kept
-//!   and reported at the vCPU's next resume, if gdb still watches.
+//! - A watchpoint or a trapped access: it is done and will not come again, so it is kept and
+//!   reported at the vCPU's next resume, if gdb still watches.
 //! - A crash: kept likewise.
 //! - A vCPU that is to write to a protected page: nothing is remembered, as for a
 //!   breakpoint.
@@ -36,8 +36,8 @@
 //! # Writing to a protected page
 //!
 //! The vCPU steps alone, with all pages open, as one does that leaves a breakpoint.
-//! Each lone step has the pages open, for it may write too, and is compared with
-//! what was there before.
+//! Each lone step has the pages open, for it may write too, and memory is compared
+//! before and after it.
 //!
 //! # Leaving a breakpoint
 //!
@@ -89,8 +89,8 @@ use crate::trace::Trace;
 
 /// The guest and the client's view of it.
 ///
-/// Each part keeps its own rules ([`state`]); what is here decides what they do
-/// together.
+/// Each part keeps its own rules ([`state`]); the methods here decide what they
+/// do together.
 pub(crate) struct Session<'t> {
     pub(crate) guest: Guest<'t>,
     vcpus: Vcpus,
@@ -98,7 +98,7 @@ pub(crate) struct Session<'t> {
     pub(crate) selection: Selection,
     described: Described,
     place: Place,
-    /// What gdb's user wants of the devices.
+    /// The settings of gdb's user for the devices.
     pub(crate) devices: DeviceControl,
     trace: Trace,
     trace_dialog: TraceDialog,

@@ -1,12 +1,12 @@
-//! Where the kernel is, and where gdb takes it to be.
+//! The kernel's place, and the place that gdb believes it to have.
 //!
 //! Under KASLR a kernel has no place until it has unpacked and moved itself, and has
 //! another one after each reset. gdb asks for the place when it attaches (`qOffsets`)
 //! and never again: breakpoints that it sets by symbol too early, or keeps over a
-//! reset, are where the kernel is not. It has to attach again, for which the guest
-//! waits, stopped, where the kernel has just found its place.
+//! reset, are at wrong addresses. It has to attach again, and the guest waits for
+//! that, stopped, where the kernel has just found its place.
 //!
-//! That point is met without looking for it: among its first instructions in its own
+//! That point is found without a search: among its first instructions in its own
 //! mapping Linux sets GS_BASE, in every version (arch/x86/kernel/head_64.S). The write
 //! is trapped until then.
 
@@ -36,7 +36,7 @@ impl Session<'_> {
         }
     }
 
-    /// Has the guest stop where the kernel has found its place: `false` if it has.
+    /// Makes the guest stop where the kernel has found its place: `false` if it has already.
     ///
     /// # Errors
     /// The host cannot tell.
@@ -156,8 +156,8 @@ impl Session<'_> {
         tracing::info!("gdb: the guest waits for gdb to attach");
     }
 
-    /// gdb is gone without a word. If it was told to attach again the guest stays as it
-    /// is, with nothing planted, until it does or [`Session::give_up_gdb`].
+    /// gdb is gone without a detach. If it was told to attach again the guest stays as
+    /// it is, with nothing planted, until it does or [`Session::give_up_gdb`].
     pub(crate) fn keep_for_gdb(&mut self) -> bool {
         let crashed = self.vcpus.crashed().is_some();
         let busy = self.is_running() || self.trace_outlives_gdb() || self.exited.is_some();

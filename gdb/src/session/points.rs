@@ -36,7 +36,7 @@ impl Session<'_> {
         let focus = self.selection.focus();
         self.check_whole(addr)?;
         if let Some(there) = self.guest.breakpoints.software(addr) {
-            // The guest may have rewritten the byte, or mapped the page: afresh.
+            // The guest may have rewritten the byte, or mapped the page: place it again.
             let Guest {
                 breakpoints,
                 machine,
@@ -200,8 +200,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Tells the user, once for an address, that the host has the facility for one
-    /// of the rings only that may use what is there.
+    /// Tells the user, once for an address, that the host has the facility for
+    /// only one of the rings that may use it.
     pub(super) fn warn_of_one_ring(
         &mut self,
         what: &str,
@@ -254,7 +254,7 @@ impl Guest<'_> {
     ) -> Result<Option<Translation>, InsertError> {
         match self.translate_for_any(focus, addr) {
             Ok(translation) => Ok(Some(translation)),
-            // The vCPU may enter another paging mode, but never make this good.
+            // The vCPU may enter another paging mode, but the address can never become valid.
             Err(AddressError::Walk(WalkError::NotCanonical(_)))
                 if is_freed(addr.0) && self.linux.kernel(&self.machine).is_ok() =>
             {

@@ -23,9 +23,9 @@ impl Session<'_> {
         }
     }
 
-    /// The slide of KASLR. gdb moves every segment by as much as the first, and what
-    /// no segment holds (the per-CPU section, see [`crate::symbol_file`]) not at all.
-    /// Empty while there is nothing to say: gdb leaves its symbols alone then.
+    /// The slide of KASLR. gdb moves every segment by as much as the first, and
+    /// symbols in no segment (the per-CPU section, see [`crate::symbol_file`]) not at
+    /// all. Empty while there is no slide: gdb leaves its symbols alone then.
     fn offsets(&mut self) -> String {
         let segment = self.text_segment();
         if self.guest.linux.was_missed() {

@@ -13,8 +13,8 @@ use super::Session;
 use super::state::{Action, Request};
 
 impl MultiThreadResume for Session<'_> {
-    /// Whatever keeps the guest from resuming becomes a stop with a notice. A
-    /// client that resumes a running guest is ignored.
+    /// An error that keeps the guest from resuming becomes a stop with a
+    /// notice. A client that resumes a running guest is ignored.
     fn resume(&mut self) -> Result<(), Infallible> {
         if self.is_running() {
             return Ok(());
@@ -34,7 +34,7 @@ impl MultiThreadResume for Session<'_> {
     }
 
     /// A vCPU takes no signals: gdb passes on the one it was shown (`SIGINT`,
-    /// `SIGABRT`), which is our own invention.
+    /// `SIGABRT`), which this stub made up.
     fn set_resume_action_continue(
         &mut self,
         tid: Tid,

@@ -159,9 +159,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Puts back what was lifted for the vCPU that stepped alone, and says which
-    /// it was. The guest is paused. After a reset there is nothing to put back:
-    /// memory is new.
+    /// Puts back the breakpoint that was lifted for the vCPU that stepped alone,
+    /// and returns the vCPU. The guest is paused. After a reset there is nothing
+    /// to put back: memory is new.
     pub(super) fn end_alone(&mut self, reset: bool) -> Option<Alone> {
         let alone = self.run.as_mut()?.take_alone()?;
         if reset {
@@ -239,7 +239,7 @@ impl Guest<'_> {
         Ok(self.breakpoints.lift(&mut self.machine, addr, byte)?)
     }
 
-    /// Puts back what was lifted.
+    /// Puts back the breakpoint that was lifted.
     fn replant(&mut self, lifted: Lifted) -> crate::target::Result<()> {
         self.breakpoints.replant(&mut self.machine, lifted)
     }

@@ -1,4 +1,4 @@
-//! What gdb is told when the guest stops.
+//! The stop that gdb is told of.
 
 use gdbstub::common::{Signal, Tid};
 use gdbstub::stub::MultiThreadStopReason;
@@ -6,7 +6,7 @@ use gdbstub::stub::MultiThreadStopReason;
 use crate::address::{VcpuId, VirtAddr};
 use crate::breakpoints::WatchKind;
 
-/// What gdb is told when the guest stops.
+/// The stop that gdb is told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
     At(VcpuId, Reason),

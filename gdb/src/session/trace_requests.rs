@@ -27,7 +27,7 @@ impl Session<'_> {
         match request {
             Request::DefineVariable(definition) => self.define_variable(&definition),
             Request::Value(number) => {
-                // What a trace frame holds is the past.
+                // A trace frame is the past.
                 let value = match self.trace.frame() {
                     Some(frame) => frame.variable(number),
                     None => self.trace.variables.get(number),

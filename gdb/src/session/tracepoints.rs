@@ -1,11 +1,11 @@
 //! Tracepoints, as gdbstub asks for them.
 //!
 //! A tracepoint is planted like a breakpoint, from `tstart` to the end of the
-//! trace, stops included. What it collects is taken when a vCPU *leaves* it, that
-//! is just before the instruction there is executed by itself: however the vCPU
-//! came there, by a hit, a step or gdb's `jump`, each execution counts once.
+//! trace, stops included. It collects when a vCPU *leaves* it, that is just
+//! before the instruction there is executed by itself: however the vCPU came
+//! there, by a hit, a step or gdb's `jump`, each execution counts once.
 //!
-//! What it collects in the steps behind is `while_stepping`'s business.
+//! `while_stepping` collects in the steps behind it.
 //!
 //! gdbstub 0.7 ends the connection at a condition, at `collect` of a static
 //! variable (a memory range) and at `while-stepping`. The server hands the packets

@@ -1,4 +1,4 @@
-//! Through which page tables a virtual address leads.
+//! The choice of the page tables for a virtual address.
 //!
 //! Those of the vCPU decide. Under page-table isolation the tables of user mode map
 //! next to nothing of the kernel, so that an address in the kernel's half which the

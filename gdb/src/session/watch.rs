@@ -97,7 +97,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What the step of `vcpu` has changed of what gdb watches.
+    /// The change that the step of `vcpu` has made to watched memory.
     pub(super) fn changed_since(&mut self, before: &Snapshot, vcpu: VcpuId) -> Option<Reason> {
         match before.change(&self.guest.machine) {
             Ok(change) => self.judge_change(vcpu, &change?),

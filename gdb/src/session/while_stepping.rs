@@ -17,7 +17,7 @@ struct View<'a, 't> {
     guest: &'a Guest<'t>,
     vcpu: VcpuId,
     registers: &'a Registers,
-    /// By what they number registers.
+    /// The description by which they number registers.
     known: Description,
 }
 
@@ -76,7 +76,7 @@ impl Session<'_> {
         }
     }
 
-    /// Has those step that are to, of the vCPUs that resume.
+    /// Makes those of the resuming vCPUs step that a trace steps.
     pub(super) fn step_traced(&mut self, actions: &mut [Resume]) {
         for vcpu in self.guest.machine.vcpus() {
             if actions[vcpu.0] != Resume::Continue || !self.trace.is_stepping(vcpu) {

@@ -94,7 +94,7 @@ pub struct State {
     quit: bool,
 }
 
-/// What takes long, as on a slow host: until the test lets it go on.
+/// The operations that take long, as on a slow host: until the test lets them continue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Stopping the vCPUs.

@@ -1,5 +1,6 @@
-//! gdb's agent expressions: the bytecode in which it sends conditions and what is
-//! to be collected (gdb manual, appendix "The GDB Agent Expression Mechanism").
+//! gdb's agent expressions: the bytecode in which it sends conditions and
+//! expressions to collect (gdb manual, appendix "The GDB Agent Expression
+//! Mechanism").
 
 use super::hit::Vcpu;
 use super::variables::{Number, Variables};
@@ -36,7 +37,7 @@ pub(crate) enum AgentError {
     Variable(Number),
 }
 
-/// What an expression collects.
+/// An item that an expression collects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Collected {
     /// So many bytes at an address.
@@ -51,7 +52,7 @@ type Result<T> = std::result::Result<T, AgentError>;
 /// collects.
 ///
 /// # Errors
-/// The expression is malformed, too long, or reads what is not there.
+/// The expression is malformed, too long, or reads memory that is not there.
 pub(crate) fn evaluate(
     code: &[u8],
     vcpu: &dyn Vcpu,

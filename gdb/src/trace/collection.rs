@@ -1,4 +1,4 @@
-//! What is collected each time.
+//! The items that are collected each time.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Default for Collection {
 }
 
 impl Collection {
-    /// Adds to what is collected.
+    /// Adds an item to collect.
     ///
     /// # Errors
     /// That would be too much.
@@ -62,7 +62,8 @@ impl Collection {
     }
 
     /// Collects memory and variables; `false` if that is more than there is room
-    /// for. What cannot be read is left out: a pointer may be null at some hits.
+    /// for. Memory that cannot be read is left out: a pointer may be null at
+    /// some hits.
     pub fn collect(
         &self,
         vcpu: &dyn Vcpu,

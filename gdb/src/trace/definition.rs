@@ -16,11 +16,11 @@ pub(crate) enum Action {
         offset: u64,
         len: u64,
     },
-    /// What an agent expression names.
+    /// The items of an agent expression.
     Expression(Vec<u8>),
 }
 
-/// Actions, and how gdb has said so.
+/// Actions, and gdb's text for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Actions {
     pub list: Vec<Action>,
@@ -75,10 +75,10 @@ impl From<Malformed> for DefinitionError {
 }
 
 impl Definition {
-    /// Parses what stands behind `QTDP:`, of a gdb that knows the registers so.
+    /// Parses the packet behind `QTDP:`, from a gdb that has this description of the registers.
     ///
     /// # Errors
-    /// It is malformed, or asks for what is not supported.
+    /// It is malformed, or asks for something that is not supported.
     pub fn parse(packet: &str, description: Description) -> Result<Self> {
         // A `-` at the end announces another packet: these come one by one anyway.
         let packet = packet.strip_suffix('-').unwrap_or(packet);

@@ -20,7 +20,7 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    /// What is at `offset`: up to `len` bytes, none at the end.
+    /// The bytes at `offset`: up to `len`, none at the end.
     pub fn read(
         &mut self,
         frames: &Frames,

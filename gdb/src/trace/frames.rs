@@ -1,4 +1,4 @@
-//! What the hits of tracepoints have collected.
+//! The data that the hits of tracepoints have collected.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ pub(crate) const DEFAULT_SIZE: usize = 16 << 20;
 /// The largest that gdb can have.
 pub(crate) const MAX_SIZE: usize = 256 << 20;
 
-/// What a frame or a piece of its memory costs beside its contents, about.
+/// The approximate cost of a frame, or of a piece of its memory, beside its contents.
 const OVERHEAD: usize = 64;
 
-/// What one hit collected.
+/// The data that one hit collected.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub tracepoint: usize,
@@ -56,7 +56,7 @@ impl Frame {
         }
     }
 
-    /// gdb cannot tell by the tracepoint where the frame is of.
+    /// gdb cannot tell the frame's address from the tracepoint.
     pub fn require_registers(&mut self) {
         self.needs_registers = true;
     }
@@ -112,7 +112,7 @@ impl Frame {
         (registers, self.registers.clone())
     }
 
-    /// Reads what was collected from `addr` on, up to the first byte that was not.
+    /// Reads the collected bytes from `addr` on, up to the first one that was not collected.
     pub fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> usize {
         let mut done = 0;
         while done < buf.len() {

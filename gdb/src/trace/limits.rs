@@ -7,5 +7,5 @@ pub(super) const MAX_ACTIONS: usize = 1024;
 /// Most bytes of all expressions of one tracepoint.
 pub(super) const MAX_CODE: usize = 64 << 10;
 
-/// Most bytes of what is kept of definitions only for gdb to read it back.
+/// Most bytes of definitions that are kept only for gdb to read back.
 pub(super) const MAX_TEXT: usize = 4 << 20;

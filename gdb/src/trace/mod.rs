@@ -1,4 +1,4 @@
-//! Tracepoints: what is to be collected where, and what was.
+//! Tracepoints: their definitions, and the data that they have collected.
 //!
 //! Bookkeeping only, like `breakpoints`: the session plants the tracepoints, lets
 //! vCPUs past them, and asks [`Trace::hit`] at each. gdb has no part in a hit.
@@ -40,7 +40,7 @@ use crate::address::{VcpuId, VirtAddr};
 pub(crate) struct Trace {
     points: Vec<Point>,
     walks: Walks,
-    /// What the points' lines take.
+    /// The size of the points' lines.
     text: usize,
     pub variables: Variables,
     pub frames: Frames,
@@ -58,7 +58,7 @@ impl Trace {
         self.status == Status::Running
     }
 
-    /// Forgets tracepoints, variables and frames; what gdb has set of the buffer stays.
+    /// Forgets tracepoints, variables and frames; gdb's settings of the buffer stay.
     pub fn clear(&mut self) {
         self.points.clear();
         self.text = 0;
@@ -174,7 +174,7 @@ impl Trace {
         self.is_running() && self.points.iter().any(here)
     }
 
-    /// Hits of a tracepoint's location, and what they take of the buffer.
+    /// Hits of a tracepoint's location, and their share of the buffer.
     pub fn counts(&self, number: usize, addr: VirtAddr) -> Option<(u64, u64)> {
         let at = |point: &&Point| (point.number, point.addr) == (number, addr);
         let point = self.points.iter().find(at)?;

@@ -1,6 +1,6 @@
-//! What packets about tracepoints are made of.
+//! The elements of packets about tracepoints.
 
-/// The packet is not what it should be.
+/// The packet is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 

@@ -27,7 +27,7 @@ pub(super) struct Point {
     /// The tracepoint has other locations too.
     pub is_one_of_several: bool,
     pub hits: u64,
-    /// What its frames take of the buffer.
+    /// Its frames' share of the buffer.
     pub bytes: u64,
 }
 
@@ -65,7 +65,7 @@ impl Point {
         Ok(())
     }
 
-    /// What its lines take.
+    /// The size of its lines.
     pub fn text_size(&self) -> usize {
         self.lines
             .iter()
@@ -127,7 +127,7 @@ impl Point {
         frame
     }
 
-    /// Fills and keeps a frame, and returns what it takes of the buffer.
+    /// Fills and keeps a frame, and returns its share of the buffer.
     fn collect(
         &self,
         mut frame: Frame,

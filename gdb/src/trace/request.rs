@@ -1,16 +1,16 @@
 //! Packets about tracepoints that the session answers by itself, because gdbstub
-//! 0.7.10 does not know them or leaves out of the answer what they are for (gdb
+//! 0.7.10 does not know them or answers them without the essential part (gdb
 //! manual, "Tracepoint Packets").
 
 use super::packet::{Malformed, hex};
 use super::variables::Number;
 
-/// What gdb asks for.
+/// A request of gdb.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// `QTDV`: a trace state variable, from behind the colon.
     DefineVariable(String),
-    /// `qTV`: what a variable is.
+    /// `qTV`: the value of a variable.
     Value(Number),
     /// `qTfV`: the first of all variables.
     Variables,
@@ -18,7 +18,7 @@ pub(crate) enum Request {
     Source(String),
     /// `qTfP`: the first of all tracepoints.
     Tracepoints,
-    /// `qTsV` and `qTsP`: the next of what was asked for.
+    /// `qTsV` and `qTsP`: the next piece of the list.
     Next,
     /// `qTBuffer`: a piece of the frames, as trace files have them.
     Buffer { offset: u64, len: u64 },

@@ -15,7 +15,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// Parses NUMBER `:` ADDRESS `:` KIND `:` START `:` LENGTH `:` TEXT. Only gdb
-    /// makes something of what it says.
+    /// uses its contents.
     ///
     /// # Errors
     /// It is malformed.

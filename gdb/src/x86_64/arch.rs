@@ -1,4 +1,4 @@
-//! What gdbstub wants to know of the architecture.
+//! The architecture's description for gdbstub.
 
 use std::num::NonZeroUsize;
 
@@ -9,22 +9,22 @@ use super::description::Description;
 use super::layout::Register;
 use super::registers::Registers;
 
-/// x86-64 as [`gdbstub::arch::Arch`]: gdbstub_arch's, but for what changes with the
-/// description that gdb has read, which is the registers and their numbers. The session
-/// serves that, not this type.
+/// x86-64 as [`gdbstub::arch::Arch`]: gdbstub_arch's, except for the registers and
+/// their numbers, which change with the description that gdb has read. The session
+/// serves those, not this type.
 #[derive(Debug)]
 pub enum X86_64 {}
 
 impl arch::Arch for X86_64 {
     type Usize = <X86_64_SSE as Arch>::Usize;
     type Registers = Served;
-    /// The length of the breakpoint instruction, which on x86 says nothing.
+    /// The length of the breakpoint instruction, which has no meaning on x86.
     type BreakpointKind = <X86_64_SSE as Arch>::BreakpointKind;
     type RegId = RegisterNumber;
 }
 
-/// All registers as they are on the wire; what they are only the session knows,
-/// which has described them. A byte may not be known.
+/// All registers as they are on the wire; only the session, which has described
+/// them, knows which they are. A byte may not be known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Served(pub Vec<Option<u8>>);
 

@@ -1,5 +1,5 @@
-//! What gdb is told that a vCPU is: its architecture, and with it which registers
-//! there are, in which order and of which size.
+//! The description of a vCPU for gdb: its architecture, and with it the
+//! registers, their order and their sizes.
 //!
 //! gdb's register n is the n-th `<reg>` of the target description, and the 'g'
 //! packet is all of them in that order. Under a description of 16- or 32-bit code
@@ -20,7 +20,7 @@ const GPR_32: [u8; 8] = [0, 2, 3, 1, 7, 6, 4, 5];
 /// How many registers of a kind 32-bit code can name.
 const VECTORS_32: u8 = 8;
 
-/// gdb's names for what a vCPU executes.
+/// gdb's names for the code that a vCPU executes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Architecture {
     /// 16-bit code.
@@ -34,8 +34,8 @@ pub enum Architecture {
 impl Architecture {
     pub const ALL: [Self; 3] = [Self::I8086, Self::I386, Self::X86_64];
 
-    /// What the vCPU's next instruction is decoded as (SDM volume 3, 3.4.5 and
-    /// 5.2.1).
+    /// The mode in which the vCPU's next instruction is decoded (SDM volume 3,
+    /// 3.4.5 and 5.2.1).
     pub fn of(registers: &Registers) -> Self {
         if registers.is_64_bit() {
             Self::X86_64

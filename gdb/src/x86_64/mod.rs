@@ -1,9 +1,9 @@
-//! What is specific to x86-64 in debugging.
+//! The x86-64 part of the debugger.
 //!
-//! gdb knows one architecture at a time, of the connection and not of a vCPU,
-//! which may change its mode at any time. [`Description`] is what gdb was told last;
-//! the session decides what that is. RIP is a linear address everywhere
-//! ([`Registers::linear_rip`]), which is what breakpoints go by.
+//! gdb knows one architecture at a time, of the connection and not of a vCPU, which
+//! may change its mode at any time. [`Description`] is the one that gdb was told
+//! last; the session chooses it. RIP is a linear address everywhere
+//! ([`Registers::linear_rip`]), as are the addresses of breakpoints.
 
 mod arch;
 mod description;

@@ -216,8 +216,8 @@ impl Registers {
         };
     }
 
-    /// Of no vCPU: what gdb has sent, or a trace frame has kept, is put into these
-    /// one by one. Every linear address is a RIP.
+    /// Registers of no vCPU: values that gdb has sent, or a trace frame has kept,
+    /// are put into these one by one. Every linear address is a RIP.
     pub(crate) fn blank() -> Self {
         let mut registers = Self {
             efer: efer::LMA,

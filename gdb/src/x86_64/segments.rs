@@ -52,8 +52,9 @@ impl Registers {
     /// Loads segment register `number` (cs, ss, ds, es, fs, gs) with its hidden
     /// part. `read` reads linear addresses.
     ///
-    /// The processor's checks against the current privilege level are left out:
-    /// who sets cs and ss one after the other passes through states that have none.
+    /// The processor's checks against the current privilege level are left out: a
+    /// user who sets cs and ss one after the other passes through states that would
+    /// fail them.
     ///
     /// # Errors
     /// No vCPU could have this selector there. Nothing changes.

@@ -1,11 +1,11 @@
 //! How a single step over the instruction at RIP is done.
 //!
-//! The processor's own way, the trap flag (TF), shows: whatever saves the flags saves
-//! it too, where the guest finds it. These are `pushf`, `syscall`, software interrupts,
-//! and every exception that comes into a step. So TF is the exception here. The rule is
-//! a [`Plan::Run`]: the vCPU runs, as if there were no debugger, until it is about to
-//! execute the instruction where this one ends. That covers what a hypervisor emulates,
-//! and the handler of an exception, which comes back.
+//! The processor's own way, the trap flag (TF), is visible to the guest: an event that
+//! saves the flags saves TF too. `pushf`, `syscall`, software interrupts and every
+//! exception during a step do that. So TF is the exception here. The rule is a
+//! [`Plan::Run`]: the vCPU runs, as if there were no debugger, until it is about to
+//! execute the instruction where this one ends. That covers instructions that a
+//! hypervisor emulates, and the handler of an exception, which comes back.
 //!
 //! | instruction | its step ends |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The AVX and AVX-512 registers: what they have beyond SSE's XMM0 to XMM15.
+//! The AVX and AVX-512 registers: the parts beyond SSE's XMM0 to XMM15.
 
 /// Which vector registers a vCPU has, by its CPUID (SDM volume 1, 13.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +16,7 @@ pub enum VectorSet {
 /// significant byte first, as the XSAVE area keeps them (SDM volume 1, 13.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vectors {
-    /// What of this the vCPU has. The rest is 0.
+    /// The set that the vCPU has. The rest is 0.
     pub set: VectorSet,
     /// Bits 255:128 of YMM0 to YMM15.
     pub ymm_high: [[u8; 16]; 16],

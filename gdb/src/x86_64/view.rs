@@ -5,8 +5,8 @@
 //!
 //! - A vCPU has registers that they do not know: hidden parts of segments, control
 //!   registers, MSRs, descriptor tables, AVX. [`Registers`] has all of them.
-//! - They cut what they show: RFLAGS and the x87 pointers. A write through the whole
-//!   view would change registers that gdb did not write, so that a write goes to
+//! - They cut values: RFLAGS and the x87 pointers. A write through the whole view
+//!   would change registers that gdb did not write, so a write goes to
 //!   [`Registers`], one register at a time.
 //! - An id cannot be compared with another. [`Register`](super::Register) can.
 //!
@@ -16,7 +16,7 @@ use gdbstub_arch::x86::reg::{F80, X86_64CoreRegs, X86SegmentRegs, X87FpuInternal
 
 use super::registers::{Fpu, Registers};
 
-/// What gdb sees of these registers.
+/// These registers as gdb sees them.
 #[allow(clippy::cast_possible_truncation)]
 pub(super) fn of(registers: &Registers) -> X86_64CoreRegs {
     let Fpu { fip, fdp, .. } = registers.fpu;

@@ -15,7 +15,7 @@ use crate::supervise::outboard_blk;
 const KILLS: u64 = 200;
 const KILLS_VARIABLE: &str = "OUTBOARD_KILLS";
 /// Longest time from a backend's start to its end, in microseconds. Some live long enough
-/// to count as sound, lest the next ones are started with pauses of a second.
+/// to count as sound, so that the next ones are not started with pauses of a second.
 const LIFE: u64 = 150_000;
 const MIB: u64 = 8;
 const QUEUES: usize = 4;

@@ -81,8 +81,9 @@ fn every_device_is_reset_a_hundred_times_in_the_middle_of_its_work() {
     }
 }
 
-/// Other people's backends, of those that stand a reset: the used ring of vhost-device-rng
-/// 0.1.0 goes on behind one where it was, since vhost-user-backend 0.10.0 has it so.
+/// Other people's backends, as far as they survive a reset: the used ring of
+/// vhost-device-rng 0.1.0 continues after one where it was, because of vhost-user-backend
+/// 0.10.0.
 struct Strangers {
     net: Backend,
     /// It does not always survive a ring that stops with requests in flight (QEMU

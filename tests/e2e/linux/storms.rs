@@ -121,9 +121,9 @@ fn drivers_are_taken_away_and_given_back_in_the_middle_of_io() {
     are_taken_away(vmm, &drivers);
 }
 
-/// One vCPU: while the driver goes on one, another that waits in `put_chars` leaves a
+/// One vCPU: while the driver runs on one, another that waits in `put_chars` leaves a
 /// character array in the output queue, which the driver then frees as a port's buffer.
-/// Linux 6.1 hangs or faults of it, under QEMU too.
+/// Linux 6.1 then hangs or faults, under QEMU too.
 #[test]
 fn the_console_s_driver_is_taken_away_and_given_back_in_the_middle_of_io() {
     let guest = guest::linux();

@@ -1,4 +1,4 @@
-//! `outboard ctl`: asks a running machine.
+//! `outboard ctl`: sends a command to a running machine.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::cli::{CtlArgs, CtlCommand};
 
-/// Longer than a machine takes for anything.
+/// Longer than any command takes.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
@@ -60,7 +60,7 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
     }
 }
 
-/// A command that has no more to say than that it was done.
+/// A command whose answer only says that it was done.
 fn change(path: &Path, command: &str) -> Result<String, Error> {
     ask(path, "POST", &format!("/v1/{command}"))?;
     Ok(format!("{command}: done"))

@@ -1,4 +1,4 @@
-//! What the control API can do.
+//! The commands of the control API.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use crate::vcpus::{self, Group};
 
 /// How long a new process may take to serve its device.
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a status waits for what somebody else is just changing.
+/// How long a status waits for a change that is under way.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After so many that did not get that far, the next one will not either.
+/// After so many that never served, the next one will not either.
 const FAILURES: u64 = 3;
 
 /// The machine as it stands.
@@ -43,7 +43,7 @@ pub fn status(control: &Control) -> Value {
     })
 }
 
-/// Whether the guest runs, and if not, whose doing that is.
+/// Whether the guest runs, and if not, who has stopped it.
 fn state(group: &Group<'_>) -> &'static str {
     match (group.is_stopped(), group.is_debugged()) {
         (false, _) => "running",
@@ -57,7 +57,7 @@ pub fn pause(control: &Control) -> (Status, Value) {
     undebugged(control, |group| group.try_pause())
 }
 
-/// Lets the guest go on from [`pause`], or begin under `--gdb-wait`.
+/// Resumes the guest after [`pause`], or starts it under `--gdb-wait`.
 pub fn resume(control: &Control) -> (Status, Value) {
     undebugged(control, |group| match group.is_stopped() {
         true => group.resume_all(),
@@ -82,7 +82,7 @@ fn undebugged(
     }
 }
 
-/// Lets the guest go from a debugger that does not do so itself.
+/// Detaches a debugger that does not do so itself, and lets the guest run.
 pub fn detach(control: &Control) -> (Status, Value) {
     let Some(debugger) = &control.debugger else {
         let text = "this machine serves no debugger: it was started without --gdb";
@@ -95,14 +95,15 @@ pub fn detach(control: &Control) -> (Status, Value) {
     }
 }
 
-/// Power-on again, whatever the guest's own reboot leads to. The guest runs then,
-/// unless a debugger has it stopped.
+/// Power-on again, whatever `--on-reboot` says of the guest's own reboots. The
+/// guest runs then, unless a debugger has it stopped.
 pub fn reset(control: &Control) -> (Status, Value) {
     control.power.request(PowerRequest::UserReset);
     (Status::Ok, json!({ "reset": true }))
 }
 
-/// The same with the files that are there now, if they can be booted; else nothing.
+/// The same with the current files, if they can be booted; otherwise an error without a
+/// reset.
 pub fn reload(control: &Control) -> (Status, Value) {
     match control.boot.reload() {
         Ok(()) => reset(control),
@@ -110,12 +111,12 @@ pub fn reload(control: &Control) -> (Status, Value) {
     }
 }
 
-/// What is said before the machine ends. The guest is not asked.
+/// The answer before the machine ends. The guest is not asked.
 pub fn shutdown() -> (Status, Value) {
     (Status::Ok, json!({ "shutdown": true }))
 }
 
-/// One whose backend is waited for has nothing to tell meanwhile.
+/// A device whose backend is waited for is only reported as busy.
 fn device_or_busy(shared: &SharedTransport) -> Value {
     match shared.lock_within(PATIENCE) {
         Some(mut transport) => device(&transport.info()),

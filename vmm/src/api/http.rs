@@ -24,7 +24,7 @@ pub enum Status {
     Ok,
     BadRequest,
     NotFound,
-    /// With the method that would have been right.
+    /// With the right method.
     WrongMethod(&'static str),
     Late,
     Conflict,
@@ -64,7 +64,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// `None` when there is nobody to answer.
+    /// `None` when nobody is left to get an answer.
     pub fn status(&self) -> Option<Status> {
         match self {
             Self::Late(_) => Some(Status::Late),
@@ -123,7 +123,7 @@ fn parse(head: &[u8]) -> Result<Option<Request>, Error> {
     }))
 }
 
-/// Answers and ends the conversation.
+/// Sends the answer and closes the connection.
 pub fn answer(
     mut stream: &UnixStream,
     status: Status,

@@ -5,7 +5,7 @@
 //! | `GET /v1/status` | vCPUs, devices, their backends, counters |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
-//! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may go on |
+//! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
 //! | `POST /v1/reset` | when the main thread has been told |
 //! | `POST /v1/shutdown` | just before the machine ends |
 //!
@@ -35,11 +35,11 @@ use crate::transports::SharedTransport;
 use crate::vcpus::Vcpus;
 use http::{Request, Status};
 
-/// How long a client may take to say what it wants, and to take the answer.
+/// How long a client may take to send its request, and to take the answer.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
 /// Clients at the same time.
 const MAX_CLIENTS: usize = 16;
-/// After an accept that failed for want of something.
+/// The pause after a failed accept.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum Error {
     Thread(#[source] io::Error),
 }
 
-/// What commands act on.
+/// The parts of the machine that commands act on.
 struct Control {
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
@@ -104,7 +104,7 @@ impl Server {
     }
 }
 
-/// Ends with the process: it waits for clients, but has nothing of the machine.
+/// Ends with the process: it waits for clients, but holds no part of the machine.
 fn accept(listener: &UnixListener, control: &Weak<Control>) {
     loop {
         let client = match listener.accept() {

@@ -81,7 +81,7 @@ pub fn set_registers(vcpu: &Vcpu, entry: Entry) -> Result<(), kvm::Error> {
     vcpu.set_boot_state(&regs, &sregs)
 }
 
-/// Interrupts are off, and what no protocol speaks of is 0.
+/// Interrupts are off, and registers that no protocol defines are 0.
 fn registers(entry: Entry) -> kvm_regs {
     let mut regs = kvm_regs {
         rflags: RFLAGS_RESERVED,

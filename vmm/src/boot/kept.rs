@@ -1,8 +1,7 @@
-//! Files as they were when the machine was made. A reboot needs them again, when the
-//! ones that were given may have been replaced, removed, or rewritten in part.
+//! Files as they were when the machine was made. A reboot needs them again; by then
+//! the user's files may have been replaced, removed, or rewritten in part.
 //!
-//! A boot does not wait for the copy: a file is read in place until somebody has had time
-//! to make it, and then no more.
+//! A boot does not wait for the copy: a file is read in place until its copy is complete.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
@@ -20,7 +19,7 @@ const PIECE: u64 = 256 << 10;
 #[derive(Debug)]
 pub struct Kept {
     path: PathBuf,
-    /// It stays open, so that a name that is given to another does not matter.
+    /// It stays open, so that its name may come to mean another file.
     file: File,
     stamp: Stamp,
     parts: Vec<Range<u64>>,
@@ -29,8 +28,8 @@ pub struct Kept {
     len: u64,
 }
 
-/// What another writer of the file would change: its size and the time of the last write,
-/// in seconds and nanoseconds. To be removed or replaced changes neither.
+/// The signs of another writer of the file: its size and the time of the last write, in
+/// seconds and nanoseconds. Removing or replacing the file changes neither.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     len: u64,
@@ -98,7 +97,7 @@ impl Kept {
         }
     }
 
-    /// A pipe, or what is in /proc, is copied at once: it may be read but once.
+    /// A pipe, or a file in /proc, is copied at once: it may be readable only once.
     fn read_whole(path: &Path, file: File, metadata: &Metadata, limit: u64) -> Result<Self, Error> {
         let mut copy = private_file().map_err(Error::Read)?;
         let len = io::copy(&mut (&file).take(limit + 1), &mut copy).map_err(Error::Read)?;
@@ -115,7 +114,7 @@ impl Kept {
     /// Makes the copy, unless there is one.
     ///
     /// # Errors
-    /// There is no room for it, or the file is no longer what it was.
+    /// There is no room for it, or the file has changed.
     pub fn keep(&self) -> io::Result<()> {
         if self.copy.get().is_some() {
             return Ok(());
@@ -129,7 +128,7 @@ impl Kept {
         Ok(())
     }
 
-    /// What the user knows it by.
+    /// The path that the user gave.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -139,7 +138,8 @@ impl Kept {
         self.len
     }
 
-    /// A descriptor at the start of what there was. All of them share their place in it.
+    /// A descriptor at the start of the kept contents. All descriptors share one file
+    /// offset.
     ///
     /// # Errors
     /// The file was changed before it could be kept.
@@ -173,7 +173,7 @@ fn open(path: &Path) -> Result<(File, Metadata), Error> {
     Ok((file, metadata))
 }
 
-/// Whether it has a length and keeps what it has. What is in /proc says 0.
+/// Whether the file has a length and keeps its contents. A file in /proc has length 0.
 fn is_plain(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.len() > 0
 }
@@ -185,7 +185,7 @@ fn stamp(metadata: &Metadata) -> Stamp {
     }
 }
 
-/// Leaves both files' places alone, which others use.
+/// Leaves both files' offsets alone, which others use.
 fn copy_part(from: &File, to: &File, part: Range<u64>) -> io::Result<()> {
     let mut at = part.start;
     while at < part.end {
@@ -199,7 +199,7 @@ fn copy_part(from: &File, to: &File, part: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// A file without a name: on disk, so that it costs no memory, where that can be.
+/// A file without a name: on disk, so that it costs no memory, where that is possible.
 fn private_file() -> io::Result<File> {
     let asked = std::env::var_os("TMPDIR").map(PathBuf::from);
     // /tmp is memory on many hosts (file-hierarchy(7)).

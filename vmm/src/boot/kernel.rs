@@ -1,7 +1,6 @@
-//! Finding out what a kernel file is, and loading it.
+//! Finding the format of a kernel file, and loading it.
 //!
-//! What is checked before gives the user one clear line instead of a guest that dies at
-//! once.
+//! The checks before give the user one clear line instead of a guest that dies at once.
 
 mod bzimage;
 mod clear;
@@ -89,7 +88,7 @@ pub enum Error {
     Malformed { path: PathBuf, problem: String },
 }
 
-/// Where a directory has a kernel, if it is that of a kernel's build.
+/// The path of the kernel in a directory, if that is a kernel's build directory.
 fn kernel_in(dir: &Path) -> String {
     let kernels = ["vmlinux", "arch/x86/boot/bzImage"];
     let found = kernels
@@ -111,7 +110,7 @@ pub struct Kernel {
     pub setup_header: Option<setup_header>,
 }
 
-/// A kernel file and the RAM it is to go to.
+/// A kernel file and the RAM that it is loaded into.
 struct Image<'a> {
     file: File,
     path: &'a Path,
@@ -119,7 +118,7 @@ struct Image<'a> {
     ram_end: u64,
 }
 
-/// Finds what is needed of the kernel at `path`, for a machine with so much RAM.
+/// Finds the parts that are needed of the kernel at `path`, for a machine with so much RAM.
 pub fn read(path: &Path, ram: u64) -> Result<Kept, Error> {
     Kept::parts(path, ram, parts::needed).map_err(|error| {
         let path = path.to_owned();
@@ -163,7 +162,7 @@ pub fn load(memory: &GuestMemory, kernel: &Kept) -> Result<Kernel, Error> {
 }
 
 const ELF_PROGRAM_HEADER_LEN: u64 = 56;
-/// What tells ELF files apart: up to `e_machine`.
+/// The part of an ELF header that tells the kinds of files apart: up to `e_machine`.
 const ELF_KIND_LEN: u64 = 20;
 const ELFCLASS32: u8 = 1;
 const ELFCLASS64: u8 = 2;
@@ -246,7 +245,7 @@ impl Image<'_> {
         }
     }
 
-    /// Zeroes guest RAM that the file says nothing of: after a reset it is not empty.
+    /// Zeroes guest RAM that the file does not fill: after a reset it is not empty.
     fn clear(&self, memory: &GuestMemory, rest: Range<u64>) -> Result<(), Error> {
         clear(memory, rest).map_err(|error| self.malformed(error))
     }

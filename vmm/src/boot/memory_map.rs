@@ -1,4 +1,4 @@
-//! What the guest is told about its RAM.
+//! The memory map for the guest.
 
 use devices::virtio::GuestMemory;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};

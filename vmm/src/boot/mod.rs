@@ -30,7 +30,7 @@ use kept::Kept;
 pub use kernel::Error as KernelError;
 pub use source::{ReloadError, Source};
 
-/// What to boot.
+/// The kernel to boot, and its boot data.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub kernel: PathBuf,
@@ -109,7 +109,7 @@ impl Files {
         Ok(Self { kernel, initrd })
     }
 
-    /// Makes them independent of what becomes of the user's files.
+    /// Makes them independent of later changes to the user's files.
     fn keep(&self) -> Result<(), Error> {
         for file in std::iter::once(&self.kernel).chain(&self.initrd) {
             file.keep().map_err(|source| Error::Keep {
@@ -240,7 +240,7 @@ mod tests {
         Source::read(config, memory::MIN_SIZE)
     }
 
-    /// What is at the kernel's address after a boot.
+    /// The byte at the kernel's address after a boot.
     fn booted(source: &Source) -> u8 {
         let memory = memory::allocate(memory::MIN_SIZE).unwrap();
         source.load(&memory).unwrap();

@@ -1,8 +1,8 @@
 //! Files that are read into guest RAM by the host's kernel alone.
 //!
-//! RAM is a file as well, so that sendfile(2) copies from page to page. A read would fault
-//! every page into the VMM's own mapping first, where nobody looks at it again, and have it
-//! zeroed before it is overwritten: for a kernel image that is most of the VMM's start.
+//! RAM is a file as well, so that sendfile(2) copies from page to page. A read would first
+//! fault every page into the VMM's own mapping, where nobody needs it, and have it zeroed
+//! before it is overwritten: for a kernel image that is most of the VMM's start.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -52,8 +52,9 @@ impl<'a> RamReader<'a> {
     }
 }
 
-/// A huge page is given to who touches a mapping that was advised so (`memory::advise`), not
-/// to who writes to the file. One access a page: without huge pages that is next to nothing.
+/// Linux gives a huge page for an access through a mapping that was advised so
+/// (`memory::advise`), not for a write to the file. One access a page: without huge pages
+/// that is next to nothing.
 fn touch_huge_pages<B: BitmapSlice>(buf: &VolatileSlice<B>) {
     let begin = buf.ptr_guard().as_ptr().addr();
     let first = begin.next_multiple_of(HUGE_PAGE) - begin;

@@ -1,4 +1,4 @@
-//! What a machine boots, at first and again after each reset.
+//! The files that a machine boots, at first and again after each reset.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub struct Source {
     reloads: AtomicU64,
 }
 
-/// Why the files that are there now are not taken.
+/// Why the current files are not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error(transparent)]
@@ -42,7 +42,7 @@ impl Source {
         &self.config
     }
 
-    /// Copies what a reboot needs. A boot need not wait for it.
+    /// Copies the files that a reboot needs. A boot need not wait for it.
     pub fn keep(&self) -> Result<(), Error> {
         let files = self.files().clone();
         files.keep()

@@ -15,7 +15,7 @@ use crate::supervisor::CommandLine;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub options: Options,
-    /// What starts the backend, if it is started from here.
+    /// The command that starts the backend, if it is started from here.
     pub command: Option<CommandLine>,
 }
 
@@ -70,7 +70,7 @@ fn parse(spec: &str, earlier: &[Device]) -> Result<Device, String> {
     if let Some(deadline) = draft.deadline {
         draft.options.deadline = deadline;
     }
-    // Programs may take longer to start than to say that they have.
+    // Started programs may need longer than the default before they listen.
     if draft.deadline.is_some() || draft.command.is_some() {
         draft.options.connect_deadline = draft.options.deadline;
     }
@@ -80,13 +80,13 @@ fn parse(spec: &str, earlier: &[Device]) -> Result<Device, String> {
     })
 }
 
-/// What the parts so far say.
+/// The result of the parts so far.
 struct Draft {
     options: Options,
     address: Option<Address>,
     command: Option<CommandLine>,
     deadline: Option<Duration>,
-    /// A list of its own, in a list: each goes on with a minus sign.
+    /// Inside the list of features, in which each further name has a minus sign.
     in_features: bool,
 }
 

@@ -28,7 +28,7 @@ pub use target::{Error, ParseError, Target};
 use terminal::RawMode;
 use writer::Writer;
 
-/// What reading the console's input gave.
+/// The result of reading the console's input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Input {
     Bytes(Vec<u8>),
@@ -210,8 +210,8 @@ impl Console {
         self.writer.deadline()
     }
 
-    /// Writes what there is time and room for. Whether the serial port is to look at
-    /// its line again.
+    /// Writes output as far as it is due and there is room. Returns whether the
+    /// serial port has to check its line again.
     pub fn write(&mut self) -> bool {
         let Some(stream) = sink(&self.sink, &self.source) else {
             return false;
@@ -228,7 +228,7 @@ impl Console {
         }
     }
 
-    /// Says what is wrong, once.
+    /// Reports the error, once.
     fn failed(&mut self, error: &io::Error) {
         // A client that has left is noticed when its input ends.
         let is_client = matches!(self.source, Source::Socket(_));
@@ -255,7 +255,7 @@ impl Drop for Console {
     }
 }
 
-/// What is written to at the moment.
+/// The current destination of output.
 fn sink<'a>(sink: &'a Sink, source: &'a Source) -> Option<BorrowedFd<'a>> {
     match (sink, source) {
         (Sink::Stdout(stdout), _) => Some(stdout.as_fd()),

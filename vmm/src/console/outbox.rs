@@ -1,4 +1,4 @@
-//! What the guest has sent and nobody has written yet: a vCPU puts it in, the event
+//! Output of the guest that has yet to be written: a vCPU puts it in, the event
 //! loop takes it out.
 
 use std::collections::VecDeque;
@@ -11,20 +11,21 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::events::borrow;
 
-/// Most bytes that are kept. What comes when they are is lost, and counted.
+/// Most bytes that are kept. Output beyond that is lost, and counted.
 pub const CAPACITY: usize = 256 << 10;
 
-/// So many are kept back for what a guest sends without asking: a FIFO of each vCPU,
-/// or what a driver sends that has waited long enough (Linux: 10 ms a byte).
+/// So many are reserved for output that a guest sends without asking: a FIFO of each
+/// vCPU, or the output of a driver that has waited long enough (Linux: 10 ms a
+/// byte).
 const RESERVE: usize = 4 << 10;
 
-/// Who reads the console.
+/// The reader of the console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reader {
     /// A full outbox holds the guest up until there is room again.
     #[default]
     Awake,
-    /// Has taken nothing for long: the guest does not wait, and output is lost.
+    /// It has taken nothing for long: the guest does not wait, and output is lost.
     Asleep,
     /// There is none: nothing is kept.
     Absent,
@@ -113,7 +114,7 @@ impl Outbox {
         std::mem::take(&mut self.0.lock().bytes).len() as u64
     }
 
-    /// Takes back the event that there are bytes, about which something will be done.
+    /// Clears the event that there are bytes: the caller deals with them.
     pub fn acknowledge(&mut self) {
         let _ = self.0.filled.read();
     }

@@ -36,7 +36,7 @@ impl Pty {
         })
     }
 
-    /// What a client opens.
+    /// The path that a client opens.
     pub fn name(&self) -> &str {
         &self.name
     }

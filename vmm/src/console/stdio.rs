@@ -1,4 +1,4 @@
-//! Standard streams that make nobody wait.
+//! Standard streams that never block.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -13,9 +13,9 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Opens what `fd` is open on once more where it can: the flags of `fd` itself are
-    /// shared with the shell. A regular file is not, as it never makes anybody wait,
-    /// and the place in it is shared too.
+    /// Opens the file behind `fd` once more where it can: the flags of `fd` itself are
+    /// shared with the shell. A regular file is not, as it never blocks, and its
+    /// offset is shared too.
     pub fn nonblocking(fd: BorrowedFd<'_>, access: OFlags) -> io::Result<Self> {
         let is_file = FileType::from_raw_mode(fstat(fd)?.st_mode) == FileType::RegularFile;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());

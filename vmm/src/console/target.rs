@@ -1,4 +1,4 @@
-//! What the serial port can be connected to, and why it is not.
+//! The targets that the serial port can be connected to, and the errors.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
-//! Writes the guest's output where the console goes, on the event loop, which it never
-//! makes wait.
+//! Writes the guest's output to the console, on the event loop, without ever blocking
+//! it.
 //!
 //! A reader that is slow holds the guest up, as a slow line does. One that takes nothing
-//! for a while is asleep: then the guest runs on, and what finds no room is lost, until
-//! the reader has caught up.
+//! for a while counts as asleep: then the guest runs on, and output that finds no room
+//! is lost, until the reader has caught up.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,7 +27,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(10);
 const CHUNK: usize = 16 << 10;
 const TURNS: usize = 4;
 
-/// How far apart the user is told of loss.
+/// The least time between two messages about lost output.
 const QUIET: Duration = Duration::from_secs(10);
 
 pub struct Writer {
@@ -95,10 +95,11 @@ impl Writer {
         }
     }
 
-    /// Writes what it is time for. Whether the serial port is to look at its line again.
+    /// Writes the output that is due. Returns whether the serial port has to check its line
+    /// again.
     ///
     /// # Errors
-    /// What was to be written is lost.
+    /// The output is lost.
     pub fn write(&mut self, stream: BorrowedFd<'_>, now: Instant) -> io::Result<bool> {
         match self.state {
             State::Idle => return Ok(false),
@@ -175,7 +176,7 @@ impl Writer {
         self.outbox.set_reader(reader);
     }
 
-    /// Says something, unless something was said a moment ago.
+    /// Prints a message, unless one was printed a moment ago.
     fn tell(&mut self, now: Instant, say: impl FnOnce(&mut Self)) {
         if self.told.is_none_or(|told| now >= told + QUIET) {
             self.told = Some(now);
@@ -191,7 +192,7 @@ impl Writer {
         );
     }
 
-    /// Another reader, or none: what was for the one before is forgotten.
+    /// Another reader, or none: the output for the one before is forgotten.
     pub fn restart(&mut self, reader: Reader) {
         self.set_reader(Reader::Absent);
         self.outbox.take_lost();

@@ -1,4 +1,4 @@
-//! What gdb's monitor commands ask of the machine.
+//! The machine's part of gdb's monitor commands.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -89,9 +89,9 @@ impl Inspect for DebugTarget {
         self.on_vcpu(vcpu, |vcpu| vcpu.nmi())
     }
 
-    /// The main thread does it, as it does the guest's own.
+    /// The main thread does it, as it does the guest's own resets.
     fn reset(&mut self) -> Result<()> {
-        // One that came too late for an earlier request is not this one's.
+        // A report that came too late for an earlier request does not answer this one.
         while self.resets.take().is_some() {}
         self.parts.power.request(PowerRequest::UserReset);
         let deadline = Instant::now() + RESET_DEADLINE;
@@ -211,7 +211,7 @@ impl DebugTarget {
         Ok(transport.lock())
     }
 
-    /// Has accesses to these registers exit, and to GS_BASE if that is wanted.
+    /// Makes accesses to these registers exit, and those to GS_BASE if that is wanted.
     fn filter_msrs(&self, msrs: &[u32], gs_base: bool) -> Result<()> {
         let traps = &self.parts.traps;
         if msrs == traps.msrs() && gs_base == traps.gs_base() {

@@ -34,7 +34,7 @@ const IDT: u64 = 0x1_4000;
 pub const START: u64 = CODE;
 /// The instruction that an execute breakpoint is set on.
 pub const NOP: u64 = CODE + INT3_OFFSET;
-/// What the code stores to.
+/// The address that the code stores to.
 pub const DATA: u64 = 0x30_0000;
 /// Far more than the emulators need for a dozen instructions.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ const INT3_OFFSET: u64 = 2;
 const INT3: u8 = 0xcc;
 /// Vector of #BP.
 const BREAKPOINT: u64 = 3;
-/// What the handler of an int3 should find saved.
+/// The RIP that the handler of an int3 should find saved.
 pub const BEHIND_INT3: u64 = CODE + INT3_OFFSET + 1;
 
 /// Where the other program is, and its own: rdtsc; shl $32, %rdx; or %rdx, %rax;
@@ -82,7 +82,7 @@ impl Ring {
     }
 }
 
-/// What came of a probe.
+/// The outcome of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Debug,
@@ -125,7 +125,7 @@ impl Probe {
         fd.set_regs(&regs).map_err(failed("KVM_SET_REGS"))
     }
 
-    /// What the guest reads from its TSC when that is `cycles` ahead.
+    /// The value that the guest reads from its TSC when that is `cycles` ahead.
     pub fn tsc_ahead(ring: Ring, cycles: u64) -> Result<u64, Error> {
         let probe = Self::new(ring, false)?;
         probe.change(|regs| regs.rip = RDTSC)?;
@@ -174,7 +174,7 @@ impl Probe {
         set_guest_debug(self.vcpu.fd(), &debug)
     }
 
-    /// Enters the guest until something says what came of it.
+    /// Enters the guest until an exit tells the outcome.
     fn next(&mut self) -> Result<Outcome, Error> {
         loop {
             let exit = self.vcpu.run().map_err(failed("KVM_RUN"))?;
@@ -184,7 +184,7 @@ impl Probe {
         }
     }
 
-    /// Does on a thread what may hang.
+    /// Runs a step that may hang on a thread.
     fn within_deadline(
         mut self,
         act: impl FnOnce(&mut Self) -> Result<Outcome, Error> + Send + 'static,
@@ -208,7 +208,7 @@ impl Probe {
     }
 }
 
-/// What the program has stored.
+/// The value that the program has stored.
 fn stored(ram: &GuestMemory) -> Result<u64, Error> {
     ram.read_obj(GuestAddress(DATA))
         .map_err(io::Error::other)

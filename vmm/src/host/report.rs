@@ -9,8 +9,8 @@ use super::{Finding, Findings, tsc_follows_its_offset};
 use crate::kvm_device;
 use crate::vcpu::debug_events::control::Int3Delivery;
 
-/// Writes the report. Says for each facility what was found, and at the end
-/// what gdb can therefore do.
+/// Writes the report: the finding for each facility, and at the end what gdb
+/// can therefore do.
 ///
 /// # Errors
 /// /dev/kvm cannot be opened, or `out` refuses.
@@ -151,8 +151,8 @@ fn advice(ring0: &Findings, ring3: &Findings) -> Vec<String> {
     lines
 }
 
-/// An int3 must not be planted where a ring may run into it that it does not
-/// trap in.
+/// An int3 must not be planted where it may be run in a ring in which it does
+/// not trap.
 fn advice_on_shared_code(ring0: &Findings, ring3: &Findings) -> Option<String> {
     let trapped = |ring: &Findings| matches!(ring.int3, Finding::Traps | Finding::FailsToEmulate);
     let (only, other) = match (trapped(ring0), trapped(ring3)) {

@@ -1,6 +1,6 @@
-//! What the program says to its user: log lines, and reports whatever the level.
+//! Messages of the program to its user: log lines, and reports whatever the level.
 //!
-//! Saying something never fails and never waits for a reader: a vCPU may do it.
+//! Sending a message never fails and never waits for a reader: a vCPU may do it.
 
 mod sink;
 
@@ -22,7 +22,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use sink::Sink;
 
-/// What is logged if nobody says it.
+/// The level that is logged by default.
 const DEFAULT: LevelFilter = LevelFilter::WARN;
 
 /// How long the end of the program waits for a reader that takes nothing.
@@ -34,15 +34,15 @@ macro_rules! say {
     ($($arg:tt)+) => { $crate::log::say(format_args!($($arg)+)) };
 }
 
-/// What [`say!`] calls.
+/// The function behind [`say!`].
 pub fn say(line: fmt::Arguments<'_>) {
     stderr(format!("{line}\n").as_bytes());
 }
 
-/// What is logged, and where.
+/// What to log, and where.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// In place of what RUST_LOG says.
+    /// In place of RUST_LOG.
     pub filter: Option<String>,
     /// In place of standard error.
     pub file: Option<PathBuf>,
@@ -111,7 +111,7 @@ fn wants_colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Waits until what was said is written, or nobody reads it.
+/// Waits until all messages are written, or nobody reads them.
 pub fn flush() {
     let stderr = STDERR.get().and_then(Option::as_ref);
     for sink in stderr.into_iter().chain(FILE.get()) {
@@ -128,7 +128,7 @@ static FILE: OnceLock<Sink> = OnceLock::new();
 fn stderr(message: &[u8]) {
     match STDERR.get_or_init(|| start().ok()) {
         Some(sink) => sink.send(message),
-        // The process is out of something, and about to end of it.
+        // The process is out of some resource, and about to end because of that.
         None => drop(io::stderr().write_all(message)),
     }
 }
@@ -139,7 +139,7 @@ fn start() -> io::Result<Sink> {
     Sink::start("log", Patient(stream.into()))
 }
 
-/// Appends: what is there may be what an earlier machine had to say.
+/// Appends: the file may have the messages of an earlier machine.
 fn open(path: &Path) -> io::Result<Sink> {
     let mut options = File::options();
     // A FIFO without a reader is an error then, and does not wait for one.

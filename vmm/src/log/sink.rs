@@ -1,18 +1,18 @@
-//! A stream with a thread that writes it, so that who has something to say never
-//! waits for who reads it, and never hears that nobody does.
+//! A stream with a thread that writes it, so that the sender of a message never
+//! waits for the reader, and gets no error when there is none.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// Most bytes that wait to be written. What comes when they do is lost, and counted.
+/// Most bytes that wait to be written. Messages beyond that are lost, and counted.
 const CAPACITY: usize = 256 << 10;
 
 /// Most bytes written at once: a reader that takes so much is alive.
 const CHUNK: usize = 4096;
 
-/// The saying end.
+/// The sending end.
 pub struct Sink(Arc<Shared>);
 
 #[derive(Default)]
@@ -86,7 +86,7 @@ impl Shared {
         loop {
             let bytes = self.take();
             for chunk in bytes.chunks(CHUNK) {
-                // There is nowhere to say it.
+                // There is nowhere to report an error.
                 let _ = stream.write_all(chunk);
                 self.lock().chunks_written += 1;
                 self.changed.notify_all();

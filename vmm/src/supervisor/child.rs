@@ -27,7 +27,7 @@ pub struct Child {
     /// Readable when it has ended.
     pidfd: OwnedFd,
     output: Output,
-    /// Since when it has known that it is to end.
+    /// When it was asked to end.
     asked: Option<Instant>,
 }
 
@@ -137,8 +137,8 @@ impl Child {
         self.bury();
     }
 
-    /// What there is to say of it when it has ended. The rest of its group ends
-    /// too: until it is waited for, the group's number is nobody else's.
+    /// How it has ended, once it has. The rest of its group is killed too:
+    /// until the process is waited for, the group's number is nobody else's.
     pub fn bury(mut self) -> Option<Ended> {
         self.signal(Signal::KILL);
         let status = self.process.try_wait().ok().flatten()?;
@@ -177,7 +177,7 @@ fn prepare(parent: Pid, fd: Option<RawFd>) -> io::Result<()> {
     if getppid() != Some(parent) {
         return Err(io::ErrorKind::NotConnected.into());
     }
-    // Whatever another thread is just about to mark as not inheritable.
+    // Another thread may be about to mark some descriptors as not inheritable.
     // SAFETY: takes no pointers, and closes nothing yet. Kernels before 5.11 refuse.
     unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
     if let Some(fd) = fd {

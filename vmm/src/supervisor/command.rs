@@ -57,7 +57,7 @@ impl CommandLine {
         })
     }
 
-    /// What the user may have to say if the program does not serve.
+    /// Advice for the user if the program does not serve.
     pub fn hint(&self) -> &'static str {
         if self.is_guess {
             "; it was given a connected socket by --fd: if it takes another, write {listen-fd}, \

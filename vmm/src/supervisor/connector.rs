@@ -20,14 +20,14 @@ const END_DEADLINE: Duration = Duration::from_secs(1);
 pub struct Supervised {
     id: String,
     command: CommandLine,
-    /// What the process is to log, if not what it does by itself.
+    /// The log filter for the process, if not its own default.
     log: Option<String>,
     slot: SharedSlot,
     /// The process has been connected to.
     is_used: bool,
     /// Where the socket of a process that listens is.
     dir: Option<TempDir>,
-    /// What was last complained about, which is not to be said again.
+    /// The last complaint, which is not repeated.
     complaint: String,
 }
 
@@ -124,7 +124,7 @@ impl Supervised {
             .ok_or(not_ready)
     }
 
-    /// Says what is wrong with the command, as long as it is something new.
+    /// Reports a problem with the command, unless it was the last one reported.
     fn complain(&mut self, problem: &Problem) {
         let source = std::error::Error::source(problem);
         let complaint = source.map(ToString::to_string).unwrap_or_default();
@@ -168,8 +168,8 @@ impl Connector for Supervised {
 }
 
 impl Slot {
-    /// Says how the process has ended, if it does so in time, and forgets it; `hint` is
-    /// what its command may lack.
+    /// Tells how the process has ended, if it does so in time, and forgets it; `hint`
+    /// says what its command may lack.
     fn ended(&mut self, within: Duration, hint: &'static str) -> Option<Problem> {
         let child = self.child.take_if(|child| child.ends_within(within))?;
         let ended = child.bury()?;
@@ -182,8 +182,8 @@ impl Slot {
 }
 
 const SOCKET: &str = "backend.sock";
-/// What it becomes with backends that can serve several guests and number their sockets, as
-/// vhost-device-rng does.
+/// The name that backends make of it that can serve several guests and number their
+/// sockets, as vhost-device-rng does.
 const NUMBERED: &str = "backend.sock0";
 
 fn command(error: Error) -> Problem {

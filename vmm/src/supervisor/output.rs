@@ -1,4 +1,4 @@
-//! What a backend prints, in this program's log.
+//! A backend's output, in this program's log.
 
 use std::io::{self, BufRead, BufReader, PipeReader, Read};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -11,8 +11,8 @@ use tracing::Level;
 /// Longest piece of a line that is logged at once, in bytes.
 const MAX_LINE: u64 = 4096;
 
-/// How long what was printed last may take to arrive when the process is gone.
-/// One that left its group may hold the pipe for ever.
+/// How long the last output may take to arrive when the process is gone. One
+/// that left its group may hold the pipe for ever.
 const LAST_LINE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// A process's standard output and error.
@@ -23,7 +23,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Logs what comes from `pipe` under the name of device `id`.
+    /// Logs the output from `pipe` under the name of device `id`.
     pub fn log(id: &str, pipe: PipeReader) -> io::Result<Self> {
         let last_line = Arc::new(Mutex::new(None));
         let (guard, ended) = mpsc::channel();
@@ -80,7 +80,7 @@ fn log(id: &str, line: &str) {
     }
 }
 
-/// The level of a line, and what it says beyond that. What has none is information.
+/// The level of a line, and the rest of it. A line without a level is information.
 fn level(line: &str) -> (Level, &str) {
     // As env_logger has it: [TIME LEVEL target] text
     let in_brackets = line.strip_prefix('[');
@@ -117,7 +117,7 @@ fn is_time(word: &str) -> bool {
     word.len() >= FORM.len() && FORM.iter().zip(word.bytes()).all(fits)
 }
 
-/// Without what a terminal would act on.
+/// The text without control characters that a terminal would act on.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let plain = |c: char| match c {

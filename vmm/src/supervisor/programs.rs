@@ -1,9 +1,9 @@
-//! How well-known backends take their socket, so that their commands can be written as
-//! everywhere, without a word of it.
+//! How well-known backends take their socket, so that users need not write that into
+//! their commands.
 
 use std::path::Path;
 
-/// What a command lacks.
+/// The words that a command lacks.
 enum Lacks {
     /// These words, at its end.
     Words(&'static [&'static str]),
@@ -11,7 +11,7 @@ enum Lacks {
     Within(&'static str, &'static str),
 }
 
-/// By the program's name, or what it starts with where there is a star.
+/// By the program's name, or its prefix where there is a star.
 const PROGRAMS: [(&str, Lacks); 6] = [
     ("virtiofsd", Lacks::Words(&["--fd={listen-fd}"])),
     (
@@ -39,8 +39,8 @@ const PROGRAMS: [(&str, Lacks); 6] = [
 /// Options of these programs that name a socket.
 const SOCKETS: [&str; 5] = ["--fd", "--socket", "--socket-path", "-s", "addr."];
 
-/// Adds what a known program's command lacks to be given its socket; `false` for a
-/// program that is not known.
+/// Adds the words by which a known program is given its socket; `false` for an
+/// unknown program.
 ///
 /// # Errors
 /// The command names a socket of its own, or has no place for one.

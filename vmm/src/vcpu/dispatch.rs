@@ -5,7 +5,7 @@ use gdb::target::{Change, StopReason};
 
 use super::exit::{self, Exit, InternalError, MsrAccess};
 
-/// What the vCPU thread does after an exit.
+/// The action of the vCPU thread after an exit.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Enter the guest again.
@@ -15,18 +15,18 @@ pub enum Entry {
     /// KVM_RUN ended early: look for requests.
     CheckRequests,
     /// Stop for gdb, when the access is done. Made by the vCPU thread, which knows
-    /// what is trapped.
+    /// the traps.
     Trapped(StopReason),
     /// Stop for gdb, when the access is done: it has changed watched RAM. Made by
     /// the vCPU thread, as above.
     Changed(Change),
     /// A debug facility fired.
     Debug(exit::Debug),
-    /// The guest cannot go on.
+    /// The guest has crashed.
     Crash(Crash),
 }
 
-/// Why a guest cannot go on.
+/// Why a guest has crashed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Crash {
     #[error("triple fault")]

@@ -65,15 +65,15 @@ pub enum Exit<'a> {
     },
 }
 
-/// What a guest asks of a model-specific register.
+/// A guest's access to a model-specific register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MsrAccess {
     pub index: u32,
-    /// What it writes; `None` when it reads.
+    /// The value that it writes; `None` when it reads.
     pub written: Option<u64>,
 }
 
-/// KVM could not go on with the guest.
+/// KVM could not continue to run the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InternalError {
     pub suberror: u32,
@@ -112,8 +112,8 @@ pub fn run(fd: &mut VcpuFd) -> io::Result<Exit<'_>> {
     Ok(decode(fd.get_kvm_run()))
 }
 
-/// Answers an [`Exit::Msr`]: what is read, or anything for a write that is done. `None`
-/// is a #GP in the guest.
+/// Answers an [`Exit::Msr`] with the value read, or any value for a write that is done.
+/// `None` is a #GP in the guest.
 pub fn answer_msr(fd: &mut VcpuFd, answer: Option<u64>) {
     let run = fd.get_kvm_run();
     // SAFETY: the exit that is answered has written this union member.

@@ -21,14 +21,14 @@ use kick::ImmediateExit;
 use thread::{Message, Thread};
 use x86_64::tsc::Tsc;
 
-/// How long a vCPU thread may take to answer, beyond what a backend may take for
+/// How long a vCPU thread may take to answer, beyond the time of a backend for
 /// which it waits in a device access.
 pub const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a vCPU thread may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A vCPU thread that does not do what it was asked to.
+/// A vCPU thread does not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("vCPU {0}: its thread has ended")]
@@ -60,7 +60,7 @@ pub struct Handle {
     tsc: Tsc,
 }
 
-/// Installs what [`Handle`]s need process-wide. Call once, before the first.
+/// Process-wide setup for [`Handle`]s. Call once, before the first.
 pub fn init() -> std::io::Result<()> {
     kick::install_handler()
 }
@@ -126,15 +126,15 @@ impl Handle {
     ) -> Result<R, Error> {
         let (reply, answer) = mpsc::channel();
         let run = move |vcpu: &mut Vcpu| {
-            // Whoever asked may have given up waiting.
+            // The caller may have given up waiting.
             let _ = reply.send(f(vcpu));
         };
         self.send(Message::Request(Box::new(run)))?;
         self.wait(&answer, Instant::now(), self.patience)
     }
 
-    /// Lets the vCPU run with `control` armed. It waits for that, or is about to: no
-    /// kick is needed.
+    /// Lets the vCPU run with `control` armed. The thread is paused, or about to be,
+    /// and then reads its messages: no kick is needed.
     pub fn resume(&self, control: DebugControl) -> Result<(), Error> {
         self.post(Message::Resume(control))
     }
@@ -196,9 +196,9 @@ pub fn pause_all(handles: &[Handle], more: Duration) -> Result<(), Error> {
     };
     let answers: Vec<_> = handles.iter().map(kick).collect();
     let stopped = handles.iter().zip(answers).map(|(handle, answer)| {
-        // All at the same time: those behind one that is late have had theirs.
+        // The time counts for all at once: while one is late, it passes for the others too.
         handle.wait(&answer?, begun, handle.patience + more)
     });
-    // Not at the first error, for who has been waited for has stopped.
+    // Not at the first error: every vCPU has to be waited for.
     stopped.fold(Ok(()), Result::and)
 }

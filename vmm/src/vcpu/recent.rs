@@ -44,7 +44,7 @@ impl Default for Recent {
     }
 }
 
-/// What is recorded of an exit before it is answered.
+/// The record of an exit before it is answered.
 #[derive(Clone, Copy)]
 pub struct Note {
     pub reason: Reason,
@@ -78,7 +78,7 @@ impl Recent {
         self.count.store(count.wrapping_add(1), Ordering::Release);
     }
 
-    /// What is kept, the oldest first.
+    /// The recorded exits, the oldest first.
     pub fn list(&self) -> Vec<RecentExit> {
         let count = self.count.load(Ordering::Acquire);
         let kept = count.min(KEPT);

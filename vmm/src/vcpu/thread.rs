@@ -24,7 +24,7 @@ use crate::power::PowerSwitch;
 /// int3, the byte that a debugger plants.
 const INT3: u8 = 0xcc;
 
-/// Why a vCPU cannot go on.
+/// Why a vCPU cannot continue.
 #[derive(Debug)]
 pub enum Failure {
     Guest(Crash),
@@ -37,7 +37,7 @@ pub enum Failure {
 pub struct Wires {
     /// Stops that the debugger asked for.
     pub debug: Notifier<Event>,
-    /// vCPU index and what happened to it.
+    /// vCPU index and its failure.
     pub failures: Notifier<(usize, Failure)>,
     pub power: Arc<PowerSwitch>,
     pub buses: Arc<Buses>,
@@ -51,7 +51,7 @@ pub struct Wires {
 pub enum Message {
     /// Stop and say so.
     Pause(Sender<()>),
-    /// Go on, with these debug facilities armed.
+    /// Resume, with these debug facilities armed.
     Resume(DebugControl),
     /// Run a closure on the vCPU, in whichever state.
     Request(Box<dyn FnOnce(&mut Vcpu) + Send>),
@@ -193,7 +193,7 @@ impl Thread {
             None => self.vcpu.after_exit(memory),
         };
         match self.stop_for(reason) {
-            // Somebody may have wanted something meanwhile.
+            // A request may have come meanwhile.
             State::Running => self.check_requests(),
             state => state,
         }
@@ -222,8 +222,8 @@ impl Thread {
         ended
     }
 
-    /// An access to what a backend has taken away is what fails so, or a write to a
-    /// protected page (see `guest_mapping`).
+    /// KVM_RUN fails with EFAULT at an access to a file that a backend has cut
+    /// short, or at a write to a protected page (see `guest_mapping`).
     fn failed_run(&mut self, error: std::io::Error) -> State {
         match error.raw_os_error() {
             Some(libc::EFAULT) if self.wires.vm.replace_cut_files() => State::Running,
@@ -245,8 +245,9 @@ impl Thread {
             {
                 self.debug_stop(StopReason::Int3)
             }
-            // Not every access to a protected page can be emulated. If that was
-            // not it, it comes again when the page is not.
+            // Not every access to a protected page can be emulated. If the page
+            // was not the reason, the error comes again when the page is not
+            // protected.
             Crash::Internal(_) if self.wires.watched.any() => {
                 self.debug_stop(StopReason::Protected)
             }
@@ -289,7 +290,7 @@ impl Thread {
         self.drain()
     }
 
-    /// Handles what is queued.
+    /// Handles queued messages.
     fn drain(&mut self) -> State {
         let mut state = State::Running;
         while state != State::Finished {
@@ -305,7 +306,7 @@ impl Thread {
     fn handle(&mut self, message: Message, state: State) -> State {
         match message {
             Message::Pause(done) => {
-                // Whoever asked may have given up waiting.
+                // The caller may have given up waiting.
                 let _ = done.send(());
                 State::Paused
             }

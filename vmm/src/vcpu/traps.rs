@@ -10,7 +10,7 @@ use super::exit::{Exit, MsrAccess};
 /// IA32_GS_BASE (SDM volume 4).
 pub const MSR_GS_BASE: u32 = 0xc000_0101;
 
-/// What an address is one of.
+/// The address space of a trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
     Physical,
@@ -25,14 +25,14 @@ pub struct Range {
     pub space: Space,
     pub first: u64,
     pub last: u64,
-    /// Only 4-byte writes of this value, and what they mean.
+    /// Only 4-byte writes of this value, and their meaning.
     pub write: Option<(u32, String)>,
 }
 
-/// What is trapped, on every vCPU. Changed while all are stopped.
+/// The traps, the same on every vCPU. Changed while all are stopped.
 #[derive(Debug, Default)]
 pub struct Traps {
-    /// Whether there are any: all that an exit costs without.
+    /// Whether there are any: without traps, an exit costs only this check.
     any: AtomicBool,
     ranges: Mutex<Vec<Range>>,
     /// Whether writes of GS_BASE are.
@@ -65,7 +65,7 @@ impl Traps {
         }
     }
 
-    /// What the exit did, in words, if it is to stop the guest.
+    /// The access of the exit, in words, if it is to stop the guest.
     pub fn met(&self, exit: &Exit<'_>) -> Option<String> {
         if self.any.load(Ordering::Relaxed) {
             self.look(exit)

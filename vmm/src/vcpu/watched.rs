@@ -15,7 +15,7 @@ use crate::kvm::{Error, Vm, failed};
 /// stopped.
 pub struct WatchedRam {
     vm: Arc<Vm>,
-    /// Whether there are any: all that an exit costs without.
+    /// Whether there are any: without ranges, an exit costs only this check.
     any: AtomicBool,
     state: Mutex<State>,
 }
@@ -26,7 +26,7 @@ struct State {
     pages: BTreeSet<u64>,
 }
 
-/// What became of a write that KVM emulated and could not do.
+/// The outcome of a write that KVM emulated and could not do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Written {
     /// It is not one to a protected page.
@@ -54,7 +54,7 @@ impl WatchedRam {
     pub fn set(&self, ranges: &[Range<u64>]) -> Result<(), Error> {
         let mut state = self.lock();
         let pages: BTreeSet<u64> = ranges.iter().flat_map(pages).collect();
-        // What is protected is never less than what `any` says.
+        // `any` is set before pages are protected, so that no protected page is missed.
         self.any.store(true, Ordering::Relaxed);
         state.ranges = ranges.to_vec();
         for page in state.pages.difference(&pages).copied().collect::<Vec<_>>() {
@@ -83,8 +83,8 @@ impl WatchedRam {
         if !self.any() {
             return Written::NotHere;
         }
-        // The others that write to protected pages wait here, so that what was
-        // there before is what this write replaces.
+        // Other vCPUs that write to protected pages wait here, so that the
+        // bytes read before are those that this write replaces.
         let state = self.lock();
         let range = addr..addr.saturating_add(data.len() as u64);
         if !pages(&range).any(|page| state.pages.contains(&page)) {

@@ -47,7 +47,7 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Takes over a fresh vCPU and gives it its CPUID and what its MSRs are at power-on.
+    /// Takes over a fresh vCPU and gives it its CPUID and the power-on values of its MSRs.
     pub fn new(kvm: &Kvm, fd: VcpuFd, cpuid: &Cpuid) -> Result<Self, Error> {
         cpuid.give_to(&fd).map_err(failed("KVM_SET_CPUID2"))?;
         boot_msrs::set(&fd, cpuid)?;
@@ -103,7 +103,7 @@ impl Vcpu {
         self.tells_rip.then(|| self.fd.sync_regs_mut().regs.rip)
     }
 
-    /// Does for the guest what it asks of a trapped register.
+    /// Carries out the guest's access to a trapped register.
     pub fn access_msr(&mut self, access: MsrAccess) {
         let answer = match access.written {
             None => self.msr(access.index).ok(),
@@ -132,8 +132,9 @@ impl Vcpu {
         })
     }
 
-    /// Writes what [`Vcpu::registers`] reads. System registers are only written
-    /// when they differ: a write that changes nothing must not be refused.
+    /// Writes the registers that [`Vcpu::registers`] reads. System registers
+    /// are only written when they differ: a write that changes nothing must not
+    /// be refused.
     pub fn set_registers(&mut self, registers: &Registers) -> Result<(), Error> {
         let old = self.registers()?;
         let sregs = self.fd.get_sregs().map_err(failed("KVM_GET_SREGS"))?;
@@ -235,7 +236,7 @@ impl Vcpu {
         }
     }
 
-    /// Prepares to run with `control`. A step may be done with that: then it says so.
+    /// Prepares to run with `control`. Returns the stop if that alone completes a step.
     pub fn begin(
         &mut self,
         control: &DebugControl,
@@ -245,7 +246,7 @@ impl Vcpu {
         self.debug.begin(Place { fd, memory }, control)
     }
 
-    /// What becomes of a debug exception; `None` lets the vCPU go on.
+    /// Handles a debug exception; `None` lets the vCPU resume.
     pub fn on_debug_exit(
         &mut self,
         debug: &exit::Debug,
@@ -255,8 +256,8 @@ impl Vcpu {
         self.debug.on_exit(Place { fd, memory }, debug)
     }
 
-    /// What becomes of a step, when the exit that came into it is finished; `None` lets
-    /// the vCPU go on.
+    /// Ends or continues a step when the exit that interrupted it is finished; `None`
+    /// lets the vCPU resume.
     pub fn after_exit(&mut self, memory: &GuestMemory) -> Result<Option<StopReason>, Error> {
         let fd = &self.fd;
         self.debug.after_exit(Place { fd, memory })

@@ -1,4 +1,4 @@
-//! What gdb wants of each vCPU.
+//! gdb's action for each vCPU.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use gdbstub::common::Tid;
 
 use crate::target::Resume;
 
-/// What gdb wants of one vCPU until the next stop.
+/// gdb's action for one vCPU until the next stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::session) enum Action {
     Continue,

@@ -1,4 +1,4 @@
-//! What the user is told beside gdb's own answers.
+//! Notices to the user beside gdb's own answers.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ impl Console {
         self.attached = true;
     }
 
-    /// gdb has left, and its user with what was said.
+    /// gdb has left: the next user knows nothing of earlier notices.
     pub fn detach(&mut self) {
         *self = Self::default();
     }
@@ -43,7 +43,7 @@ impl Console {
         }
     }
 
-    /// What is to be shown, once.
+    /// The text to show, once.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notices)
     }

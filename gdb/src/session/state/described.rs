@@ -1,12 +1,12 @@
-//! What gdb is told that the vCPUs are, and when that has changed.
+//! The architecture that gdb is told for the vCPUs, and when it has changed.
 //!
 //! gdb reads the target description when it attaches, and never again by itself;
 //! `unset tdesc filename` has it read once more. It keeps one architecture for all
 //! vCPUs. The first read of a connection is answered so that a session lasts: by
 //! x86-64 where gdb has, or is about to get, symbols of a 64-bit program, even if
 //! that has yet to leave the 32-bit code that it begins with. Under a description
-//! of 32 bits gdb could not debug 64-bit code. Whoever reads again wants to see
-//! the vCPU as it is.
+//! of 32 bits gdb could not debug 64-bit code. A client that reads again wants to
+//! see the vCPU as it is.
 //!
 //! gdb 18 reads it twice when it attaches, before and behind the executable's name.
 //! The same answer is due as long as it has read no register under the last one.
@@ -16,7 +16,7 @@ use std::cell::Cell;
 use crate::address::VcpuId;
 use crate::arch::{Architecture, Description, Registers};
 
-/// What gdb knows of the vCPUs' architecture, and what it is to know.
+/// The architecture of the vCPUs as gdb knows it, and as it should know it.
 ///
 /// It is behind a `Cell` because gdbstub reads registers and the description through a
 /// shared reference.
@@ -25,13 +25,13 @@ pub(in crate::session) struct Described(Cell<State>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// What gdb has read last; its registers are numbered by it.
+    /// The description that gdb has read last; its registers are numbered by it.
     now: Description,
     /// gdb has read it.
     read: bool,
     /// gdb has read registers by it, or the user has had a wish since: it is settled.
     used: bool,
-    /// What the user wants gdb to read, whatever the vCPU runs.
+    /// The description that the user wants gdb to read, whatever the vCPU runs.
     wanted: Option<Architecture>,
     /// The user has been told that a vCPU runs this, and not what gdb believes.
     told: Option<Architecture>,
@@ -43,14 +43,14 @@ impl Described {
         self.0.get().now
     }
 
-    /// What gdb is to read from now on; `None` for what the vCPU is.
+    /// Sets the description that gdb reads from now on; `None` for the vCPU's own.
     pub fn want(&mut self, wanted: Option<Architecture>) {
         let state = self.0.get_mut();
         state.wanted = wanted;
         state.used = true;
     }
 
-    /// What the user wants gdb to read.
+    /// The description that the user wants gdb to read.
     pub fn wanted(&self) -> Option<Architecture> {
         self.0.get().wanted
     }
@@ -73,7 +73,7 @@ impl Described {
         state.now
     }
 
-    /// What the user is told, once, of a `vcpu` that runs other code than gdb believes.
+    /// The notice, once, about a `vcpu` that runs other code than gdb believes.
     pub fn compare(&mut self, vcpu: VcpuId, registers: &Registers) -> Option<String> {
         let runs = Architecture::of(registers);
         let state = self.0.get_mut();
@@ -92,8 +92,8 @@ impl Described {
         })
     }
 
-    /// What gdb, which reads the description now, is to know of a vCPU with these
-    /// registers; `lasting` is what a session can live with until its end.
+    /// The description for gdb, which reads it now, of a vCPU with these
+    /// registers; `lasting` is one that a session can keep until its end.
     pub fn read(&self, registers: &Registers, lasting: Architecture) -> Description {
         let old = self.0.get();
         let architecture = match old.wanted {

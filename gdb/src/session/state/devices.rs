@@ -1,4 +1,4 @@
-//! What gdb's user wants of the virtio devices, and has been given.
+//! The settings of gdb's user for the virtio devices, and their present state.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ impl DeviceControl {
         Ok(())
     }
 
-    /// Has them do what the user wants of them while the guest is stopped.
+    /// Puts them into the state that the user wants while the guest is stopped.
     pub(in crate::session) fn on_stop(&mut self, machine: &mut Machine<'_>) -> Result<()> {
         match self.pause_wanted {
             true => self.pause(machine, true),
@@ -52,7 +52,7 @@ impl DeviceControl {
         Ok(())
     }
 
-    /// Has what a device writes logged for as long as gdb is there, or no longer.
+    /// Has a device's writes logged for as long as gdb is there, or no longer.
     pub fn set_dirty_log(
         &mut self,
         machine: &mut Machine<'_>,
@@ -71,15 +71,15 @@ impl DeviceControl {
         &self.traps
     }
 
-    /// Has exactly these accesses stop the guest.
+    /// Makes exactly these accesses stop the guest.
     pub fn set_traps(&mut self, machine: &mut Machine<'_>, traps: Vec<Trap>) -> Result<()> {
         machine.inspect().set_traps(&traps)?;
         self.traps = traps;
         Ok(())
     }
 
-    /// Ends all of it. Everything is tried: `failed` gets what could not be done, and
-    /// why.
+    /// Ends all of it. Everything is tried: `failed` gets each failure and its
+    /// reason.
     pub(in crate::session) fn release(
         &mut self,
         machine: &mut Machine<'_>,

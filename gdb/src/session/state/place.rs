@@ -1,11 +1,11 @@
-//! What gdb believes of the kernel's place, and who waits for it.
+//! gdb's belief about the kernel's place, and who waits for it.
 
 use std::cell::Cell;
 
 use crate::machine::Machine;
 use crate::target::Result;
 
-/// What is known of it.
+/// The facts about it.
 #[derive(Debug, Default)]
 pub(in crate::session) struct Place {
     /// Where gdb was told that the kernel begins, since it attached.

@@ -68,7 +68,7 @@ impl Run {
         self.actions.iter().position(steps).map(VcpuId)
     }
 
-    /// Has `vcpu` leave what it is at before all resume.
+    /// Makes `vcpu` leave its breakpoint before all resume.
     pub fn leave(&mut self, vcpu: VcpuId) {
         self.leaving.insert(vcpu);
     }

@@ -1,4 +1,4 @@
-//! What of the stopped guest gdb looks at.
+//! gdb's selection in the stopped guest.
 
 use std::cell::Cell;
 
@@ -12,8 +12,8 @@ pub(crate) struct Selection {
     /// The vCPU whose state gdb last asked for since the guest stopped: the one
     /// that the user has selected, for `thread N` reads where it stands.
     asked_for: Cell<Option<VcpuId>>,
-    /// gdb's memory accesses are by physical address, until the guest resumes: gdb
-    /// itself would take what it then reads for the stack.
+    /// gdb's memory accesses are by physical address, until the guest resumes:
+    /// after that gdb would take physical memory for the stack.
     physical: bool,
 }
 

@@ -1,26 +1,26 @@
-//! What gdb and this end are in the middle of about a trace.
+//! The unfinished exchanges between gdb and this end about a trace.
 
 use std::collections::VecDeque;
 
 use crate::arch::Description;
 use crate::trace::{FileCopy, Frames};
 
-/// What gdb has said of its trace, and what it has yet to read.
+/// gdb's requests about its trace, and the answers that it has yet to read.
 #[derive(Default)]
 pub(in crate::session) struct TraceDialog {
-    /// What gdb knew when it defined the tracepoints: their expressions name
-    /// registers by number.
+    /// The description that gdb had when it defined the tracepoints: their
+    /// expressions name registers by number.
     known: Description,
     /// The packet that gdbstub is given next is refused.
     refused: bool,
-    /// What gdb reads of its trace piece by piece: the rest.
+    /// The rest of a list that gdb reads piece by piece.
     uploads: VecDeque<String>,
     /// Where gdb is in its copy of the frames.
     copy: FileCopy,
 }
 
 impl TraceDialog {
-    /// By what expressions number registers.
+    /// The description by which expressions number registers.
     pub fn known(&self) -> Description {
         self.known
     }

@@ -1,4 +1,4 @@
-//! What is remembered of each vCPU from one stop to the next.
+//! The state of each vCPU that is remembered from one stop to the next.
 
 use std::ops::{Index, IndexMut};
 
@@ -22,7 +22,7 @@ pub(in crate::session) enum Int3Kind {
     Beneath,
 }
 
-/// What is remembered of one vCPU.
+/// The remembered state of one vCPU.
 #[derive(Clone, Debug, Default)]
 pub(in crate::session) struct VcpuState {
     /// The RIP of the stop that gdb was told of, until the vCPU runs.
@@ -49,7 +49,7 @@ impl VcpuState {
         self.reported.is_some() && self.reported == rip
     }
 
-    /// gdb was told of a stop, but not of what the vCPU has met.
+    /// gdb was told of a stop, but not of the breakpoint that the vCPU has hit.
     pub fn unmark_reported(&mut self) {
         self.reported = None;
     }
@@ -62,7 +62,7 @@ impl VcpuState {
         self.collected == Some(rip)
     }
 
-    /// It resumes: it meets again what is where it stood.
+    /// It resumes: it hits a breakpoint at its RIP again.
     pub fn on_resume(&mut self) {
         self.reported = None;
         self.collected = None;
@@ -95,7 +95,7 @@ impl VcpuState {
         self.foreign_int3 = Some(int3);
     }
 
-    /// What int3 it has to be let past at `rip`.
+    /// The int3 that it has to be let past at `rip`.
     pub fn foreign_int3_at(&self, rip: Option<u64>) -> Option<Int3Kind> {
         let int3 = self.foreign_int3?;
         (rip == Some(int3.rip)).then_some(int3.kind)

@@ -246,7 +246,7 @@ impl Here<'_> {
         })
     }
 
-    /// `iret` loads TF and RF from what it returns to. With RF no breakpoint stops the
+    /// `iret` loads TF and RF from its stack frame. With RF no breakpoint stops the
     /// vCPU there (SDM volume 3, 19.3.1.1).
     pub fn interrupt_return(&self, size: usize) -> Plan {
         self.read_frame(size).unwrap_or_else(|| self.trap())

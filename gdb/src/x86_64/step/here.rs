@@ -8,7 +8,7 @@ use crate::x86_64::{Registers, rflags};
 /// Longest instruction in bytes.
 const LONGEST: usize = 15;
 
-/// What a plan needs to know of a guest besides a vCPU's registers.
+/// The facts about a guest that a plan needs besides a vCPU's registers.
 pub trait Guest {
     /// Reads memory at a linear address: all of `buf`, or false.
     fn read(&self, addr: VirtAddr, buf: &mut [u8]) -> bool;
@@ -22,13 +22,13 @@ pub enum Plan {
     /// The vCPU runs to the end.
     Run(End),
     /// To this end, where RF keeps a breakpoint from firing on a processor; else with TF.
-    /// `guest` is what the guest itself has in TF afterwards.
+    /// `guest` is the guest's own TF afterwards.
     Resume { end: End, guest: bool },
     /// The page of the instruction is not there. The vCPU runs to the handler of the page
     /// fault, and comes back from that to an instruction that can be read.
     Fetch { handler: End },
     /// With TF: it cannot be told where the instruction ends, or nothing would stop the
-    /// vCPU there. `guest` is what the guest itself has in TF afterwards.
+    /// vCPU there. `guest` is the guest's own TF afterwards.
     Trap { guest: bool },
     /// A `hlt` that the vCPU may execute, of this many bytes.
     Halt { len: u64 },
@@ -69,7 +69,7 @@ impl Here<'_> {
         }
     }
 
-    /// What is at RIP.
+    /// The bytes at RIP.
     pub fn decode(&self) -> Result<Instruction, DecoderError> {
         let start = self.registers.linear_rip().0;
         let mut bytes = [0; LONGEST];

@@ -1,4 +1,4 @@
-//! What an instruction's operands are worth.
+//! The values of an instruction's operands.
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 

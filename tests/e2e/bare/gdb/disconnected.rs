@@ -131,7 +131,7 @@ fn the_guest_ends_and_starts_again_as_ever() {
     guest.finish();
 }
 
-/// Whoever let the guest go on through the API would do so with nothing armed.
+/// A resume through the API would let the guest run with nothing armed.
 #[test]
 fn the_guest_is_not_paused_by_others_while_it_is_traced() {
     let dir = tests::scratch();

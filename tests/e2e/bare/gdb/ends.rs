@@ -201,7 +201,7 @@ fn kill_ends_the_guest_only_if_it_may() {
     assert!(!guest.vmm.console().contains("panic"));
 }
 
-/// The kernel is loaded anew, and with it goes what was planted.
+/// The kernel is loaded again, which removes planted bytes.
 #[test]
 fn reboot_is_a_stop_and_breakpoints_survive_it() {
     let guest = Guest::debuggee();

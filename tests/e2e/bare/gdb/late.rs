@@ -10,7 +10,7 @@ use crate::host::{host, shown};
 const LATE: u64 = 0xffff_ffff_8000_0000;
 const FUNCTION: u64 = 16;
 
-/// Has the guest map the page when it goes on.
+/// Makes the guest map the page when it resumes.
 const MAP: &str = "set var map_requested = 1";
 
 const SLOTS: usize = 4;

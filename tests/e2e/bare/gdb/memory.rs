@@ -87,7 +87,7 @@ fn unmapped_and_absent_memory_is_an_error_and_the_session_goes_on() {
     let guest = Guest::debuggee();
     guest.expect(
         &[
-            // 64 MiB of RAM end here; the page tables go on.
+            // 64 MiB of RAM end here; the page tables map more.
             "x/8xb 0x4000000 - 4",
             "x/xb 0x4000000",
             // 4 GiB are mapped.

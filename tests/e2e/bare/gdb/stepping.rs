@@ -216,7 +216,7 @@ fn a_stepped_hlt_halts_the_vcpu_once() {
     assert!(guest.vmm.console().contains("timer: ok"));
 }
 
-/// The access is done, and the stop says so; the next step goes on from there.
+/// The access is done, and the stop says so; the next step continues from there.
 #[test]
 fn a_step_over_a_trapped_access_is_one_step() {
     let mut guest = Guest::start("msr", "", 1);

@@ -1,4 +1,4 @@
-//! Several vCPUs: they are threads, and stop and go on together.
+//! Several vCPUs: they are threads, and stop and resume together.
 
 use tests::DEADLINE;
 

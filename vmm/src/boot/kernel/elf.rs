@@ -1,8 +1,8 @@
 //! ELF kernels, of 32 and of 64 bits.
 //!
-//! PVH's note says where a kernel is entered. A 64-bit one without it is entered at its
+//! PVH's note gives a kernel's entry point. A 64-bit one without it is entered at its
 //! ELF entry, as Linux is. A 32-bit one cannot be: its ELF entry is a virtual address
-//! under Linux, and any protocol's with others.
+//! with Linux, and belongs to any protocol with other kernels.
 
 use devices::virtio::GuestMemory;
 use object::LittleEndian;
@@ -99,7 +99,7 @@ impl Image<'_> {
         Ok((header, segments.map_err(|error| self.malformed(error))?))
     }
 
-    /// Where the note says that the kernel is entered, if there is one.
+    /// The kernel's entry point by its note, if there is one.
     fn pvh_entry<'a, S: ProgramHeader<Endian = LittleEndian>>(
         &self,
         segments: &[S],
@@ -141,7 +141,7 @@ impl Image<'_> {
         }
     }
 
-    /// Copies what the file has of a segment and clears the rest of it: RAM is not
+    /// Copies a segment's bytes in the file and clears the rest of it: RAM is not
     /// empty after a reset.
     fn load_segment(
         &mut self,

@@ -1,6 +1,6 @@
-//! What a file that is no kernel may be.
+//! A guess at the kind of a file that is no kernel.
 
-/// So many bytes of its start are enough to say it.
+/// So many bytes of its start are enough for that.
 pub const LEN: u64 = 512;
 
 const KINDS: [(&[u8], &str); 8] = [

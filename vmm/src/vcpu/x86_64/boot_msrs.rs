@@ -1,7 +1,7 @@
-//! MSRs of which a guest finds more at power-on than KVM gives them when it creates a vCPU.
+//! MSRs whose power-on value has more bits set than KVM gives them when it creates a vCPU.
 //!
 //! On a PC the firmware sets these; a kernel that is started directly relies on them.
-//! Left as KVM creates them, beside what others do:
+//! These are left as KVM creates them; other VMMs treat them as follows:
 //!
 //! - SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP, STAR, LSTAR, CSTAR, FMASK, KERNEL_GS_BASE:
 //!   0. Firecracker and Cloud Hypervisor write the zeros once more.
@@ -29,12 +29,12 @@ struct BootMsr {
     name: &'static str,
     index: u32,
     bits: u64,
-    /// What has to be offered for it, by CPUID.
+    /// The condition on CPUID for it.
     needs: fn(&Cpuid) -> bool,
     refused: Refused,
 }
 
-/// What it means that KVM does not take the bits.
+/// The consequence when KVM does not take the bits.
 #[derive(Clone, Copy)]
 enum Refused {
     /// The machine does not start.

@@ -1,9 +1,9 @@
 //! The processor that a guest finds by CPUID, leaf by leaf.
 //!
 //! The base is what KVM offers (KVM_GET_SUPPORTED_CPUID): the features of the host's
-//! processor, less those that KVM cannot give a guest. The lists below say what becomes of
-//! each leaf, and where Firecracker, Cloud Hypervisor and QEMU (`-cpu host`) decide
-//! otherwise. What a guest finds in MSRs is in `boot_msrs`.
+//! processor, less those that KVM cannot give a guest. The lists below say how each leaf
+//! is treated, and where Firecracker, Cloud Hypervisor and QEMU (`-cpu host`) decide
+//! otherwise. The values of MSRs are in `boot_msrs`.
 //!
 //! References: SDM volume 2, CPUID; AMD APM volume 3, appendix E; the kernel's
 //! Documentation/virt/kvm/x86/cpuid.rst.
@@ -19,7 +19,7 @@ use super::kvm_lists;
 use crate::kvm::{Error, failed};
 use leaves::Place;
 
-/// What becomes of a leaf.
+/// The treatment of a leaf.
 #[derive(Clone, Copy)]
 enum Rule {
     /// As KVM offers it.
@@ -86,9 +86,9 @@ const COMMON: List = &[
     // L2 and L3 caches and TLBs.
     (0x8000_0006, Pass),
     // INVTSC: KVM offers it where the host's TSC has one rate in all states; here the TSC
-    // also has to stand still while the guest is stopped (`host::holds_tsc`). A guest that
-    // has the bit takes the TSC for its clock, and without it kvm-clock. Firecracker and
-    // Cloud Hypervisor pass what KVM offers, QEMU only where it is asked for by name.
+    // also has to stop while the guest is stopped (`host::holds_tsc`). A guest takes the
+    // TSC for its clock if it has the bit, and kvm-clock otherwise. Firecracker and Cloud
+    // Hypervisor pass what KVM offers, QEMU only where it is asked for by name.
     (0x8000_0007, Edit(leaves::power_management)),
     // Widths of addresses. Cloud Hypervisor and QEMU can narrow them, for migration.
     (0x8000_0008, Pass),
@@ -166,7 +166,7 @@ impl Vendor {
     }
 }
 
-/// What all vCPUs of a machine have in common.
+/// The model that all vCPUs of a machine share.
 pub struct CpuModel {
     offered: Vec<kvm_cpuid_entry2>,
     vendor: Vendor,
@@ -190,7 +190,7 @@ impl CpuModel {
         has_invariant_tsc(&self.offered)
     }
 
-    /// The TSC goes on while the vCPUs are stopped.
+    /// The TSC keeps counting while the vCPUs are stopped.
     pub fn withhold_invariant_tsc(&mut self) {
         self.tsc_held = false;
     }

@@ -1,8 +1,8 @@
-//! Debug exceptions of a vCPU: what is gdb's, and what is the guest's.
+//! Debug exceptions of a vCPU: some are gdb's, the others the guest's.
 //!
 //! KVM exits with every #DB while it has slots or a step to watch for, and with every
-//! #BP while it is to intercept int3. docs/debug-events.md has the table of what becomes
-//! of each. In short:
+//! #BP while it is to intercept int3. docs/debug-events.md has the table of how each is
+//! treated. In short:
 //!
 //! - A slot of gdb's and the end of a step stop the vCPU.
 //! - Everything else is the guest's, and is delivered as the processor would have.
@@ -47,7 +47,7 @@ pub struct DebugEvents {
     /// The guest's own debug registers when slots were armed.
     own: Option<kvm_debugregs>,
     step: Option<InProgress>,
-    /// What the guest has yet to be given.
+    /// The exception that the guest has yet to be given.
     owed: Option<Owed>,
 }
 
@@ -78,7 +78,7 @@ impl DebugEvents {
         self.owed = None;
     }
 
-    /// The guest's own int3 is at RIP: it gets its #BP when the vCPU goes on.
+    /// The guest's own int3 is at RIP: it gets its #BP when the vCPU resumes.
     pub fn owe_int3(&mut self) {
         self.owed = Some(Owed::Breakpoint);
     }
@@ -102,7 +102,7 @@ impl DebugEvents {
         Ok(done.then_some(StopReason::Step))
     }
 
-    /// What becomes of a debug exception; `None` lets the vCPU go on.
+    /// Handles a debug exception; `None` lets the vCPU resume.
     pub fn on_exit(
         &mut self,
         place: Place<'_>,
@@ -140,7 +140,7 @@ impl DebugEvents {
         Ok(reason)
     }
 
-    /// A vCPU whose step may have been lost has done what an exit asked for.
+    /// An exit is finished on a vCPU whose step may have been lost.
     pub fn after_exit(&mut self, place: Place<'_>) -> Result<Option<StopReason>, Error> {
         let registers = place.registers()?;
         let moved = |step: &InProgress| step.origin != registers.linear_rip();
@@ -161,7 +161,7 @@ impl DebugEvents {
         }
     }
 
-    /// What the vCPU steps over, and how; `None` when that is done.
+    /// The plan for a step; `None` when the step is done already.
     fn plan(&mut self, place: Place<'_>) -> Result<Option<InProgress>, Error> {
         let stepper = Stepper {
             place,
@@ -198,7 +198,7 @@ impl DebugEvents {
         }
     }
 
-    /// The step is done, and may have changed what was watched.
+    /// The step is done, and may have changed watched memory.
     fn end_step(&mut self, place: Place<'_>, now: &Registers) -> Result<StopReason, Error> {
         match self.step.map(|step| step.way) {
             Some(Way::Trap { guest }) => self.end_trap(place, Some(guest))?,
@@ -214,7 +214,7 @@ impl DebugEvents {
         Ok(StopReason::Step)
     }
 
-    /// Takes the trap flag away; the guest has `own` in it then, or what it had if the
+    /// Takes the trap flag away; the guest's flag is then `own`, or its old one if the
     /// instruction has not run.
     fn end_trap(&mut self, place: Place<'_>, own: Option<bool>) -> Result<(), Error> {
         if !std::mem::take(&mut self.armed.trap) {
@@ -250,7 +250,8 @@ impl DebugEvents {
         Ok(None)
     }
 
-    /// Arms what the debugger and the step want, and delivers what the guest is owed.
+    /// Arms the facilities that the debugger and the step need, and delivers the exception
+    /// that the guest is owed.
     fn arm(&mut self, place: Place<'_>) -> Result<(), Error> {
         let facilities = self.facilities(place)?;
         let mut debug = facilities.guest_debug(self.supported);
@@ -275,9 +276,9 @@ impl DebugEvents {
 
     /// The guest's debug registers, if slots are armed or about to be.
     ///
-    /// KVM lets a guest that accesses them have the processor's until the next exit, and
-    /// takes what is in them for the guest's then. Where slots are armed before it enters
-    /// the guest again, these are the slots. The guest gets its own back.
+    /// KVM gives a guest that accesses them the processor's registers until the next
+    /// exit, and then takes their contents for the guest's. Where slots are armed before
+    /// the next entry, the contents are the slots. The guest gets its own back.
     fn own_registers(&mut self, place: Place<'_>) -> Result<Option<kvm_debugregs>, Error> {
         let is_wanted = self.step.is_some() || self.control.slots.iter().any(Option::is_some);
         let armed = &self.armed.slots;

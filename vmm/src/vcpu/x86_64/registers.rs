@@ -84,8 +84,8 @@ fn read_sregs(to: &mut Registers, from: &kvm_sregs) {
     to.efer = from.efer;
 }
 
-/// Takes over what changed between `old` and `new`. A base that alone is changed
-/// leaves everything else of its segment alone.
+/// Takes over the changes between `old` and `new`. If only a segment's base has
+/// changed, the rest of the segment is left alone.
 pub fn write_sregs(to: &mut kvm_sregs, old: &Registers, new: &Registers) {
     let segments = [
         (&mut to.cs, old.cs, new.cs),

@@ -22,7 +22,7 @@ pub struct ResetState {
 }
 
 impl ResetState {
-    /// What the vCPU is now.
+    /// The vCPU's present state.
     pub fn of(kvm: &Kvm, fd: &VcpuFd) -> Result<Self, Error> {
         Ok(Self {
             regs: fd.get_regs().map_err(failed("KVM_GET_REGS"))?,
@@ -39,10 +39,10 @@ impl ResetState {
         })
     }
 
-    /// Makes the vCPU that again.
+    /// Puts the vCPU into that state again.
     pub fn restore(&self, fd: &VcpuFd) -> Result<(), Error> {
         // The order matters: the local APIC's base is in `sregs`, its mode
-        // decides what MSRs mean, and the run state comes last.
+        // decides the meaning of MSRs, and the run state comes last.
         fd.set_mp_state(self.mp_state)
             .map_err(failed("KVM_SET_MP_STATE"))?;
         fd.set_sregs(&self.sregs).map_err(failed("KVM_SET_SREGS"))?;

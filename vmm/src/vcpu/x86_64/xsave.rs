@@ -2,8 +2,8 @@
 //! format of SDM volume 1, 13.4).
 //!
 //! KVM_GET_FPU and KVM_SET_FPU would do for the older of them, but for two things: they
-//! leave MXCSR out, and show what lies in the area also where its header says that the
-//! registers are in their first state.
+//! leave MXCSR out, and they show the bytes in the area even where its header says that
+//! the registers are in their initial state.
 #![allow(unsafe_code)]
 
 use gdb::arch::{Fpu, VectorSet, Vectors};

@@ -1,4 +1,4 @@
-//! What the lists change in a leaf.
+//! The lists' changes to a leaf.
 
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
@@ -10,7 +10,7 @@ pub struct Place {
     pub cpus: u8,
     /// The host's KVM has the APIC timer's TSC deadline mode.
     pub tsc_deadline: bool,
-    /// The TSC stands still while the vCPU is stopped.
+    /// The TSC stops while the vCPU is stopped.
     pub tsc_held: bool,
 }
 

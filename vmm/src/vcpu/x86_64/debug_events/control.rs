@@ -8,7 +8,7 @@ use kvm_bindings::{
 
 use super::slots::DebugSlots;
 
-/// What a vCPU is to stop for.
+/// The events that a vCPU stops for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DebugControl {
     pub slots: HwSlots,
@@ -22,11 +22,11 @@ pub struct DebugControl {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Begin,
-    /// Go on with the one that a pause has interrupted.
+    /// Continue the one that a pause has interrupted.
     Finish,
 }
 
-/// What probes have found out about this host's KVM.
+/// The probes' findings about this host's KVM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostDebug {
     /// Where instruction breakpoints fire: ring 0 and ring 3.
@@ -50,7 +50,7 @@ pub enum Int3Delivery {
     Wrong,
 }
 
-/// What KVM_SET_GUEST_DEBUG is asked for.
+/// The arguments of KVM_SET_GUEST_DEBUG.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facilities {
     pub slots: DebugSlots,

@@ -12,8 +12,8 @@ const BREAKPOINT: u8 = 3;
 /// Length of int3 in bytes.
 const INT3_LEN: u64 = 1;
 
-/// An exception that the guest gets as it goes on. KVM does not keep one while
-/// registers are written, so that it is kept here until then.
+/// An exception that the guest gets when it resumes. KVM does not keep one
+/// while registers are written, so it is kept here until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owed {
     /// #DB, with these bits set in DR6.
@@ -22,7 +22,7 @@ pub enum Owed {
     Breakpoint,
 }
 
-/// Prepares the delivery; what KVM_SET_GUEST_DEBUG is to be asked for besides.
+/// Prepares the delivery; returns the additional flags for KVM_SET_GUEST_DEBUG.
 pub fn prepare(place: Place<'_>, owed: Owed, delivery: Int3Delivery) -> Result<u32, Error> {
     match (owed, delivery) {
         (Owed::Debug { dr6 }, _) => set_dr6(place, dr6).map(|()| KVM_GUESTDBG_INJECT_DB),

@@ -35,7 +35,7 @@ pub fn step_over(place: Place<'_>, len: u64) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Whether the next entry delivers what the last one left, before any instruction.
+/// Whether the next entry delivers an event that the last one left, before any instruction.
 fn delivers(events: &kvm_vcpu_events) -> bool {
     events.exception.injected != 0 || events.interrupt.injected != 0 || events.nmi.injected != 0
 }

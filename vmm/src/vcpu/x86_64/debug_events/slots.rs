@@ -1,7 +1,7 @@
 //! The four debug registers while a debugger has some of them.
 //!
-//! KVM_GUESTDBG_USE_HW_BP replaces the guest's own. So they are filled here with what
-//! each of three wants: gdb, the step in progress, and the guest.
+//! KVM_GUESTDBG_USE_HW_BP replaces the guest's own. So they are filled here for three
+//! users: gdb, the step in progress, and the guest.
 
 use gdb::target::{HW_SLOTS, HwBreakpoint, HwKind, HwSlots, VirtAddr};
 use kvm_bindings::kvm_debugregs;
@@ -12,7 +12,7 @@ const _: () = assert!(HW_SLOTS == 4);
 const EXECUTE: u64 = 0b0000;
 const FIELDS: u64 = 0b1111;
 
-/// Who wants a slot.
+/// The user of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Owner {
     Gdb,
@@ -30,7 +30,7 @@ struct Slot {
     fields: u64,
 }
 
-/// What is in the debug registers. gdb's slots keep their numbers.
+/// The contents of the debug registers. gdb's slots keep their numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DebugSlots([Option<Slot>; HW_SLOTS]);
 
@@ -55,9 +55,9 @@ impl DebugSlots {
         self.0.iter().all(Option::is_none)
     }
 
-    /// Has the vCPU stopped at `end`. A breakpoint of gdb's that cannot be met before, as
-    /// this one and those but at `rip`, may give way, and if need be a watchpoint, which
-    /// is returned.
+    /// Stops the vCPU at `end`. If no slot is free, this takes one of gdb's breakpoints
+    /// that cannot be hit before, that is, any but one at `rip`; failing that a
+    /// watchpoint, whose slot is returned.
     pub fn stop_at(&mut self, end: VirtAddr, rip: VirtAddr) -> Option<usize> {
         let at = |addr: VirtAddr| move |slot: &Slot| (slot.addr, slot.fields) == (addr.0, EXECUTE);
         let find = |wanted: &dyn Fn(&Slot) -> bool| {
@@ -79,7 +79,7 @@ impl DebugSlots {
         given
     }
 
-    /// Adds what the guest has enabled; false if there is not room for all.
+    /// Adds the guest's enabled slots; false if there is not room for all.
     pub fn add_guest(&mut self, guest: &kvm_debugregs) -> bool {
         for n in (0..HW_SLOTS).filter(|n| guest.dr7 >> (n * 2) & 0b11 != 0) {
             let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) else {
@@ -108,7 +108,7 @@ impl DebugSlots {
         fields.fold(RESERVED_ONE, |dr7, field| dr7 | field)
     }
 
-    /// Whether these registers hold just what is here.
+    /// Whether these registers hold exactly these slots.
     pub fn are_in(&self, registers: &kvm_debugregs) -> bool {
         registers.db == self.addresses() && registers.dr7 == self.dr7()
     }

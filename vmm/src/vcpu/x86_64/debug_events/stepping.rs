@@ -23,7 +23,7 @@ pub struct InProgress {
     pub way: Way,
 }
 
-/// What it means when the way has been gone.
+/// The meaning of the end of a part of the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The step is done.
@@ -40,7 +40,7 @@ pub enum Way {
         end: End,
         watched: Option<Watched>,
     },
-    /// With the trap flag; `guest` is what the guest has in it behind the instruction.
+    /// With the trap flag; `guest` is the guest's own flag behind the instruction.
     Trap {
         guest: bool,
     },
@@ -69,7 +69,7 @@ impl InProgress {
         matches!(self.way, Way::Run { .. })
     }
 
-    /// Whether a debug exception tells that the way has been gone.
+    /// Whether a debug exception ends this part of the step.
     pub fn is_done(&self, at_end: bool, stepped: bool, now: &Registers) -> bool {
         match self.way {
             Way::Run { end, .. } => (at_end || stepped) && end.is_reached(now),
@@ -77,7 +77,7 @@ impl InProgress {
         }
     }
 
-    /// On to where the page fault came.
+    /// Waits until the handler returns to where the page fault came.
     pub fn await_return(&mut self, here: End) {
         self.stage = Stage::Handled;
         self.way = Way::Run {
@@ -103,7 +103,8 @@ pub struct Stepper<'a> {
 }
 
 impl Stepper<'_> {
-    /// Plans the step over what is at RIP; the guest is to get what is `owed` before.
+    /// Plans the step over the instruction at RIP; the guest gets the exception `owed`
+    /// before.
     pub fn begin(&self, owed: Option<Owed>) -> Result<Begun, Error> {
         let guest = self.registers.rflags & rflags::TF != 0;
         Ok(match (owed, Plan::of(self.registers, &self.view())) {
@@ -186,7 +187,7 @@ impl Stepper<'_> {
         }
     }
 
-    /// What is in memory where a slot watched for writes.
+    /// The memory that a slot watched for writes.
     fn watch_without(&self, slot: usize) -> Option<Watched> {
         let watch = self.control.slots[slot].filter(|slot| slot.kind != HwKind::Execute)?;
         let (addr, len) = (watch.addr, usize::from(watch.len));

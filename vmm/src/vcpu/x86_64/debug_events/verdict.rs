@@ -1,4 +1,4 @@
-//! Whose a debug exception is.
+//! The owner of a debug exception.
 
 use super::slots::{DebugSlots, Hits};
 
@@ -12,7 +12,7 @@ pub mod dr6 {
     pub const STEP: u64 = 1 << 14;
 }
 
-/// What is known of a #DB that KVM exits with.
+/// The facts about a #DB that KVM exits with.
 pub struct Exception<'a> {
     pub dr6: u64,
     pub slots: &'a DebugSlots,
@@ -22,7 +22,7 @@ pub struct Exception<'a> {
     pub guest_flag: bool,
 }
 
-/// What it means.
+/// Its meaning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// gdb's slots that fired, bit n for slot n.
