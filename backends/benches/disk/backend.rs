@@ -1,0 +1,81 @@
+//! The programs that are compared.
+
+use std::ffi::OsStr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::row::Row;
+
+/// A backend that runs.
+pub struct Backend {
+    child: Child,
+    pub dir: tempfile::TempDir,
+}
+
+impl Backend {
+    fn start(program: impl AsRef<OsStr>, options: &[String]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let child = Command::new(program)
+            .args(options)
+            .current_dir(&dir)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Backend { child, dir }
+    }
+
+    /// Time on a processor since it was started.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // Behind the name, which may have spaces: utime is field 14 and stime 15, in ticks.
+        let fields = stat.rsplit(')').next().unwrap();
+        let ticks: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(10 * ticks)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `outboard-blk`, with more options.
+pub fn ours(program: &OsStr, row: &Row, more: &[&str]) -> Backend {
+    let mut options = vec![
+        "--socket=socket".to_owned(),
+        format!("--path={}", row.image.display()),
+    ];
+    if row.direct {
+        options.push("--direct".to_owned());
+    }
+    options.extend(more.iter().map(|&option| option.to_owned()));
+    Backend::start(program, &options)
+}
+
+/// QEMU's storage daemon.
+pub fn qemu(row: &Row) -> Backend {
+    let cache = if row.direct { "on" } else { "off" };
+    let file = format!(
+        "driver=file,node-name=file,filename={},aio=io_uring,cache.direct={cache}",
+        row.image.display()
+    );
+    let export = "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=socket,\
+                  writable=on";
+    let options = [
+        "--blockdev",
+        &file,
+        "--blockdev",
+        "driver=raw,node-name=disk,file=file",
+        "--export",
+        export,
+    ];
+    Backend::start("qemu-storage-daemon", &options.map(str::to_owned))
+}
