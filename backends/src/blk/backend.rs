@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::pool::Pool;
 use super::queue::{Engine, Queue};
 use super::request::{Disk, RequestError};
+use super::resize::SizeWatch;
 use super::{MAX_QUEUE_SIZE, config};
 use crate::chain::Chain;
 use crate::page_log::GuestRam;
@@ -26,6 +27,8 @@ pub struct BlkDevice {
     queues: Vec<Mutex<Queue>>,
     /// By queue: signalled when something is finished.
     events: Vec<Arc<EventFd>>,
+    /// `None` for an image whose size is fixed.
+    size_watch: Option<SizeWatch>,
     poll_time: Duration,
 }
 
@@ -38,6 +41,8 @@ impl BlkDevice {
 
     /// The same by means of `engine`.
     pub fn with_engine(disk: Disk, queues: u16, engine: Engine) -> io::Result<Self> {
+        let can_change_size = disk.image().can_change_size();
+        let size_watch = can_change_size.then(SizeWatch::new).transpose()?;
         let disk = Arc::new(disk);
         let pool = Arc::new(Pool::new(Arc::clone(&disk)));
         let events = (0..queues)
@@ -49,6 +54,7 @@ impl BlkDevice {
             queues: queues.map(Mutex::new).collect(),
             disk,
             events,
+            size_watch,
             poll_time: Duration::ZERO,
         })
     }
@@ -111,6 +117,15 @@ impl VirtioDevice for BlkDevice {
     fn event(&self, queue: u16) -> Option<RawFd> {
         let event = self.events.get(usize::from(queue));
         event.map(|event| event.as_raw_fd())
+    }
+
+    fn config_event(&self) -> Option<RawFd> {
+        self.size_watch.as_ref().map(SizeWatch::fd)
+    }
+
+    fn config_changed(&self) -> bool {
+        let watch = self.size_watch.as_ref();
+        watch.is_some_and(|watch| watch.look(self.disk.image()))
     }
 
     fn poll_time(&self) -> Duration {

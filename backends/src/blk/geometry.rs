@@ -25,6 +25,14 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// The length now of a file or device of this shape.
+    pub fn current_len(&self, mut file: &File) -> io::Result<u64> {
+        match self.is_device {
+            true => file.seek(SeekFrom::End(0)),
+            false => Ok(file.metadata()?.len()),
+        }
+    }
+
     /// Examines an open file; `None` if it is neither a regular file nor a block device.
     pub fn of(file: &mut File) -> io::Result<Option<Self>> {
         let metadata = file.metadata()?;

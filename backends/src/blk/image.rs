@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -121,9 +121,9 @@ enum Data {
 #[derive(Debug)]
 pub struct Image {
     data: Data,
-    sectors: u64,
-    block_size: u32,
-    physical_block_exp: u8,
+    /// It may change while the image is in use.
+    sectors: AtomicU64,
+    geometry: Geometry,
     read_only: bool,
     can_discard: bool,
     /// The demands of access past the page cache on buffers.
@@ -212,9 +212,8 @@ impl Image {
         }
         Ok(Image {
             data,
-            sectors: len / SECTOR_SIZE,
-            block_size: geometry.logical_block,
-            physical_block_exp: geometry.physical_block_exp(),
+            sectors: AtomicU64::new(len / SECTOR_SIZE),
+            geometry,
             read_only,
             can_discard,
             alignment,
@@ -224,17 +223,33 @@ impl Image {
 
     /// Capacity in sectors of 512 bytes.
     pub fn sectors(&self) -> u64 {
-        self.sectors
+        self.sectors.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk has the size of its file or device, which may change.
+    pub fn can_change_size(&self) -> bool {
+        matches!(self.data, Data::Raw(_))
+    }
+
+    /// Takes on the size that the file or device has now: the new capacity, if it is another one.
+    /// What is too small for a disk is left out of account.
+    pub fn update_size(&self) -> io::Result<Option<u64>> {
+        let Data::Raw(file) = &self.data else {
+            return Ok(None);
+        };
+        let sectors = self.geometry.current_len(file)? / SECTOR_SIZE;
+        let is_other = sectors > 0 && self.sectors.swap(sectors, Ordering::Relaxed) != sectors;
+        Ok(is_other.then_some(sectors))
     }
 
     /// Logical block size in bytes.
     pub fn block_size(&self) -> u32 {
-        self.block_size
+        self.geometry.logical_block
     }
 
     /// Logical blocks in a physical one, as an exponent of two.
     pub fn physical_block_exp(&self) -> u8 {
-        self.physical_block_exp
+        self.geometry.physical_block_exp()
     }
 
     /// Whether writes are refused.

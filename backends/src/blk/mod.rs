@@ -21,6 +21,7 @@ pub mod pool;
 pub mod qcow2;
 pub mod queue;
 pub mod request;
+pub mod resize;
 pub mod uring;
 
 /// Size of a sector, the unit of capacity and of request positions, whatever the block size.
