@@ -15,6 +15,7 @@ use crate::device::{Device, DeviceError, StateRecord};
 use crate::error_sign::ErrorSign;
 use crate::listener::Listener;
 use crate::listeners::Listeners;
+use crate::needs_reset::NeedsReset;
 use crate::notifier::ConfigNotifier;
 use crate::patience::IO_DEADLINE;
 use crate::progress::Record;
@@ -123,6 +124,11 @@ where
     /// Tells the connected frontend, if any, that the configuration space has changed.
     pub fn config_notifier(&self) -> ConfigNotifier {
         self.device.notifier.clone()
+    }
+
+    /// Where the backend notes that only a reset helps. The frontend looks when it is notified.
+    pub fn needs_reset(&self) -> NeedsReset {
+        self.device.needs_reset.clone()
     }
 
     /// Ends [`Daemon::serve`] from another thread.

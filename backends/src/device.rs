@@ -14,6 +14,7 @@ use crate::error_sign::ErrorSign;
 use crate::inflight::{self, InflightError, Region, Tracker};
 use crate::listeners::Listeners;
 use crate::memory::SharedMemory;
+use crate::needs_reset::NeedsReset;
 use crate::notifier::ConfigNotifier;
 use crate::packed::{BaseError, Layout, PackedRing};
 use crate::progress::{Progress, Record};
@@ -101,6 +102,8 @@ pub struct Device<T: VhostUserBackend> {
     pub pool: Pool<T>,
     /// The way to the frontend of the moment.
     pub notifier: ConfigNotifier,
+    /// Whether its driver has broken it.
+    pub needs_reset: NeedsReset,
     vrings: Vec<T::Vring>,
     /// By ring: where its tracker is while it runs.
     records: Vec<Record>,
@@ -138,6 +141,7 @@ where
             memory,
             pool,
             notifier: ConfigNotifier::default(),
+            needs_reset: NeedsReset::default(),
             records: vrings.iter().map(|_| Record::default()).collect(),
             tracked: AtomicBool::new(false),
             discards: AtomicU64::new(0),

@@ -45,6 +45,7 @@ pub mod listener;
 pub mod listeners;
 pub mod log;
 pub mod memory;
+pub mod needs_reset;
 pub mod net;
 pub mod notifier;
 pub mod outbox;

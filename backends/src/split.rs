@@ -39,6 +39,15 @@ pub struct IndexError {
     size: u16,
 }
 
+impl IndexError {
+    /// Whether it is why a ring could not be processed.
+    pub fn is_cause_of(error: &io::Error) -> bool {
+        error
+            .get_ref()
+            .is_some_and(|cause| cause.is::<IndexError>())
+    }
+}
+
 /// The device's position in a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {

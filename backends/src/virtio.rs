@@ -26,12 +26,14 @@ use crate::device::StateRecord;
 use crate::drain::SharedPump;
 use crate::listeners::Listeners;
 use crate::memory::SharedMemory;
+use crate::needs_reset::NeedsReset;
 use crate::notifier::ConfigNotifier;
 use crate::page_log::{GuestRam, PageLog};
 use crate::patience::DRAIN_DEADLINE;
 use crate::pump::{Pump, Serve};
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
+use crate::split::IndexError;
 use crate::transfer::{Transfer, Transferred};
 use crate::vring::Vring;
 use crate::warn_limited;
@@ -170,6 +172,7 @@ pub struct PumpBackend<D> {
     notifier: Mutex<Option<ConfigNotifier>>,
     /// Where the device's state is recorded.
     state: OnceLock<StateRecord>,
+    needs_reset: OnceLock<NeedsReset>,
     transfer: Transfer,
     /// The features that the driver has accepted.
     features: AtomicU64,
@@ -188,6 +191,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
             device,
             notifier: Mutex::default(),
             state: OnceLock::new(),
+            needs_reset: OnceLock::new(),
             transfer: Transfer::default(),
             features: AtomicU64::new(0),
             first_event: queues + 1,
@@ -233,6 +237,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
         }
         *self.notifier() = Some(daemon.config_notifier());
         self.state.get_or_init(|| daemon.state_record());
+        self.needs_reset.get_or_init(|| daemon.needs_reset());
         Ok(())
     }
 
@@ -247,6 +252,13 @@ impl<D: VirtioDevice> PumpBackend<D> {
             && let Err(error) = record.store(&state)
         {
             tracing::error!(%error, "the device's state would be lost with this process");
+        }
+    }
+
+    /// Has the frontend look at the configuration space and the status.
+    fn notify(&self) {
+        if let Some(notifier) = &*self.notifier() {
+            notifier.notify();
         }
     }
 
@@ -404,10 +416,8 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         thread_id: usize,
     ) -> io::Result<()> {
         if event == self.first_event + CONFIG {
-            if self.device.config_changed()
-                && let Some(notifier) = &*self.notifier()
-            {
-                notifier.notify();
+            if self.device.config_changed() {
+                self.notify();
             }
             return Ok(());
         }
@@ -421,6 +431,11 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
         // device keeps getting all events, for the driver's next life.
         if let Err(error) = ran {
             warn_limited!(LOG, queue = number, %error, "the ring cannot be processed");
+            let needs_reset = self.needs_reset.get();
+            // A driver that has lost its place in the ring does not find it again.
+            if IndexError::is_cause_of(&error) && needs_reset.is_some_and(NeedsReset::set) {
+                self.notify();
+            }
         }
         Ok(())
     }

@@ -1,14 +1,21 @@
 //! Rings that a driver has broken, and what the frontend and the device's other events make of it.
 
+#![allow(unsafe_code)]
+
 mod common;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use backends::rng::Rng;
 use common::{BUFFERS, DEADLINE, Desc, Driver, NEXT, QUEUE_SIZE, Server, readable, w};
 use vhost::VhostBackend;
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::FrontendReq;
+use vhost_user_wire::{Connection, Deadline, Header};
 use vm_memory::{Bytes, GuestAddress};
 
 /// `outboard-rng`'s device, with a pipe for its source.
@@ -69,19 +76,57 @@ fn wait_in_vain(driver: &mut Driver) {
     assert_eq!(ring.poll_used(&driver.memory), None);
 }
 
+/// DEVICE_NEEDS_RESET of the device's status (virtio 1.4, section 2.1).
+const NEEDS_RESET: u8 = 0x40;
+
+/// The crate's frontend has no requests about the status.
+fn connection(driver: &Driver) -> Connection {
+    // SAFETY: the frontend has it open for as long as it is borrowed.
+    let fd = unsafe { BorrowedFd::borrow_raw(driver.frontend.as_raw_fd()) };
+    Connection::to_backend(fd.try_clone_to_owned().unwrap().into())
+}
+
+fn needs_reset(driver: &Driver) -> u8 {
+    let (mut connection, deadline) = (connection(driver), Deadline::after(DEADLINE));
+    let ask = Header::request(FrontendReq::GET_STATUS, 0);
+    connection.send(ask, &[], &[], &deadline).unwrap();
+    let answer = connection.receive(&deadline).unwrap();
+    assert_eq!(answer.payload.len(), 8);
+    answer.payload[0] & NEEDS_RESET
+}
+
+fn set_status(driver: &Driver, status: u64) {
+    let (connection, deadline) = (connection(driver), Deadline::after(DEADLINE));
+    let header = Header::request(FrontendReq::SET_STATUS, 8);
+    let status = status.to_ne_bytes();
+    connection.send(header, &status, &[], &deadline).unwrap();
+}
+
 /// The event finds the ring broken, which is no reason not to hear of the next one.
 #[test]
 fn a_device_whose_driver_broke_the_ring_is_heard_after_the_reset() {
     let (server, mut source) = serve();
     let mut driver = Driver::connect(&server.socket(), 1, 0);
+    let (mut notified, theirs) = UnixStream::pair().unwrap();
+    notified.set_read_timeout(Some(DEADLINE)).unwrap();
+    driver.frontend.set_backend_request_fd(&theirs).unwrap();
     driver.start();
     wait_in_vain(&mut driver);
+    assert_eq!(needs_reset(&driver), 0);
     // Further ahead than the ring is long.
     let index = GuestAddress(driver.rings[0].base + 0x1000 + 2);
     driver.memory.write_obj(QUEUE_SIZE + 1, index).unwrap();
     source.write_all(b"lost").unwrap();
     assert!(readable(&driver.rings[0].err, DEADLINE), "no sign");
     assert!(signs(&mut driver) > 0);
+    // The frontend is told to look.
+    let mut message = [0; 12];
+    notified.read_exact(&mut message).unwrap();
+    assert_eq!(message[..4], 2u32.to_ne_bytes());
+    assert_eq!(needs_reset(&driver), NEEDS_RESET);
+    set_status(&driver, 0xf);
+    set_status(&driver, 0);
+    assert_eq!(needs_reset(&driver), 0);
     drop(driver);
 
     let mut driver = Driver::connect(&server.socket(), 1, 0);

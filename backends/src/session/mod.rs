@@ -197,7 +197,7 @@ where
             R::SET_DEVICE_STATE_FD => self.set_device_state_fd(request),
             R::CHECK_DEVICE_STATE => self.check_device_state(),
             R::RESET_DEVICE => self.reset_device(),
-            R::GET_STATUS => Ok(Answer::payload(&u64::from(self.status))),
+            R::GET_STATUS => self.get_status(),
             R::SET_STATUS => self.set_status(request.body()?),
             _ => Err(RequestError::Unsupported),
         }
@@ -353,6 +353,7 @@ where
         let forgotten = self.forget_record();
         self.features = 0;
         self.status = 0;
+        self.device.needs_reset.clear();
         self.device.backend.reset_device();
         stopped.and(forgotten).map(|()| Answer::Done)
     }
@@ -363,12 +364,19 @@ where
         Ok(self.device.state_record().forget()?)
     }
 
+    /// GET_STATUS: what the driver has set, and whether it has to reset the device.
+    fn get_status(&self) -> Result<Answer, RequestError> {
+        let status = self.status | self.device.needs_reset.bit();
+        Ok(Answer::payload(&u64::from(status)))
+    }
+
     /// SET_STATUS: the driver's own status (virtio 1.3, section 2.1). 0 is a device reset.
     fn set_status(&mut self, value: u64) -> Result<Answer, RequestError> {
         let status = value as u8;
         if status == 0 && self.status != 0 {
             self.every_ring(Self::stop)?;
             self.forget_record()?;
+            self.device.needs_reset.clear();
             self.device.backend.reset_device();
         }
         self.status = status;
@@ -391,6 +399,7 @@ where
         if let Err(error) = self.device.replace_memory(GuestMemoryMmap::new()) {
             tracing::debug!(%error, "the device did not take an empty memory table");
         }
+        self.device.needs_reset.clear();
         self.device.backend.reset_device();
         Ok(())
     }
