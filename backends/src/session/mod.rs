@@ -258,8 +258,9 @@ where
             let vring = self.device.vring(index);
             vring.set_queue_event_idx(self.event_idx());
         }
+        // Only the device knows the names of its own.
         tracing::debug!(
-            features = features::names(features, &[]).join(", "),
+            features = format_args!("{features:#x}"),
             "features negotiated"
         );
         // vhost-user document, "Ring states": without the bit there is no SET_VRING_ENABLE.
@@ -283,8 +284,7 @@ where
     fn set_protocol_features(&mut self, bits: u64) -> Result<Answer, RequestError> {
         let refused = bits & !self.offered_protocol().bits();
         self.protocol = Protocol::from_bits_truncate(bits & !refused);
-        let names = features::protocol_names(self.protocol.bits()).join(", ");
-        tracing::debug!(features = names, "protocol features negotiated");
+        tracing::debug!(features = ?self.protocol, "protocol features negotiated");
         if refused != 0 {
             let refused = features::protocol_names(refused);
             return Err(RequestError::Features { refused });
