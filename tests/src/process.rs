@@ -195,6 +195,16 @@ impl Process {
         }
     }
 
+    /// Whether a line that contains `text` comes before the program ends and the deadline
+    /// passes.
+    pub fn says(&self, text: &str, within: Duration) -> bool {
+        let found = self.output.wait(Instant::now() + within, |state| {
+            let is_found = state.lines.iter().any(|line| line.text.contains(text));
+            (is_found || state.open_streams == 0).then_some(is_found)
+        });
+        found.unwrap_or(false)
+    }
+
     /// Lines printed so far.
     pub fn lines(&self) -> Vec<Line> {
         self.output.lock().lines.clone()
