@@ -6,8 +6,8 @@ use devices::virtio::counters::{QueueInfo, TransportInfo};
 use host_io::errors::chain;
 use serde_json::{Map, Value, json};
 
-use super::http::Status;
-use super::{Control, problem};
+use super::control::Control;
+use super::http::{Status, problem};
 use crate::power::PowerRequest;
 use crate::transports::SharedTransport;
 use crate::vcpu::exit::Reason;
@@ -29,15 +29,15 @@ pub fn status(control: &Control) -> Value {
             .collect()
     };
     let vcpus: Vec<_> = (0..)
-        .zip(control.vcpus.handles())
+        .zip(control.vcpus().handles())
         .map(|(id, handle): (usize, _)| json!({ "id": id, "exits": exits(handle.counters().exits()) }))
         .collect();
-    let devices = control.transports.iter();
+    let devices = control.transports().iter();
     let devices: Vec<_> = devices.map(device_or_busy).collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "state": control.vcpus.group_within(PATIENCE).map_or("changing", |group| state(&group)),
+        "state": control.vcpus().group_within(PATIENCE).map_or("changing", |group| state(&group)),
         "vcpus": vcpus,
         "devices": devices,
     })
@@ -70,7 +70,7 @@ fn undebugged(
     control: &Control,
     change: impl FnOnce(&mut Group<'_>) -> Result<(), vcpus::Error>,
 ) -> (Status, Value) {
-    let mut group = control.vcpus.group();
+    let mut group = control.vcpus().group();
     if group.is_debugged() {
         let text =
             "a debugger is attached, or its trace goes on: stop the guest, or let it go on, there";
@@ -84,7 +84,7 @@ fn undebugged(
 
 /// Detaches a debugger that does not do so itself, and lets the guest run.
 pub fn detach(control: &Control) -> (Status, Value) {
-    let Some(debugger) = &control.debugger else {
+    let Some(debugger) = control.debugger() else {
         let text = "this machine serves no debugger: it was started without --gdb";
         return (Status::Conflict, problem(text));
     };
@@ -98,14 +98,14 @@ pub fn detach(control: &Control) -> (Status, Value) {
 /// Power-on again, whatever `--on-reboot` says of the guest's own reboots. The
 /// guest runs then, unless a debugger has it stopped.
 pub fn reset(control: &Control) -> (Status, Value) {
-    control.power.request(PowerRequest::UserReset);
+    control.power().request(PowerRequest::UserReset);
     (Status::Ok, json!({ "reset": true }))
 }
 
 /// The same with the current files, if they can be booted; otherwise an error without a
 /// reset.
 pub fn reload(control: &Control) -> (Status, Value) {
-    match control.boot.reload() {
+    match control.boot().reload() {
         Ok(()) => reset(control),
         Err(error) => (Status::Conflict, problem(chain(&error))),
     }
@@ -168,8 +168,8 @@ fn queue(queue: &QueueInfo) -> Value {
 /// it serves.
 pub fn restart(control: &Control, id: &str) -> (Status, Value) {
     let has_name = |shared: &&SharedTransport| shared.id() == id;
-    let Some(shared) = control.transports.iter().find(has_name) else {
-        let names = control.transports.iter().map(SharedTransport::id);
+    let Some(shared) = control.transports().iter().find(has_name) else {
+        let names = control.transports().iter().map(SharedTransport::id);
         let names: Vec<_> = names.collect();
         let text = format!("there is no device {id:?}; there are {}", names.join(", "));
         return (Status::NotFound, problem(text));

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longest request line and header fields, in bytes.
 const MAX_HEAD: usize = 8192;
@@ -121,6 +121,11 @@ fn parse(head: &[u8]) -> Result<Option<Request>, Error> {
         method: method.to_owned(),
         path: path.to_owned(),
     }))
+}
+
+/// The answer's body that tells an error.
+pub fn problem(text: impl Into<String>) -> Value {
+    json!({ "error": text.into() })
 }
 
 /// Sends the answer and closes the connection.

@@ -14,6 +14,7 @@
 
 pub mod client;
 mod commands;
+mod control;
 mod http;
 
 use std::io;
@@ -26,14 +27,12 @@ use std::time::Duration;
 
 use gdb::server::Detacher;
 use host_io::sockets::{self, BindError, SocketFile};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::boot;
 use crate::machine::Machine;
-use crate::power::{PowerRequest, PowerSwitch};
-use crate::transports::SharedTransport;
-use crate::vcpus::Vcpus;
-use http::{Request, Status};
+use crate::power::PowerRequest;
+use control::Control;
+use http::{Request, Status, problem};
 
 /// How long a client may take to send its request, and to take the answer.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
@@ -54,17 +53,6 @@ pub enum Error {
     Thread(#[source] io::Error),
 }
 
-/// The parts of the machine that commands act on.
-struct Control {
-    vcpus: Arc<Vcpus>,
-    power: Arc<PowerSwitch>,
-    boot: Arc<boot::Source>,
-    transports: Vec<SharedTransport>,
-    /// Where the machine serves gdb.
-    debugger: Option<Detacher>,
-    clients: AtomicUsize,
-}
-
 /// Serves as long as it lives; the socket is removed with it.
 pub struct Server {
     _file: SocketFile,
@@ -82,14 +70,7 @@ impl Server {
             source,
         };
         let (listener, file) = sockets::bind(path).map_err(failed)?;
-        let control = Arc::new(Control {
-            vcpus: machine.vcpus().clone(),
-            power: machine.power().clone(),
-            boot: machine.boot().clone(),
-            transports: machine.transports().to_vec(),
-            debugger,
-            clients: AtomicUsize::new(0),
-        });
+        let control = Arc::new(Control::new(machine, debugger));
         thread::Builder::new()
             .name("api".into())
             .spawn({
@@ -106,6 +87,7 @@ impl Server {
 
 /// Ends with the process: it waits for clients, but holds no part of the machine.
 fn accept(listener: &UnixListener, control: &Weak<Control>) {
+    let clients = Arc::new(AtomicUsize::new(0));
     loop {
         let client = match listener.accept() {
             Ok((client, _)) => client,
@@ -118,22 +100,22 @@ fn accept(listener: &UnixListener, control: &Weak<Control>) {
         let Some(control) = control.upgrade() else {
             return;
         };
-        if control.clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
+        if clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
             let answer = problem(format!("{MAX_CLIENTS} clients are being served; try again"));
             // Written without waiting: it is short and the socket's buffer empty.
             let _ = http::answer(&client, Status::Busy, &answer, Duration::ZERO);
-            control.clients.fetch_sub(1, Ordering::SeqCst);
+            clients.fetch_sub(1, Ordering::SeqCst);
             continue;
         }
-        let shared = control.clone();
+        let served = clients.clone();
         let spawned = thread::Builder::new()
             .name("api client".into())
             .spawn(move || {
-                serve(&client, &shared);
-                shared.clients.fetch_sub(1, Ordering::SeqCst);
+                serve(&client, &control);
+                served.fetch_sub(1, Ordering::SeqCst);
             });
         if spawned.is_err() {
-            control.clients.fetch_sub(1, Ordering::SeqCst);
+            clients.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -144,7 +126,7 @@ fn serve(client: &UnixStream, control: &Control) {
         Ok(request) if is_shutdown(&request) => {
             // The process ends with the machine, and would not wait for the answer.
             answer_with(client, commands::shutdown());
-            return control.power.request(PowerRequest::Off);
+            return control.power().request(PowerRequest::Off);
         }
         Ok(request) => route(&request, control),
         Err(error) => match error.status() {
@@ -196,8 +178,4 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
 fn wrong_method(request: &Request, right: &'static str) -> (Status, Value) {
     let text = format!("{} takes {right}, not {}", request.path, request.method);
     (Status::WrongMethod(right), problem(text))
-}
-
-fn problem(text: impl Into<String>) -> Value {
-    json!({ "error": text.into() })
 }

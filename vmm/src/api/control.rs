@@ -1,0 +1,53 @@
+//! The machine as the commands of the control API see it.
+
+use std::sync::Arc;
+
+use gdb::server::Detacher;
+
+use crate::boot;
+use crate::machine::Machine;
+use crate::power::PowerSwitch;
+use crate::transports::SharedTransport;
+use crate::vcpus::Vcpus;
+
+/// The parts of the machine that commands act on.
+pub struct Control {
+    vcpus: Arc<Vcpus>,
+    power: Arc<PowerSwitch>,
+    boot: Arc<boot::Source>,
+    transports: Vec<SharedTransport>,
+    debugger: Option<Detacher>,
+}
+
+impl Control {
+    pub fn new(machine: &Machine, debugger: Option<Detacher>) -> Self {
+        Self {
+            vcpus: machine.vcpus().clone(),
+            power: machine.power().clone(),
+            boot: machine.boot().clone(),
+            transports: machine.transports().to_vec(),
+            debugger,
+        }
+    }
+
+    pub fn vcpus(&self) -> &Vcpus {
+        &self.vcpus
+    }
+
+    pub fn power(&self) -> &PowerSwitch {
+        &self.power
+    }
+
+    pub fn boot(&self) -> &boot::Source {
+        &self.boot
+    }
+
+    pub fn transports(&self) -> &[SharedTransport] {
+        &self.transports
+    }
+
+    /// Where the machine serves gdb.
+    pub fn debugger(&self) -> Option<&Detacher> {
+        self.debugger.as_ref()
+    }
+}
