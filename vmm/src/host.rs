@@ -18,7 +18,6 @@ use crate::kvm::{Error, failed};
 use crate::kvm_device;
 use crate::vcpu::debug_events::control::{Facilities, HostDebug, Int3Delivery};
 use crate::vcpu::debug_events::slots::DebugSlots;
-use crate::vcpu::exit::Exit;
 use crate::vcpu::x86_64::tsc;
 use probe::{Outcome, Probe, Ring};
 
@@ -169,17 +168,5 @@ fn probe_debug(ring: Ring, facilities: &Facilities) -> Finding {
         Ok(Outcome::RanOn) => Finding::Missed,
         Ok(Outcome::Hung) => Finding::Failed("the probe VM hung".into()),
         Err(error) => Finding::Failed(format!("{error}: {}", error.source)),
-    }
-}
-
-/// The outcome that an exit of a probe means.
-fn judge(exit: &Exit<'_>) -> Option<Outcome> {
-    match exit {
-        Exit::Debug(_) => Some(Outcome::Debug),
-        Exit::InternalError(error) if error.is_emulation() => Some(Outcome::EmulationFailure),
-        Exit::Interrupted => Some(Outcome::Hung),
-        Exit::Again => None,
-        // The guest reached its end, or died of an exception it had no handler for.
-        _ => Some(Outcome::RanOn),
     }
 }

@@ -11,7 +11,6 @@ use gdb::arch::rflags;
 use kvm_bindings::{kvm_regs, kvm_segment};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::judge;
 use crate::kvm::{Error, Vm, failed};
 use crate::kvm_device;
 use crate::memory;
@@ -21,6 +20,7 @@ use crate::vcpu::debug_events::control::{Facilities, Int3Delivery};
 use crate::vcpu::debug_events::deliver::{self, Owed};
 use crate::vcpu::debug_events::place::Place;
 use crate::vcpu::debug_events::set_guest_debug;
+use crate::vcpu::exit::Exit;
 use crate::vcpu::kick::{self, ImmediateExit};
 use crate::vcpu::x86_64::tsc::Tsc;
 
@@ -205,6 +205,18 @@ impl Probe {
         // A panic on the thread was printed when it happened.
         let _ = thread.join();
         result
+    }
+}
+
+/// The outcome that an exit of a probe means.
+fn judge(exit: &Exit<'_>) -> Option<Outcome> {
+    match exit {
+        Exit::Debug(_) => Some(Outcome::Debug),
+        Exit::InternalError(error) if error.is_emulation() => Some(Outcome::EmulationFailure),
+        Exit::Interrupted => Some(Outcome::Hung),
+        Exit::Again => None,
+        // The guest reached its end, or died of an exception it had no handler for.
+        _ => Some(Outcome::RanOn),
     }
 }
 
