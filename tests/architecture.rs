@@ -53,7 +53,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("vmm", &["cli.rs", "config.rs", "config/device.rs"]),
-    ("vmm", &["debug.rs", "debug/inspect.rs"]),
     (
         "vmm",
         &[

@@ -1,5 +1,6 @@
 //! The machine as the debugger sees it: the gdb crate's target over vCPU handles.
 
+mod handles;
 mod inspect;
 
 use std::io;
@@ -23,7 +24,7 @@ use crate::vcpu::debug_events::control::{HostDebug, Step};
 use crate::vcpu::{DebugControl, Handle, Vcpu};
 use crate::vcpus::{self, Vcpus};
 
-pub use inspect::Parts;
+pub use handles::MachineHandles;
 
 /// Owned by the gdb thread.
 pub struct DebugTarget {
@@ -42,7 +43,7 @@ pub struct DebugTarget {
     reloads: u64,
     /// Where the event loop says that a reset is done.
     resets: Inbox<()>,
-    parts: Parts,
+    machine: MachineHandles,
 }
 
 impl DebugTarget {
@@ -53,7 +54,7 @@ impl DebugTarget {
         attachments: Notifier<Attachment>,
         symbols: Option<SymbolFile>,
         resets: Inbox<()>,
-        parts: Parts,
+        machine: MachineHandles,
     ) -> Self {
         let slots = HwSlots::default();
         Self {
@@ -65,9 +66,9 @@ impl DebugTarget {
             host: Arc::default(),
             attachments,
             symbols: symbols.map(Arc::new),
-            reloads: parts.boot.reloads(),
+            reloads: machine.boot.reloads(),
             resets,
-            parts,
+            machine,
         }
     }
 
@@ -92,7 +93,7 @@ impl DebugTarget {
 
     /// The kernel that boots may be another one now.
     fn reopen_symbols(&mut self) {
-        let reloads = self.parts.boot.reloads();
+        let reloads = self.machine.boot.reloads();
         if std::mem::replace(&mut self.reloads, reloads) == reloads {
             return;
         }
@@ -228,7 +229,7 @@ impl Target for DebugTarget {
             .iter()
             .map(|range| range.start.0..range.end.0)
             .collect();
-        self.parts.watched.set(&ranges).map_err(host_error)
+        self.machine.watched.set(&ranges).map_err(host_error)
     }
 
     fn inject_int3(&mut self, vcpu: VcpuId) -> Result<()> {

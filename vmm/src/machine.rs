@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use crate::boot::{self, VirtioSlot};
 use crate::config::Config;
 use crate::console;
-use crate::debug::Parts;
+use crate::debug::MachineHandles;
 use crate::events::Notifier;
 use crate::host;
 use crate::kvm::{self, Chips, Vm};
@@ -184,8 +184,8 @@ impl Machine {
     }
 
     /// The parts of the machine that the debugger can show.
-    pub fn parts(&self) -> Parts {
-        Parts {
+    pub fn handles(&self) -> MachineHandles {
+        MachineHandles {
             vm: self.vm.clone(),
             buses: self.buses.clone(),
             traps: self.traps.clone(),

@@ -180,7 +180,7 @@ impl Debugger {
             attachment_events,
             symbols,
             reset_inbox,
-            machine.parts(),
+            machine.handles(),
         );
         let wait = match config.gdb_wait {
             None => Wait::No,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use devices::bus::Bus;
@@ -16,29 +16,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
-use crate::boot;
-use crate::kvm::Vm;
 use crate::layout;
-use crate::power::{PowerRequest, PowerSwitch};
+use crate::power::PowerRequest;
 use crate::transports::SharedTransport;
-use crate::vcpu::dispatch::Buses;
 use crate::vcpu::exit::Reason;
-use crate::vcpu::traps::{MSR_GS_BASE, Range, Space, Traps};
-use crate::vcpu::watched::WatchedRam;
+use crate::vcpu::traps::{MSR_GS_BASE, Range, Space};
 
 /// How long a reset may take. The main thread may wait for a backend.
 const RESET_DEADLINE: Duration = Duration::from_secs(15);
-
-/// The parts of a machine besides vCPUs and memory.
-pub struct Parts {
-    pub vm: Arc<Vm>,
-    pub buses: Arc<Buses>,
-    pub traps: Arc<Traps>,
-    pub watched: Arc<WatchedRam>,
-    pub transports: Vec<SharedTransport>,
-    pub power: Arc<PowerSwitch>,
-    pub boot: Arc<boot::Source>,
-}
 
 fn windows(bus: &Bus) -> impl Iterator<Item = Window> {
     bus.ranges().map(|(start, len, what)| Window {
@@ -64,13 +49,13 @@ impl Inspect for DebugTarget {
             window(layout::KVM_TSS, 0x3000, "KVM's task state segment"),
         ];
         Ok(ram
-            .chain(windows(&self.parts.buses.mmio))
+            .chain(windows(&self.machine.buses.mmio))
             .chain(chips)
             .collect())
     }
 
     fn ports(&self) -> Result<Vec<Window>> {
-        Ok(windows(&self.parts.buses.pio).collect())
+        Ok(windows(&self.machine.buses.pio).collect())
     }
 
     fn msr(&mut self, vcpu: VcpuId, index: u32) -> Result<u64> {
@@ -93,7 +78,7 @@ impl Inspect for DebugTarget {
     fn reset(&mut self) -> Result<()> {
         // A report that came too late for an earlier request does not answer this one.
         while self.resets.take().is_some() {}
-        self.parts.power.request(PowerRequest::UserReset);
+        self.machine.power.request(PowerRequest::UserReset);
         let deadline = Instant::now() + RESET_DEADLINE;
         let late = || TargetError::Host {
             what: "the main thread has not reset the guest yet",
@@ -115,14 +100,14 @@ impl Inspect for DebugTarget {
     }
 
     fn devices(&mut self) -> Result<Vec<Device>> {
-        let transports = (0..).zip(&self.parts.transports);
+        let transports = (0..).zip(&self.machine.transports);
         let device =
             |(slot, transport): (u64, &SharedTransport)| device(slot, transport.lock().info());
         Ok(transports.map(device).collect())
     }
 
     fn read_mmio(&mut self, addr: PhysAddr, data: &mut [u8]) -> Result<()> {
-        self.parts.buses.mmio.read(addr.0, data).map_err(|error| {
+        self.machine.buses.mmio.read(addr.0, data).map_err(|error| {
             let why = error.to_string();
             TargetError::NoDevice { addr, why }
         })
@@ -130,7 +115,7 @@ impl Inspect for DebugTarget {
 
     fn set_traps(&mut self, traps: &[Trap]) -> Result<()> {
         let mut ranges = Vec::new();
-        for (number, transport) in self.parts.transports.iter().enumerate() {
+        for (number, transport) in self.machine.transports.iter().enumerate() {
             let mut transport = transport.lock();
             let base = window_of(number as u64);
             let info = transport.info();
@@ -161,19 +146,19 @@ impl Inspect for DebugTarget {
             Trap::Msr { index } => Some(*index),
             _ => None,
         });
-        self.filter_msrs(&msrs.collect::<Vec<_>>(), self.parts.traps.gs_base())?;
-        self.parts.traps.set(ranges);
+        self.filter_msrs(&msrs.collect::<Vec<_>>(), self.machine.traps.gs_base())?;
+        self.machine.traps.set(ranges);
         Ok(())
     }
 
     fn trap_gs_base(&mut self, wanted: bool) -> Result<()> {
-        self.filter_msrs(&self.parts.traps.msrs(), wanted)?;
-        self.parts.traps.set_gs_base(wanted);
+        self.filter_msrs(&self.machine.traps.msrs(), wanted)?;
+        self.machine.traps.set_gs_base(wanted);
         Ok(())
     }
 
     fn pause_devices(&mut self, pause: bool) -> Result<()> {
-        for transport in &self.parts.transports {
+        for transport in &self.machine.transports {
             let mut transport = transport.lock();
             match pause {
                 true => transport.pause(),
@@ -206,14 +191,14 @@ impl Inspect for DebugTarget {
 
 impl DebugTarget {
     fn transport(&self, device: usize) -> Result<MutexGuard<'_, MmioTransport>> {
-        let transport = self.parts.transports.get(device);
+        let transport = self.machine.transports.get(device);
         let transport = transport.ok_or(TargetError::Unsupported("such a device"))?;
         Ok(transport.lock())
     }
 
     /// Makes accesses to these registers exit, and those to GS_BASE if that is wanted.
     fn filter_msrs(&self, msrs: &[u32], gs_base: bool) -> Result<()> {
-        let traps = &self.parts.traps;
+        let traps = &self.machine.traps;
         if msrs == traps.msrs() && gs_base == traps.gs_base() {
             return Ok(());
         }
@@ -221,7 +206,7 @@ impl DebugTarget {
         let msrs: Vec<_> = msrs.iter().copied().chain(gs_base).collect();
         let what = "accesses to MSRs cannot be trapped";
         let failed = |source| TargetError::Host { what, source };
-        self.parts.vm.trap_msrs(&msrs).map_err(failed)
+        self.machine.vm.trap_msrs(&msrs).map_err(failed)
     }
 }
 
