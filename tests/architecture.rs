@@ -52,7 +52,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "boot/pvh.rs",
         ],
     ),
-    ("vmm", &["cli.rs", "config.rs", "config/device.rs"]),
     (
         "vmm",
         &[

@@ -1,7 +1,9 @@
 //! The checked configuration of a machine. The command line and a TOML file give the same
 //! type.
 
+mod choices;
 mod device;
+mod error;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,12 +11,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::cli::RunArgs;
-use crate::{console, layout, log, memory};
+use crate::{console, log, memory};
 
+pub use choices::{GdbWait, OnReboot};
 pub use device::Device;
+pub use error::{Error, MAX_CPUS};
 
-/// Most vCPUs of a machine.
-pub const MAX_CPUS: u8 = 64;
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// So that a kernel given alone shows what it does.
 const DEFAULT_CMDLINE: &str = "console=ttyS0";
@@ -22,28 +24,7 @@ const DEFAULT_CMDLINE: &str = "console=ttyS0";
 /// Longest configuration file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What a guest's reboot does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum OnReboot {
-    /// Boot again, in the same process.
-    #[default]
-    Reset,
-    /// End with status 0.
-    Exit,
-}
-
-/// Where the guest waits for gdb.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum GdbWait {
-    /// Before its first instruction.
-    Start,
-    /// Where Linux has found its place.
-    Kernel,
-}
-
-/// Its form in a configuration file.
+/// [`GdbWait`] in a configuration file.
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "true, false, \"start\" or \"kernel\"")]
 enum FileGdbWait {
@@ -80,52 +61,6 @@ pub struct Config {
     pub symbols: Option<PathBuf>,
     pub on_reboot: OnReboot,
     pub log: log::Options,
-}
-
-/// The user asked for something impossible.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("no kernel given; use --kernel FILE or `kernel = \"FILE\"` in the configuration file")]
-    NoKernel,
-    #[error("cannot read configuration file {}", path.display())]
-    File {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("configuration file {}, line {line}: {problem}", path.display())]
-    Toml {
-        path: PathBuf,
-        line: usize,
-        problem: String,
-    },
-    #[error("{0} vCPUs were asked for; a machine has 1 to {MAX_CPUS}")]
-    Cpus(u64),
-    #[error(
-        "memory size {0:?} is not a number with an optional K, M, G or T; write 512M, for example"
-    )]
-    MemorySyntax(String),
-    #[error(
-        "{asked} bytes of memory were asked for; a machine has {} MiB to {} GiB, in whole MiB",
-        memory::MIN_SIZE >> 20, memory::MAX_SIZE >> 30
-    )]
-    MemorySize { asked: u64 },
-    #[error("device {spec:?}: {problem}")]
-    Device { spec: String, problem: String },
-    #[error("two devices are named {0:?}; give one of them another name with id=")]
-    DuplicateId(String),
-    #[error("{asked} devices were asked for; this machine has room for {}", layout::VIRTIO_GSIS.len())]
-    TooManyDevices { asked: usize },
-    #[error(transparent)]
-    Serial(#[from] console::ParseError),
-    #[error(transparent)]
-    Gdb(#[from] gdb::server::AddressError),
-    #[error("--gdb-kill needs --gdb ADDRESS to be asked through")]
-    GdbKill,
-    #[error("--gdb-wait needs --gdb ADDRESS to wait on")]
-    WaitWithoutGdb,
-    #[error("--symbols are for gdb; add --gdb ADDRESS to serve it")]
-    SymbolsWithoutGdb,
 }
 
 /// The keys of a configuration file: those of the command line.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use devices::vhost_user::{self, Address, Options, Reconnect};
 use devices::virtio::{DeviceType, features};
 
-use super::Error;
+use super::error::Error;
 use crate::layout;
 use crate::supervisor::CommandLine;
 
