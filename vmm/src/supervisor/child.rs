@@ -16,8 +16,13 @@ use rustix::process::{
 };
 
 use super::command::CommandLine;
+use super::error::Error;
 use super::output::Output;
-use super::{Error, GRACE, KILL_DEADLINE};
+
+/// How long a backend may take to end in order, before it is killed.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// How long a killed one may take to be gone.
+const KILL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A running process. One that is dropped is killed.
 pub struct Child {

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use super::child::Child;
 use super::command::{CommandLine, Handover};
-use super::{Error, SharedSlot, Slot, lock};
+use super::error::Error;
+use super::slot::{SharedSlot, Slot, lock};
 
 /// How long a process whose socket is closed may take to end, so that its exit
 /// status is known.
@@ -52,19 +53,19 @@ impl Supervised {
     fn try_connect(&mut self) -> Result<UnixStream, Problem> {
         let slot = self.slot.clone();
         let mut slot = lock(&slot);
-        if slot.closed {
+        if slot.is_closed() {
             return Err(Problem::NotReady("the program ends"));
         }
         if self.is_used {
-            if slot.child.as_mut().is_some_and(|child| !child.is_ending()) {
+            if slot.child().is_some_and(|child| !child.is_ending()) {
                 return Err(Problem::NotReady("the process before it has yet to end"));
             }
-            slot.child.take().and_then(Child::bury);
+            slot.take_child().and_then(Child::bury);
             self.is_used = false;
         }
-        if slot.child.is_none() {
+        if slot.child().is_none() {
             let (child, stream) = self.start().map_err(command)?;
-            slot.child = Some(child);
+            slot.set_child(child);
             if let Some(stream) = stream {
                 self.is_used = true;
                 return Ok(stream);
@@ -107,7 +108,7 @@ impl Supervised {
 
     /// Connects to a process that is to listen.
     fn dial(&self, slot: &mut Slot) -> Result<UnixStream, Problem> {
-        if let Some(ended) = slot.ended(Duration::ZERO, self.command.hint()) {
+        if let Some(ended) = self.ended(slot, Duration::ZERO) {
             return Err(ended);
         }
         let not_ready = Problem::NotReady(
@@ -122,6 +123,16 @@ impl Supervised {
             .into_iter()
             .find_map(dial)
             .ok_or(not_ready)
+    }
+
+    /// Tells how the process has ended, if it does so in time.
+    fn ended(&self, slot: &mut Slot, within: Duration) -> Option<Problem> {
+        let ended = slot.ended(within)?;
+        Some(command(Error::Ended {
+            status: ended.status,
+            last_line: ended.last_line,
+            hint: self.command.hint(),
+        }))
     }
 
     /// Reports a problem with the command, unless it was the last one reported.
@@ -148,11 +159,11 @@ impl Connector for Supervised {
 
     fn kill(&mut self) -> bool {
         self.is_used = true;
-        lock(&self.slot).child.as_mut().is_none_or(Child::kill)
+        lock(&self.slot).child().is_none_or(Child::kill)
     }
 
     fn last_words(&mut self) -> Option<Problem> {
-        lock(&self.slot).ended(END_DEADLINE, self.command.hint())
+        self.ended(&mut lock(&self.slot), END_DEADLINE)
     }
 
     fn is_supervisor(&self) -> bool {
@@ -161,23 +172,9 @@ impl Connector for Supervised {
 
     fn replace(&mut self) {
         self.is_used = true;
-        if let Some(child) = &mut lock(&self.slot).child {
+        if let Some(child) = lock(&self.slot).child() {
             child.ask_to_end();
         }
-    }
-}
-
-impl Slot {
-    /// Tells how the process has ended, if it does so in time, and forgets it; `hint`
-    /// says what its command may lack.
-    fn ended(&mut self, within: Duration, hint: &'static str) -> Option<Problem> {
-        let child = self.child.take_if(|child| child.ends_within(within))?;
-        let ended = child.bury()?;
-        Some(command(Error::Ended {
-            status: ended.status,
-            last_line: ended.last_line,
-            hint,
-        }))
     }
 }
 

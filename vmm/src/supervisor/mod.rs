@@ -7,67 +7,19 @@
 mod child;
 pub mod command;
 mod connector;
+mod error;
 mod output;
 mod programs;
+mod slot;
 
-use std::io;
-use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use child::Child;
+use child::{Child, GRACE};
 pub use command::CommandLine;
 use connector::Supervised;
-
-/// How long a backend may take to end in order, before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long a killed one may take to be gone.
-const KILL_DEADLINE: Duration = Duration::from_secs(2);
-
-/// Why a command gives no backend.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(
-        "cannot start {program:?}; it has to be a path, or the name of a program in PATH or beside outboard"
-    )]
-    Start {
-        program: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot prepare {what}")]
-    Host {
-        what: &'static str,
-        #[source]
-        source: io::Error,
-    },
-    #[error("it ended before it served the device ({status}){}{hint}", said(.last_line))]
-    Ended {
-        status: ExitStatus,
-        last_line: Option<String>,
-        hint: &'static str,
-    },
-}
-
-fn said(last_line: &Option<String>) -> String {
-    last_line
-        .as_ref()
-        .map_or(String::new(), |line| format!(": {line}"))
-}
-
-/// Where the process of one device is, if there is one.
-#[derive(Default)]
-struct Slot {
-    child: Option<Child>,
-    /// The program ends: nothing is started any more.
-    closed: bool,
-}
-
-type SharedSlot = Arc<Mutex<Slot>>;
-
-fn lock(slot: &SharedSlot) -> MutexGuard<'_, Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub use error::Error;
+use slot::SharedSlot;
 
 /// All the processes. Dropping it stops them.
 pub struct Supervisor {
@@ -98,11 +50,7 @@ impl Drop for Supervisor {
     /// Asks all to end, and kills those that have not when the time is over.
     fn drop(&mut self) {
         let slots = self.slots.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let close = |slot: &SharedSlot| {
-            let mut slot = lock(slot);
-            slot.closed = true;
-            slot.child.take()
-        };
+        let close = |slot: &SharedSlot| slot::lock(slot).close();
         let mut children: Vec<Child> = slots.iter().filter_map(close).collect();
         children.iter_mut().for_each(Child::ask_to_end);
         let end = Instant::now() + GRACE;
