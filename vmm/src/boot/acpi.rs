@@ -16,7 +16,7 @@ use acpi_tables::xsdt::XSDT;
 use devices::virtio::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::Error;
+use super::error::Error;
 use crate::layout;
 
 const OEM_ID: [u8; 6] = *b"OUTBRD";

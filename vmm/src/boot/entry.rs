@@ -4,7 +4,7 @@ use devices::virtio::GuestMemory;
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Entry, Error};
+use super::error::Error;
 use crate::kvm;
 use crate::layout;
 use crate::vcpu::Vcpu;
@@ -36,6 +36,17 @@ const TASK_SELECTOR: u16 = 0x20;
 const TYPE_CODE: u8 = 0xb;
 const TYPE_DATA: u8 = 0x3;
 const TYPE_TASK: u8 = 0xb;
+
+/// How the boot vCPU starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// 32-bit protected mode without paging, start info in RBX.
+    Pvh { rip: u64 },
+    /// 32-bit protected mode without paging, zero page in RSI.
+    Linux32 { rip: u64 },
+    /// 64-bit mode with identity paging, zero page in RSI.
+    Linux64 { rip: u64 },
+}
 
 /// Writes descriptor and page tables.
 pub fn write_tables(memory: &GuestMemory, entry: Entry) -> Result<(), Error> {

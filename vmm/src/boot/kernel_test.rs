@@ -5,7 +5,10 @@ use std::io::Write;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::bzimage::SETUP_SECTS_OFFSET;
+use super::elf::{ELFCLASS32, ELFCLASS64, EM_X86_64};
+use super::parts::PT_LOAD;
 use super::*;
+use crate::boot::entry::Entry;
 use crate::memory;
 
 /// An ELF file with one segment of `filesz` bytes (`memsz` in RAM) at `addr`.

@@ -5,8 +5,10 @@ use linux_loader::configurator::linux::LinuxBootConfigurator;
 use linux_loader::configurator::{BootConfigurator, BootParams};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 
+use super::error::Error;
+use super::initrd::Placed;
 use super::kernel::Kernel;
-use super::{Error, Placed, memory_map};
+use super::memory_map;
 use crate::layout;
 
 /// "HdrS", the magic of the setup header.

@@ -6,6 +6,8 @@
 
 mod acpi;
 mod entry;
+mod error;
+mod initrd;
 mod kept;
 mod kernel;
 mod linux;
@@ -15,17 +17,16 @@ mod ram_reader;
 mod reset_vector;
 mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use devices::virtio::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::layout;
-use crate::vcpu::Vcpu;
-
-use ram_reader::RamReader;
 
 pub use acpi::{SLEEP_TYPE_OFF, VirtioSlot};
+pub use entry::{Entry, set_registers};
+pub use error::Error;
 use kept::Kept;
 pub use kernel::Error as KernelError;
 pub use source::{ReloadError, Source};
@@ -40,60 +41,6 @@ pub struct Config {
     pub devices: Vec<VirtioSlot>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-    #[error("cannot read initrd {}", path.display())]
-    Initrd {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot keep a copy of {} for reboots", path.display())]
-    Keep {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("initrd {} is empty", .0.display())]
-    InitrdEmpty(PathBuf),
-    #[error(
-        "initrd {} has no end within {limit} bytes, which is all of guest RAM; give a file, \
-         or more with --memory", path.display()
-    )]
-    InitrdEndless { path: PathBuf, limit: u64 },
-    #[error(
-        "initrd {} ({size} bytes) does not fit: {room} bytes of guest RAM are left \
-         above the kernel; give more with --memory", path.display()
-    )]
-    InitrdTooLarge { path: PathBuf, size: u64, room: u64 },
-    #[error(
-        "the command line is {len} bytes long; Linux takes {}",
-        layout::CMDLINE_MAX - 1
-    )]
-    CmdlineTooLong { len: usize },
-    #[error("the command line contains a NUL byte")]
-    CmdlineNul,
-    #[error("the ACPI tables need {size} bytes and have {room}; use fewer vCPUs or devices")]
-    AcpiTooLarge { size: u64, room: u64 },
-    #[error("cannot write boot data to guest RAM")]
-    Memory(#[from] vm_memory::GuestMemoryError),
-    #[error("cannot set the boot vCPU's registers")]
-    Registers(#[from] crate::kvm::Error),
-}
-
-/// How the boot vCPU starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// 32-bit protected mode without paging, start info in RBX.
-    Pvh { rip: u64 },
-    /// 32-bit protected mode without paging, zero page in RSI.
-    Linux32 { rip: u64 },
-    /// 64-bit mode with identity paging, zero page in RSI.
-    Linux64 { rip: u64 },
-}
-
 /// The files of a [`Config`].
 struct Files {
     kernel: Kept,
@@ -105,7 +52,7 @@ impl Files {
     fn read(config: &Config, ram: u64) -> Result<Self, Error> {
         let kernel = kernel::read(&config.kernel, ram)?;
         let initrd = config.initrd.as_deref();
-        let initrd = initrd.map(|path| read_initrd(path, ram)).transpose()?;
+        let initrd = initrd.map(|path| initrd::read(path, ram)).transpose()?;
         Ok(Self { kernel, initrd })
     }
 
@@ -121,37 +68,13 @@ impl Files {
     }
 }
 
-fn read_initrd(path: &Path, ram: u64) -> Result<Kept, Error> {
-    let path = path.to_owned();
-    match Kept::whole(&path, ram) {
-        Ok(initrd) if initrd.len() == 0 => Err(Error::InitrdEmpty(path)),
-        Ok(initrd) => Ok(initrd),
-        Err(kept::Error::Open(source) | kept::Error::Read(source)) => {
-            Err(Error::Initrd { path, source })
-        }
-        Err(kept::Error::TooLarge(size)) => Err(Error::InitrdTooLarge {
-            path,
-            size,
-            room: ram,
-        }),
-        Err(kept::Error::Endless(limit)) => Err(Error::InitrdEndless { path, limit }),
-    }
-}
-
-/// Where a file lies in guest RAM.
-#[derive(Clone, Copy, Debug)]
-struct Placed {
-    addr: u64,
-    size: u64,
-}
-
 /// Puts kernel, initrd, command line, tables and boot parameters into guest RAM. Can
 /// be done again after a reset.
 fn load(memory: &GuestMemory, config: &Config, files: &Files) -> Result<Entry, Error> {
     let kernel = kernel::load(memory, &files.kernel)?;
     let initrd = files.initrd.as_ref();
     let initrd = initrd
-        .map(|initrd| load_initrd(memory, initrd, &kernel))
+        .map(|initrd| initrd::load(memory, initrd, &kernel))
         .transpose()?;
     write_cmdline(memory, &config.cmdline)?;
     acpi::write(memory, config.cpus, &config.devices)?;
@@ -164,40 +87,6 @@ fn load(memory: &GuestMemory, config: &Config, files: &Files) -> Result<Entry, E
     }
     entry::write_tables(memory, kernel.entry)?;
     Ok(kernel.entry)
-}
-
-/// Sets the boot vCPU's registers for `entry`.
-pub fn set_registers(vcpu: &Vcpu, entry: Entry) -> Result<(), crate::kvm::Error> {
-    entry::set_registers(vcpu, entry)
-}
-
-/// Places the initrd as high as the kernel can reach, page-aligned.
-fn load_initrd(
-    memory: &GuestMemory,
-    initrd: &Kept,
-    kernel: &kernel::Kernel,
-) -> Result<Placed, Error> {
-    let (path, size) = (initrd.path(), initrd.len());
-    let mut file = initrd.open().map_err(|source| Error::Initrd {
-        path: path.to_owned(),
-        source,
-    })?;
-    let top = memory_map::low_ram_end(memory).min(kernel.initrd_max.saturating_add(1));
-    let room = top.saturating_sub(kernel.end);
-    let addr = top
-        .checked_sub(size)
-        .map(|addr| addr & !0xfff)
-        .filter(|addr| *addr >= kernel.end);
-    let Some(addr) = addr else {
-        return Err(Error::InitrdTooLarge {
-            path: path.to_owned(),
-            size,
-            room,
-        });
-    };
-    let mut reader = RamReader::new(&mut file, memory);
-    memory.read_exact_volatile_from(GuestAddress(addr), &mut reader, size as usize)?;
-    Ok(Placed { addr, size })
 }
 
 fn write_cmdline(memory: &GuestMemory, cmdline: &str) -> Result<(), Error> {
@@ -217,6 +106,7 @@ fn write_cmdline(memory: &GuestMemory, cmdline: &str) -> Result<(), Error> {
 mod tests {
     use std::io::Write;
     use std::os::fd::AsRawFd;
+    use std::path::Path;
 
     use super::*;
     use crate::memory;

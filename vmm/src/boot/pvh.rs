@@ -7,8 +7,10 @@ use linux_loader::loader::elf::start_info::{
     XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
 };
 
+use super::error::Error;
+use super::initrd::Placed;
 use super::linux::no_room;
-use super::{Error, Placed, memory_map};
+use super::memory_map;
 use crate::layout;
 
 /// The version with a memory map.

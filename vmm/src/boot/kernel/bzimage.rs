@@ -5,8 +5,10 @@ use std::ops::Range;
 use devices::virtio::GuestMemory;
 use linux_loader::loader::{BzImage, KernelLoader};
 
-use super::{Error, Image, Kernel, u16_at, u32_at, u64_at};
-use crate::boot::Entry;
+use super::error::Error;
+use super::fields::{u16_at, u32_at, u64_at};
+use super::image::{Image, Kernel};
+use crate::boot::entry::Entry;
 use crate::boot::ram_reader::RamReader;
 use crate::layout;
 
@@ -43,14 +45,14 @@ impl Image<'_> {
         self.require_len(loaded(&header).end)?;
         let version = u16_at(&header, VERSION_OFFSET);
         if version < PROTOCOL_2_10 {
-            let path = self.path.to_owned();
+            let path = self.path().to_owned();
             return Err(Error::TooOld { path, version });
         }
         // The kernel unpacks itself to pref_address and needs init_size there.
         let pref_address = u64_at(&header, PREF_ADDRESS_OFFSET);
         let end = pref_address.saturating_add(u32_at(&header, INIT_SIZE_OFFSET).into());
         self.require_ram(end)?;
-        let mut reader = RamReader::new(&mut self.file, memory);
+        let mut reader = RamReader::new(self.file(), memory);
         let loaded = BzImage::load(memory, None, &mut reader, Some(layout::HIGH_RAM));
         let loaded = loaded.map_err(|error| self.malformed(error))?;
         let start = loaded.kernel_load.0;

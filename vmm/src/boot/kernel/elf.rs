@@ -11,11 +11,20 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::read::{ReadCache, ReadRef};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Error, Image, Kernel};
-use crate::boot::Entry;
+use super::error::Error;
+use super::fields::u16_at;
+use super::image::{Image, Kernel};
+use crate::boot::entry::Entry;
 use crate::boot::ram_reader::RamReader;
 
 const ENDIAN: LittleEndian = LittleEndian;
+
+/// The part of an ELF header that tells the kinds of files apart: up to `e_machine`.
+const ELF_KIND_LEN: u64 = 20;
+pub(super) const ELFCLASS32: u8 = 1;
+pub(super) const ELFCLASS64: u8 = 2;
+const EM_386: u16 = 3;
+pub(super) const EM_X86_64: u16 = 62;
 
 /// Xen's notes (xen/include/public/elfnote.h): the owner, and the type of the one
 /// with the physical address to enter in 32-bit protected mode without paging.
@@ -42,17 +51,33 @@ impl Header for FileHeader64<LittleEndian> {
 }
 
 impl Image<'_> {
-    pub(super) fn load_elf32(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
+    pub(super) fn load_elf(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
+        let kind = self.bytes(0, ELF_KIND_LEN)?;
+        let (class, machine) = (kind[4], u16_at(&kind, 18));
+        match (class, machine) {
+            (ELFCLASS64, EM_X86_64) => self.load_elf64(memory),
+            (ELFCLASS32, EM_386) => self.load_elf32(memory),
+            _ => {
+                let bits = if class == ELFCLASS64 { 64 } else { 32 };
+                Err(Error::WrongMachine {
+                    path: self.path().to_owned(),
+                    machine: format!("{} ({bits}-bit)", elf_machine_name(machine)),
+                })
+            }
+        }
+    }
+
+    fn load_elf32(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
         self.load_segments::<FileHeader32<LittleEndian>>(memory)
     }
 
-    pub(super) fn load_elf64(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
+    fn load_elf64(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
         self.load_segments::<FileHeader64<LittleEndian>>(memory)
     }
 
     /// Loads the segments to their physical addresses.
     fn load_segments<H: Header>(&mut self, memory: &GuestMemory) -> Result<Kernel, Error> {
-        let file = self.file.try_clone();
+        let file = self.file().try_clone();
         let cache = ReadCache::new(file.map_err(|source| self.unreadable(source))?);
         let (header, segments) = self.headers::<H>(&cache)?;
         let mut end = 0;
@@ -73,7 +98,7 @@ impl Image<'_> {
             None => header.entry_without_note(),
         };
         let entry = entry.ok_or_else(|| Error::NoEntry {
-            path: self.path.to_owned(),
+            path: self.path().to_owned(),
         })?;
         for segment in segments.iter().filter(|segment| is_loaded(*segment)) {
             self.load_segment(memory, segment)?;
@@ -151,7 +176,7 @@ impl Image<'_> {
         let (offset, filesz) = segment.file_range(ENDIAN);
         let start = segment.p_paddr(ENDIAN).into();
         self.seek(offset)?;
-        let mut reader = RamReader::new(&mut self.file, memory);
+        let mut reader = RamReader::new(self.file(), memory);
         memory
             .read_exact_volatile_from(GuestAddress(start), &mut reader, filesz as usize)
             .map_err(|error| self.malformed(error))?;
@@ -162,6 +187,21 @@ impl Image<'_> {
 
 fn is_loaded(segment: &impl ProgramHeader<Endian = LittleEndian>) -> bool {
     segment.p_type(ENDIAN) == PT_LOAD && segment.p_memsz(ENDIAN).into() != 0
+}
+
+/// Names of the machines that people cross-compile for.
+fn elf_machine_name(machine: u16) -> String {
+    match machine {
+        EM_386 => "x86".into(),
+        EM_X86_64 => "x86-64".into(),
+        40 => "Arm".into(),
+        183 => "AArch64".into(),
+        243 => "RISC-V".into(),
+        21 => "64-bit PowerPC".into(),
+        22 => "S/390".into(),
+        258 => "LoongArch".into(),
+        other => format!("ELF machine {other}"),
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-use super::{ELF_PROGRAM_HEADER_LEN, ELFCLASS32, PT_LOAD, bzimage, u16_at, u32_at, u64_at};
+use super::bzimage;
+use super::elf::ELFCLASS32;
+use super::fields::{u16_at, u32_at, u64_at};
 use crate::boot::kept::read_at;
 
+const ELF_PROGRAM_HEADER_LEN: u64 = 56;
+pub(super) const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 
 /// Everything that the boot reads. Whether the file is good is judged later.
