@@ -36,10 +36,6 @@ const SIBLINGS: [&str; 7] = [
     "tests",
 ];
 
-/// The circles of files that there still are, by crate. Take out what is gone; put
-/// nothing in.
-const CIRCLES: &[(&str, &[&str])] = &[];
-
 fn directory(krate: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(krate)
 }
@@ -94,18 +90,8 @@ fn files_do_not_import_each_other() {
         let modules = Modules::read(&directory(krate).join("src"));
         assert!(!modules.is_empty(), "{krate}: no files read");
         let imports = modules.imports();
-        let found = circles(&imports);
-        let known: BTreeSet<Vec<String>> = CIRCLES
-            .iter()
-            .filter(|(of, _)| *of == krate)
-            .map(|(_, files)| files.iter().map(|&file| file.to_owned()).collect())
-            .collect();
-        for circle in found.difference(&known) {
-            report += &format!("{krate}: a circle that is not in CIRCLES:\n");
-            report += &format!("    {circle:?}\n{}", ties(circle, &imports));
-        }
-        for circle in known.difference(&found) {
-            report += &format!("{krate}: gone, take it out of CIRCLES: {circle:?}\n");
+        for circle in circles(&imports) {
+            report += &format!("{krate}: {circle:?}\n{}", ties(&circle, &imports));
         }
     }
     assert!(report.is_empty(), "{report}");
