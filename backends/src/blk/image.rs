@@ -4,80 +4,20 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
 use super::SECTOR_SIZE;
 use super::direct::Alignment;
+pub use super::error::ImageError;
 use super::geometry::{Geometry, fallocate};
 use super::lock::{self, Lock, Use};
 use super::named::{Allowed, Gate};
 use super::qcow2::Qcow2Image;
+use super::stability::Stability;
 use crate::iovec::IoVecs;
-
-/// Why an image cannot be used. The user's doing, or the host's.
-#[derive(Debug, Error)]
-pub enum ImageError {
-    /// It cannot be opened.
-    #[error("image {path} cannot be opened for {mode}")]
-    Open {
-        /// The path asked for.
-        path: PathBuf,
-        /// Reading, or reading and writing.
-        mode: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A directory, a pipe, a character device.
-    #[error("image {0} is neither a regular file nor a block device")]
-    Kind(PathBuf),
-    /// Its size or geometry cannot be found out.
-    #[error("image {path} cannot be examined")]
-    Examine {
-        /// The path asked for.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Nothing to offer.
-    #[error("image {path} has {len} bytes; a disk needs at least one sector of {SECTOR_SIZE}")]
-    TooSmall {
-        /// The path asked for.
-        path: PathBuf,
-        /// Its length in bytes.
-        len: u64,
-    },
-    /// Its contents are not valid.
-    #[error("image {path} cannot be used as qcow2")]
-    Qcow2 {
-        /// The path asked for.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It cannot be accessed past the page cache.
-    #[error("image {path} cannot be used with --direct; leave that out")]
-    Direct {
-        /// The path asked for.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Two writers would destroy it.
-    #[error(
-        "image {0} is in use by another process, or mounted; stop that, or use it --readonly in \
-         both (--force overrides)"
-    )]
-    InUse(PathBuf),
-}
 
 /// Between looks at an image in use: nobody tells when a lock goes.
 const RETRY: Duration = Duration::from_millis(2);
@@ -88,7 +28,7 @@ pub enum Format {
     /// As they are.
     #[default]
     Raw,
-    /// QEMU's format, with backing files if the image has them.
+    /// QEMU's format.
     Qcow2,
 }
 
@@ -129,33 +69,6 @@ pub struct Image {
     /// The demands of access past the page cache on buffers.
     alignment: Option<Alignment>,
     stability: Stability,
-}
-
-/// Whether written data can still reach stable storage.
-///
-/// The kernel reports a failed write-back once, and drops the data. A flush after that would
-/// succeed though the data is gone, so none does in this process.
-#[derive(Debug, Default)]
-struct Stability {
-    is_lost: AtomicBool,
-}
-
-impl Stability {
-    /// The result of `bring`, which brings writes to stable storage; an error if an earlier one has
-    /// failed.
-    fn bring(&self, bring: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        if self.is_lost.load(Ordering::Acquire) {
-            return Err(io::Error::other(
-                "an earlier write did not reach stable storage, and its data may be lost; check \
-                 the image and its storage, then start outboard-blk again",
-            ));
-        }
-        bring().inspect_err(|error| {
-            if !self.is_lost.swap(true, Ordering::AcqRel) {
-                tracing::error!(%error, "a flush failed; all flushes fail from here on");
-            }
-        })
-    }
 }
 
 impl Image {
@@ -439,16 +352,6 @@ mod tests {
             Image::open(file.path(), false),
             Err(ImageError::InUse(_))
         ));
-    }
-
-    #[test]
-    fn after_a_failed_flush_none_succeeds() {
-        let stability = Stability::default();
-        stability.bring(|| Ok(())).unwrap();
-        let failed = stability.bring(|| Err(io::Error::from_raw_os_error(libc::EIO)));
-        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
-        let next = stability.bring(|| Ok(())).unwrap_err();
-        assert!(next.to_string().contains("may be lost"), "{next}");
     }
 
     #[test]

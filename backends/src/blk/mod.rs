@@ -2,7 +2,8 @@
 //!
 //! * [`image`] is the file or block device that holds the data, [`geometry`] its shape,
 //!   [`qcow2`] one of its formats, [`named`] the files that the header of such an image names,
-//!   [`lock`] who else uses them;
+//!   [`lock`] who else uses them, [`error`] why an image is not served;
+//! * [`resize`] notices that an image has got another size;
 //! * [`config`] describes it to the driver;
 //! * [`request`] makes a command of a descriptor chain, and a status byte of its result;
 //! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
@@ -12,6 +13,7 @@
 pub mod backend;
 pub mod config;
 pub mod direct;
+pub mod error;
 pub mod geometry;
 pub mod image;
 pub mod job;
@@ -22,6 +24,7 @@ pub mod qcow2;
 pub mod queue;
 pub mod request;
 pub mod resize;
+mod stability;
 pub mod uring;
 
 /// Size of a sector, the unit of capacity and of request positions, whatever the block size.
