@@ -9,12 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
-use backends::cli::SocketArgs;
 use backends::log;
-use backends::page_log::GuestRam;
-use backends::request::{Outcome, Request};
-use backends::shutdown::Shutdown;
-use backends::virtio::VirtioDevice;
+use backends::prelude::*;
 use clap::Parser;
 use vhost::vhost_user::message::{VhostUserMMap, VhostUserMMapFlags};
 use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};

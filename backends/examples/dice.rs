@@ -2,12 +2,8 @@
 
 use std::sync::Mutex;
 
-use backends::cli::SocketArgs;
 use backends::log;
-use backends::page_log::GuestRam;
-use backends::request::{Outcome, Request};
-use backends::shutdown::Shutdown;
-use backends::virtio::VirtioDevice;
+use backends::prelude::*;
 use clap::Parser;
 
 /// The state that the device keeps from one request to the next.

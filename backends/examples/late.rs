@@ -6,12 +6,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use backends::cli::SocketArgs;
 use backends::log;
-use backends::page_log::GuestRam;
-use backends::request::{Finished, Outcome, Request};
-use backends::shutdown::Shutdown;
-use backends::virtio::VirtioDevice;
+use backends::prelude::*;
 use clap::Parser;
 use vmm_sys_util::timerfd::TimerFd;
 
