@@ -44,6 +44,7 @@ pub mod iovec;
 pub mod listener;
 pub mod listeners;
 pub mod log;
+mod look_again;
 pub mod memory;
 pub mod needs_reset;
 pub mod net;

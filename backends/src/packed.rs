@@ -26,6 +26,7 @@ pub use position::{OWNER, Position};
 use crate::chain::{Chain, ChainError, MAX_DESCRIPTORS};
 use crate::inflight::InflightError;
 use crate::inflight::packed::{Recovered, Tracker};
+use crate::look_again::look_again;
 use crate::page_log::GuestRam;
 
 /// Size of a descriptor in bytes, and where its fields are (section 2.8.13).
@@ -367,9 +368,7 @@ impl PackedRing {
         } else {
             self.set_events(memory, VRING_PACKED_EVENT_FLAG_ENABLE as u16)?;
         }
-        // The wish must be visible before the ring is read once more.
-        fence(Ordering::SeqCst);
-        if !self.is_available(memory)? {
+        if !look_again(|| self.is_available(memory))? {
             return Ok(true);
         }
         self.disable_notification(memory)?;
@@ -388,10 +387,9 @@ impl PackedRing {
     /// 2.8.10).
     pub fn driver_wants_notification(&mut self, memory: &GuestRam) -> io::Result<bool> {
         let used = std::mem::take(&mut self.untold);
-        // The used descriptors must be visible before the driver's wish is read.
-        fence(Ordering::SeqCst);
         let at = self.layout.driver_events;
-        match u32::from(load(memory, at.unchecked_add(EVENT_FLAGS))? & 3) {
+        let flags = look_again(|| load(memory, at.unchecked_add(EVENT_FLAGS)))?;
+        match u32::from(flags & 3) {
             VRING_PACKED_EVENT_FLAG_DISABLE => Ok(false),
             VRING_PACKED_EVENT_FLAG_DESC if self.layout.event_idx => {
                 let event = load(memory, at)?;

@@ -6,13 +6,14 @@
 //! last one has been taken.
 
 use std::io;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
+use crate::look_again::look_again;
 use crate::page_log::{GuestRam, GuestSlice};
 use crate::walk::{Table, Walk};
 
@@ -114,7 +115,7 @@ impl<'m> SplitRing<'m> {
 
     /// Whether another chain is available.
     pub fn has_more(&mut self) -> io::Result<bool> {
-        Ok(self.place.available != self.seen || !self.is_exhausted_at(Ordering::Acquire)?)
+        Ok(self.place.available != self.seen || !self.nothing_is_available()?)
     }
 
     /// The chain that was taken last is available again.
@@ -168,18 +169,17 @@ impl<'m> SplitRing<'m> {
         } else {
             self.set_flags(0)?;
         }
-        // The wish must be visible before the index is read once more.
-        fence(Ordering::SeqCst);
-        let is_exhausted = self.is_exhausted_at(Ordering::Relaxed)?;
+        let is_exhausted = look_again(|| self.nothing_is_available())?;
         if !is_exhausted {
             self.disable_notification()?;
         }
         Ok(is_exhausted)
     }
 
-    /// Whether nothing is available by the driver's index of the moment.
-    fn is_exhausted_at(&mut self, order: Ordering) -> io::Result<bool> {
-        let index = load16(&self.driver, INDEX, order)?;
+    /// Whether nothing is available by the driver's index of the moment. What an index tells of
+    /// can be read behind it.
+    fn nothing_is_available(&mut self) -> io::Result<bool> {
+        let index = load16(&self.driver, INDEX, Ordering::Acquire)?;
         let (next, size) = (self.place.available, self.size);
         if index.wrapping_sub(next) > size {
             return Err(io::Error::other(IndexError { index, next, size }));
@@ -192,15 +192,15 @@ impl<'m> SplitRing<'m> {
     pub fn driver_wants_notification(&mut self) -> io::Result<bool> {
         let (old, new) = (self.notified, self.place.used);
         self.notified = new;
-        // The used index must be visible before the driver's wish is read.
-        fence(Ordering::SeqCst);
-        if self.event_idx {
-            let event = ELEMENTS + AVAILABLE * usize::from(self.size);
-            let event = load16(&self.driver, event, Ordering::Relaxed)?;
-            return Ok(has_passed(event, old, new));
-        }
-        let flags = load16(&self.driver, FLAGS, Ordering::Relaxed)?;
-        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+        let wish = match self.event_idx {
+            true => ELEMENTS + AVAILABLE * usize::from(self.size),
+            false => FLAGS,
+        };
+        let wish = look_again(|| load16(&self.driver, wish, Ordering::Relaxed))?;
+        Ok(match self.event_idx {
+            true => has_passed(wish, old, new),
+            false => u32::from(wish) & VRING_AVAIL_F_NO_INTERRUPT == 0,
+        })
     }
 
     fn set_flags(&self, flags: u16) -> io::Result<()> {
