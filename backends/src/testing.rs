@@ -8,7 +8,7 @@ use std::os::fd::{FromRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::VhostUserBackend;
@@ -49,11 +49,16 @@ pub fn readable(fd: RawFd) -> bool {
     epoll
         .ctl(ControlOperation::Add, fd, EpollEvent::new(EventSet::IN, 0))
         .unwrap();
-    let mut events = [EpollEvent::default()];
-    epoll
-        .wait(DEADLINE.as_millis() as i32, &mut events)
-        .unwrap()
-        == 1
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut events = [EpollEvent::default()];
+        match epoll.wait(left.as_millis() as i32, &mut events) {
+            // By the requests of an io_uring that this thread has had.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            count => return count.unwrap() == 1,
+        }
+    }
 }
 
 /// A device that reports the calls to it to a test.

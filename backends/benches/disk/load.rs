@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::common::{BUFFERS, DEADLINE, Desc, Driver, INDIRECT, NEXT, QUEUE_SIZE, r, w};
+use super::common::{BUFFERS, DEADLINE, Desc, Driver, INDIRECT, NEXT, QUEUE_SIZE, r, w, wait};
 use super::row::{Places, Row, Work};
 
 /// Types of requests (virtio 1.4, section 5.2.6).
@@ -157,11 +157,7 @@ impl Load {
             if let Some(used) = rings[0].poll_used(memory) {
                 return Some(used);
             }
-            let mut events = [EpollEvent::default()];
-            let count = self
-                .epoll
-                .wait((12 * DEADLINE).as_millis() as i32, &mut events);
-            assert_eq!(count.unwrap(), 1, "no interrupt");
+            assert!(wait(&self.epoll, 12 * DEADLINE), "no interrupt");
             rings[0].call.read().unwrap();
         }
     }

@@ -74,8 +74,21 @@ pub fn readable(fd: &impl AsRawFd, timeout: Duration) -> bool {
             EpollEvent::new(EventSet::IN, 0),
         )
         .unwrap();
-    let mut events = [EpollEvent::default()];
-    epoll.wait(timeout.as_millis() as i32, &mut events).unwrap() == 1
+    wait(&epoll, timeout)
+}
+
+/// Waits until something is ready in `epoll`. The kernel interrupts it for the requests of an
+/// io_uring that this thread has had.
+pub fn wait(epoll: &Epoll, timeout: Duration) -> bool {
+    let end = Instant::now() + timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut events = [EpollEvent::default()];
+        match epoll.wait(left.as_millis() as i32, &mut events) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
+            count => return count.unwrap() == 1,
+        }
+    }
 }
 
 /// A descriptor to be put into a ring.
