@@ -44,7 +44,6 @@ bench: setup-bench build
 	@cargo bench --locked --package backends --bench disk
 	@tests/bed/run target/release/bench linux
 	@OUTBOARD_BED_ICOUNT=yes tests/bed/run tests/bed/in-memory target/release/bench start
-	@OUTBOARD_BED_ICOUNT=yes OUTBOARD_BED_CPU=max,-erms,-fsrm tests/bed/run tests/bed/in-memory target/release/bench start
 
 lint:
 	cargo fmt --all --check
