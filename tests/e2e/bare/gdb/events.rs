@@ -46,7 +46,8 @@ fn cases(ring: u8) -> String {
     cases.join(",")
 }
 
-/// Whether a guest gets past an int1 of user mode. PVM on processors of AMD tries it for ever.
+/// Whether a guest gets past an int1 of user mode. On processors of
+/// AMD, PVM delivers nothing for it and never ends it.
 fn ends_int1() -> bool {
     static ENDS: OnceLock<bool> = OnceLock::new();
     *ENDS.get_or_init(|| {
