@@ -31,6 +31,7 @@
 //! Protocol: the vhost-user document of the QEMU project; rings: virtio 1.3, section 2.
 
 pub mod blk;
+pub mod capabilities;
 pub mod chain;
 pub mod cli;
 pub mod console;

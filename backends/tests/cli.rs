@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use common::{DEADLINE, Driver, readable};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
@@ -307,6 +308,57 @@ fn a_tap_is_up_where_the_loopback_interface_is_down() {
     let flags = VhostUserConfigFlags::empty();
     let config = driver.frontend.get_config(6, 2, flags, &[0; 2]).unwrap();
     assert_eq!(config.1[0] & 1, 1, "the link is down");
+    drop(driver);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// After "Backend program conventions" of the vhost-user document.
+#[test]
+fn capabilities_are_printed_whatever_else_is_said() {
+    let descriptions = Path::new(env!("CARGO_MANIFEST_DIR")).join("share/qemu/vhost-user");
+    let files = std::fs::read_dir(&descriptions).unwrap();
+    let mut described: Vec<String> = files
+        .map(|file| described_type(&file.unwrap().path()))
+        .collect();
+    described.sort();
+    let mut printed = Vec::new();
+    for (program, features) in [
+        (BLK, json!(["blk-file", "read-only"])),
+        (CONSOLE, Value::Null),
+        (NET, Value::Null),
+        (RNG, Value::Null),
+    ] {
+        let output = run(program, &["--nonsense", "--print-capabilities"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let capabilities: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(capabilities["features"], features, "{program}");
+        let name = Path::new(program).file_name().unwrap().to_str().unwrap();
+        let device = capabilities["type"].as_str().unwrap();
+        printed.push(format!("{name} is {device}"));
+    }
+    assert_eq!(described, printed);
+}
+
+/// Which program a description for management programs names, and of which type.
+fn described_type(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let description: Value = serde_json::from_str(&text).unwrap();
+    let binary = Path::new(description["binary"].as_str().unwrap());
+    assert!(binary.is_absolute(), "{}", file.display());
+    let name = binary.file_name().unwrap().to_str().unwrap();
+    let device = description["type"].as_str().unwrap();
+    format!("{name} is {device}")
+}
+
+/// The names of a disk's options in the conventions are accepted.
+#[test]
+fn a_disk_takes_the_options_of_the_conventions() {
+    let (_dir, image, socket) = scratch();
+    let mut command = Command::new(BLK);
+    command.arg("--blk-file").arg(&image).arg("--read-only");
+    let mut child = command.arg("--socket-path").arg(&socket).spawn().unwrap();
+    let driver = common::connect_within(DEADLINE, &socket, 1);
     drop(driver);
     child.kill().unwrap();
     child.wait().unwrap();

@@ -9,6 +9,7 @@ use backends::blk::backend::BlkDevice;
 use backends::blk::image::{Format, Image, Options};
 use backends::blk::named::Allowed;
 use backends::blk::request::{Disk, ID_SIZE};
+use backends::capabilities::{self, Capabilities};
 use backends::cli::{self, SocketArgs};
 use backends::log;
 use backends::shutdown::Shutdown;
@@ -24,7 +25,7 @@ struct Cli {
     socket: SocketArgs,
 
     /// Image file or block device
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", alias = "blk-file")]
     path: PathBuf,
 
     /// The image's format, which is never guessed: a guest could write another's header
@@ -32,7 +33,7 @@ struct Cli {
     format: Format,
 
     /// Refuse writes; the image may then be shared with other readers
-    #[arg(long)]
+    #[arg(long, alias = "read-only")]
     readonly: bool,
 
     /// Open the backing files that a qcow2 image's header names, for reading
@@ -103,8 +104,13 @@ impl Cli {
     }
 }
 
+const CAPABILITIES: Capabilities = Capabilities {
+    device: "block",
+    features: &["blk-file", "read-only"],
+};
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = capabilities::parse(CAPABILITIES);
     log::init();
     cli::exit("outboard-blk", run(&cli))
 }

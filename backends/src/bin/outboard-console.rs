@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use backends::capabilities::{self, Capabilities};
 use backends::cli::{self, SocketArgs};
 use backends::console::Console;
 use backends::console::terminal::{Target, Terminal};
@@ -24,8 +25,13 @@ struct Cli {
     terminal: Target,
 }
 
+const CAPABILITIES: Capabilities = Capabilities {
+    device: "console",
+    features: &[],
+};
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = capabilities::parse(CAPABILITIES);
     log::init();
     cli::exit("outboard-console", run(&cli))
 }

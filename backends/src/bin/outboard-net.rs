@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use backends::capabilities::{self, Capabilities};
 use backends::cli::{self, SocketArgs};
 use backends::listener::Listener;
 use backends::log;
@@ -67,8 +68,13 @@ struct LinkArgs {
     peer_connect: Option<PathBuf>,
 }
 
+const CAPABILITIES: Capabilities = Capabilities {
+    device: "net",
+    features: &[],
+};
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = capabilities::parse(CAPABILITIES);
     log::init();
     cli::exit("outboard-net", run(&cli))
 }

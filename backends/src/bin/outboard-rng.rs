@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use backends::capabilities::{self, Capabilities};
 use backends::cli::{self, SocketArgs};
 use backends::log;
 use backends::rng::Rng;
@@ -44,8 +45,13 @@ impl Cli {
     }
 }
 
+const CAPABILITIES: Capabilities = Capabilities {
+    device: "rng",
+    features: &[],
+};
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = capabilities::parse(CAPABILITIES);
     log::init();
     cli::exit("outboard-rng", run(&cli))
 }
