@@ -6,10 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use vhost_user_wire::DeviceType;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::backend_status::BackendStatus;
-use super::device_type::DeviceType;
 use super::kick::Kick;
 use super::queue::QueueConfig;
 use super::shared_memory::SharedRegion;

@@ -8,7 +8,6 @@
 pub mod backend_status;
 pub mod counters;
 mod device;
-pub mod device_type;
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod features;
@@ -26,9 +25,9 @@ pub mod status;
 
 pub use backend_status::BackendStatus;
 pub use device::{Device, DeviceError, DeviceEvent};
-pub use device_type::DeviceType;
 pub use kick::Kick;
 pub use memory::GuestMemory;
 pub use mmio::MmioTransport;
 pub use queue::{Format, QueueConfig};
 pub use shared_memory::SharedRegion;
+pub use vhost_user_wire::DeviceType;

@@ -7,7 +7,7 @@
 //! * [`Connection`] sends and receives messages, and bounds what a peer can make it keep.
 //! * [`payload`] has the types of payloads, over those of the `vhost` crate where these serve.
 //! * [`frontend`] has the messages of a frontend, each request with the type of its reply.
-//! * [`name`] and [`features`] name messages and feature bits for logs and errors.
+//! * [`name`], [`features`] and [`DeviceType`] name messages, feature bits and the types of devices.
 //!
 //! It serves a frontend, a backend, and a test that plays either: a [`Header`] may hold any
 //! values, and [`Connection::send_bytes`] sends any bytes. Nothing here knows what a message
@@ -15,6 +15,7 @@
 
 mod connection;
 pub mod deadline;
+mod device_type;
 mod error;
 pub mod features;
 pub mod frontend;
@@ -27,6 +28,7 @@ mod progress;
 
 pub use connection::Connection;
 pub use deadline::Deadline;
+pub use device_type::{DeviceType, UnknownDeviceType};
 pub use error::{PayloadError, WireError};
 pub use header::{HEADER_SIZE, Header, NEED_REPLY, REPLY, VERSION};
 pub use limits::{BACKEND_FILES, FRONTEND_FILES, MAX_PAYLOAD};

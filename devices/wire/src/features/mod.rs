@@ -1,11 +1,15 @@
 //! Feature bits that mean the same to every device, and their names.
 //!
 //! Those of virtio 1.3, section 6, and of the vhost-user document. A device's own features have
-//! meanings by its type, and are named there.
+//! meanings by its type ([`own_names`]).
+
+mod own;
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use virtio_bindings::virtio_config::*;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+pub use own::own_names;
 
 /// VHOST_F_LOG_ALL: the backend logs the pages it writes.
 pub const VHOST_F_LOG_ALL: u32 = 26;
