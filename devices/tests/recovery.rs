@@ -107,7 +107,7 @@ fn packets_go_on_at_the_used_index() {
     assert_eq!(
         order(first),
         order(second),
-        "all is negotiated and said anew"
+        "all is negotiated and said again"
     );
 }
 

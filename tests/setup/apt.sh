@@ -44,7 +44,7 @@ apt_update() {
 # has, the install tells what is missing.
 apt_fetch_lists() {
     as_root apt-get "${apt_without_contents[@]}" update ||
-        echo "some package lists were not fetched; going on with those there are"
+        echo "some package lists were not fetched; continuing with those that there are"
 }
 
 # Lists may be old and name versions that are gone: fetch them and try again.

@@ -48,7 +48,7 @@ pub enum CtlCommand {
     Status,
     /// Stop all vCPUs and the guest's clock. Devices finish what they have.
     Pause,
-    /// Let the vCPUs go on.
+    /// Resume the vCPUs.
     Resume,
     /// Power-on again, also under --on-reboot exit. What was booted boots again.
     Reset {
@@ -60,7 +60,7 @@ pub enum CtlCommand {
     Shutdown,
     /// Detach gdb, for instance one whose machine is gone, and let the guest run.
     DetachGdb,
-    /// Start the backend of a device anew (exec="COMMAND"); the guest's requests wait.
+    /// Restart the backend of a device (exec="COMMAND"); the guest's requests wait.
     Restart {
         /// The device's name.
         id: String,

@@ -191,7 +191,7 @@ impl Target for DebugTarget {
         self.vcpus
             .group()
             .resume(&controls)
-            .map_err(group_error("cannot let the vCPUs go on"))
+            .map_err(group_error("cannot resume the vCPUs"))
     }
 
     fn registers(&mut self, vcpu: VcpuId) -> Result<Registers> {

@@ -30,15 +30,15 @@ use crate::kvm_device::{self, Unavailable};
 use crate::layout;
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
+use crate::shm_address_space::{self, ShmAddressSpace};
 use crate::supervisor::Supervisor;
 use crate::transports::{self, SharedTransport};
 use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::traps::Traps;
 use crate::vcpu::watched::WatchedRam;
-use crate::vcpu::{self, Failure, Handle, Vcpu, Wires};
+use crate::vcpu::{self, Failure, Handle, Vcpu, VcpuContext};
 use crate::vcpus::{self, Group, Vcpus};
-use crate::windows::{self, Windows};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -63,7 +63,7 @@ pub enum Error {
     #[error(transparent)]
     Overlap(#[from] Overlap),
     #[error(transparent)]
-    SharedMemory(#[from] windows::Error),
+    SharedMemory(#[from] shm_address_space::Error),
     #[error("cannot make an eventfd")]
     EventFd(#[source] io::Error),
     #[error("{asked} vCPUs were asked for; this host's KVM gives a machine at most {limit}")]
@@ -76,7 +76,7 @@ pub enum Error {
 }
 
 /// Where a machine reports.
-pub struct Reports {
+pub struct Notifiers {
     pub debug: Notifier<gdb::target::Event>,
     pub failures: Notifier<(usize, Failure)>,
     pub power: Notifier<PowerRequest>,
@@ -108,7 +108,7 @@ impl Machine {
         config: &Config,
         boot: Arc<boot::Source>,
         serial_output: console::Output,
-        reports: Reports,
+        notifiers: Notifiers,
         supervisor: &Supervisor,
     ) -> Result<Self, Error> {
         let kvm = kvm_device::open()?;
@@ -124,22 +124,22 @@ impl Machine {
         let memory = memory::allocate(config.memory)?;
         // The user's possible mistakes first, before anything is started.
         let (entry, vm) = load_beside(&boot, &kvm, &memory)?;
-        let power = Arc::new(PowerSwitch::new(reports.power));
+        let power = Arc::new(PowerSwitch::new(notifiers.power));
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
         add_legacy(&mut buses.pio, &power)?;
-        let mut windows = Windows::new(&memory, model.physical_bits());
+        let mut shm_space = ShmAddressSpace::new(&memory, model.physical_bits());
         let transports = add_virtio(
             &mut buses.mmio,
             config,
             &boot.config().devices,
             &vm,
             supervisor,
-            &mut windows,
+            &mut shm_space,
         )?;
-        let wires = Wires {
-            debug: reports.debug,
-            failures: reports.failures,
+        let context = VcpuContext {
+            debug: notifiers.debug,
+            failures: notifiers.failures,
             power: power.clone(),
             buses: Arc::new(buses),
             traps: Arc::default(),
@@ -147,10 +147,10 @@ impl Machine {
             vm: vm.clone(),
             memory: memory.clone(),
         };
-        let (traps, watched) = (wires.traps.clone(), wires.watched.clone());
-        let buses = wires.buses.clone();
+        let (traps, watched) = (context.traps.clone(), context.watched.clone());
+        let buses = context.buses.clone();
         let chips = vm.chips()?;
-        let handles = spawn_vcpus(&kvm, &model, &vm, config, entry, &wires)?;
+        let handles = spawn_vcpus(&kvm, &model, &vm, config, entry, &context)?;
         let vcpus = Arc::new(Vcpus::new(vm.clone(), handles));
         Ok(Self {
             boot,
@@ -371,7 +371,7 @@ fn add_virtio(
     slots: &[VirtioSlot],
     vm: &Arc<Vm>,
     supervisor: &Supervisor,
-    windows: &mut Windows,
+    shm_space: &mut ShmAddressSpace,
 ) -> Result<Vec<SharedTransport>, Error> {
     let mut transports: Vec<SharedTransport> = Vec::with_capacity(slots.len());
     for (device, slot) in config.devices.iter().zip(slots) {
@@ -383,7 +383,7 @@ fn add_virtio(
             }
             None => Frontend::connect(options.clone(), memory.clone())?,
         };
-        let regions = windows.place(&options.id, frontend.wanted_shared_memory())?;
+        let regions = shm_space.place(&options.id, frontend.wanted_shared_memory())?;
         if !regions.is_empty() {
             let shared = SharedMemory::new(vm.clone(), regions).map_err(Error::EventFd)?;
             frontend.give_shared_memory(shared)?;
@@ -411,7 +411,7 @@ fn spawn_vcpus(
     vm: &Vm,
     config: &Config,
     entry: boot::Entry,
-    wires: &Wires,
+    context: &VcpuContext,
 ) -> Result<Vec<Handle>, Error> {
     let cpus = config.cpus;
     let deadlines = config.devices.iter().map(|device| device.options.deadline);
@@ -427,7 +427,7 @@ fn spawn_vcpus(
         if index == 0 {
             boot::set_registers(&vcpu, entry)?;
         }
-        let handle = Handle::spawn(index.into(), vcpu, wires.clone(), patience)?;
+        let handle = Handle::spawn(index.into(), vcpu, context.clone(), patience)?;
         handles.push(handle);
     }
     Ok(handles)

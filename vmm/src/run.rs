@@ -17,7 +17,7 @@ use crate::console::{self, Console};
 use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop};
 use crate::events::{Inbox, Notifier, borrow, channel};
-use crate::machine::{self, Machine, Reports};
+use crate::machine::{self, Machine, Notifiers};
 use crate::panics;
 use crate::scheduling;
 use crate::signals::Signals;
@@ -67,7 +67,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (power_events, power) = channel().map_err(host("an eventfd"))?;
     let (panic_events, panics) = channel().map_err(host("an eventfd"))?;
     panics::report_to(panic_events);
-    let reports = Reports {
+    let notifiers = Notifiers {
         debug: debug_events.clone(),
         failures: failure_events,
         power: power_events,
@@ -75,7 +75,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (mut console, output) = Console::open(&config.serial)?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::new(config.log.filter.as_deref());
-    let machine = Arc::new(Machine::new(config, boot, output, reports, &supervisor)?);
+    let machine = Arc::new(Machine::new(config, boot, output, notifiers, &supervisor)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();
     let detacher = debugger

@@ -9,7 +9,7 @@ use crate::power::PowerSwitch;
 use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::dispatch::Buses;
 use crate::vcpu::watched::WatchedRam;
-use crate::vcpu::{Failure, Vcpu, Wires};
+use crate::vcpu::{Failure, Vcpu, VcpuContext};
 use crate::{kvm_device, memory};
 
 const CPUS: u8 = 2;
@@ -38,7 +38,7 @@ impl Machine {
         let (debug, _) = channel().unwrap();
         let (failures, inbox) = channel().unwrap();
         let (power, _) = channel().unwrap();
-        let wires = Wires {
+        let context = VcpuContext {
             debug,
             failures,
             power: Arc::new(PowerSwitch::new(power)),
@@ -54,7 +54,7 @@ impl Machine {
             let vcpu = Vcpu::new(&kvm, vm.create_vcpu(index).unwrap(), &cpuid).unwrap();
             // As the first, which needs no other to start it.
             vcpu.fd().set_mp_state(Default::default()).unwrap();
-            Handle::spawn(index.into(), vcpu, wires.clone(), PATIENCE).unwrap()
+            Handle::spawn(index.into(), vcpu, context.clone(), PATIENCE).unwrap()
         };
         let handles = (0..CPUS).map(spawn).collect();
         Some(Self {

@@ -127,16 +127,16 @@ impl Model {
             };
         } else if value & !0xcf != 0 {
         } else if old == 128 && value & !64 != 128 {
-            self.go_on(1, (value | 1) & !128);
+            self.advance(1, (value | 1) & !128);
         } else if old & 128 != 0 {
         } else if value & 128 != 0 {
             self.status |= 128;
         } else {
-            self.go_on(old, value);
+            self.advance(old, value);
         }
     }
 
-    fn go_on(&mut self, old: u32, value: u32) {
+    fn advance(&mut self, old: u32, value: u32) {
         if old & !64 & !value == 0 && in_order(value) && self.may_take(value) {
             self.status = old | value & !64;
             if self.status & !old & 4 != 0 {

@@ -100,7 +100,7 @@ impl Status {
         let asked = Self::parse(value)?;
         if self.is_begun_again(asked) {
             let asked = Self((asked.0 | Self::ACKNOWLEDGE.0) & !Self::FAILED.0);
-            return self.go_on(Self::ACKNOWLEDGE, asked, features);
+            return self.advance(Self::ACKNOWLEDGE, asked, features);
         }
         if self.contains(Self::FAILED) {
             return Err(HandshakeError::AfterFailed);
@@ -109,7 +109,7 @@ impl Status {
             self.0 |= Self::FAILED.0;
             return Ok(Step::GiveUp);
         }
-        self.go_on(*self, asked, features)
+        self.advance(*self, asked, features)
     }
 
     /// Linux sets FAILED after the reset when a driver's probe has failed, and the next
@@ -120,7 +120,7 @@ impl Status {
     }
 
     /// Takes the handshake from `before` to `asked`.
-    fn go_on(
+    fn advance(
         &mut self,
         before: Self,
         asked: Self,

@@ -76,7 +76,7 @@ fn a_search_ends_when_nobody_wants_to_know() {
     // Its thread lets go of the memory.
     let deadline = Instant::now() + Duration::from_secs(20);
     while Arc::strong_count(&guest.gate) > 1 {
-        assert!(Instant::now() < deadline, "the search goes on");
+        assert!(Instant::now() < deadline, "the search does not end");
         thread::yield_now();
     }
     assert!(guest.gate.reads() <= 1);

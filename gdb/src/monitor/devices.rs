@@ -24,7 +24,7 @@ pub(super) fn pause(
     }
     let what = match session.devices.is_pause_wanted() {
         true => "devices stand still while the guest is stopped",
-        false => "devices go on while the guest is stopped",
+        false => "devices keep working while the guest is stopped",
     };
     writeln!(out, "{what}")?;
     Ok(())

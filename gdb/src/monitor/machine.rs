@@ -175,7 +175,7 @@ pub(super) fn nmi(
     };
     for vcpu in vcpus.map(VcpuId) {
         session.guest.machine.inspect().nmi(vcpu)?;
-        writeln!(out, "{vcpu} takes an NMI when it goes on")?;
+        writeln!(out, "{vcpu} takes an NMI when it resumes")?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ pub(super) fn phys(
     if session.selection.is_physical() {
         writeln!(
             out,
-            "gdb's memory accesses are physical until the guest goes on or \"monitor phys off\""
+            "gdb's memory accesses are physical until the guest resumes or \"monitor phys off\""
         )?;
     } else {
         writeln!(out, "gdb's memory accesses are virtual")?;

@@ -261,7 +261,7 @@ fn gdb_reads_and_writes_physical_memory_until_the_guest_goes_on() {
     assert_eq!(rsp.ask("Z0,1000,1"), "OK");
     assert_eq!(
         rsp.monitor("phys on"),
-        "gdb's memory accesses are physical until the guest goes on or \"monitor phys off\"\n"
+        "gdb's memory accesses are physical until the guest resumes or \"monitor phys off\"\n"
     );
     assert_eq!(rsp.ask("m5000,1"), "55");
     assert_eq!(rsp.ask("m1000,2"), "ebfe", "the int3 is hidden");
@@ -280,7 +280,7 @@ fn gdb_reads_and_writes_physical_memory_until_the_guest_goes_on() {
     rsp.monitor("phys on");
     rsp.send("vCont;s:1");
     rsp.told();
-    assert_eq!(rsp.ask("m5000,1"), "66", "the guest went on");
+    assert_eq!(rsp.ask("m5000,1"), "66", "the guest has run");
     assert_eq!(
         rsp.monitor("phys no"),
         "\"no\" is neither on nor off\nusage: monitor phys [on|off]\n"

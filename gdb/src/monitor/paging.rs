@@ -174,7 +174,7 @@ fn write_ranges(out: Output<'_>, ranges: &Ranges) -> Result<(), MonitorError> {
     if let Some(at) = ranges.stopped_at {
         writeln!(
             out,
-            "too much to show; go on with: monitor pagetable {at:#x}"
+            "too much to show; continue with: monitor pagetable {at:#x}"
         )?;
     }
     Ok(())

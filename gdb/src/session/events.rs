@@ -164,7 +164,7 @@ impl Session<'_> {
         self.end_trace(Status::Error("the guest was reset".to_owned(), 0));
         self.vcpus.on_reset();
         self.notice(
-            "the guest was reset; breakpoints are planted again when it goes on".to_owned(),
+            "the guest was reset; breakpoints are planted again when it resumes".to_owned(),
         );
     }
 

@@ -35,13 +35,13 @@ impl Session<'_> {
         }
         if let Some(vcpu) = self.crashed_among(&actions) {
             self.notice(format!(
-                "{vcpu} crashed: it cannot go on unless its registers are changed"
+                "{vcpu} crashed: it cannot continue unless its registers are changed"
             ));
             self.finish(Stop::At(vcpu, Reason::Crash));
             return;
         }
         if let Err(error) = self.devices.on_resume(&mut self.guest.machine) {
-            return self.refuse(format!("the devices cannot go on: {}", chain(&error)));
+            return self.refuse(format!("the devices cannot resume: {}", chain(&error)));
         }
         self.watch_for_kernel();
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);

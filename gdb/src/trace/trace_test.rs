@@ -117,7 +117,7 @@ fn variables_count_in_conditions_and_are_collected() {
     assert_eq!(frames, [Some(6), Some(8), None]);
     assert_eq!(trace.variables.get(1), Some(9));
     trace.start();
-    assert_eq!(trace.variables.get(1), Some(5), "anew");
+    assert_eq!(trace.variables.get(1), Some(5), "from its start");
     trace.clear();
     assert_eq!(trace.variables.get(1), None);
 }
@@ -304,8 +304,8 @@ fn what_is_kept_to_be_read_back_is_bounded() {
     let registers = Definition::parse("-2:1000:R1", Description::default()).unwrap();
     let full = Err(DefinitionError::TooMuch(MAX_TEXT));
     assert_eq!(trace.define(registers.clone()), full);
-    let anew = Definition::parse("1:1000:E:0:0", Description::default()).unwrap();
-    assert_eq!(trace.define(anew), Ok(()));
+    let again = Definition::parse("1:1000:E:0:0", Description::default()).unwrap();
+    assert_eq!(trace.define(again), Ok(()));
     assert_eq!(trace.text, 0, "what it had is gone");
     assert_eq!(trace.define(registers), Ok(()));
 }

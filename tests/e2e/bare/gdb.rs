@@ -158,7 +158,7 @@ impl Guest {
         );
         assert!(code.ends_with(": matched."), "{code}");
         let before = self.value("loop_counter");
-        wait_until("the debuggee goes on", DEADLINE, || {
+        wait_until("the debuggee runs on", DEADLINE, || {
             self.value("loop_counter") > before
         });
     }

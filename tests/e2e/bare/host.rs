@@ -132,7 +132,7 @@ Guest debugging          ring 0                ring 3
   int3                   fails to emulate      not trapped
   hardware breakpoint    traps                 not trapped
   write watchpoint       not trapped           failed: KVM_RUN: no  memory
-  TSC while stopped      stands still          goes on
+  TSC while stopped      stands still          keeps counting
 
 What gdb can do
 ";

@@ -38,7 +38,7 @@ fn a_paused_guest_stands_still_and_goes_on_unharmed() {
         assert_eq!(interrupts(dir.path()), before);
         ctl(dir.path(), &["resume"], 0);
         assert_eq!(status(dir.path())["state"], "running");
-        tests::process::wait_until("the guest goes on", DEADLINE, || {
+        tests::process::wait_until("the guest runs", DEADLINE, || {
             interrupts(dir.path()) > before
         });
     }

@@ -278,7 +278,7 @@ fn nmi_from_gdb_reaches_the_kernel() {
     let (vmm, vmlinux) = ticking(dir.path(), 2);
     let commands = ["monitor nmi 1", "detach"];
     let output = merged(&vmm, &vmlinux, &commands);
-    assert_all(&output, &["vCPU 1 takes an NMI when it goes on"]);
+    assert_all(&output, &["vCPU 1 takes an NMI when it resumes"]);
     vmm.process
         .wait_for("NMI received for unknown reason", BOOT);
     vmm.process.wait_for("on CPU 1", BOOT);

@@ -72,8 +72,7 @@ fn undebugged(
 ) -> (Status, Value) {
     let mut group = control.vcpus().group();
     if group.is_debugged() {
-        let text =
-            "a debugger is attached, or its trace goes on: stop the guest, or let it go on, there";
+        let text = "a debugger is attached, or its trace runs: stop the guest, or resume it, there";
         return (Status::Conflict, problem(text));
     }
     match change(&mut group) {
@@ -199,7 +198,7 @@ pub fn restart(control: &Control, id: &str) -> (Status, Value) {
     }
     let reason = backend.problem.unwrap_or_default();
     let text = format!(
-        "no backend serves device {id} after {elapsed:.1?}, though it goes on trying: {reason}"
+        "no backend serves device {id} after {elapsed:.1?}, though it keeps trying: {reason}"
     );
     (Status::NoBackend, problem(text))
 }

@@ -75,7 +75,7 @@ fn word(finding: &Finding) -> String {
 fn tsc_while_stopped(ring: Ring) -> String {
     match tsc_follows_its_offset(ring) {
         Ok(true) => "stands still".into(),
-        Ok(false) => "goes on".into(),
+        Ok(false) => "keeps counting".into(),
         Err(error) => format!("failed: {error}: {}", error.source),
     }
 }

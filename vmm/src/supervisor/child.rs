@@ -139,12 +139,12 @@ impl Child {
             );
             self.kill();
         }
-        self.bury();
+        self.reap();
     }
 
     /// How it has ended, once it has. The rest of its group is killed too:
     /// until the process is waited for, the group's number is nobody else's.
-    pub fn bury(mut self) -> Option<Ended> {
+    pub fn reap(mut self) -> Option<Ended> {
         self.signal(Signal::KILL);
         let status = self.process.try_wait().ok().flatten()?;
         let last_line = self.output.last_line();

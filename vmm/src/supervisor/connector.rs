@@ -60,7 +60,7 @@ impl Supervised {
             if slot.child().is_some_and(|child| !child.is_ending()) {
                 return Err(Problem::NotReady("the process before it has yet to end"));
             }
-            slot.take_child().and_then(Child::bury);
+            slot.take_child().and_then(Child::reap);
             self.is_used = false;
         }
         if slot.child().is_none() {
@@ -162,7 +162,7 @@ impl Connector for Supervised {
         lock(&self.slot).child().is_none_or(Child::kill)
     }
 
-    fn last_words(&mut self) -> Option<Problem> {
+    fn exit_report(&mut self) -> Option<Problem> {
         self.ended(&mut lock(&self.slot), END_DEADLINE)
     }
 

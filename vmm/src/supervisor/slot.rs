@@ -46,6 +46,6 @@ impl Slot {
     pub fn ended(&mut self, within: Duration) -> Option<Ended> {
         self.child
             .take_if(|child| child.ends_within(within))?
-            .bury()
+            .reap()
     }
 }

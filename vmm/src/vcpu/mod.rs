@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use thread::{Counters, Failure, Wires};
+pub use thread::{Counters, Failure, VcpuContext};
 pub use x86_64::{DebugControl, Vcpu, cpuid, debug_events};
 
 use kick::ImmediateExit;
@@ -70,7 +70,7 @@ impl Handle {
     pub fn spawn(
         index: usize,
         vcpu: Vcpu,
-        wires: Wires,
+        context: VcpuContext,
         patience: Duration,
     ) -> Result<Self, Error> {
         let failed = |source| Error::Spawn {
@@ -86,7 +86,7 @@ impl Handle {
         let thread = Thread {
             index,
             vcpu,
-            wires,
+            context,
             messages: inbox,
             immediate_exit: immediate_exit.clone(),
             counters: counters.clone(),

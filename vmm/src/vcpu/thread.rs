@@ -32,9 +32,9 @@ pub enum Failure {
     Host(std::io::Error),
 }
 
-/// Where a vCPU thread reports.
+/// All that a vCPU thread needs of the machine around it, and where it reports.
 #[derive(Clone)]
-pub struct Wires {
+pub struct VcpuContext {
     /// Stops that the debugger asked for.
     pub debug: Notifier<Event>,
     /// vCPU index and its failure.
@@ -93,7 +93,7 @@ impl Counters {
 pub struct Thread {
     pub index: usize,
     pub vcpu: Vcpu,
-    pub wires: Wires,
+    pub context: VcpuContext,
     pub messages: Receiver<Message>,
     pub immediate_exit: Arc<ImmediateExit>,
     pub counters: Arc<Counters>,
@@ -123,7 +123,7 @@ impl Thread {
         self.counters.first_entry.get_or_init(Instant::now);
         loop {
             match self.step() {
-                Ok(Entry::Enter | Entry::Msr(_)) if self.wires.power.is_off() => {
+                Ok(Entry::Enter | Entry::Msr(_)) if self.context.power.is_off() => {
                     return self.finish_exit();
                 }
                 // A register's access has been answered with the exit.
@@ -149,7 +149,7 @@ impl Thread {
                     return self.debug_stop(StopReason::Changed(change));
                 }
                 Ok(Entry::Debug(debug)) => {
-                    let reason = self.vcpu.on_debug_exit(&debug, &self.wires.memory);
+                    let reason = self.vcpu.on_debug_exit(&debug, &self.context.memory);
                     let state = self.stop_for(reason);
                     if state != State::Running {
                         return state;
@@ -165,8 +165,8 @@ impl Thread {
     fn step(&mut self) -> std::io::Result<Entry> {
         let exit = self.vcpu.run()?;
         let note = Note::of(&exit);
-        let trap = self.wires.traps.stop(&exit);
-        let entry = answer(exit, &self.wires);
+        let trap = self.context.traps.stop(&exit);
+        let entry = answer(exit, &self.context);
         self.counters.count(note.reason);
         self.counters.recent.record(note, self.vcpu.rip_at_exit());
         if let Entry::Msr(access) = entry {
@@ -187,7 +187,7 @@ impl Thread {
     /// Completes a pending I/O exit that may have hidden the end of a step.
     fn finish_step(&mut self) -> State {
         let ended = self.complete_exit();
-        let memory = &self.wires.memory;
+        let memory = &self.context.memory;
         let reason = match ended {
             Some(debug) => self.vcpu.on_debug_exit(&debug, memory),
             None => self.vcpu.after_exit(memory),
@@ -212,7 +212,7 @@ impl Thread {
                 Ok(Exit::Debug(debug)) => ended = Some(debug),
                 Ok(Exit::Interrupted) | Err(_) => {}
                 Ok(exit) => {
-                    answer(exit, &self.wires);
+                    answer(exit, &self.context);
                     continue;
                 }
             }
@@ -226,8 +226,8 @@ impl Thread {
     /// short, or at a write to a protected page (see `guest_mapping`).
     fn failed_run(&mut self, error: std::io::Error) -> State {
         match error.raw_os_error() {
-            Some(libc::EFAULT) if self.wires.vm.replace_cut_files() => State::Running,
-            Some(libc::EFAULT) if self.wires.watched.any() => {
+            Some(libc::EFAULT) if self.context.vm.replace_cut_files() => State::Running,
+            Some(libc::EFAULT) if self.context.watched.any() => {
                 self.debug_stop(StopReason::Protected)
             }
             _ => self.fail(Failure::Host(error)),
@@ -248,7 +248,7 @@ impl Thread {
             // Not every access to a protected page can be emulated. If the page
             // was not the reason, the error comes again when the page is not
             // protected.
-            Crash::Internal(_) if self.wires.watched.any() => {
+            Crash::Internal(_) if self.context.watched.any() => {
                 self.debug_stop(StopReason::Protected)
             }
             _ => self.fail(Failure::Guest(crash)),
@@ -265,14 +265,14 @@ impl Thread {
     }
 
     fn debug_stop(&mut self, reason: StopReason) -> State {
-        self.wires
+        self.context
             .debug
             .send(Event::Stopped(VcpuId(self.index), reason));
         State::Paused
     }
 
     fn fail(&mut self, failure: Failure) -> State {
-        self.wires.failures.send((self.index, failure));
+        self.context.failures.send((self.index, failure));
         State::Paused
     }
 
@@ -312,7 +312,7 @@ impl Thread {
             }
             Message::Resume(control) => {
                 self.vcpu.note_stop();
-                let done = self.vcpu.begin(&control, &self.wires.memory);
+                let done = self.vcpu.begin(&control, &self.context.memory);
                 self.stop_for(done)
             }
             Message::Request(run) => {
@@ -326,16 +326,16 @@ impl Thread {
 
 /// Answers an exit: a write to a protected page is one to RAM, an access to a file that is
 /// cut short is noted, and any other exit is for the devices.
-fn answer(exit: Exit<'_>, wires: &Wires) -> Entry {
+fn answer(exit: Exit<'_>, context: &VcpuContext) -> Entry {
     if let Exit::MmioRead { addr, .. } | Exit::MmioWrite { addr, .. } = &exit {
-        wires.vm.replace_if_cut(GuestAddress(*addr));
+        context.vm.replace_if_cut(GuestAddress(*addr));
     }
     if let Exit::MmioWrite { addr, data } = exit {
-        match wires.watched.write(addr, data) {
+        match context.watched.write(addr, data) {
             Written::NotHere => {}
             Written::Done => return Entry::Enter,
             Written::Changed(change) => return Entry::Changed(change),
         }
     }
-    dispatch(exit, &wires.buses)
+    dispatch(exit, &context.buses)
 }

@@ -56,7 +56,7 @@ impl Traps {
     /// The stop that the exit is, once it is done.
     pub fn stop(&self, exit: &Exit<'_>) -> Option<StopReason> {
         let gs_base = |access: &MsrAccess| access.index == MSR_GS_BASE && access.written.is_some();
-        match (self.met(exit), exit) {
+        match (self.matching(exit), exit) {
             (Some(access), _) => Some(StopReason::Trap(access)),
             (None, Exit::Msr(access)) if self.gs_base() && gs_base(access) => {
                 Some(StopReason::GsBase)
@@ -66,7 +66,7 @@ impl Traps {
     }
 
     /// The access of the exit, in words, if it is to stop the guest.
-    pub fn met(&self, exit: &Exit<'_>) -> Option<String> {
+    pub fn matching(&self, exit: &Exit<'_>) -> Option<String> {
         if self.any.load(Ordering::Relaxed) {
             self.look(exit)
         } else {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     fn write(traps: &Traps, addr: u64, data: &[u8]) -> Option<String> {
-        traps.met(&Exit::MmioWrite { addr, data })
+        traps.matching(&Exit::MmioWrite { addr, data })
     }
 
     #[test]
@@ -192,9 +192,12 @@ mod tests {
             width: 2,
             data: &mut data,
         };
-        assert_eq!(traps.met(&exit).unwrap(), "read of 2 bytes at port 0x10");
+        assert_eq!(
+            traps.matching(&exit).unwrap(),
+            "read of 2 bytes at port 0x10"
+        );
         assert_eq!(write(&traps, 0x10, &[1]), None, "not a port");
-        assert_eq!(traps.met(&Exit::Hlt), None);
+        assert_eq!(traps.matching(&Exit::Hlt), None);
         traps.set(Vec::new());
         assert_eq!(write(&traps, 0x1004, &[1]), None);
     }
@@ -204,7 +207,7 @@ mod tests {
         let traps = Traps::default();
         traps.set(vec![range(Space::Msrs, 0x10, 0x10)]);
         let met = |written| {
-            traps.met(&Exit::Msr(MsrAccess {
+            traps.matching(&Exit::Msr(MsrAccess {
                 index: 0x10,
                 written,
             }))

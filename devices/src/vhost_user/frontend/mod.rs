@@ -175,8 +175,8 @@ impl Frontend {
         let opened = negotiate::start_handshake(&mut channel, &deadline)
             .map_err(Problem::from)
             .and_then(|()| Session::open(channel, options, &profile, None, &deadline));
-        opened.map_err(|problem| match connector.last_words() {
-            Some(last_words) if problem.is_closed() => last_words,
+        opened.map_err(|problem| match connector.exit_report() {
+            Some(exit_report) if problem.is_closed() => exit_report,
             _ => problem,
         })
     }

@@ -320,7 +320,7 @@ impl Frontend {
         if !problem.is_closed() {
             return problem;
         }
-        self.connector.last_words().unwrap_or(problem)
+        self.connector.exit_report().unwrap_or(problem)
     }
 
     /// Hands over all that the driver has set up.

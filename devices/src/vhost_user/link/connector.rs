@@ -14,7 +14,7 @@ const RETRY: Duration = Duration::from_millis(5);
 /// A source of connections to one backend, one after another.
 ///
 /// All calls come from one thread at a time, with the device's lock held; none
-/// blocks but [`kill`](Self::kill) and [`last_words`](Self::last_words), which
+/// blocks but [`kill`](Self::kill) and [`exit_report`](Self::exit_report), which
 /// are bounded.
 pub trait Connector: Send {
     /// A connection, if there is one to be had now, in blocking mode. The
@@ -35,7 +35,7 @@ pub trait Connector: Send {
 
     /// Why the backend of the last connection is gone, if more is known than
     /// that its socket was closed. Asked before there has been a whole session.
-    fn last_words(&mut self) -> Option<Problem> {
+    fn exit_report(&mut self) -> Option<Problem> {
         None
     }
 

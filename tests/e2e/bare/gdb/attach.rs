@@ -144,10 +144,10 @@ fn kill(mut gdb: Process) {
 fn second_gdb_is_refused_and_told_why() {
     let guest = Guest::debuggee();
     let mut first = guest.open(&[]);
-    let second = guest.transcript(&["echo @goes on\\n"]);
+    let second = guest.transcript(&["echo @resumes\\n"]);
     assert!(
         second.contains(
-            "another debugger is attached to this guest; only one can be at a time\n@goes on"
+            "another debugger is attached to this guest; only one can be at a time\n@resumes"
         ),
         "{second}"
     );
@@ -222,7 +222,7 @@ fn interrupt_stops_every_vcpu_again_and_again() {
     gdb.send(b"quit\n");
     gdb.expect_exit(0, DEADLINE);
     let before = guest.value("shared_counter");
-    wait_until("the guest goes on", DEADLINE, || {
+    wait_until("the guest runs", DEADLINE, || {
         guest.value("shared_counter") > before
     });
 }

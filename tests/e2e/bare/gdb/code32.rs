@@ -254,7 +254,7 @@ fn a_reset_clears_what_is_not_in_its_file() {
             "$2 = 0",
             "$3 = 0",
             "$4 = 32",
-            "the guest was reset; breakpoints are planted again when it goes on",
+            "the guest was reset; breakpoints are planted again when it resumes",
             "Breakpoint 1, inner (value=3) at i386/main.c:55",
             "55\t{",
             "$5 = 0",

@@ -139,7 +139,7 @@ fn the_guest_is_not_paused_by_others_while_it_is_traced() {
     guest.vmm.process.wait_for("debug: ready", DEADLINE);
     guest.gdb(&[&guest.disconnected_script()]);
     let refused = ctl(dir.path(), &["pause"], 1);
-    assert!(refused.contains("its trace goes on"), "{refused}");
+    assert!(refused.contains("its trace runs"), "{refused}");
     guest.gdb(&["set disconnected-tracing off"]);
     ctl(dir.path(), &["pause"], 0);
     ctl(dir.path(), &["resume"], 0);

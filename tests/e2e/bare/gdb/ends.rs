@@ -144,7 +144,7 @@ fn crashed_guest_is_kept_until_gdb_leaves() {
             "  Id   Target Id                          Frame ",
             "* 1    Thread 1.1 (CPU 0, crashed, CPL 0) @ in triple_fault () at lib/power.c:56",
             "* CPU 0, crashed, CPL 0, rip @, cr3 0x106000: triple fault",
-            "vCPU 0 crashed: it cannot go on unless its registers are changed",
+            "vCPU 0 crashed: it cannot continue unless its registers are changed",
             "Program received signal SIGABRT, Aborted.",
             "@ in triple_fault () at lib/power.c:56",
             "56\t\t__asm__ volatile(\"lidt %0; ud2\" : : \"m\"(no_idt));",
@@ -217,7 +217,7 @@ fn reboot_is_a_stop_and_breakpoints_survive_it() {
         "continue",
         "continue",
     ]);
-    let reset = "the guest was reset; breakpoints are planted again when it goes on";
+    let reset = "the guest was reset; breakpoints are planted again when it resumes";
     assert_eq!(lines[2], reset, "{lines:#?}");
     let mode = "vCPU 0 runs i386 code, gdb has i386:x86-64";
     assert!(lines[3].starts_with(mode), "{lines:#?}");

@@ -65,7 +65,7 @@ fn physical_memory_is_read_and_written_beside_virtual() {
         ],
         &[
             "0x40104000:\t\"hello gdb\"",
-            "gdb's memory accesses are physical until the guest goes on or \"monitor phys off\"",
+            "gdb's memory accesses are physical until the guest resumes or \"monitor phys off\"",
             "0x104000 <greeting>:\t\"hello gdb\"",
             "0x40104000:\tCannot access memory at address 0x40104000",
             "gdb's memory accesses are virtual",

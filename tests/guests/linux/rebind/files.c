@@ -1,4 +1,4 @@
-/* A directory of the host's. It is mounted anew each time: nothing is from a cache. */
+/* A directory of the host's. It is mounted again each time: nothing is from a cache. */
 #define _GNU_SOURCE
 #include "rebind.h"
 

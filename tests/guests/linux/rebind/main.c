@@ -7,7 +7,7 @@
  *   rebind virtiofs CYCLES TAG                         the file system's
  *   rebind vmw_vsock_virtio_transport CYCLES PORT      where the host listens
  *
- * With `busy` as CYCLES the driver stays, and I/O goes on behind this program's end.
+ * With `busy` as CYCLES the driver stays, and I/O continues behind this program's end.
  *
  * It is no script: under emulation that starts processes for most of its time.
  */

@@ -136,7 +136,7 @@ int main(void)
 			;
 		expect("page 1 with another backend", read8(base + 4096 + 64), 'w');
 		expect("the new one's answer", ask(HANG_UP, 1), 0);
-		expect("page 1 hung up anew", read8(base + 4096 + 64), 'w');
+		expect("page 1 hung up again", read8(base + 4096 + 64), 'w');
 	}
 	virtio_reset(&device);
 	expect("page 1 after a reset", read8(base + 4096), 0xff);

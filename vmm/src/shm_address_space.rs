@@ -29,12 +29,12 @@ pub enum Error {
 }
 
 /// The free part of the address space.
-pub struct Windows {
+pub struct ShmAddressSpace {
     next: u64,
     bits: u32,
 }
 
-impl Windows {
+impl ShmAddressSpace {
     /// Behind `memory`, for guests whose physical addresses have `bits` bits.
     pub fn new(memory: &GuestMemory, bits: u32) -> Self {
         let behind_ram = memory.last_addr().0 + 1;
@@ -44,7 +44,7 @@ impl Windows {
         }
     }
 
-    /// Places the regions of `device`, which wants them by number and size in bytes.
+    /// Gives room to the regions of `device`, which wants them by number and size in bytes.
     pub fn place(
         &mut self,
         device: &str,
@@ -80,16 +80,16 @@ impl Windows {
 mod tests {
     use super::*;
 
-    fn windows(bits: u32) -> Windows {
+    fn behind_ram(bits: u32) -> ShmAddressSpace {
         let memory = GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        Windows::new(&memory, bits)
+        ShmAddressSpace::new(&memory, bits)
     }
 
     #[test]
     fn regions_lie_behind_each_other_and_behind_all_else() {
-        let mut windows = windows(40);
-        let first = windows.place("fs0", [(0, 1 << 30), (5, 4096)]).unwrap();
-        let second = windows.place("fs1", [(0, 4096)]).unwrap();
+        let mut space = behind_ram(40);
+        let first = space.place("fs0", [(0, 1 << 30), (5, 4096)]).unwrap();
+        let second = space.place("fs1", [(0, 4096)]).unwrap();
         let bases: Vec<_> = first.iter().chain(&second).map(|r| r.base.0).collect();
         assert_eq!(bases, [4 << 30, 5 << 30, (5 << 30) + ALIGNMENT]);
         assert_eq!(first[1].id, 5);
@@ -98,14 +98,14 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let mut windows = windows(36);
-        let error = windows.place("fs0", [(0, 1 << 36)]).unwrap_err();
+        let mut space = behind_ram(36);
+        let error = space.place("fs0", [(0, 1 << 36)]).unwrap_err();
         assert!(
             matches!(error, Error::NoRoom { bits: 36, left, .. } if left == 60 << 30),
             "{error}"
         );
-        let error = windows.place("fs0", [(0, u64::MAX)]).unwrap_err();
+        let error = space.place("fs0", [(0, u64::MAX)]).unwrap_err();
         assert!(matches!(error, Error::NotPages { .. }), "{error}");
-        windows.place("fs0", [(0, 60 << 30)]).unwrap();
+        space.place("fs0", [(0, 60 << 30)]).unwrap();
     }
 }
