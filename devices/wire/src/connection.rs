@@ -21,7 +21,7 @@ use crate::deadline::Deadline;
 use crate::error::WireError;
 use crate::header::{HEADER_SIZE, Header, VERSION};
 use crate::limits::{BACKEND_FILES, FRONTEND_FILES, MAX_PAYLOAD};
-use crate::message::Message;
+use crate::message::{Message, Raw};
 use crate::progress::{HEADER, PAYLOAD, Progress};
 
 /// A connected socket, and the received part of the next message.
@@ -43,6 +43,11 @@ impl Connection {
 
     /// The end of a backend.
     pub fn to_frontend(stream: UnixStream) -> Self {
+        Self::new(stream, FRONTEND_FILES)
+    }
+
+    /// An end of somebody in between, who passes on what either side sends.
+    pub fn to_either(stream: UnixStream) -> Self {
         Self::new(stream, FRONTEND_FILES)
     }
 
@@ -105,6 +110,34 @@ impl Connection {
         }))
     }
 
+    /// The next message as it is, once it has come as a whole: no header is refused. Of a message
+    /// longer than `most` bytes it is the header alone; [`try_receive_some`](Self::try_receive_some)
+    /// gives what follows. Never waits.
+    pub fn try_receive_raw(&mut self, most: usize) -> Result<Option<Raw>, WireError> {
+        let Some(header) = self.header()? else {
+            return Ok(None);
+        };
+        let len = HEADER_SIZE + header.size as usize;
+        if len <= most && !self.fill(len)? {
+            return Ok(None);
+        }
+        Ok(Some(self.take_received()))
+    }
+
+    /// Bytes as they come, at most `most`, and the files that come with them. Never waits.
+    pub fn try_receive_some(&mut self, most: usize) -> Result<Option<Raw>, WireError> {
+        let is_some = self.read_up_to(most)?.is_some();
+        Ok(is_some.then(|| self.take_received()))
+    }
+
+    /// What has come of the next message: all that there will be of it at the end.
+    pub fn take_received(&mut self) -> Raw {
+        Raw {
+            bytes: std::mem::take(&mut self.received),
+            files: std::mem::take(&mut self.files),
+        }
+    }
+
     /// Waits for the next message.
     pub fn receive(&mut self, deadline: &Deadline) -> Result<Message, WireError> {
         loop {
@@ -127,18 +160,26 @@ impl Connection {
     /// Reads until `len` bytes of the message are there; `false` when they have not come yet.
     fn fill(&mut self, len: usize) -> Result<bool, WireError> {
         while self.received.len() < len {
-            let begin = self.received.len();
-            self.received.resize(len, 0);
-            let read = self.read(begin);
-            let count = read.as_ref().map_or(0, |count| count.unwrap_or(0));
-            self.received.truncate(begin + count);
-            match read? {
-                None => return Ok(false),
-                Some(0) => return Err(WireError::Closed(self.progress())),
-                Some(_) => {}
+            if self.read_up_to(len)?.is_none() {
+                return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Reads once, so that there are at most `len` bytes of the message; `None` when no more have
+    /// come yet.
+    fn read_up_to(&mut self, len: usize) -> Result<Option<()>, WireError> {
+        let begin = self.received.len();
+        self.received.resize(len, 0);
+        let read = self.read(begin);
+        let count = read.as_ref().map_or(0, |count| count.unwrap_or(0));
+        self.received.truncate(begin + count);
+        match read? {
+            None => Ok(None),
+            Some(0) => Err(WireError::Closed(self.progress())),
+            Some(_) => Ok(Some(())),
+        }
     }
 
     /// Reads into `received` from `begin` on, and takes the files that come along, which programs

@@ -312,3 +312,27 @@ proptest! {
         prop_assert_eq!(copies(&file), 1);
     }
 }
+
+#[test]
+fn somebody_in_between_gets_what_no_peer_would_take() {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let mut near = Connection::to_either(near);
+    let file = tempfile::tempfile().unwrap();
+    let odd = message(4711, 0xffff_fffe, &[1, 2, 3]);
+    send_with(&far, &odd, &file, 2);
+    let raw = near.try_receive_raw(64).unwrap().unwrap();
+    assert_eq!((raw.bytes, raw.files.len()), (odd, 2));
+
+    let long = message(1, 1, &[7; 100]);
+    far.write_all(&long).unwrap();
+    let head = near.try_receive_raw(64).unwrap().unwrap();
+    assert_eq!(head.header().unwrap().size, 100);
+    let rest = near.try_receive_some(1000).unwrap().unwrap();
+    assert_eq!([head.bytes, rest.bytes].concat(), long);
+
+    far.write_all(&long[..5]).unwrap();
+    assert!(near.try_receive_raw(64).unwrap().is_none());
+    drop(far);
+    assert!(near.try_receive_raw(64).unwrap_err().is_closed());
+    assert_eq!(near.take_received().bytes, long[..5]);
+}

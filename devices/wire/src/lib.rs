@@ -32,6 +32,6 @@ pub use device_type::{DeviceType, UnknownDeviceType};
 pub use error::{PayloadError, WireError};
 pub use header::{HEADER_SIZE, Header, NEED_REPLY, REPLY, VERSION};
 pub use limits::{BACKEND_FILES, FRONTEND_FILES, MAX_PAYLOAD};
-pub use message::Message;
+pub use message::{Message, Raw};
 pub use payload::Payload;
 pub use progress::Progress;

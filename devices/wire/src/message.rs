@@ -1,10 +1,25 @@
-//! A message that has come as a whole.
+//! A message that has come.
 
 use std::fs::File;
 
 use crate::error::PayloadError;
 use crate::header::Header;
 use crate::payload::Payload;
+
+/// Bytes and files as they came, be they a message or not.
+#[derive(Debug, Default)]
+pub struct Raw {
+    pub bytes: Vec<u8>,
+    /// In the order in which they came.
+    pub files: Vec<File>,
+}
+
+impl Raw {
+    /// The header that the bytes begin with, if they are enough for one.
+    pub fn header(&self) -> Option<Header> {
+        self.bytes.first_chunk().copied().map(Header::from_bytes)
+    }
+}
 
 /// Files that are not taken are closed with it.
 #[derive(Debug)]
