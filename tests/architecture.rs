@@ -14,7 +14,7 @@ use self::imports::Modules;
 
 /// The folder of a crate, the siblings it may use, and crates it must not use.
 const EDGES: [(&str, &[&str], &[&str]); 7] = [
-    ("vmm", &["devices", "gdb", "host-io"], &[]),
+    ("vmm", &["devices", "gdb", "host-io", "workbench"], &[]),
     ("devices", &["vhost-user-wire", "host-io"], &KVM),
     (
         "devices/wire",

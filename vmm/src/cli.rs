@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use workbench::trace::cli::TraceArgs;
 
 use crate::config::{GdbWait, OnReboot};
 
@@ -31,6 +32,11 @@ pub enum Command {
     Doctor,
     /// Ask or tell a machine that runs with --api.
     Ctl(CtlArgs),
+    /// Stand between a vhost-user frontend and its backend, and write down what they say.
+    ///
+    /// Both may be anybody's. Messages and descriptors are passed on as they are. Ends at
+    /// SIGINT or SIGTERM, when the trace is whole.
+    Trace(TraceArgs),
 }
 
 #[derive(Args, Debug)]

@@ -5,12 +5,15 @@ use std::panic;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use clap::Parser;
 use vmm::api;
 use vmm::boot;
 use vmm::cli::{Cli, Command, RunArgs};
 use vmm::config::Config;
+use vmm::signals::Signals;
 use vmm::{hints, host, log, machine, run, say};
+use workbench::trace::cli as trace;
 
 const HOST_FAILURE: u8 = 1;
 const BAD_USAGE: u8 = 2;
@@ -46,7 +49,20 @@ fn carry_out(started: Instant) -> ExitCode {
                 Err(error) => fail(&error.into(), HOST_FAILURE),
             }
         }
+        Command::Trace(args) => {
+            log_by_default();
+            match trace_connections(&args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error, HOST_FAILURE),
+            }
+        }
     }
+}
+
+fn trace_connections(args: &trace::TraceArgs) -> anyhow::Result<()> {
+    let signals = Signals::catch().context("cannot catch signals")?;
+    trace::run(args, signals.quit(), |text| say!("outboard: {text}"))?;
+    Ok(())
 }
 
 /// A machine's configuration says how it logs; for other commands the environment does.

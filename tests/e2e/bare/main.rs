@@ -23,4 +23,5 @@ mod shared_memory;
 mod slow;
 mod small;
 mod supervise;
+mod trace;
 mod virtio;

@@ -1,0 +1,118 @@
+//! A line for people.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::writer::Writer;
+use crate::trace::decode;
+use crate::trace::escape::to_hex;
+use crate::trace::record::{Descriptor, Event, Fragment, Message, Record, Side};
+
+pub struct Text {
+    out: Box<dyn Write + Send>,
+}
+
+impl Text {
+    pub fn new(out: Box<dyn Write + Send>) -> Self {
+        let out = Box::new(io::BufWriter::new(out));
+        Self { out }
+    }
+}
+
+impl Writer for Text {
+    fn record(&mut self, record: &Record) -> io::Result<()> {
+        writeln!(self.out, "{}", line(record))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// `SECONDS DEVICE CONNECTION EVENT`.
+pub fn line(record: &Record) -> String {
+    let seconds = Duration::from_nanos(record.time).as_secs_f64();
+    let (device, connection) = (&record.device, record.connection);
+    let event = match &record.event {
+        Event::Connected => "connected".to_owned(),
+        Event::Message(message) => self::message(message, record),
+        Event::Fragment(fragment) => self::fragment(fragment),
+        Event::Closed { by } => format!("closed by the {}", by.name()),
+        Event::Lost { records } => {
+            format!("{records} records are missing here: the trace could not be written as fast")
+        }
+    };
+    format!("{seconds:>12.6} {device}#{connection} {event}")
+}
+
+fn message(message: &Message, record: &Record) -> String {
+    let mut text = format!("{} {}", arrow(message.from), decode::message_name(message));
+    let header = message.header();
+    if header.is_reply() {
+        text += " reply";
+    }
+    if let Some(latency) = message.latency {
+        text += &format!(" after {}", duration(latency));
+    }
+    let fields = decode::fields(message, record.device_type());
+    if !fields.is_empty() {
+        text += &format!(" {fields}");
+    }
+    text += &files(&message.files);
+    if header.needs_reply() {
+        text += " NEED_REPLY";
+    }
+    let known = vhost_user_wire::REPLY | vhost_user_wire::NEED_REPLY | vhost_user_wire::VERSION;
+    if header.version() != vhost_user_wire::VERSION || header.flags & !known != 0 {
+        text += &format!(" (flags {:#x})", header.flags);
+    }
+    if let Some(shortage) = decode::shortage(message) {
+        text += &format!(" (malformed: {shortage})");
+    }
+    text
+}
+
+fn fragment(fragment: &Fragment) -> String {
+    let bytes = &fragment.bytes;
+    let shown = &bytes[..bytes.len().min(32)];
+    let dots = if shown.len() < bytes.len() { "…" } else { "" };
+    let (arrow, hex, len) = (arrow(fragment.from), to_hex(shown), bytes.len());
+    format!(
+        "{arrow} {len} bytes, no whole message: {hex}{dots}{}",
+        files(&fragment.files)
+    )
+}
+
+fn arrow(from: Side) -> &'static str {
+    match from {
+        Side::Frontend => "->",
+        Side::Backend => "<-",
+    }
+}
+
+fn files(files: &[Descriptor]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let name = |file: &Descriptor| format!("{} {}", file.number, file.kind);
+    let names: Vec<_> = files.iter().map(name).collect();
+    format!(" [{}]", names.join(", "))
+}
+
+/// With three digits or so.
+pub fn duration(nanoseconds: u64) -> String {
+    match nanoseconds {
+        0..10_000 => format!("{nanoseconds} ns"),
+        10_000..10_000_000 => format!("{} µs", nanoseconds / 1_000),
+        10_000_000..10_000_000_000 => format!("{} ms", nanoseconds / 1_000_000),
+        _ => format!("{} s", nanoseconds / 1_000_000_000),
+    }
+}
+
+#[cfg(test)]
+#[path = "text_test.rs"]
+mod tests;

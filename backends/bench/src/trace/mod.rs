@@ -1,0 +1,23 @@
+//! Traces of vhost-user connections that a person can read.
+//!
+//! * [`proxy`] stands between any frontend and any backend and sees each message.
+//! * [`Recorder`] makes [`Record`]s of what it is shown, and a thread writes them to a file.
+//! * [`format`] has the forms of that file; [`read`] reads those that can be read back.
+//! * [`decode`] names what stands in a message.
+
+pub mod cli;
+pub mod decode;
+mod descriptors;
+mod escape;
+pub mod format;
+mod pending;
+pub mod proxy;
+pub mod record;
+mod recorder;
+mod shapes;
+mod sink;
+mod value;
+
+pub use record::Record;
+pub use recorder::{ConnectionRecorder, Recorder};
+pub use sink::{Sink, SinkError};

@@ -1,0 +1,147 @@
+//! One direction of one socket.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use vhost_user_wire::{Connection, Deadline, HEADER_SIZE, Raw, WireError};
+
+use crate::trace::record::Side;
+use crate::trace::recorder::ConnectionRecorder;
+
+/// A message up to this length is passed on as a whole. No defined one is nearly as long; the
+/// bytes of a longer one are passed on as they come.
+const MOST: usize = 1 << 16;
+
+/// The receiver has all the time it wants, as without the proxy: until one side hangs up.
+const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
+
+pub struct Relay<'a> {
+    from: Connection,
+    to: Connection,
+    channel: Side,
+    sender: Side,
+    recorder: &'a ConnectionRecorder,
+}
+
+/// Which end of it failed, or has gone.
+enum Error {
+    Receiving(WireError),
+    Sending(WireError),
+}
+
+impl From<WireError> for Error {
+    fn from(error: WireError) -> Self {
+        Self::Receiving(error)
+    }
+}
+
+/// Changes a message on its way.
+pub type Edit<'a> = dyn FnMut(&mut Raw) -> io::Result<()> + 'a;
+
+impl<'a> Relay<'a> {
+    pub fn new(
+        (from, to): (&UnixStream, &UnixStream),
+        (channel, sender): (Side, Side),
+        recorder: &'a ConnectionRecorder,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            from: Connection::to_either(from.try_clone()?),
+            to: Connection::to_either(to.try_clone()?),
+            channel,
+            sender,
+            recorder,
+        })
+    }
+
+    /// Passes on all that the sender sends, until one of both has gone or the socket fails. Says
+    /// who has gone.
+    pub fn run(&mut self, edit: &mut Edit) -> Option<Side> {
+        let Err(error) = self.pass_all(edit);
+        let begun = self.from.take_received();
+        if !begun.bytes.is_empty() {
+            // If it cannot be sent, the receiver has gone too.
+            let _ = self.pass(begun);
+        }
+        match error {
+            Error::Receiving(error) => error.is_closed().then_some(self.sender),
+            Error::Sending(error) => error.is_closed().then_some(self.sender.other()),
+        }
+    }
+
+    fn pass_all(&mut self, edit: &mut Edit) -> Result<Infallible, Error> {
+        loop {
+            let Some(mut raw) = self.from.try_receive_raw(MOST)? else {
+                self.wait()?;
+                continue;
+            };
+            let size = raw.header().map_or(0, |header| header.size as usize);
+            let rest = (HEADER_SIZE + size).saturating_sub(raw.bytes.len());
+            self.record(&raw);
+            edit(&mut raw).map_err(WireError::Socket)?;
+            self.send(&raw)?;
+            self.pass_rest(rest)?;
+        }
+    }
+
+    /// Passes on the bytes of a long message behind its header.
+    fn pass_rest(&mut self, mut left: usize) -> Result<(), Error> {
+        while left > 0 {
+            match self.from.try_receive_some(left.min(MOST))? {
+                Some(raw) => {
+                    left -= raw.bytes.len();
+                    self.pass(raw)?;
+                }
+                None => self.wait()?,
+            }
+        }
+        Ok(())
+    }
+
+    fn pass(&self, raw: Raw) -> Result<(), Error> {
+        self.record(&raw);
+        self.send(&raw)
+    }
+
+    /// Before it is sent, so that the answer comes behind it in the trace.
+    fn record(&self, raw: &Raw) {
+        let Raw { bytes, files } = raw;
+        self.recorder.sent(self.channel, self.sender, bytes, files);
+    }
+
+    fn send(&self, raw: &Raw) -> Result<(), Error> {
+        let files: Vec<_> = raw.files.iter().map(AsFd::as_fd).collect();
+        let deadline = Deadline::after(FOR_EVER);
+        let sent = self.to.send_bytes(&raw.bytes, &files, &deadline);
+        sent.map_err(Error::Sending)
+    }
+
+    fn wait(&self) -> Result<(), WireError> {
+        match poll(&mut [PollFd::new(&self.from, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(WireError::Socket(error.into())),
+        }
+    }
+
+    /// Lets the receiver know that the sender has gone, as it would without the proxy. A sender
+    /// that has closed its socket does not read either; one that has only shut down its
+    /// own direction does.
+    pub fn hang_up(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.from, PollFlags::empty())];
+        poll(&mut fds, Some(&rustix::event::Timespec::default()))?;
+        let has_closed = fds[0].revents().contains(PollFlags::HUP);
+        let how = if has_closed {
+            Shutdown::Both
+        } else {
+            Shutdown::Write
+        };
+        self.to.stream().shutdown(how)?;
+        // A receiver that has gone takes nothing more.
+        self.from.stream().shutdown(Shutdown::Read)
+    }
+}

@@ -1,0 +1,172 @@
+//! One frontend and its backend.
+
+use std::fs::File;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Scope};
+
+use rustix::fs::{FileType, fstat};
+use vhost::vhost_user::message::FrontendReq;
+use vhost_user_wire::Raw;
+
+use super::relay::Relay;
+use crate::trace::record::Side;
+use crate::trace::recorder::ConnectionRecorder;
+
+/// A frontend and a backend that are connected through threads.
+pub struct Session {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
+    frontend: UnixStream,
+    backend: UnixStream,
+    /// Both sockets of each channel for requests of the backend.
+    beside: Mutex<Vec<UnixStream>>,
+    recorder: ConnectionRecorder,
+    /// Whether it is known who hung up.
+    is_closed: Mutex<bool>,
+}
+
+impl Session {
+    pub fn start(
+        frontend: UnixStream,
+        backend: UnixStream,
+        recorder: ConnectionRecorder,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            frontend,
+            backend,
+            beside: Mutex::default(),
+            recorder,
+            is_closed: Mutex::default(),
+        });
+        let theirs = shared.clone();
+        let thread = thread::Builder::new().name("session".into());
+        let thread = thread.spawn(move || theirs.run())?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Whether both sides have gone.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Hangs up to both sides.
+    pub fn end(self) {
+        *self
+            .shared
+            .is_closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.shut_down();
+        // A panic has been reported by then.
+        let _ = self.thread.join();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        thread::scope(|scope| {
+            let replies = thread::Builder::new().name("replies".into());
+            let replies = replies.spawn_scoped(scope, || {
+                let sockets = (&self.backend, &self.frontend);
+                self.relay(sockets, Side::Backend, &mut |_| Ok(()));
+            });
+            if replies.is_ok() {
+                let sockets = (&self.frontend, &self.backend);
+                self.relay(sockets, Side::Frontend, &mut |raw| {
+                    self.interpose(raw, scope)
+                });
+            }
+            // The threads of the channels beside it end with the connection.
+            drop(replies.map(|replies| replies.join()));
+            self.shut_down();
+        });
+    }
+
+    fn relay(
+        &self,
+        sockets: (&UnixStream, &UnixStream),
+        sender: Side,
+        edit: &mut super::relay::Edit<'_>,
+    ) {
+        let Ok(mut relay) = Relay::new(sockets, (Side::Frontend, sender), &self.recorder) else {
+            return self.shut_down();
+        };
+        match relay.run(edit) {
+            Some(side) => {
+                self.closed(side);
+                // What cannot be shut down is gone already.
+                let _ = relay.hang_up();
+            }
+            None => self.shut_down(),
+        }
+    }
+
+    /// Notes who was the first to hang up.
+    fn closed(&self, by: Side) {
+        let mut is_closed = self
+            .is_closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *is_closed, true) {
+            self.recorder.closed(by);
+        }
+    }
+
+    fn shut_down(&self) {
+        let beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in [&self.frontend, &self.backend].into_iter().chain(&*beside) {
+            // One that is shut down already is.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Puts a socket of the proxy's in the place of the frontend's, if this hands one over for
+    /// the backend's requests.
+    fn interpose<'s>(&'s self, raw: &mut Raw, scope: &'s Scope<'s, '_>) -> io::Result<()> {
+        let code = raw.header().map(|header| header.request);
+        let is_socket = |file: &File| {
+            fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket)
+        };
+        match &mut raw.files[..] {
+            [file] if code == Some(FrontendReq::SET_BACKEND_REQ_FD.into()) && is_socket(file) => {
+                let frontend = UnixStream::from(file.as_fd().try_clone_to_owned()?);
+                let (near, far) = UnixStream::pair()?;
+                self.relay_beside(frontend, near, scope)?;
+                *file = File::from(OwnedFd::from(far));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes on the backend's requests and the frontend's answers.
+    fn relay_beside<'s>(
+        &'s self,
+        frontend: UnixStream,
+        backend: UnixStream,
+        scope: &'s Scope<'s, '_>,
+    ) -> io::Result<()> {
+        let directions = [
+            (Side::Backend, (&backend, &frontend)),
+            (Side::Frontend, (&frontend, &backend)),
+        ];
+        for (sender, sockets) in directions {
+            let mut relay = Relay::new(sockets, (Side::Backend, sender), &self.recorder)?;
+            let thread = thread::Builder::new().name("requests".into());
+            thread.spawn_scoped(scope, move || {
+                relay.run(&mut |_| Ok(()));
+                let _ = relay.hang_up();
+            })?;
+        }
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        beside.extend([frontend, backend]);
+        Ok(())
+    }
+}
