@@ -57,7 +57,7 @@ impl Bench {
         let frontend = Frontend::connect(options, memory.clone()).unwrap();
         let rings = (0..QUEUES).map(|n| Ring::new(n as u32, 0x4000 + n * 0x3000));
         Self {
-            machine: Machine::new(Box::new(frontend), memory),
+            machine: Machine::new(frontend, memory),
             backend,
             rings: rings.collect(),
             pace,
@@ -135,7 +135,7 @@ fn a_reset_costs_one_deadline_however_many_queues_are_stopped() {
 fn a_pause_costs_one_deadline_however_many_queues_are_stopped() {
     let mut bench = Bench::busy(QUEUES as usize, DeviceType::NET, &[]);
     bench.set_pace(SLOW);
-    let took = took(|| bench.machine.transport.pause());
+    let took = took(|| bench.machine.pause());
     assert!((DEADLINE..ENOUGH).contains(&took), "{took:?}");
     assert!(bench.is_broken());
 }
@@ -144,13 +144,13 @@ fn a_pause_costs_one_deadline_however_many_queues_are_stopped() {
 fn requests_in_flight_have_a_deadline_of_their_own() {
     let late = [(GET_VRING_BASE, Answer::Late(2 * DEADLINE))];
     let mut bench = Bench::busy(1, DeviceType::BLK, &late);
-    bench.machine.transport.pause();
-    bench.machine.transport.unpause();
+    bench.machine.pause();
+    bench.machine.unpause();
     assert!(!bench.is_broken(), "paused");
     bench.machine.write(Register::Status, 0);
     bench.bring_up(1);
     assert!(!bench.is_broken(), "reset");
-    let took = took(|| bench.machine.transport.pause());
+    let took = took(|| bench.machine.pause());
     assert!((DEADLINE..ENOUGH).contains(&took), "{took:?}");
     assert!(bench.is_broken(), "nothing is in flight any more");
     assert_eq!(bench.count(GET_VRING_BASE), 3);
@@ -160,7 +160,7 @@ fn requests_in_flight_have_a_deadline_of_their_own() {
 fn requests_in_flight_of_a_backend_that_does_not_talk_are_not_waited_for() {
     let mut bench = Bench::busy(1, DeviceType::BLK, &[]);
     bench.set_pace(3 * DEADLINE.as_millis() as u64);
-    let took = took(|| bench.machine.transport.pause());
+    let took = took(|| bench.machine.pause());
     assert!((DEADLINE..ENOUGH).contains(&took), "{took:?}");
     assert!(bench.is_broken());
     bench.set_pace(0);
@@ -174,7 +174,7 @@ fn a_ring_with_more_in_flight_than_fits_in_is_not_waited_for() {
     for _ in 0..Ring::SIZE {
         bench.rings[0].add(&bench.machine.memory, &[BUFFER]);
     }
-    let took = took(|| bench.machine.transport.pause());
+    let took = took(|| bench.machine.pause());
     assert!(took < DEADLINE, "{took:?}");
 }
 
@@ -182,7 +182,7 @@ fn a_ring_with_more_in_flight_than_fits_in_is_not_waited_for() {
 #[test]
 fn a_queue_whose_kicks_nobody_reads_though_requests_wait_shows() {
     let mut bench = Bench::busy(1, DeviceType::BLK, &[]);
-    let stalled = |machine: &mut Machine| machine.transport.info().queues[0].stalled;
+    let stalled = |machine: &mut Machine| machine.backend.queue_health(0).stalled;
     assert!(stalled(&mut bench.machine).is_zero(), "not looked at yet");
     let machine = &mut bench.machine;
     machine.handle_until("somebody looks", |machine| !stalled(machine).is_zero());

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use devices::deadline::Deadline;
 use devices::vhost_user::shared_memory::SharedMemory;
-use devices::vhost_user::{Address, ChannelError, Error, Frontend, Options, Problem, Reconnect};
+use devices::vhost_user::{
+    Address, ChannelError, Error, Frontend, Options, Problem, Reconnect, share,
+};
 use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
 use devices::virtio::{Device, DeviceEvent, DeviceType, SharedRegion};
@@ -45,8 +47,10 @@ fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
 
-fn connect_as(backend: &Scripted, device_type: DeviceType) -> Result<Frontend, Error> {
-    Frontend::connect(options(backend, device_type), support::shared_memory())
+fn connect_as(backend: &Scripted, device_type: DeviceType) -> Result<Box<dyn Device>, Error> {
+    let options = options(backend, device_type);
+    let frontend = Frontend::connect(options, support::shared_memory())?;
+    Ok(share(frontend).0)
 }
 
 fn machine(backend: &Scripted, device_type: DeviceType) -> Machine {
@@ -56,7 +60,7 @@ fn machine(backend: &Scripted, device_type: DeviceType) -> Machine {
 fn machine_with(options: Options) -> Machine {
     let memory = support::shared_memory();
     let frontend = Frontend::connect(options, memory.clone()).unwrap();
-    Machine::new(Box::new(frontend), memory)
+    Machine::new(frontend, memory)
 }
 
 /// The problem of a connection that has to fail.
@@ -67,7 +71,7 @@ fn problem(
     answers: impl IntoIterator<Item = (FrontendReq, Answer)>,
 ) -> Problem {
     let backend = Scripted::start(features, protocol, answers);
-    let error = connect_as(&backend, device_type).err().expect("no success");
+    let error = connect_as(&backend, device_type).expect_err("no success");
     assert_eq!(error.id, "dut");
     assert_eq!(error.address, Address::Socket(backend.socket.clone()));
     backend.finish();
@@ -223,9 +227,9 @@ fn configurations_are_read_at_the_first_length_that_is_accepted() {
     // As rust-vmm's: a refusal says 0 bytes.
     let refusal = Answer::Payload(vec![0; 12]);
     let backend = Scripted::start(FEATURES, ALL, [(GET_CONFIG, refusal)]);
-    let frontend = connect_as(&backend, DeviceType::NET);
-    assert!(frontend.is_ok(), "a network device works without");
-    assert_eq!(frontend.unwrap().read_config(&deadline()).unwrap(), [0; 0]);
+    let device = connect_as(&backend, DeviceType::NET);
+    assert!(device.is_ok(), "a network device works without");
+    assert_eq!(device.unwrap().read_config(&deadline()).unwrap(), [0; 0]);
     let received = backend.finish();
     let asked = find(&received, GET_CONFIG);
     assert_eq!(asked.len(), 7);
@@ -254,9 +258,9 @@ fn a_configuration_that_the_type_needs_has_to_be_readable() {
 #[test]
 fn driver_writes_to_the_configuration_are_marked_as_the_drivers() {
     let backend = Scripted::start(FEATURES, ALL, []);
-    let mut frontend = connect_as(&backend, DeviceType::BLK).unwrap();
-    frontend.write_config(32, &[1], &deadline()).unwrap();
-    drop(frontend);
+    let mut device = connect_as(&backend, DeviceType::BLK).unwrap();
+    device.write_config(32, &[1], &deadline()).unwrap();
+    drop(device);
     let received = backend.finish();
     let [set] = find(&received, SET_CONFIG)[..] else {
         panic!("once");
@@ -269,8 +273,8 @@ fn driver_writes_to_the_configuration_are_marked_as_the_drivers() {
 fn queue_counts_of_backends_are_not_believed_blindly() {
     for (has, expected) in [(1, 1), (3, 3), (u64::MAX, 16)] {
         let backend = Scripted::start(FEATURES, ALL, [(GET_QUEUE_NUM, Answer::Number(has))]);
-        let frontend = connect_as(&backend, DeviceType::BLK).unwrap();
-        assert_eq!(frontend.queue_max_sizes(), vec![256; expected]);
+        let device = connect_as(&backend, DeviceType::BLK).unwrap();
+        assert_eq!(device.queue_max_sizes(), vec![256; expected]);
     }
     let none = problem(
         DeviceType::BLK,
@@ -307,8 +311,8 @@ fn more_queues_than_the_backend_has_are_refused() {
 fn network(features: u64, protocol: u64, has: u64) -> (usize, u64) {
     let features = FEATURES | features;
     let backend = Scripted::start(features, protocol, [(GET_QUEUE_NUM, Answer::Number(has))]);
-    let frontend = connect_as(&backend, DeviceType::NET).unwrap();
-    (frontend.queue_max_sizes().len(), frontend.features())
+    let device = connect_as(&backend, DeviceType::NET).unwrap();
+    (device.queue_max_sizes().len(), device.features())
 }
 
 #[test]
@@ -450,11 +454,11 @@ fn a_backend_that_speaks_unasked_is_not_trusted_any_more() {
     let header = [24u32, 5, 13, 0, 1, 0].map(u32::to_ne_bytes).concat();
     let twice = [&header[..], &[0], &header, &[0]].concat();
     let backend = Scripted::start(FEATURES, ALL, [(GET_CONFIG, Answer::Raw(twice))]);
-    let mut frontend = connect_as(&backend, DeviceType::NET).unwrap();
-    assert!(wait(&frontend.event_fd().unwrap()));
-    let event = frontend.handle_event(&deadline());
+    let mut device = connect_as(&backend, DeviceType::NET).unwrap();
+    assert!(wait(&device.event_fd().unwrap()));
+    let event = device.handle_event(&deadline());
     assert!(matches!(event, DeviceEvent::Broken(_)), "{event:?}");
-    let again = frontend.handle_event(&deadline());
+    let again = device.handle_event(&deadline());
     assert!(matches!(again, DeviceEvent::Nothing), "once");
 }
 
@@ -557,7 +561,7 @@ fn features_that_the_user_does_not_want_are_not_offered() {
         },
         support::shared_memory(),
     );
-    let features = frontend.unwrap().features();
+    let features = share(frontend.unwrap()).0.features();
     assert_eq!(features & (NET_MAC | NET_MRG_RXBUF), NET_MRG_RXBUF);
 }
 
@@ -608,7 +612,7 @@ fn shared_memory_regions_are_told_to_the_driver() {
     let wiring = Arc::new(support::Wiring::default());
     let shared = SharedMemory::new(wiring, regions.collect()).unwrap();
     frontend.give_shared_memory(shared).unwrap();
-    let mut machine = Machine::new(Box::new(frontend), memory);
+    let mut machine = Machine::new(frontend, memory);
     let mut read = |select| {
         machine.write(Register::ShmSel, select);
         let mut wide =
@@ -641,7 +645,8 @@ fn files_are_taken_from_backends_that_have_some_to_map_and_from_no_other() {
 #[test]
 fn shared_memory_that_nothing_could_be_mapped_into_is_not_asked_for() {
     let backend = Scripted::start(FEATURES, ALL | SHMEM, []);
-    let frontend = connect_as(&backend, DeviceType::FS).unwrap();
+    let options = options(&backend, DeviceType::FS);
+    let frontend = Frontend::connect(options, support::shared_memory()).unwrap();
     assert_eq!(frontend.wanted_shared_memory(), []);
     drop(frontend);
     let received = backend.finish();
@@ -659,7 +664,7 @@ fn a_log_is_handed_over_before_it_is_switched_on_and_off_for_every_ring() {
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(u64::MAX, &mut rings);
     for wanted in [true, true, false] {
-        machine.transport.set_dirty_log(wanted).unwrap();
+        machine.set_dirty_log(wanted).unwrap();
     }
     assert!(!machine.has_status(Status::NEEDS_RESET));
     drop(machine);
@@ -699,13 +704,13 @@ fn a_backend_that_cannot_log_is_not_asked_to() {
         let features = FEATURES | features;
         let backend = Scripted::start(features, protocol, []);
         let mut machine = machine(&backend, DeviceType::RNG);
-        let refused = machine.transport.set_dirty_log(true).unwrap_err();
+        let refused = machine.set_dirty_log(true).unwrap_err();
         let refused = refused.source().unwrap().to_string();
         assert!(
             refused.starts_with("the backend cannot log the pages"),
             "{refused}"
         );
-        assert_eq!(machine.transport.dirty_pages(), None);
+        assert_eq!(machine.backend.dirty_pages(), None);
         machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
         assert!(!machine.has_status(Status::NEEDS_RESET));
     }
@@ -718,7 +723,7 @@ fn a_backend_that_hangs_over_the_log_is_lost() {
     let backend = Scripted::start(features, LOG_SHMFD, silent);
     let mut machine = machine_with(hasty(options(&backend, DeviceType::RNG)));
     machine.bring_up(u64::MAX, &mut [Ring::new(0, 0x4000)]);
-    machine.transport.set_dirty_log(true).unwrap();
+    machine.set_dirty_log(true).unwrap();
     assert!(machine.has_status(Status::NEEDS_RESET));
 }
 
@@ -729,11 +734,11 @@ fn a_scsi_backend_is_not_told_what_it_has_set_itself() {
     let unknown = DeviceType::new(4711).unwrap();
     for (device_type, told) in [(DeviceType::SCSI, vec![9]), (unknown, vec![3, 9])] {
         let backend = Scripted::start(FEATURES, CONFIG, []);
-        let mut frontend = connect_as(&backend, device_type).unwrap();
+        let mut device = connect_as(&backend, device_type).unwrap();
         // The scripted space counts up from 0.
-        frontend.write_config(3, &[3], &deadline()).unwrap();
-        frontend.write_config(3, &[9], &deadline()).unwrap();
-        drop(frontend);
+        device.write_config(3, &[3], &deadline()).unwrap();
+        device.write_config(3, &[9], &deadline()).unwrap();
+        drop(device);
         let received = backend.finish();
         let written = find(&received, SET_CONFIG);
         let written: Vec<u8> = written.iter().map(|said| said.payload[12]).collect();
@@ -747,16 +752,14 @@ fn a_scsi_backend_is_not_told_what_it_has_set_itself() {
 #[test]
 fn an_input_backend_is_told_the_whole_question() {
     let backend = Scripted::start(FEATURES, CONFIG, []);
-    let mut frontend = connect_as(&backend, DeviceType::INPUT).unwrap();
-    let size = frontend.read_config(&deadline()).unwrap().len();
-    frontend.write_config(0, &[0x11], &deadline()).unwrap();
-    frontend.read_config(&deadline()).unwrap();
-    frontend.write_config(1, &[0x02], &deadline()).unwrap();
+    let mut device = connect_as(&backend, DeviceType::INPUT).unwrap();
+    let size = device.read_config(&deadline()).unwrap().len();
+    device.write_config(0, &[0x11], &deadline()).unwrap();
+    device.read_config(&deadline()).unwrap();
+    device.write_config(1, &[0x02], &deadline()).unwrap();
     // Beyond the end there is nothing to write to.
-    frontend
-        .write_config(size as u32, &[7], &deadline())
-        .unwrap();
-    drop(frontend);
+    device.write_config(size as u32, &[7], &deadline()).unwrap();
+    drop(device);
     let received = backend.finish();
     let mut question = vec![0; size];
     let mut told = Vec::new();

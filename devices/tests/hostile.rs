@@ -148,7 +148,7 @@ fn meet(life: Life, device_type: DeviceType) {
     let memory = support::shared_memory();
     if let Ok(frontend) = Frontend::connect(options, memory.clone()) {
         // A device without VERSION_1 is refused here.
-        if let Ok(mut machine) = Machine::try_new(Box::new(frontend), memory) {
+        if let Ok(mut machine) = Machine::try_new(frontend, memory) {
             drive(&mut machine);
         }
     }

@@ -61,7 +61,7 @@ impl Bench {
         let memory_of_device = SharedMemory::new(window.clone(), vec![region]).unwrap();
         frontend.give_shared_memory(memory_of_device).unwrap();
         let mut bench = Self {
-            machine: Machine::new(Box::new(frontend), memory),
+            machine: Machine::new(frontend, memory),
             backend,
             ring: Ring::new(0, 0x4000),
             window,
@@ -88,7 +88,7 @@ impl Bench {
 
     fn stop(&mut self, by: Stop) {
         match by {
-            Stop::Pause => self.machine.transport.pause(),
+            Stop::Pause => self.machine.pause(),
             Stop::Reset => {
                 self.machine.write(Register::Status, 0);
                 assert_eq!(self.machine.read(Register::Status), 0);
@@ -161,11 +161,11 @@ fn whatever_a_backend_is_asked_it_may_map_before_it_answers() {
         let mut bench = Bench::new(message, Answer::After(wishes), PATIENCE);
         for by in [Stop::Pause, Stop::Reset] {
             bench.stop(by);
-            bench.machine.transport.unpause();
+            bench.machine.unpause();
             assert!(!bench.is_broken(), "{message:?}");
-            bench.machine.transport.pause();
+            bench.machine.pause();
             bench.stop(Stop::Reset);
-            bench.machine.transport.unpause();
+            bench.machine.unpause();
             bench.bring_up();
         }
         assert!(bench.mapped().is_empty(), "{message:?}");

@@ -38,7 +38,7 @@ impl Backend {
             ..Options::new("disk", DeviceType::BLK, self.dir.path().join("blk.sock"))
         };
         let frontend = Frontend::connect(options, memory.clone()).unwrap();
-        Machine::new(Box::new(frontend), memory)
+        Machine::new(frontend, memory)
     }
 
     fn kill(&mut self) {
@@ -97,8 +97,8 @@ fn pages_that_the_backend_writes_are_told_also_of_its_successor() {
     let mut backend = Backend::start();
     let mut machine = backend.connect();
     // Before there is a driver: what it sets up is logged from the start.
-    assert_eq!(machine.transport.dirty_pages(), None);
-    machine.transport.set_dirty_log(true).unwrap();
+    assert_eq!(machine.backend.dirty_pages(), None);
+    machine.set_dirty_log(true).unwrap();
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(FEATURES, &mut rings);
     let [ring] = &mut rings;
@@ -107,13 +107,13 @@ fn pages_that_the_backend_writes_are_told_also_of_its_successor() {
     let status = blk::written(0);
     let used = used..used + 0x1000;
     assert_eq!(
-        machine.transport.dirty_pages(),
+        machine.backend.dirty_pages(),
         Some(vec![used.clone(), status.clone()])
     );
     blk::read(&mut machine, ring, 0, 3 * SECTOR);
     let read = vec![used.clone(), page..blk::written(3 * SECTOR).end];
-    assert_eq!(machine.transport.dirty_pages(), Some(read.clone()));
-    assert_eq!(machine.transport.dirty_pages(), Some(vec![]));
+    assert_eq!(machine.backend.dirty_pages(), Some(read.clone()));
+    assert_eq!(machine.backend.dirty_pages(), Some(vec![]));
 
     backend.kill();
     machine.notice_loss();
@@ -121,15 +121,15 @@ fn pages_that_the_backend_writes_are_told_also_of_its_successor() {
     backend.process = spawn(backend.dir.path());
     machine.handle_until_complete(ring);
     blk::read(&mut machine, ring, 0, 3 * SECTOR);
-    assert_eq!(machine.transport.dirty_pages(), Some(read));
+    assert_eq!(machine.backend.dirty_pages(), Some(read));
 
-    machine.transport.set_dirty_log(false).unwrap();
+    machine.set_dirty_log(false).unwrap();
     blk::flush(&mut machine, ring);
-    assert_eq!(machine.transport.dirty_pages(), None);
+    assert_eq!(machine.backend.dirty_pages(), None);
     // Again, under a running ring.
-    machine.transport.set_dirty_log(true).unwrap();
+    machine.set_dirty_log(true).unwrap();
     blk::flush(&mut machine, ring);
-    assert_eq!(machine.transport.dirty_pages(), Some(vec![used, status]));
+    assert_eq!(machine.backend.dirty_pages(), Some(vec![used, status]));
 }
 
 /// Requests that the backend may or may not have taken, at the instant it is

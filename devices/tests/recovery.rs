@@ -37,7 +37,7 @@ fn options(backend: &Scripted, device_type: DeviceType) -> Options {
 fn machine(options: Options) -> Machine {
     let memory = support::shared_memory();
     let frontend = Frontend::connect(options, memory.clone()).unwrap();
-    Machine::new(Box::new(frontend), memory)
+    Machine::new(frontend, memory)
 }
 
 fn rings() -> [Ring; 2] {
@@ -249,7 +249,7 @@ fn a_legacy_backend_takes_the_place_of_no_other() {
     machine.bring_up(u64::MAX, &mut rings());
     lose(&mut machine, &backend);
     expect_needs_reset(&mut machine);
-    let backend_status = machine.transport.backend_status().unwrap();
+    let backend_status = machine.backend.backend_status().clone();
     machine.handle_until("a sound one is met", |_| {
         backend_status.get().connections == 2
     });
@@ -498,7 +498,7 @@ fn a_packed_queue_goes_on_where_the_record_of_it_says() {
     let (mut machine, _) = supervised(options(&backend, DeviceType::BLK), &backend);
     let [ring, _] = &mut rings();
     machine.bring_up(u64::MAX, std::slice::from_mut(ring));
-    machine.transport.replace_backend().unwrap();
+    machine.replace_backend().unwrap();
     regain(&mut machine);
     lose(&mut machine, &backend);
     regain(&mut machine);
@@ -637,16 +637,16 @@ fn a_backend_that_comes_back_to_a_paused_device_waits_too() {
     let backend = Scripted::lives([sound(), sound()]);
     let mut machine = machine(options(&backend, DeviceType::NET));
     machine.bring_up(u64::MAX, &mut rings());
-    machine.transport.pause();
+    machine.pause();
     lose(&mut machine, &backend);
-    let backend_status = machine.transport.backend_status().unwrap();
+    let backend_status = machine.backend.backend_status().clone();
     machine.handle_until("the backend is back", |_| {
         backend_status.get().connections == 2
     });
     // A ring that is started raises its interrupt once.
     let call = machine.call(0);
     assert!(call.read().is_err(), "nothing runs yet");
-    machine.transport.unpause();
+    machine.unpause();
     assert!(call.read().is_ok(), "now it does");
     assert!(!machine.has_status(Status::NEEDS_RESET));
     drop(machine);
@@ -664,15 +664,15 @@ fn the_driver_is_ready_when_its_rings_are_started_in_each_life() {
         let mut machine = machine(options(&backend, DeviceType::NET));
         machine.bring_up(u64::MAX, &mut rings());
         if paused {
-            machine.transport.pause();
+            machine.pause();
         }
         lose(&mut machine, &backend);
-        let backend_status = machine.transport.backend_status().unwrap();
+        let backend_status = machine.backend.backend_status().clone();
         machine.handle_until("the backend is back", |_| {
             backend_status.get().connections == 2
         });
         if paused {
-            machine.transport.unpause();
+            machine.unpause();
         }
         assert!(!machine.has_status(Status::NEEDS_RESET));
         drop(machine);
@@ -722,7 +722,7 @@ fn supervised(options: Options, backend: &Scripted) -> (Machine, Said) {
         said: said.clone(),
     };
     let frontend = Frontend::with(options, memory.clone(), Box::new(supervisor)).unwrap();
-    (Machine::new(Box::new(frontend), memory), said)
+    (Machine::new(frontend, memory), said)
 }
 
 /// What has been killed is not at work any more, however it hung.
@@ -773,7 +773,7 @@ fn a_backend_that_is_replaced_stops_its_rings_first() {
     machine.bring_up(u64::MAX, std::slice::from_mut(ring));
     (0..3).for_each(|_| ring.add(&machine.memory, &BUFFER));
     ring.set_used(&machine.memory, 2);
-    machine.transport.replace_backend().unwrap();
+    machine.replace_backend().unwrap();
     assert_eq!(*said.lock().unwrap(), ["replace"]);
     regain(&mut machine);
     drop(machine);
@@ -786,7 +786,7 @@ fn a_backend_that_is_replaced_stops_its_rings_first() {
 fn only_a_supervised_backend_can_be_replaced() {
     let backend = Scripted::lives([sound()]);
     let mut machine = machine(options(&backend, DeviceType::BLK));
-    let error = machine.transport.replace_backend().unwrap_err();
+    let error = machine.replace_backend().unwrap_err();
     let cause = error.source().unwrap().to_string();
     assert!(cause.contains("exec="), "{cause}");
 }
@@ -813,7 +813,7 @@ fn a_backend_that_is_replaced_hands_its_own_state_to_the_next_one() {
     let backend = Scripted::lives([first, second]);
     let (mut machine, _) = supervised(options(&backend, DeviceType::FS), &backend);
     machine.bring_up(u64::MAX, &mut rings());
-    machine.transport.replace_backend().unwrap();
+    machine.replace_backend().unwrap();
     regain(&mut machine);
     drop(machine);
     let lives = backend.finish_lives();
@@ -844,7 +844,7 @@ fn a_state_that_nobody_can_load_needs_a_reset() {
     let backend = Scripted::lives([first, sound()]);
     let (mut machine, _) = supervised(options(&backend, DeviceType::FS), &backend);
     machine.bring_up(u64::MAX, &mut rings());
-    machine.transport.replace_backend().unwrap();
+    machine.replace_backend().unwrap();
     expect_needs_reset(&mut machine);
     machine.bring_up(u64::MAX, &mut rings());
     assert!(!machine.has_status(Status::NEEDS_RESET));

@@ -31,7 +31,7 @@ fn machine(backend: &Scripted) -> Machine {
     };
     let memory = support::shared_memory();
     let frontend = Frontend::connect(options, memory.clone()).unwrap();
-    let mut machine = Machine::new(Box::new(frontend), memory);
+    let mut machine = Machine::new(frontend, memory);
     bring_up(&mut machine);
     machine
 }
@@ -46,8 +46,7 @@ fn signal(mut sign: &File) {
 }
 
 fn errors(machine: &mut Machine) -> [u64; 2] {
-    let queues = machine.transport.info().queues;
-    [queues[0].errors, queues[1].errors]
+    [0, 1].map(|queue| machine.backend.queue_health(queue).errors)
 }
 
 fn has_events(machine: &Machine) -> bool {

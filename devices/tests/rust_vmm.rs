@@ -163,7 +163,7 @@ impl Backend {
             ..Options::new("counter", DeviceType::BLK, &self.socket)
         };
         let frontend = Frontend::connect(options, memory.clone()).unwrap();
-        Machine::new(Box::new(frontend), memory)
+        Machine::new(frontend, memory)
     }
 }
 

@@ -66,7 +66,7 @@ impl Daemon {
             ..Options::new("disk", DeviceType::BLK, socket(self.dir.path()))
         };
         let frontend = Frontend::connect(options, memory.clone()).unwrap();
-        Machine::new(Box::new(frontend), memory)
+        Machine::new(frontend, memory)
     }
 
     /// Has the daemon resize the disk, to so many bytes.
@@ -173,13 +173,13 @@ fn the_daemon_tells_what_it_writes() {
     let [ring] = &mut rings;
     let used = ring.used()..ring.used() + 0x1000;
     blk::read(&mut machine, ring, 3, 4096);
-    machine.transport.set_dirty_log(true).unwrap();
+    machine.set_dirty_log(true).unwrap();
     blk::read(&mut machine, ring, 3, 4096);
     let read = vec![used, blk::written(0).start..blk::written(4096).end];
-    assert_eq!(machine.transport.dirty_pages(), Some(read));
-    machine.transport.set_dirty_log(false).unwrap();
+    assert_eq!(machine.backend.dirty_pages(), Some(read));
+    machine.set_dirty_log(false).unwrap();
     blk::read(&mut machine, ring, 3, 4096);
-    assert_eq!(machine.transport.dirty_pages(), None);
+    assert_eq!(machine.backend.dirty_pages(), None);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn a_reset_of_a_daemon_that_hangs_over_a_request_costs_one_deadline() {
         ..Options::new("disk", DeviceType::BLK, socket(daemon.dir.path()))
     };
     let frontend = Frontend::connect(options, memory.clone()).unwrap();
-    let mut machine = Machine::new(Box::new(frontend), memory);
+    let mut machine = Machine::new(frontend, memory);
     let mut rings = [Ring::new(0, 0x4000)];
     machine.bring_up(FEATURES, &mut rings);
     let [ring] = &mut rings;

@@ -390,15 +390,16 @@ fn add_virtio(
         }
         let base = GuestAddress(slot.addr);
         let id = options.id.clone();
+        let (device, backend) = vhost_user::share(frontend);
         let transport = MmioTransport::new(
             id.clone(),
-            Box::new(frontend),
+            device,
             memory.clone(),
             base,
             slot.gsi,
             vm.clone(),
         )?;
-        let transport = SharedTransport::new(transport);
+        let transport = SharedTransport::new(transport, backend);
         mmio.insert(id, slot.addr, PAGE_SIZE as u64, transport.device().clone())?;
         transports.push(transport);
     }

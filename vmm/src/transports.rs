@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use devices::vhost_user::Handle;
 use devices::virtio::MmioTransport;
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -19,19 +20,27 @@ use crate::locks::lock_within;
 pub struct SharedTransport {
     id: Arc<str>,
     transport: Arc<Mutex<MmioTransport>>,
+    backend: Handle,
 }
 
 impl SharedTransport {
-    pub fn new(transport: MmioTransport) -> Self {
+    /// `backend` is the handle of the transport's device.
+    pub fn new(transport: MmioTransport, backend: Handle) -> Self {
         Self {
             id: transport.id().into(),
             transport: Arc::new(Mutex::new(transport)),
+            backend,
         }
     }
 
     /// The device's name.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The device's other side. Only who has the transport's lock may wait for it.
+    pub fn backend(&self) -> &Handle {
+        &self.backend
     }
 
     /// For the bus.

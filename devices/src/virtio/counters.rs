@@ -1,8 +1,5 @@
 //! The state of a transport for others to see.
 
-use std::time::Duration;
-
-use super::backend_status::Backend;
 use super::{DeviceType, QueueConfig};
 
 /// Events of one transport since the VMM started.
@@ -30,10 +27,6 @@ pub struct QueueInfo {
     pub ready: Option<QueueConfig>,
     /// Whether the device works on it.
     pub running: bool,
-    /// How often its backend has reported an error since the driver started it.
-    pub errors: u64,
-    /// For how long nobody has served it though requests wait, as far as that is known.
-    pub stalled: Duration,
 }
 
 /// A transport and its device as they stand.
@@ -49,6 +42,4 @@ pub struct TransportInfo {
     pub features_chosen: Vec<String>,
     pub queues: Vec<QueueInfo>,
     pub counters: Counters,
-    /// The process behind the device, if there is one.
-    pub backend: Option<Backend>,
 }

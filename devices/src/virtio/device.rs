@@ -1,7 +1,6 @@
 //! The interface of a transport to the device behind it.
 
 use std::fmt;
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,6 @@ use std::time::Duration;
 use vhost_user_wire::DeviceType;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::backend_status::BackendStatus;
 use super::kick::Kick;
 use super::queue::QueueConfig;
 use super::shared_memory::SharedRegion;
@@ -102,55 +100,6 @@ pub trait Device: Send {
 
     /// The driver reset the device. All queues are stopped already.
     fn reset(&mut self, deadline: &Deadline);
-
-    /// The process behind the device, if there is one.
-    fn backend_status(&self) -> Option<Arc<BackendStatus>> {
-        None
-    }
-
-    /// How often the process behind the device has reported an error on a queue since the
-    /// driver started it.
-    fn queue_errors(&self, _index: u16) -> u64 {
-        0
-    }
-
-    /// For how long requests have waited on a queue while the process behind the device has
-    /// neither heard of them nor finished any, as far as that is known.
-    fn queue_stalled(&self, _index: u16) -> Duration {
-        Duration::ZERO
-    }
-
-    /// Ends the process behind the device and has another one take its place.
-    /// The driver's requests wait meanwhile. Returns when the old one serves no
-    /// more; the new one is there when [`backend_status`](Self::backend_status) says so.
-    ///
-    /// An error is a refusal: all is as before.
-    fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
-        Err("the device has no backend".into())
-    }
-
-    /// Stops all queues that run, until [`unpause`](Self::unpause): meanwhile the device
-    /// touches neither them nor their buffers. The guest is stopped.
-    fn pause(&mut self) -> DeviceEvent {
-        DeviceEvent::Nothing
-    }
-
-    /// Resumes the queues that [`pause`](Self::pause) stopped.
-    fn unpause(&mut self) -> DeviceEvent {
-        DeviceEvent::Nothing
-    }
-
-    /// Has the process behind the device note which pages of guest memory it writes,
-    /// from here on, or no longer. An error is a refusal: all is as before.
-    fn set_dirty_log(&mut self, _wanted: bool) -> Result<DeviceEvent, DeviceError> {
-        Err("the device has no backend".into())
-    }
-
-    /// Guest-physical addresses of the pages that it has written since this was asked
-    /// last, in runs; `None` when they are not noted.
-    fn dirty_pages(&mut self) -> Option<Vec<Range<u64>>> {
-        None
-    }
 
     /// A descriptor that is readable when [`handle_event`](Self::handle_event)
     /// has something to do. It stays the same for the device's lifetime.

@@ -4,7 +4,6 @@
 //! state here, and the page is published again from that state.
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use super::queue::{self, Half, Part, QueueConfig, QueueSetup};
 use super::rate_limit::RateLimit;
 use super::spec::{self, InterruptBits, Register};
 use super::status::Status;
-use super::{BackendStatus, Device, DeviceError, DeviceEvent, GuestMemory};
+use super::{Device, DeviceError, DeviceEvent, GuestMemory};
 use crate::bus::{AccessError, BusDevice};
 use crate::deadline::Deadline;
 use crate::hypervisor::Hypervisor;
@@ -230,61 +229,28 @@ impl MmioTransport {
     pub fn handle_event(&mut self) -> DeviceEvent {
         let deadline = self.deadline();
         let event = self.device.handle_event(&deadline);
-        match &event {
+        self.take_event(&event, &deadline);
+        event
+    }
+
+    /// Tells the guest where needed of an event that came of something else than the
+    /// transport's calls to its device.
+    pub fn on_event(&mut self, event: &DeviceEvent) {
+        self.take_event(event, &self.deadline());
+    }
+
+    fn take_event(&mut self, event: &DeviceEvent, deadline: &Deadline) {
+        match event {
             DeviceEvent::Nothing => {}
-            DeviceEvent::ConfigChanged => self.config_changed(&deadline),
-            DeviceEvent::Broken(reason) => self.broken(reason.as_ref(), &deadline),
+            DeviceEvent::ConfigChanged => self.config_changed(deadline),
+            DeviceEvent::Broken(reason) => self.broken(reason.as_ref(), deadline),
         }
         self.publish();
-        event
     }
 
     /// The device's name.
     pub fn id(&self) -> &str {
         &self.id
-    }
-
-    /// See [`Device::backend_status`].
-    pub fn backend_status(&self) -> Option<Arc<BackendStatus>> {
-        self.device.backend_status()
-    }
-
-    /// See [`Device::replace_backend`].
-    pub fn replace_backend(&mut self) -> Result<(), DeviceError> {
-        let event = self.device.replace_backend()?;
-        self.unless_broken(event);
-        Ok(())
-    }
-
-    /// See [`Device::pause`].
-    pub fn pause(&mut self) {
-        let event = self.device.pause();
-        self.unless_broken(event);
-    }
-
-    /// See [`Device::unpause`].
-    pub fn unpause(&mut self) {
-        let event = self.device.unpause();
-        self.unless_broken(event);
-    }
-
-    /// See [`Device::set_dirty_log`].
-    pub fn set_dirty_log(&mut self, wanted: bool) -> Result<(), DeviceError> {
-        let event = self.device.set_dirty_log(wanted)?;
-        self.unless_broken(event);
-        Ok(())
-    }
-
-    /// See [`Device::dirty_pages`].
-    pub fn dirty_pages(&mut self) -> Option<Vec<Range<u64>>> {
-        self.device.dirty_pages()
-    }
-
-    fn unless_broken(&mut self, event: DeviceEvent) {
-        if let DeviceEvent::Broken(reason) = event {
-            self.broken(reason.as_ref(), &self.deadline());
-            self.publish();
-        }
     }
 
     /// The deadline of an operation that begins now: all its waits share it.
@@ -302,12 +268,10 @@ impl MmioTransport {
     pub fn info(&mut self) -> TransportInfo {
         self.count_acknowledged();
         let device_type = self.device.device_type();
-        let queue_info = |(index, queue): (u16, &Queue)| QueueInfo {
+        let queue_info = |queue: &Queue| QueueInfo {
             max_size: queue.max_size,
             ready: queue.ready,
             running: queue.running,
-            errors: self.device.queue_errors(index),
-            stalled: self.device.queue_stalled(index),
         };
         TransportInfo {
             id: self.id.clone(),
@@ -315,9 +279,8 @@ impl MmioTransport {
             status: self.status.to_string(),
             features_offered: features::names(device_type, self.features.offered()),
             features_chosen: features::names(device_type, self.features.chosen()),
-            queues: (0..).zip(&self.queues).map(queue_info).collect(),
+            queues: self.queues.iter().map(queue_info).collect(),
             counters: self.counters,
-            backend: self.device.backend_status().map(|status| status.get()),
         }
     }
 

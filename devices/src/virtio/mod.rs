@@ -5,7 +5,6 @@
 //! half implements [`Device`], whose shape is that of vhost-user: features are
 //! agreed once, then single queues start and stop. Neither half walks a ring.
 
-pub mod backend_status;
 pub mod counters;
 mod device;
 #[cfg(test)]
@@ -23,7 +22,6 @@ pub mod shared_memory;
 pub mod spec;
 pub mod status;
 
-pub use backend_status::BackendStatus;
 pub use device::{Device, DeviceError, DeviceEvent};
 pub use kick::Kick;
 pub use memory::GuestMemory;

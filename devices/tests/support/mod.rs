@@ -15,10 +15,11 @@ use std::time::Duration;
 use devices::bus::BusDevice;
 use devices::file_mapping::FileMapping;
 use devices::hypervisor::Hypervisor;
+use devices::vhost_user::{self, Frontend, Handle};
 use devices::virtio::page::RegisterPage;
 use devices::virtio::spec::{CONFIG_OFFSET, Register};
 use devices::virtio::status::Status;
-use devices::virtio::{Device, DeviceEvent, GuestMemory, MmioTransport, mmio};
+use devices::virtio::{DeviceError, DeviceEvent, GuestMemory, MmioTransport, mmio};
 use vm_memory::{Bytes, FileOffset, GuestAddress};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
@@ -94,23 +95,42 @@ pub struct Machine {
     pub memory: Arc<GuestMemory>,
     pub wiring: Arc<Wiring>,
     pub transport: MmioTransport,
+    pub backend: Handle,
 }
 
 impl Machine {
-    pub fn new(device: Box<dyn Device>, memory: Arc<GuestMemory>) -> Self {
-        Self::try_new(device, memory).unwrap()
+    pub fn new(frontend: Frontend, memory: Arc<GuestMemory>) -> Self {
+        Self::try_new(frontend, memory).unwrap()
     }
 
     /// For a device that may not be fit for a driver.
-    pub fn try_new(device: Box<dyn Device>, memory: Arc<GuestMemory>) -> Result<Self, mmio::Error> {
+    pub fn try_new(frontend: Frontend, memory: Arc<GuestMemory>) -> Result<Self, mmio::Error> {
         let wiring = Arc::new(Wiring::default());
+        let (device, backend) = vhost_user::share(frontend);
         let (id, kernel) = ("test".into(), wiring.clone());
         let transport = MmioTransport::new(id, device, memory.clone(), BASE, GSI, kernel)?;
         Ok(Self {
             memory,
             wiring,
             transport,
+            backend,
         })
+    }
+
+    pub fn pause(&mut self) {
+        self.backend.pause(&mut self.transport);
+    }
+
+    pub fn unpause(&mut self) {
+        self.backend.unpause(&mut self.transport);
+    }
+
+    pub fn replace_backend(&mut self) -> Result<(), DeviceError> {
+        self.backend.replace_backend(&mut self.transport)
+    }
+
+    pub fn set_dirty_log(&mut self, wanted: bool) -> Result<(), DeviceError> {
+        self.backend.set_dirty_log(&mut self.transport, wanted)
     }
 
     pub fn read(&mut self, register: Register) -> u32 {

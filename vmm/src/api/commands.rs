@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use devices::vhost_user::{Handle, QueueHealth};
 use devices::virtio::counters::{QueueInfo, TransportInfo};
 use host_io::errors::chain;
 use serde_json::{Map, Value, json};
@@ -118,22 +119,17 @@ pub fn shutdown() -> (Status, Value) {
 /// A device whose backend is waited for is only reported as busy.
 fn device_or_busy(shared: &SharedTransport) -> Value {
     match shared.lock_within(PATIENCE) {
-        Some(mut transport) => device(&transport.info()),
+        Some(mut transport) => device(&transport.info(), shared.backend()),
         None => json!({ "id": shared.id(), "busy": true }),
     }
 }
 
-fn device(info: &TransportInfo) -> Value {
+fn device(info: &TransportInfo, handle: &Handle) -> Value {
     let counters = info.counters;
-    let queues: Vec<_> = info.queues.iter().map(queue).collect();
-    let backend = info.backend.as_ref().map(|backend| {
-        json!({
-            "address": backend.address,
-            "connected": backend.connected,
-            "connections": backend.connections,
-            "problem": backend.problem,
-        })
-    });
+    let queues = (0..).zip(&info.queues);
+    let queues = queues.map(|(index, info)| queue(info, handle.queue_health(index)));
+    let queues: Vec<_> = queues.collect();
+    let backend = handle.backend_status().get();
     json!({
         "id": info.id,
         "type": info.device_type.to_string(),
@@ -149,17 +145,22 @@ fn device(info: &TransportInfo) -> Value {
             "config_interrupts": counters.config_interrupts,
             "resets": counters.resets,
         },
-        "backend": backend,
+        "backend": {
+            "address": backend.address,
+            "connected": backend.connected,
+            "connections": backend.connections,
+            "problem": backend.problem,
+        },
     })
 }
 
-fn queue(queue: &QueueInfo) -> Value {
+fn queue(queue: &QueueInfo, health: QueueHealth) -> Value {
     json!({
         "max_size": queue.max_size,
         "size": queue.ready.map(|ready| ready.size),
         "running": queue.running,
-        "errors": queue.errors,
-        "stalled_seconds": queue.stalled.as_secs(),
+        "errors": health.errors,
+        "stalled_seconds": health.stalled.as_secs(),
     })
 }
 
@@ -175,14 +176,9 @@ pub fn restart(control: &Control, id: &str) -> (Status, Value) {
     };
     let started = Instant::now();
     let mut transport = shared.lock();
-    let Some(backend_status) = transport.backend_status() else {
-        return (
-            Status::Conflict,
-            problem(format!("device {id} has no backend")),
-        );
-    };
+    let backend_status = shared.backend().backend_status();
     let before = backend_status.get();
-    if let Err(error) = transport.replace_backend() {
+    if let Err(error) = shared.backend().replace_backend(&mut transport) {
         return (Status::Conflict, problem(chain(error.as_ref())));
     }
     drop(transport);

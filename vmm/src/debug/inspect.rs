@@ -2,14 +2,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use devices::bus::Bus;
-use devices::virtio::backend_status::Backend;
+use devices::vhost_user::{Backend, Handle, QueueHealth};
+use devices::virtio::Format;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
 use devices::virtio::spec::Register;
-use devices::virtio::{Format, MmioTransport};
 use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -101,8 +100,10 @@ impl Inspect for DebugTarget {
 
     fn devices(&mut self) -> Result<Vec<Device>> {
         let transports = (0..).zip(&self.machine.transports);
-        let device =
-            |(slot, transport): (u64, &SharedTransport)| device(slot, transport.lock().info());
+        let device = |(slot, shared): (u64, &SharedTransport)| {
+            let mut transport = shared.lock();
+            device(slot, transport.info(), shared.backend())
+        };
         Ok(transports.map(device).collect())
     }
 
@@ -158,25 +159,28 @@ impl Inspect for DebugTarget {
     }
 
     fn pause_devices(&mut self, pause: bool) -> Result<()> {
-        for transport in &self.machine.transports {
-            let mut transport = transport.lock();
+        for shared in &self.machine.transports {
+            let mut transport = shared.lock();
             match pause {
-                true => transport.pause(),
-                false => transport.unpause(),
+                true => shared.backend().pause(&mut transport),
+                false => shared.backend().unpause(&mut transport),
             }
         }
         Ok(())
     }
 
     fn set_dirty_log(&mut self, device: usize, wanted: bool) -> Result<()> {
-        let mut transport = self.transport(device)?;
+        let shared = self.transport(device)?;
         let what = "what the device writes cannot be noted";
         let failed = |source| TargetError::Device { what, source };
-        transport.set_dirty_log(wanted).map_err(failed)
+        let done = shared.backend().set_dirty_log(&mut shared.lock(), wanted);
+        done.map_err(failed)
     }
 
     fn dirty_pages(&mut self, device: usize) -> Result<Option<Vec<std::ops::Range<u64>>>> {
-        Ok(self.transport(device)?.dirty_pages())
+        let shared = self.transport(device)?;
+        let _locked = shared.lock();
+        Ok(shared.backend().dirty_pages())
     }
 
     fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {
@@ -190,10 +194,9 @@ impl Inspect for DebugTarget {
 }
 
 impl DebugTarget {
-    fn transport(&self, device: usize) -> Result<MutexGuard<'_, MmioTransport>> {
+    fn transport(&self, device: usize) -> Result<&SharedTransport> {
         let transport = self.machine.transports.get(device);
-        let transport = transport.ok_or(TargetError::Unsupported("such a device"))?;
-        Ok(transport.lock())
+        transport.ok_or(TargetError::Unsupported("such a device"))
     }
 
     /// Makes accesses to these registers exit, and those to GS_BASE if that is wanted.
@@ -230,8 +233,10 @@ fn window_of(slot: u64) -> u64 {
     layout::VIRTIO_MMIO + slot * layout::VIRTIO_MMIO_STRIDE
 }
 
-fn device(slot: u64, info: TransportInfo) -> Device {
+fn device(slot: u64, info: TransportInfo, handle: &Handle) -> Device {
     let c = info.counters;
+    let queues = (0..).zip(&info.queues);
+    let queues = queues.map(|(index, info)| queue(info, handle.queue_health(index)));
     Device {
         id: info.id,
         device_type: info.device_type.to_string(),
@@ -239,8 +244,8 @@ fn device(slot: u64, info: TransportInfo) -> Device {
         interrupt: layout::VIRTIO_GSIS[slot as usize],
         status: info.status,
         features: info.features_chosen,
-        queues: info.queues.iter().map(queue).collect(),
-        backend: info.backend.map(backend),
+        queues: queues.collect(),
+        backend: Some(backend(handle.backend_status().get())),
         counters: vec![
             ("read exits", c.read_exits),
             ("write exits", c.write_exits),
@@ -252,7 +257,7 @@ fn device(slot: u64, info: TransportInfo) -> Device {
     }
 }
 
-fn queue(info: &QueueInfo) -> Queue {
+fn queue(info: &QueueInfo, health: QueueHealth) -> Queue {
     let ready = info.ready.map(|queue| Virtqueue {
         packed: queue.format == Format::Packed,
         size: queue.size,
@@ -264,7 +269,7 @@ fn queue(info: &QueueInfo) -> Queue {
         max_size: info.max_size,
         ready,
         running: info.running,
-        errors: info.errors,
+        errors: health.errors,
     }
 }
 

@@ -1,49 +1,61 @@
 //! The frontend as a device: the calls of the transport and, behind it, of the driver.
 
-use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::events::Source;
 use super::recovery::ring_setup;
 use super::ring::Ring;
 use super::stopping::Stop;
 use super::{Driver, Frontend, Link};
 use crate::deadline::Deadline;
 use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::events::{Events, Source};
 use crate::vhost_user::profile::ConfigWrites;
 use crate::vhost_user::session::RingSetup;
 use crate::virtio::{
-    BackendStatus, Device, DeviceError, DeviceEvent, DeviceType, Kick, QueueConfig, SharedRegion,
-    features,
+    DeviceError, DeviceEvent, DeviceType, Kick, QueueConfig, SharedRegion, features,
 };
 
-impl Device for Frontend {
-    fn device_type(&self) -> DeviceType {
+/// The state of a queue at its backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueHealth {
+    /// How often the backend has reported an error since the driver started the queue.
+    pub errors: u64,
+    /// For how long requests have waited while the backend has neither heard of them nor
+    /// finished any, as far as that is known.
+    pub stalled: Duration,
+}
+
+/// See [`Device`](crate::virtio::Device).
+impl Frontend {
+    pub(crate) fn device_type(&self) -> DeviceType {
         self.options.device_type
     }
 
-    fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Duration {
         self.options.deadline
     }
 
-    fn queue_max_sizes(&self) -> &[u16] {
+    pub(crate) fn queue_max_sizes(&self) -> &[u16] {
         &self.queue_sizes
     }
 
-    fn features(&self) -> u64 {
+    pub(crate) fn features(&self) -> u64 {
         self.features
     }
 
-    fn shared_memory(&self) -> &[SharedRegion] {
+    pub(crate) fn shared_memory(&self) -> &[SharedRegion] {
         let memory = self.shared_memory.as_ref();
         memory.map_or(&[], |memory| memory.regions())
     }
 
-    fn activate(&mut self, features: u64, deadline: &Deadline) -> Result<(), DeviceError> {
+    pub(crate) fn activate(
+        &mut self,
+        features: u64,
+        deadline: &Deadline,
+    ) -> Result<(), DeviceError> {
         self.check_features(features)
             .and_then(|()| self.check_memory_slots())
             .map_err(|problem| self.error(problem))?;
@@ -70,7 +82,7 @@ impl Device for Frontend {
         Ok(())
     }
 
-    fn start_queue(
+    pub(crate) fn start_queue(
         &mut self,
         index: u16,
         queue: &QueueConfig,
@@ -97,18 +109,22 @@ impl Device for Frontend {
         Ok(())
     }
 
-    fn begin(&mut self, deadline: &Deadline) -> Result<(), DeviceError> {
+    pub(crate) fn begin(&mut self, deadline: &Deadline) -> Result<(), DeviceError> {
         self.exchange(|session| session.begin(deadline))?;
         let interval = self.look_interval();
         self.looks.every(interval);
         Ok(())
     }
 
-    fn stop_queues(&mut self, queues: &[u16], deadline: &Deadline) -> Result<(), DeviceError> {
+    pub(crate) fn stop_queues(
+        &mut self,
+        queues: &[u16],
+        deadline: &Deadline,
+    ) -> Result<(), DeviceError> {
         Ok(self.take_rings_away(queues, deadline)?)
     }
 
-    fn read_config(&mut self, deadline: &Deadline) -> Result<Vec<u8>, DeviceError> {
+    pub(crate) fn read_config(&mut self, deadline: &Deadline) -> Result<Vec<u8>, DeviceError> {
         let read = self.exchange(|session| session.read_config(deadline))?;
         if let Some(config) = read.flatten() {
             self.config = config;
@@ -121,7 +137,7 @@ impl Device for Frontend {
         Ok(bytes)
     }
 
-    fn write_config(
+    pub(crate) fn write_config(
         &mut self,
         offset: u32,
         data: &[u8],
@@ -140,7 +156,7 @@ impl Device for Frontend {
         Ok(written.ok_or_else(|| self.error(Problem::Away))?)
     }
 
-    fn reset(&mut self, deadline: &Deadline) {
+    pub(crate) fn reset(&mut self, deadline: &Deadline) {
         if self.driver.features.is_some() {
             let reset = self.exchange(|session| session.reset(deadline));
             if let Err(error) = reset {
@@ -152,44 +168,21 @@ impl Device for Frontend {
         self.clear_shared_memory();
     }
 
-    fn backend_status(&self) -> Option<Arc<BackendStatus>> {
-        Some(self.backend_status.clone())
-    }
-
-    fn queue_errors(&self, index: u16) -> u64 {
+    /// The queue's state at its backend.
+    pub(crate) fn queue_health(&self, index: u16) -> QueueHealth {
         let ring = self.driver.rings.get(usize::from(index));
-        ring.and_then(Option::as_ref).map_or(0, |ring| ring.errors)
+        QueueHealth {
+            errors: ring.and_then(Option::as_ref).map_or(0, |ring| ring.errors),
+            stalled: self.stalled(index),
+        }
     }
 
-    fn queue_stalled(&self, index: u16) -> Duration {
-        self.stalled(index)
+    /// Readable when [`handle_event`](Self::handle_event) has something to do.
+    pub(crate) fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
-    fn replace_backend(&mut self) -> Result<DeviceEvent, DeviceError> {
-        Ok(self.replace()?)
-    }
-
-    fn pause(&mut self) -> DeviceEvent {
-        self.pause_rings()
-    }
-
-    fn unpause(&mut self) -> DeviceEvent {
-        self.resume_rings()
-    }
-
-    fn set_dirty_log(&mut self, wanted: bool) -> Result<DeviceEvent, DeviceError> {
-        Ok(self.log_writes(wanted)?)
-    }
-
-    fn dirty_pages(&mut self) -> Option<Vec<Range<u64>>> {
-        self.written_pages()
-    }
-
-    fn event_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.events.as_fd())
-    }
-
-    fn handle_event(&mut self, deadline: &Deadline) -> DeviceEvent {
+    pub(crate) fn handle_event(&mut self, deadline: &Deadline) -> DeviceEvent {
         let event = match self.events.ready() {
             Some(Source::Backend) => self.on_backend(deadline),
             Some(Source::Requests) => self.on_requests(deadline),

@@ -12,7 +12,7 @@ use crate::virtio::DeviceEvent;
 impl Frontend {
     /// Has the backend log the pages that it writes from here on, or no longer. Its
     /// successors do too. An error is a refusal: there is no log then.
-    pub(super) fn log_writes(&mut self, wanted: bool) -> Result<DeviceEvent, Error> {
+    pub(crate) fn log_writes(&mut self, wanted: bool) -> Result<DeviceEvent, Error> {
         if wanted == self.page_log.is_some() {
             return Ok(DeviceEvent::Nothing);
         }
@@ -64,7 +64,7 @@ impl Frontend {
 
     /// The pages that the backend has written since this was asked last, if they are
     /// logged.
-    pub(super) fn written_pages(&self) -> Option<Vec<Range<u64>>> {
+    pub(crate) fn written_pages(&self) -> Option<Vec<Range<u64>>> {
         self.page_log.as_ref().map(|log| log.take())
     }
 }

@@ -1,7 +1,6 @@
 //! A device whose other half is a vhost-user backend.
 
 mod device;
-mod events;
 mod logging;
 mod looks;
 mod pause;
@@ -18,7 +17,9 @@ use vhost::vhost_user::message::{VhostUserVringAddr, VhostUserVringAddrFlags};
 use vm_memory::GuestAddress;
 
 use crate::deadline::Deadline;
+use crate::vhost_user::backend_status::BackendStatus;
 use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::events::{Events, Source};
 use crate::vhost_user::link::connect::Dial;
 use crate::vhost_user::link::connector::{self, Connector};
 use crate::vhost_user::link::listen::Listener;
@@ -33,8 +34,8 @@ use crate::vhost_user::session::page_log::PageLog;
 use crate::vhost_user::session::shared_memory::SharedMemory;
 use crate::vhost_user::{Address, Options};
 use crate::virtio::rate_limit::RateLimit;
-use crate::virtio::{BackendStatus, Device, Format, GuestMemory, QueueConfig, features};
-use events::{Events, Source};
+use crate::virtio::{Format, GuestMemory, QueueConfig, features};
+pub use device::QueueHealth;
 use ring::Ring;
 use stall::Looks;
 
@@ -73,7 +74,7 @@ pub struct Frontend {
     /// Rings are stopped, also those of a backend that comes back.
     is_paused: bool,
     reconnect_timer: ReconnectTimer,
-    events: Events,
+    events: Arc<Events>,
     looks: Looks,
     log: RateLimit,
     ring_log: RateLimit,
@@ -224,13 +225,18 @@ impl Frontend {
             link: Link::Up(session),
             is_paused: false,
             reconnect_timer,
-            events,
+            events: Arc::new(events),
             looks,
             log: LOG,
             ring_log: RING_LOG,
         };
         frontend.check_memory_slots()?;
         Ok(frontend)
+    }
+
+    /// The process behind the device.
+    pub(crate) fn backend_status(&self) -> &Arc<BackendStatus> {
+        &self.backend_status
     }
 
     /// The shared memory regions that the backend wants: number and size in bytes.

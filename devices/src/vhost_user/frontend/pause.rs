@@ -10,7 +10,7 @@ use crate::virtio::DeviceEvent;
 
 impl Frontend {
     /// Stops all rings in order, until [`Frontend::resume_rings`].
-    pub(super) fn pause_rings(&mut self) -> DeviceEvent {
+    pub(crate) fn pause_rings(&mut self) -> DeviceEvent {
         self.is_paused = true;
         let deadline = Deadline::after(self.options.deadline);
         let stopped = self.stop_all(Stop::Paused, &deadline);
@@ -19,7 +19,7 @@ impl Frontend {
 
     /// Has the backend resume the rings that [`Frontend::pause_rings`] stopped: the same
     /// one, or one that has come back since.
-    pub(super) fn resume_rings(&mut self) -> DeviceEvent {
+    pub(crate) fn resume_rings(&mut self) -> DeviceEvent {
         self.is_paused = false;
         let started = self.restart_rings();
         self.unless(started)

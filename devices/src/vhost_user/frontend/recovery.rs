@@ -10,12 +10,12 @@ use std::io;
 use host_io::errors::chain;
 use vhost::vhost_user::message::VhostUserVringAddr;
 
-use super::events::Source;
 use super::ring::{CannotResume, Evidence, Ring};
 use super::stopping::Stop;
 use super::{Frontend, Link, watch_beside};
 use crate::deadline::Deadline;
 use crate::vhost_user::error::{Error, Problem};
+use crate::vhost_user::events::Source;
 use crate::vhost_user::session::channel::Channel;
 use crate::vhost_user::session::negotiate;
 use crate::vhost_user::session::{RingSetup, Session};
@@ -73,7 +73,7 @@ impl Frontend {
 
     /// Has another process take the backend's place. One that answers stops its
     /// rings first, so that nothing is in flight whatever the device type.
-    pub(super) fn replace(&mut self) -> Result<DeviceEvent, Error> {
+    pub(crate) fn replace(&mut self) -> Result<DeviceEvent, Error> {
         if !self.connector.is_supervisor() {
             return Err(self.error(Problem::NotSupervised));
         }
