@@ -646,7 +646,7 @@ fn files_are_taken_from_backends_that_have_some_to_map_and_from_no_other() {
 fn shared_memory_that_nothing_could_be_mapped_into_is_not_asked_for() {
     let backend = Scripted::start(FEATURES, ALL | SHMEM, []);
     let options = options(&backend, DeviceType::FS);
-    let frontend = Frontend::connect(options, support::shared_memory()).unwrap();
+    let mut frontend = Frontend::connect(options, support::shared_memory()).unwrap();
     assert_eq!(frontend.wanted_shared_memory(), []);
     drop(frontend);
     let received = backend.finish();

@@ -22,8 +22,8 @@ pub enum Source {
     Arrival,
     /// Files in shared memory that have been cut short.
     CutFiles,
-    /// The time to look whether queues are served.
-    Look,
+    /// The time to check whether queues are served.
+    Check,
 }
 
 impl Source {
@@ -34,7 +34,7 @@ impl Source {
         Self::Timer,
         Self::Arrival,
         Self::CutFiles,
-        Self::Look,
+        Self::Check,
     ];
 }
 

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::backend_status::BackendStatus;
 use super::events::Events;
 use super::frontend::{Frontend, QueueHealth};
+use super::link::backend_status::BackendStatus;
 use crate::deadline::Deadline;
 use crate::virtio::{
     Device, DeviceError, DeviceEvent, DeviceType, Kick, MmioTransport, QueueConfig, SharedRegion,

@@ -5,10 +5,9 @@
 //! [`Device`](crate::virtio::Device), and whoever has the [`Handle`] beside it. Every wait on a backend ends at a deadline.
 //!
 //! * `session` is one connection: the agreement on it, and the messages.
-//! * `link` is how a backend is reached, and when it is tried again.
+//! * `link` is whether there is a backend: how it is reached, and when it is tried again.
 //! * `frontend` is the device: it keeps the driver's setup and has another backend resume it.
 
-mod backend_status;
 mod error;
 mod events;
 mod frontend;
@@ -18,10 +17,10 @@ mod options;
 mod profile;
 mod session;
 
-pub use backend_status::{Backend, BackendStatus};
 pub use error::{Error, Problem};
 pub use frontend::{Frontend, QueueHealth};
 pub use handle::{Handle, share};
+pub use link::backend_status::{Backend, BackendStatus};
 pub use link::connector::Connector;
 pub use link::reconnect::Reconnect;
 pub use options::{Address, Options};

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::recovery::ring_setup;
+use super::Frontend;
+use super::driver::Driver;
+use super::resume::ring_setup;
 use super::ring::Ring;
 use super::stopping::Stop;
-use super::{Driver, Frontend, Link};
 use crate::deadline::Deadline;
 use crate::vhost_user::error::{Error, Problem};
 use crate::vhost_user::events::{Events, Source};
+use crate::vhost_user::link::Event;
 use crate::vhost_user::profile::ConfigWrites;
 use crate::vhost_user::session::RingSetup;
 use crate::virtio::{
@@ -43,7 +45,7 @@ impl Frontend {
     }
 
     pub(crate) fn features(&self) -> u64 {
-        self.features
+        self.offer.features()
     }
 
     pub(crate) fn shared_memory(&self) -> &[SharedRegion] {
@@ -56,11 +58,13 @@ impl Frontend {
         features: u64,
         deadline: &Deadline,
     ) -> Result<(), DeviceError> {
-        self.check_features(features)
-            .and_then(|()| self.check_memory_slots())
-            .map_err(|problem| self.error(problem))?;
-        self.driver.features = Some(features);
-        let (memory, log) = (self.memory.clone(), self.page_log.clone());
+        let needed = self.ram.table().count();
+        self.offer
+            .check_features(features)
+            .and_then(|()| self.offer.check_memory_slots(needed))
+            .map_err(|problem| self.link.error(problem))?;
+        self.driver.take_features(features);
+        let (memory, log) = (self.ram.table().clone(), self.ram.log().cloned());
         let (queues, size) = self.tracked();
         let region = self.exchange(|session| {
             session.activate(features, &memory, deadline)?;
@@ -73,7 +77,7 @@ impl Frontend {
             }
             Ok(region)
         })?;
-        self.driver.inflight = region.flatten();
+        self.driver.track_in(region.flatten());
         tracing::debug!(
             device = self.options.id,
             features = features::names(self.options.device_type, features).join(", "),
@@ -95,7 +99,7 @@ impl Frontend {
                 queue: index,
                 source,
             })
-            .map_err(|problem| self.error(problem))
+            .map_err(|problem| self.link.error(problem))
             .and_then(|ring| self.try_start(index, ring, deadline));
         if let Err(error) = started {
             // A backend that has refused a part of the setup may have begun with the rest.
@@ -111,8 +115,8 @@ impl Frontend {
 
     pub(crate) fn begin(&mut self, deadline: &Deadline) -> Result<(), DeviceError> {
         self.exchange(|session| session.begin(deadline))?;
-        let interval = self.look_interval();
-        self.looks.every(interval);
+        let interval = self.check_interval();
+        self.checks.every(interval);
         Ok(())
     }
 
@@ -131,8 +135,8 @@ impl Frontend {
         }
         let mut bytes = self.config.clone();
         if let Some(count) = &self.profile.queue_count {
-            let queues = self.backend_queues.min(self.queue_sizes.len() as u16);
-            count.limit(&mut bytes, self.features, queues);
+            let queues = self.offer.queues().min(self.queue_sizes.len() as u16);
+            count.limit(&mut bytes, self.offer.features(), queues);
         }
         Ok(bytes)
     }
@@ -149,30 +153,30 @@ impl Frontend {
                 self.exchange(|session| session.write_config(offset, data, deadline))
             }
             ConfigWrites::Questions => {
-                let question = self.question_with(offset, data);
+                let question = self.driver.ask(self.config.len(), offset, data);
                 self.exchange(|session| session.write_config(0, &question, deadline))
             }
         }?;
-        Ok(written.ok_or_else(|| self.error(Problem::Away))?)
+        Ok(written.ok_or_else(|| self.link.error(Problem::Away))?)
     }
 
     pub(crate) fn reset(&mut self, deadline: &Deadline) {
-        if self.driver.features.is_some() {
+        if self.driver.is_ready() {
             let reset = self.exchange(|session| session.reset(deadline));
             if let Err(error) = reset {
-                self.warn(&error, "cannot reset the device in order");
+                self.warnings
+                    .warn(&error, "cannot reset the device in order");
             }
         }
-        self.looks.every(None);
+        self.checks.every(None);
         self.driver = Driver::new(self.queue_sizes.len());
         self.clear_shared_memory();
     }
 
     /// The queue's state at its backend.
     pub(crate) fn queue_health(&self, index: u16) -> QueueHealth {
-        let ring = self.driver.rings.get(usize::from(index));
         QueueHealth {
-            errors: ring.and_then(Option::as_ref).map_or(0, |ring| ring.errors),
+            errors: self.driver.ring(index).map_or(0, |ring| ring.errors),
             stalled: self.stalled(index),
         }
     }
@@ -184,13 +188,22 @@ impl Frontend {
 
     pub(crate) fn handle_event(&mut self, deadline: &Deadline) -> DeviceEvent {
         let event = match self.events.ready() {
-            Some(Source::Backend) => self.on_backend(deadline),
+            Some(Source::Backend) => {
+                let event = self.link.on_readable(deadline);
+                self.on_link(event, deadline)
+            }
             Some(Source::Requests) => self.on_requests(deadline),
             Some(Source::RingErrors) => self.on_ring_errors(),
-            Some(Source::Timer) => self.on_timer(deadline),
-            Some(Source::Arrival) => self.on_arrival(deadline),
+            Some(Source::Timer) => {
+                let down = self.link.on_timer(deadline);
+                self.on_link(down.map(Event::Down), deadline)
+            }
+            Some(Source::Arrival) => {
+                let down = self.link.on_arrival(deadline);
+                self.on_link(down.map(Event::Down), deadline)
+            }
             Some(Source::CutFiles) => self.on_cut_files(),
-            Some(Source::Look) => Ok(self.on_look()),
+            Some(Source::Check) => Ok(self.on_check()),
             None => return DeviceEvent::Nothing,
         };
         event.unwrap_or_else(|error| DeviceEvent::Broken(Box::new(error)))
@@ -204,24 +217,12 @@ impl Frontend {
         there.is_some_and(|there| there.starts_with(data))
     }
 
-    /// All that the driver has written to the configuration space, these bytes last, with
-    /// zeroes where it has written nothing. The space that it reads may differ: an answer
-    /// need not repeat the question.
-    fn question_with(&mut self, offset: u32, data: &[u8]) -> Vec<u8> {
-        let question = &mut self.driver.question;
-        question.resize(self.config.len(), 0);
-        let there = question.get_mut(offset as usize..).unwrap_or_default();
-        for (there, byte) in there.iter_mut().zip(data) {
-            *there = *byte;
-        }
-        question.clone()
-    }
-
     fn clear_shared_memory(&mut self) {
         let cleared = self.shared_memory.as_ref().map(|memory| memory.clear());
         if let Some(Err(error)) = cleared {
-            let error = self.error(Problem::SharedMemory(error));
-            self.warn(&error, "the device keeps some of its shared memory");
+            let error = self.link.error(Problem::SharedMemory(error));
+            self.warnings
+                .warn(&error, "the device keeps some of its shared memory");
         }
     }
 
@@ -234,38 +235,32 @@ impl Frontend {
             return Ok(DeviceEvent::Nothing);
         }
         self.clear_shared_memory();
-        Err(self.error(Problem::CutFile))
-    }
-
-    fn ring_mut(&mut self, index: u16) -> Option<&mut Option<Ring>> {
-        self.driver.rings.get_mut(usize::from(index))
+        Err(self.link.error(Problem::CutFile))
     }
 
     /// Notes a ring that the driver starts, and returns what its backend has to know.
     fn note_ring(&mut self, index: u16, mut ring: Ring) -> Result<RingSetup, Problem> {
         let base = ring.initial_base();
-        if matches!(self.link, Link::Up(_)) {
-            self.check_queue(index)?;
+        if self.link.is_up() {
+            self.offer.check_queue(index)?;
             ring.mark_running(base);
         }
-        let addresses = self.ring_addresses(index, &ring.queue)?;
+        let addresses = self.ram.ring_addresses(index, &ring.queue)?;
         let setup = ring_setup(&mut ring, addresses, base)?;
-        if let Some(slot) = self.ring_mut(index) {
-            *slot = Some(ring);
-        }
+        self.driver.put_ring(index, ring);
         Ok(setup)
     }
 
     fn try_start(&mut self, index: u16, ring: Ring, deadline: &Deadline) -> Result<(), Error> {
         let setup = self.note_ring(index, ring);
-        let setup = setup.map_err(|problem| self.error(problem))?;
+        let setup = setup.map_err(|problem| self.link.error(problem))?;
         self.exchange(|session| session.start_ring(&setup, deadline))?;
         Ok(())
     }
 
     /// The driver takes these queues away. An error is one for the driver.
     fn take_rings_away(&mut self, queues: &[u16], deadline: &Deadline) -> Result<(), Error> {
-        let take = |&queue: &u16| Some((queue, self.ring_mut(queue)?.take()?));
+        let take = |&queue: &u16| Some((queue, self.driver.take_ring(queue)?));
         let mut rings: Vec<(u16, Ring)> = queues.iter().filter_map(take).collect();
         match self.stop_rings(&mut rings, Stop::TakenAway, deadline) {
             Ok(()) => Ok(()),

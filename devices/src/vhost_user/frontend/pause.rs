@@ -1,9 +1,8 @@
 //! A pause of all rings, and its end.
 
-use super::recovery::start_rings;
-use super::ring::Ring;
+use super::Frontend;
+use super::resume::start_rings;
 use super::stopping::Stop;
-use super::{Frontend, Link};
 use crate::deadline::Deadline;
 use crate::vhost_user::error::Problem;
 use crate::virtio::DeviceEvent;
@@ -34,17 +33,15 @@ impl Frontend {
     }
 
     fn restart_rings(&mut self) -> Result<(), Problem> {
-        let mut rings = self.driver.rings.iter().flatten();
-        if rings.any(Ring::is_running) || self.driver.features.is_none() {
+        let is_running = self.driver.rings().any(|(_, ring)| ring.is_running());
+        if is_running || !self.driver.is_ready() {
             return Ok(());
         }
-        let resume_points = self.resume_points()?;
+        let points = self.resume_points()?;
         let deadline = Deadline::after(self.options.deadline);
-        match &mut self.link {
-            Link::Up(session) => {
-                start_rings(session, &mut self.driver.rings, resume_points, &deadline)
-            }
-            _ => Ok(()),
+        match self.link.session() {
+            Some(session) => start_rings(session, &mut self.driver, points, &deadline),
+            None => Ok(()),
         }
     }
 }

@@ -9,10 +9,10 @@ use vmm_sys_util::timerfd::TimerFd;
 /// A queue that is not served for longer is reported.
 pub const LONG: Duration = Duration::from_secs(10);
 
-/// Says when to look.
-pub struct Looks(TimerFd);
+/// Says when to check.
+pub struct CheckTimer(TimerFd);
 
-impl Looks {
+impl CheckTimer {
     /// None, until there are [some](Self::every).
     pub fn new() -> io::Result<Self> {
         Ok(Self(TimerFd::new()?))
@@ -32,14 +32,14 @@ impl Looks {
     /// Readable no longer.
     pub fn take(&mut self) {
         if self.0.is_armed().unwrap_or(false) {
-            // It is readable, or the next look is not far.
+            // It is readable, or the next check is not far.
             let _ = self.0.wait();
         }
     }
 }
 
 /// Readable when it is time.
-impl AsRawFd for Looks {
+impl AsRawFd for CheckTimer {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -50,24 +50,24 @@ impl AsRawFd for Looks {
 pub struct Stall {
     /// When it was seen first, and the used index since then.
     since: Option<(Instant, u16)>,
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl Stall {
     /// Checks again. Whether the queue is to be reported now.
-    pub fn look(&mut self, waits: bool, used: u16) -> bool {
+    pub fn check(&mut self, waits: bool, used: u16) -> bool {
         match self.since {
             _ if !waits => *self = Self::default(),
             Some((_, before)) if before == used => {}
             _ => {
                 *self = Self {
                     since: Some((Instant::now(), used)),
-                    is_told: false,
+                    is_reported: false,
                 };
             }
         }
         let is_long = self.time(used) >= LONG;
-        is_long && !std::mem::replace(&mut self.is_told, true)
+        is_long && !std::mem::replace(&mut self.is_reported, true)
     }
 
     /// For how long nothing has been used, if the used index is `used` now.
@@ -89,12 +89,12 @@ mod tests {
     #[test]
     fn a_queue_is_spoken_of_once_when_it_has_waited_for_long() {
         let mut stall = Stall::default();
-        assert!(!stall.look(true, 7));
+        assert!(!stall.check(true, 7));
         age(&mut stall, LONG / 2);
-        assert!(!stall.look(true, 7));
+        assert!(!stall.check(true, 7));
         age(&mut stall, LONG / 2);
-        assert!(stall.look(true, 7));
-        assert!(!stall.look(true, 7), "once");
+        assert!(stall.check(true, 7));
+        assert!(!stall.check(true, 7), "once");
         assert!(stall.time(7) >= LONG);
         assert_eq!(stall.time(8), Duration::ZERO);
     }
@@ -103,11 +103,11 @@ mod tests {
     fn whatever_is_done_begins_the_wait_again() {
         for (waits, used) in [(false, 7), (true, 8)] {
             let mut stall = Stall::default();
-            stall.look(true, 7);
+            stall.check(true, 7);
             age(&mut stall, LONG);
-            assert!(!stall.look(waits, used));
+            assert!(!stall.check(waits, used));
             assert!(stall.time(used) < LONG);
-            assert!(!stall.look(true, 8));
+            assert!(!stall.check(true, 8));
         }
     }
 }

@@ -11,8 +11,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Frontend;
 use super::ring::Ring;
-use super::{Frontend, Link};
 use crate::deadline::Deadline;
 use crate::vhost_user::Options;
 use crate::vhost_user::error::Problem;
@@ -44,13 +44,12 @@ pub enum Stop {
 impl Frontend {
     /// Stops all rings that run. They stay the driver's.
     pub(super) fn stop_all(&mut self, stop: Stop, deadline: &Deadline) -> Result<(), Problem> {
-        let all = (0..).zip(self.driver.rings.iter_mut());
-        let mut rings: Vec<_> = all
-            .filter_map(|(n, ring)| Some((n, ring.take()?)))
-            .collect();
+        let all: Vec<u16> = self.driver.rings().map(|(index, _)| index).collect();
+        let take = |index| Some((index, self.driver.take_ring(index)?));
+        let mut rings: Vec<_> = all.into_iter().filter_map(take).collect();
         let stopped = self.stop_rings(&mut rings, stop, deadline);
         for (index, ring) in rings {
-            self.driver.rings[usize::from(index)] = Some(ring);
+            self.driver.put_ring(index, ring);
         }
         stopped
     }
@@ -64,15 +63,15 @@ impl Frontend {
     ) -> Result<(), Problem> {
         let rings = rings.iter_mut().map(|(index, ring)| (*index, ring));
         let mut running: Vec<_> = rings.filter(|(_, ring)| ring.is_running()).collect();
-        let Link::Up(session) = &mut self.link else {
+        let Some(session) = self.link.session() else {
             return Ok(());
         };
         let stopping = Stopping {
             stop,
             options: &self.options,
             profile: &self.profile,
-            memory: self.memory.guest(),
-            is_tracked: self.driver.inflight.is_some(),
+            memory: self.ram.guest(),
+            is_tracked: self.driver.inflight().is_some(),
         };
         stopping.run(session, &mut running, deadline)
     }

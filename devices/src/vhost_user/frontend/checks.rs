@@ -8,39 +8,38 @@
 
 use std::time::Duration;
 
+use super::Frontend;
 use super::ring::Ring;
 use super::stall::LONG;
-use super::{Frontend, Link};
 use crate::virtio::{DeviceEvent, GuestMemory};
 
-/// Between looks.
-const LOOK: Duration = Duration::from_secs(5);
+/// Between checks.
+const QUEUES: Duration = Duration::from_secs(5);
 /// The same where files are mapped: one that is cut short may hold up a vCPU.
-const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+const FILES: Duration = Duration::from_secs(1);
 
 impl Frontend {
     /// The interval of the checks while the driver uses the device.
-    pub(super) fn look_interval(&self) -> Option<Duration> {
-        let queues = self.profile.requests_end.then_some(LOOK);
-        self.shared_memory
-            .as_ref()
-            .map(|_| LOOK_AT_FILES)
-            .or(queues)
+    pub(super) fn check_interval(&self) -> Option<Duration> {
+        let queues = self.profile.requests_end.then_some(QUEUES);
+        self.shared_memory.as_ref().map(|_| FILES).or(queues)
     }
 
     /// It is time to check whether files are whole and queues are served.
-    pub(super) fn on_look(&mut self) -> DeviceEvent {
-        self.looks.take();
+    pub(super) fn on_check(&mut self) -> DeviceEvent {
+        self.checks.take();
         if let Some(memory) = &self.shared_memory {
             memory.look_for_cuts();
         }
-        if !matches!(self.link, Link::Up(_)) || !self.profile.requests_end {
+        if !self.link.is_up() || !self.profile.requests_end {
             return DeviceEvent::Nothing;
         }
-        let memory = self.memory.guest();
-        let rings = (0u16..).zip(&mut self.driver.rings);
-        for (queue, ring) in rings.filter_map(|(n, ring)| Some((n, ring.as_mut()?))) {
-            if ring.stall.look(is_waiting(ring, memory), ring.used(memory)) {
+        let memory = self.ram.guest();
+        for (queue, ring) in self.driver.rings_mut() {
+            if ring
+                .stall
+                .check(is_waiting(ring, memory), ring.used(memory))
+            {
                 let device = &self.options.id;
                 tracing::warn!(
                     device,
@@ -56,9 +55,8 @@ impl Frontend {
 
     /// For how long requests have waited on a queue that nobody serves.
     pub(super) fn stalled(&self, queue: u16) -> Duration {
-        let memory = self.memory.guest();
-        let ring = self.driver.rings.get(usize::from(queue));
-        let ring = ring.and_then(Option::as_ref);
+        let memory = self.ram.guest();
+        let ring = self.driver.ring(queue);
         ring.filter(|ring| is_waiting(ring, memory))
             .map_or(Duration::ZERO, |ring| ring.stall.time(ring.used(memory)))
     }
