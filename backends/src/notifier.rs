@@ -7,9 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost::vhost_user::message::BackendReq;
-use vhost_user_wire::{Connection, Deadline, Header};
+use vhost_user_wire::{Connection, Deadline, Header, WireError};
 
-use crate::patience::IO_DEADLINE;
+use crate::patience::{IO_DEADLINE, PUBLISH_DEADLINE};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 
@@ -18,33 +18,104 @@ static LOG: RateLimit = RateLimit::for_logs();
 /// Reaches the frontend of the moment, if there is one that listens.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigNotifier {
-    channel: Arc<Mutex<Option<Connection>>>,
+    channel: Arc<Mutex<Option<Arc<Channel>>>>,
+}
+
+/// The socket for the backend's own requests.
+#[derive(Debug)]
+struct Channel {
+    /// Held while an answer is waited for: nobody else reads any.
+    connection: Mutex<Answers>,
+    /// Whether the frontend acknowledges a request that asks for it.
+    acks: bool,
+}
+
+/// The connection, and the answers that are still to come on it.
+#[derive(Debug)]
+struct Answers {
+    connection: Connection,
+    outstanding: u32,
 }
 
 impl ConfigNotifier {
     /// Tells the frontend. One that is not there will read the configuration space anyway.
     pub fn notify(&self) {
-        // No answer is wanted.
-        let header = Header::request(BackendReq::CONFIG_CHANGE_MSG, 0);
-        let deadline = Deadline::after(IO_DEADLINE);
-        if let Some(channel) = &*self.lock()
-            && let Err(error) = channel.send(header, &[], &[], &deadline)
-        {
-            let error: &dyn std::error::Error = &error;
-            warn_limited!(
-                LOG,
-                error,
-                "the frontend was not told of a changed configuration"
-            );
+        if let Some(channel) = self.channel() {
+            report(channel.lock().tell(false));
         }
     }
 
-    /// The channel that the frontend has set up, or the end of it.
-    pub(crate) fn set_channel(&self, channel: Option<UnixStream>) {
-        *self.lock() = channel.map(Connection::to_frontend);
+    /// Tells the frontend, and waits until the driver can read the new configuration: for
+    /// [`PUBLISH_DEADLINE`] at most, and only where the frontend says when that is.
+    pub fn publish(&self) {
+        if let Some(channel) = self.channel() {
+            let mut answers = channel.lock();
+            let told = answers.tell(channel.acks);
+            report(told.and_then(|()| answers.wait(&Deadline::after(PUBLISH_DEADLINE))));
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+    /// The channel that the frontend has set up, or the end of it. With `acks` it acknowledges
+    /// requests, and no one else waits for answers on the channel.
+    pub(crate) fn set_channel(&self, channel: Option<UnixStream>, acks: bool) {
+        let channel = channel.map(|stream| {
+            let answers = Answers {
+                connection: Connection::to_frontend(stream),
+                outstanding: 0,
+            };
+            let connection = Mutex::new(answers);
+            Arc::new(Channel { connection, acks })
+        });
+        *self.lock() = channel;
+    }
+
+    fn channel(&self) -> Option<Arc<Channel>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Channel>>> {
         self.channel.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
+
+impl Channel {
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.connection.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Answers {
+    fn tell(&mut self, wants_ack: bool) -> Result<(), WireError> {
+        let header = Header::request(BackendReq::CONFIG_CHANGE_MSG, 0);
+        let header = if wants_ack { header.with_ack() } else { header };
+        let deadline = Deadline::after(IO_DEADLINE);
+        self.connection.send(header, &[], &[], &deadline)?;
+        self.outstanding += u32::from(wants_ack);
+        Ok(())
+    }
+
+    /// Waits for all answers, also those that did not come in time before.
+    fn wait(&mut self, deadline: &Deadline) -> Result<(), WireError> {
+        while self.outstanding > 0 {
+            self.connection.receive(deadline)?;
+            self.outstanding -= 1;
+        }
+        Ok(())
+    }
+}
+
+fn report(told: Result<(), WireError>) {
+    if let Err(error) = told {
+        let error: &dyn std::error::Error = &error;
+        warn_limited!(
+            LOG,
+            error,
+            "the frontend was not told of a changed configuration, or has not said that it is \
+             published"
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "notifier_test.rs"]
+mod tests;

@@ -6,6 +6,10 @@ use std::time::Duration;
 /// for a reply, and over its end of a transfer.
 pub const IO_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a request that has changed the configuration space may wait until its driver can read
+/// the new one.
+pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(1);
+
 /// How long a ring that stops may have requests in flight: longer than Outboard waits.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserProtocolFeatures,
@@ -51,7 +51,7 @@ const CONFIG: u16 = 2;
 pub struct PumpBackend<D> {
     device: D,
     pumps: Vec<SharedPump>,
-    notifier: Mutex<Option<ConfigNotifier>>,
+    notifier: OnceLock<ConfigNotifier>,
     /// Where the device's state is recorded.
     state: OnceLock<StateRecord>,
     needs_reset: OnceLock<NeedsReset>,
@@ -71,7 +71,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
                 .map(|_| Ok(SharedPump::new(Pump::new()?)))
                 .collect::<io::Result<_>>()?,
             device,
-            notifier: Mutex::default(),
+            notifier: OnceLock::new(),
             state: OnceLock::new(),
             needs_reset: OnceLock::new(),
             transfer: Transfer::default(),
@@ -117,7 +117,7 @@ impl<D: VirtioDevice> PumpBackend<D> {
         if self.device.resumable() {
             daemon.keep_records();
         }
-        *self.notifier() = Some(daemon.config_notifier());
+        self.notifier.get_or_init(|| daemon.config_notifier());
         self.state.get_or_init(|| daemon.state_record());
         self.needs_reset.get_or_init(|| daemon.needs_reset());
         Ok(())
@@ -139,13 +139,9 @@ impl<D: VirtioDevice> PumpBackend<D> {
 
     /// Has the frontend look at the configuration space and the status.
     fn notify(&self) {
-        if let Some(notifier) = &*self.notifier() {
+        if let Some(notifier) = self.notifier.get() {
             notifier.notify();
         }
-    }
-
-    fn notifier(&self) -> MutexGuard<'_, Option<ConfigNotifier>> {
-        self.notifier.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -162,6 +158,11 @@ impl<D: VirtioDevice> Serve for Queue<'_, D> {
         let outcome = device.process(self.number, memory, request);
         if std::mem::take(&mut request.has_new_state) {
             self.backend.record_state();
+        }
+        if std::mem::take(&mut request.has_new_config)
+            && let Some(notifier) = self.backend.notifier.get()
+        {
+            notifier.publish();
         }
         outcome
     }

@@ -68,6 +68,9 @@ pub struct Request {
     pub features: u64,
     /// The request has changed the device's own state, which is to outlive the process.
     pub has_new_state: bool,
+    /// The request has changed the configuration space. The driver has it back when it can read
+    /// the new one.
+    pub has_new_config: bool,
     memory: Arc<GuestRam>,
     /// Where it belongs. `None` after the request was kept.
     ticket: Option<Ticket>,
@@ -91,6 +94,7 @@ impl Request {
             room: IoVecBuf::default(),
             features: 0,
             has_new_state: false,
+            has_new_config: false,
             memory,
             ticket: None,
         }

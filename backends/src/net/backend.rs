@@ -22,7 +22,6 @@ use super::link::Link;
 use super::packet::{self, Given, HEADER_SIZE, Inbox, LEGACY_HEADER_SIZE, PacketError};
 use super::pcap::Capture;
 use super::wishes::Wishes;
-use crate::chain::Chain;
 use crate::page_log::GuestRam;
 use crate::ratelimit::RateLimit;
 use crate::request::{Outcome, Request};
@@ -173,11 +172,14 @@ impl<L: Link> NetDevice<L> {
         Outcome::Done(0)
     }
 
-    fn control(&self, memory: &GuestRam, chain: &Chain) -> Outcome {
+    fn control(&self, memory: &GuestRam, request: &mut Request) -> Outcome {
+        let chain = &request.chain;
         let mut bytes = vec![0; chain.readable.len().min(MAX_COMMAND) as usize];
         let read = chain.readable.read(memory, 0, &mut bytes);
         let command = read.ok().and_then(|()| control::decode(&bytes));
         let done = command.as_ref().is_some_and(|command| self.obey(command));
+        // virtio 1.4, section 5.1.6.5.2: then the driver reads its own address there.
+        request.has_new_config = done && matches!(command, Some(Command::Address(_)));
         tracing::debug!(?command, done, "control queue");
         let ack = [if done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR } as u8];
         match chain.writable.write(memory, 0, &ack) {
@@ -360,7 +362,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
             Role::Transmit(pair) => self.transmit(pair, memory, request),
             Role::Control => {
                 request.has_new_state = true;
-                self.control(memory, &request.chain)
+                self.control(memory, request)
             }
         }
     }

@@ -336,7 +336,10 @@ where
             .map_err(RequestError::NotASocket)?;
         if self.protocol.contains(Protocol::CONFIG) {
             let notifications = stream.try_clone().map_err(RequestError::NotASocket)?;
-            self.device.notifier.set_channel(Some(notifications));
+            // The device waits for answers of its own where it has files mapped.
+            let acks = self.protocol.contains(Protocol::REPLY_ACK)
+                && !self.protocol.contains(Protocol::SHMEM);
+            self.device.notifier.set_channel(Some(notifications), acks);
         }
         let channel = BackendChannel::from_stream(stream);
         channel.set_reply_ack_flag(self.protocol.contains(Protocol::REPLY_ACK));
@@ -386,7 +389,7 @@ where
     /// Ends the session: the device returns to its initial state, and nothing of the frontend's is
     /// kept.
     pub fn end(mut self) -> Result<(), SessionError> {
-        self.device.notifier.set_channel(None);
+        self.device.notifier.set_channel(None, false);
         self.device.state_record().set(None);
         match self.forget_rings() {
             Err(RequestError::Worker(e)) => return Err(e.into()),

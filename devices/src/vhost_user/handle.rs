@@ -161,6 +161,10 @@ impl Device for Shared {
         lock(&self.frontend).read_config(deadline)
     }
 
+    fn config_published(&mut self) {
+        lock(&self.frontend).config_published();
+    }
+
     fn write_config(
         &mut self,
         offset: u32,

@@ -85,6 +85,10 @@ pub trait Device: Send {
     /// All of the device configuration space (virtio 1.3, section 2.5).
     fn read_config(&mut self, deadline: &Deadline) -> Result<Vec<u8>, DeviceError>;
 
+    /// The driver can read the configuration space that
+    /// [`read_config`](Self::read_config) gave last.
+    fn config_published(&mut self) {}
+
     /// The driver wrote `data` at `offset` of the configuration space.
     fn write_config(
         &mut self,

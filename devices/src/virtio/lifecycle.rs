@@ -130,6 +130,8 @@ impl MmioTransport {
         self.counters.resets += 1;
         self.stop_queues(deadline);
         self.device.reset(deadline);
+        // A reset takes back what the driver has set there, such as an address.
+        self.refresh_config(deadline);
         for queue in &mut self.queues {
             queue.ready = None;
             queue.setup = Default::default();
@@ -151,6 +153,7 @@ impl MmioTransport {
     /// The device changed its configuration space by itself.
     pub(super) fn config_changed(&mut self, deadline: &Deadline) {
         self.refresh_config(deadline);
+        self.device.config_published();
         self.announce_config_change();
     }
 

@@ -509,6 +509,15 @@ fn a_configuration_change_is_published_and_announced_until_acknowledged() {
 }
 
 #[test]
+fn a_reset_publishes_the_configuration_that_the_device_has_again() {
+    let mut fixture = Fixture::running();
+    fixture.script().config[0] = 99;
+    assert_eq!(fixture.read_config()[0], 1);
+    fixture.write(Register::Status, 0);
+    assert_eq!(fixture.read_config()[0], 99);
+}
+
+#[test]
 fn a_configuration_change_before_driver_ok_is_published_only() {
     let mut fixture = Fixture::new();
     fixture.script().config[0] = 99;

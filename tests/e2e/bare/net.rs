@@ -55,6 +55,29 @@ fn two_guests_are_linked_whichever_comes_first() {
     }
 }
 
+/// virtio 1.4, section 5.1.6.5.2. A reset takes the address back.
+#[test]
+fn a_driver_reads_the_address_that_it_has_set() {
+    let dir = scratch();
+    let link = dir.path().join("link");
+    let options = [
+        "--peer-connect",
+        link.to_str().unwrap(),
+        "--mac",
+        "02:00:00:00:00:80",
+    ];
+    let net = backend::outboard_net(dir.path(), &options);
+    for _ in 0..2 {
+        let mut vmm = start(&net, "net=mac count=50");
+        vmm.process.close_stdin();
+        vmm.process.expect_exit(0, DEADLINE);
+        let console = vmm.console();
+        assert!(console.contains(" mac=02:00:00:00:00:80"), "{console}");
+        let last = "net: last mac=02:00:00:00:00:b2";
+        assert!(console.contains(last), "{console}");
+    }
+}
+
 /// passt, and a datagram to a port of this machine's loopback interface, which is what it makes
 /// of its gateway's address.
 #[test]

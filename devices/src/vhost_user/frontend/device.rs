@@ -141,6 +141,16 @@ impl Frontend {
         Ok(bytes)
     }
 
+    /// The driver can read the configuration space as it was read last. A backend may wait for
+    /// that.
+    pub(crate) fn config_published(&mut self) {
+        if let Some(session) = self.link.session()
+            && let Some(requests) = session.requests()
+        {
+            requests.config_published();
+        }
+    }
+
     pub(crate) fn write_config(
         &mut self,
         offset: u32,

@@ -23,6 +23,10 @@ use crate::virtio::status::Status;
 /// The interval at which a caller that waits for long is told so.
 const TURN: Duration = Duration::from_millis(500);
 
+/// How long a backend that does not answer may itself wait for its driver to see a change of the
+/// configuration space. Perhaps it answers only then.
+const STANDOFF: Duration = Duration::from_millis(250);
+
 /// An exchange with the backend failed. `message` is the message that was being exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
@@ -367,14 +371,21 @@ impl AsRawFd for Channel {
 
 /// Waits for `file`, or for a request of the backend's own, which is served: a backend that
 /// waits for its answer first is not late. `false` when `file` is to be waited for again.
+///
+/// The answer to a change of the configuration space has to wait until the driver can read the
+/// new one, which is after this wait: so for [`STANDOFF`] at most.
 fn is_ready(
     file: &impl AsFd,
     events: PollFlags,
     requests: &mut Option<BackendRequests>,
     left: Duration,
 ) -> io::Result<bool> {
-    let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
     let requests = requests.as_mut().filter(|requests| requests.is_open());
+    let is_awaited = requests
+        .as_ref()
+        .is_some_and(|requests| requests.is_awaited());
+    let wait = if is_awaited { left.min(STANDOFF) } else { left };
+    let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
     let mut fds = vec![PollFd::new(file, events)];
     fds.extend(
         requests
@@ -389,8 +400,10 @@ fn is_ready(
     let is_up = |fd: &PollFd| !fd.revents().is_empty();
     let (ready, asked) = (is_up(&fds[0]), fds.get(1).is_some_and(is_up));
     drop(fds);
-    if let (false, true, Some(requests)) = (ready, asked, requests) {
-        requests.serve_meanwhile();
+    match requests {
+        Some(requests) if asked && !ready => requests.serve_meanwhile(),
+        Some(requests) if is_awaited && !ready => requests.wait_no_longer(),
+        _ => {}
     }
     Ok(ready)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use libc::{EFD_CLOEXEC, EFD_NONBLOCK};
 use vhost::vhost_user::message::{BackendReq, VhostUserMMap};
-use vhost_user_wire::{Connection, Message, Payload, PayloadError, WireError, name};
+use vhost_user_wire::{Connection, Header, Message, Payload, PayloadError, WireError, name};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::shared_memory::{MapError, SharedMemory};
@@ -30,6 +30,15 @@ const REFUSED: u64 = 1;
 pub struct Asked {
     /// The configuration space has other contents.
     pub config_changed: bool,
+}
+
+/// Changes of the configuration space that the backend wants acknowledged: that waits until the
+/// driver can read the new one.
+#[derive(Debug, Default)]
+struct Unanswered {
+    /// Nobody has been told of them yet.
+    new: u32,
+    told: u32,
 }
 
 /// The backend cannot be talked to on this socket any more.
@@ -56,6 +65,7 @@ pub struct BackendRequests {
     /// The requests, and how they ended, that nobody has been told of yet.
     asked: Asked,
     ended: Option<RequestsError>,
+    unanswered: Unanswered,
     /// Readable while there are any.
     news: EventFd,
     log: RateLimit,
@@ -83,6 +93,7 @@ impl BackendRequests {
             memory: None,
             asked: Asked::default(),
             ended: None,
+            unanswered: Unanswered::default(),
             news: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
             log: LOG,
         };
@@ -109,7 +120,41 @@ impl BackendRequests {
         self.serve_batch();
         match self.ended.take() {
             Some(error) => Err(error),
-            None => Ok(std::mem::take(&mut self.asked)),
+            None => {
+                self.unanswered.told += std::mem::take(&mut self.unanswered.new);
+                Ok(std::mem::take(&mut self.asked))
+            }
+        }
+    }
+
+    /// The driver can read the configuration space as it was when [`serve`](Self::serve) last
+    /// told of a change, or as it is since. A backend that waits for that gets its answer.
+    pub fn config_published(&mut self) {
+        let told = std::mem::take(&mut self.unanswered.told);
+        self.acknowledge_changes(told);
+    }
+
+    /// Whether a backend waits for [`config_published`](Self::config_published).
+    pub fn is_awaited(&self) -> bool {
+        self.is_open() && self.unanswered.new + self.unanswered.told > 0
+    }
+
+    /// Answers a backend that waits for [`config_published`](Self::config_published): it may not
+    /// be able to do anything else before.
+    pub fn wait_no_longer(&mut self) {
+        let Unanswered { new, told } = std::mem::take(&mut self.unanswered);
+        self.acknowledge_changes(new + told);
+    }
+
+    fn acknowledge_changes(&mut self, count: u32) {
+        for _ in 0..count {
+            if self.is_open()
+                && let Err(error) = self.answer(BackendReq::CONFIG_CHANGE_MSG.into(), DONE)
+            {
+                self.ended = Some(error);
+                // As in `serve_meanwhile`.
+                let _ = self.news.write(1);
+            }
         }
     }
 
@@ -152,14 +197,25 @@ impl BackendRequests {
                     REFUSED
                 }
             };
-            if header.needs_reply() {
-                // A backend that does not read its answers does not get more of them.
-                let payload = answer.to_bytes();
-                self.connection
-                    .send_now(header.reply(payload.len()), &payload)?;
+            if !header.needs_reply() {
+                continue;
             }
+            if header.request == u32::from(BackendReq::CONFIG_CHANGE_MSG) {
+                self.unanswered.new += 1;
+                continue;
+            }
+            // Answers come in the order of the requests.
+            self.wait_no_longer();
+            self.answer(header.request, answer)?;
         }
         Ok(())
+    }
+
+    /// A backend that does not read its answers does not get more of them.
+    fn answer(&self, request: u32, answer: u64) -> Result<(), RequestsError> {
+        let payload = answer.to_bytes();
+        let header = Header::request(request, 0).reply(payload.len());
+        Ok(self.connection.send_now(header, &payload)?)
     }
 
     fn log_refusal(&mut self, code: u32, refusal: &Refusal) {

@@ -40,6 +40,10 @@ fn a_changed_configuration_is_noticed_and_answered_when_that_is_asked_for() {
     let with_reply = request(CONFIG_CHANGE, NEED_REPLY, &[]);
     backend.write_all(&with_reply).unwrap();
     assert!(requests.serve().unwrap().config_changed);
+    backend.set_nonblocking(true).unwrap();
+    assert!(backend.read(&mut [0]).is_err(), "the driver has not got it");
+    backend.set_nonblocking(false).unwrap();
+    requests.config_published();
     assert_eq!(answer(&mut backend), (CONFIG_CHANGE, VERSION | REPLY, DONE));
 }
 
@@ -61,6 +65,34 @@ fn what_is_asked_for_meanwhile_is_news_until_it_is_told() {
     assert!(requests.news().read().is_ok());
     let error = requests.serve().unwrap_err();
     assert!(error.is_closed(), "{error}");
+}
+
+#[test]
+fn a_change_after_the_configuration_was_read_waits_for_the_next_reading() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    let change = request(CONFIG_CHANGE, NEED_REPLY, &[]);
+    backend.write_all(&change).unwrap();
+    assert!(requests.serve().unwrap().config_changed);
+    backend.write_all(&change).unwrap();
+    requests.serve_meanwhile();
+    requests.config_published();
+    assert_eq!(answer(&mut backend).2, DONE);
+    assert!(requests.is_awaited());
+    assert!(requests.serve().unwrap().config_changed);
+    requests.config_published();
+    assert_eq!(answer(&mut backend).2, DONE);
+    assert!(!requests.is_awaited());
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_requests() {
+    let (mut requests, mut backend) = BackendRequests::new().unwrap();
+    for code in [CONFIG_CHANGE, SHMEM_MAP] {
+        backend.write_all(&request(code, NEED_REPLY, &[])).unwrap();
+    }
+    assert!(requests.serve().unwrap().config_changed);
+    assert_eq!(answer(&mut backend).0, CONFIG_CHANGE);
+    assert_eq!(answer(&mut backend).0, SHMEM_MAP);
 }
 
 #[test]
@@ -97,6 +129,7 @@ fn a_flood_is_served_in_parts_and_one_that_is_not_listened_to_ends() {
     let one = request(CONFIG_CHANGE, NEED_REPLY, &[]);
     for _ in 0..1_000_000 {
         while (&backend).write_all(&one).is_ok() {}
+        requests.config_published();
         match requests.serve() {
             Ok(_) => {}
             // The requests behind the answer that did not fit into the socket are cut short.

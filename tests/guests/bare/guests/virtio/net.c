@@ -8,6 +8,7 @@
 #define FEATURE_MAC	(1ul << 5)
 #define FEATURE_CTRL_VQ	(1ul << 17)
 #define FEATURE_MQ	(1ul << 22)
+#define FEATURE_CTRL_MAC_ADDR	(1ul << 23)
 #define CONFIG_MAC	0
 #define CONFIG_PAIRS	8
 #define CONFIG_MTU	10
@@ -92,7 +93,7 @@ u32 net_wait_any(u32 count)
 	return pair;
 }
 
-static void read_mac(struct net *net)
+void net_read_mac(struct net *net)
 {
 	memcpy(net->mac, default_mac, MAC_SIZE);
 	if (!(net->device->features & FEATURE_MAC))
@@ -126,7 +127,7 @@ static void set_up_queues(const struct net *net)
 		if (!virtqueue_setup(&pairs[i].receive, net->device, 2 * i, RECEIVE_BUFFERS) ||
 		    !virtqueue_setup(&pairs[i].transmit, net->device, 2 * i + 1, RECEIVE_BUFFERS))
 			panic("net: no queues of pair %u", i);
-	if (net->device->features & FEATURE_MQ)
+	if (net->device->features & FEATURE_CTRL_VQ)
 		net_control_start(net->device, 2 * net->device_pairs);
 }
 
@@ -165,8 +166,11 @@ void run_net(struct virtio_device *device)
 		return;
 	}
 	virtio_start(device, FEATURE_MAC | FEATURE_MTU | virtqueue_features() |
-				     (cmdline_flag("mq") ? FEATURE_CTRL_VQ | FEATURE_MQ : 0));
-	read_mac(&net);
+				     (cmdline_flag("mq") ? FEATURE_CTRL_VQ | FEATURE_MQ : 0) |
+				     (string_equal(test, "mac") ?
+					      FEATURE_CTRL_VQ | FEATURE_CTRL_MAC_ADDR :
+					      0));
+	net_read_mac(&net);
 	count_pairs(&net);
 	set_up_queues(&net);
 	virtio_driver_ok(device);

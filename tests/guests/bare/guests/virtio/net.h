@@ -30,6 +30,9 @@ bool net_pending(u32 pair);
 /* Waits for a frame by any of the first `pairs`, and returns which. */
 u32 net_wait_any(u32 pairs);
 
+/* Reads the address from the configuration space. */
+void net_read_mac(struct net *net);
+
 /* Runs what `net=` names. */
 void net_test(struct net *net);
 
@@ -41,6 +44,9 @@ void net_control_start(struct virtio_device *device, u32 number);
 
 /* Has the device use the first `pairs`; whether it does. */
 bool net_control_set_pairs(u32 pairs);
+
+/* Has the device take another address; whether it does. */
+bool net_control_set_mac(const u8 *mac);
 
 /* Sets the device up for itself. */
 void net_storm(struct virtio_device *device);

@@ -5,6 +5,7 @@
  *   net=send   sends `count=N` (100) test frames of `size=N` (256) bytes, each
  *              after the echo of the one before, and compares the echoes
  *   net=echo   answers `count=N` such frames with the addresses exchanged
+ *   net=mac    takes `count=N` (100) other addresses, each of which it then reads
  *   net=pairs  as net_pairs.c has it
  *
  * The own address is `ip=A.B.C.D` (10.0.2.15). Other frames are ignored.
@@ -120,6 +121,25 @@ static void echo_frames(struct net *net)
 	printf("net: echo count=%u checksum=%016lx\n", count, checksum);
 }
 
+/* The configuration space has the address when the command is done (section 5.1.6.5.2). */
+static void change_mac(struct net *net)
+{
+	u32 count = cmdline_number("count", 100);
+	u8 mac[MAC_SIZE];
+
+	memcpy(mac, net->mac, MAC_SIZE);
+	for (u32 i = 1; i <= count; i++) {
+		mac[MAC_SIZE - 1]++;
+		if (!net_control_set_mac(mac))
+			panic("net: address %u refused", i);
+		net_read_mac(net);
+		if (memcmp(net->mac, mac, MAC_SIZE) != 0)
+			panic("net: address %u is not in the configuration space", i);
+	}
+	print_mac("net: last mac=", net->mac);
+	printf("\n");
+}
+
 void net_test(struct net *net)
 {
 	char test[8];
@@ -134,6 +154,8 @@ void net_test(struct net *net)
 		send_frames(net);
 	else if (string_equal(test, "echo"))
 		echo_frames(net);
+	else if (string_equal(test, "mac"))
+		change_mac(net);
 	else if (string_equal(test, "pairs"))
 		net_pairs(net);
 	else
