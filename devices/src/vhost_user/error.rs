@@ -8,7 +8,7 @@ use vhost::vhost_user::message::MAX_ATTACHED_FD_ENTRIES;
 use vhost_user_wire::WireError;
 
 use crate::vhost_user::Address;
-use crate::vhost_user::session::channel::ChannelError;
+use crate::vhost_user::session::channel_error::ChannelError;
 use crate::virtio::{DeviceError, DeviceType};
 
 /// A backend failed its device.

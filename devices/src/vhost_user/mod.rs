@@ -24,6 +24,6 @@ pub use link::backend_status::{Backend, BackendStatus};
 pub use link::connector::Connector;
 pub use link::reconnect::Reconnect;
 pub use options::{Address, Options};
-pub use session::channel::ChannelError;
+pub use session::channel_error::ChannelError;
 pub use session::negotiate::parse_protocol;
 pub use session::shared_memory;

@@ -15,7 +15,7 @@ use crate::vhost_user::error::{Error, Problem};
 use crate::vhost_user::events::{Events, Source};
 use crate::vhost_user::link::Event;
 use crate::vhost_user::profile::ConfigWrites;
-use crate::vhost_user::session::RingSetup;
+use crate::vhost_user::session::rings::RingSetup;
 use crate::virtio::{
     DeviceError, DeviceEvent, DeviceType, Kick, QueueConfig, SharedRegion, features,
 };

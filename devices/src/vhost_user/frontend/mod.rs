@@ -26,7 +26,7 @@ use crate::vhost_user::link::connector::Connector;
 use crate::vhost_user::link::listen::Listener;
 use crate::vhost_user::profile::{self, Profile};
 use crate::vhost_user::session::Session;
-use crate::vhost_user::session::channel::ChannelError;
+use crate::vhost_user::session::channel_error::ChannelError;
 use crate::vhost_user::session::shared_memory::SharedMemory;
 use crate::vhost_user::{Address, Options};
 use crate::virtio::GuestMemory;

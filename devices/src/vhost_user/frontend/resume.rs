@@ -9,7 +9,8 @@ use super::ring::{CannotResume, Evidence, Ring};
 use crate::deadline::Deadline;
 use crate::vhost_user::error::Problem;
 use crate::vhost_user::profile::Profile;
-use crate::vhost_user::session::{RingSetup, Session};
+use crate::vhost_user::session::Session;
+use crate::vhost_user::session::rings::RingSetup;
 use crate::virtio::DeviceType;
 
 /// Where a ring is, and where it resumes.

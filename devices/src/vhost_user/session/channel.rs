@@ -13,12 +13,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vhost::vhost_user::message::FrontendReq;
-use vhost_user_wire::frontend::{FrontendMessage, FrontendRequest};
-use vhost_user_wire::{Connection, Header, Message, Payload, Progress, VERSION, WireError, name};
+use vhost_user_wire::frontend::{FrontendMessage, FrontendRequest, GetFeatures};
+use vhost_user_wire::{Connection, Header, Message, Payload, VERSION, WireError};
 
+use super::channel_error::ChannelError;
 use super::requests::BackendRequests;
 use crate::deadline::Deadline;
-use crate::virtio::status::Status;
 
 /// The interval at which a caller that waits for long is told so.
 const TURN: Duration = Duration::from_millis(500);
@@ -26,95 +26,6 @@ const TURN: Duration = Duration::from_millis(500);
 /// How long a backend that does not answer may itself wait for its driver to see a change of the
 /// configuration space. Perhaps it answers only then.
 const STANDOFF: Duration = Duration::from_millis(250);
-
-/// An exchange with the backend failed. `message` is the message that was being exchanged.
-#[derive(Debug, thiserror::Error)]
-pub enum ChannelError {
-    #[error(
-        "the backend did not answer {} within {waited:?} ({} of {} bytes came)",
-        name::frontend(*.message), .progress.received, .progress.expected
-    )]
-    Late {
-        message: FrontendReq,
-        waited: Duration,
-        progress: Progress,
-    },
-    #[error("the backend did not take {} within {waited:?}", name::frontend(*.message))]
-    Stuck {
-        message: FrontendReq,
-        waited: Duration,
-    },
-    #[error(
-        "the backend closed the connection instead of taking {}; its own log may say why",
-        name::frontend(*.message)
-    )]
-    ClosedBefore { message: FrontendReq },
-    #[error(
-        "the backend closed the connection instead of answering {} ({} of {} bytes came); its own log may say why",
-        name::frontend(*.message), .progress.received, .progress.expected
-    )]
-    Closed {
-        message: FrontendReq,
-        progress: Progress,
-    },
-    #[error("cannot exchange {} with the backend", name::frontend(*.message))]
-    Wire {
-        message: FrontendReq,
-        source: WireError,
-    },
-    #[error(
-        "the backend answered {} with request {found}, flags {flags:#x}: that is no reply to it",
-        name::frontend(*.message)
-    )]
-    NotTheReply {
-        message: FrontendReq,
-        found: u32,
-        flags: u32,
-    },
-    #[error(
-        "the backend answered {} with a payload of {found} bytes, which it cannot have",
-        name::frontend(*.message)
-    )]
-    ReplySize { message: FrontendReq, found: usize },
-    #[error(
-        "the backend refused {} (it answered {code}){}",
-        name::frontend(*.message), hint(*.message)
-    )]
-    Refused { message: FrontendReq, code: u64 },
-    #[error("the backend left {missing} out of its status ({found:#x}){}", status_hint(*.missing))]
-    Status { missing: Status, found: u64 },
-}
-
-/// Advice to the user about a refusal.
-fn hint(message: FrontendReq) -> &'static str {
-    match message {
-        FrontendReq::SET_VRING_NUM => "; its queues may be smaller: try another queue-size=",
-        FrontendReq::SET_MEM_TABLE => "; it may be unable to map guest RAM",
-        _ => "",
-    }
-}
-
-/// Advice to the user about a status.
-fn status_hint(missing: Status) -> &'static str {
-    if missing == Status::FEATURES_OK {
-        ": it does not work with the features that the driver took; features= keeps some from the driver"
-    } else {
-        ""
-    }
-}
-
-impl ChannelError {
-    /// Whether the two sides are still in step.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Status { .. })
-    }
-
-    /// Whether the backend ended the connection. After any other error it may
-    /// still be at work.
-    pub fn is_closed(&self) -> bool {
-        matches!(self, Self::Closed { .. } | Self::ClosedBefore { .. })
-    }
-}
 
 /// The backend's activity while nothing was asked of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +95,7 @@ impl Channel {
         while let Some(left) = deadline.left() {
             let turn = left.min(TURN);
             let answers = is_ready(&self.connection, PollFlags::IN, &mut self.requests, turn);
-            if answers.map_err(|error| failed(R::CODE, error.into()))? {
+            if answers.map_err(|error| ChannelError::during(R::CODE, error.into()))? {
                 break;
             }
             waits();
@@ -242,6 +153,20 @@ impl Channel {
         }
     }
 
+    /// Makes sure that the backend talks.
+    pub fn ping(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        self.ask(&GetFeatures, deadline).map(drop)
+    }
+
+    /// Makes sure that the backend has carried out all messages so far. Without
+    /// acknowledgements, the answer to any request means that.
+    pub fn settle(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
+        if self.acks {
+            return Ok(());
+        }
+        self.ping(deadline)
+    }
+
     /// Waits until `file`, which the backend has too, is ready for `events`. Its own
     /// requests are served meanwhile.
     pub fn wait_for(
@@ -281,7 +206,7 @@ impl Channel {
         let sent = self
             .connection
             .send(header, &payload, &message.files(), deadline);
-        sent.map_err(|error| match failed(M::CODE, error) {
+        sent.map_err(|error| match ChannelError::during(M::CODE, error) {
             ChannelError::Closed { message, .. } => ChannelError::ClosedBefore { message },
             error => error,
         })
@@ -312,7 +237,7 @@ impl Channel {
         max_size: usize,
         deadline: &Deadline,
     ) -> Result<Option<Message>, ChannelError> {
-        let failed = |error| failed(message, error);
+        let failed = |error| ChannelError::during(message, error);
         let Some(left) = deadline.left() else {
             return Err(ChannelError::Late {
                 message,
@@ -329,20 +254,6 @@ impl Channel {
         };
         check_reply(&header, message, max_size)?;
         self.connection.try_receive().map_err(failed)
-    }
-}
-
-/// The channel's error for an error while `message` was being exchanged.
-fn failed(message: FrontendReq, error: WireError) -> ChannelError {
-    match error {
-        WireError::Closed(progress) => ChannelError::Closed { message, progress },
-        WireError::Late { waited, progress } => ChannelError::Late {
-            message,
-            waited,
-            progress,
-        },
-        WireError::Stuck { waited } => ChannelError::Stuck { message, waited },
-        source => ChannelError::Wire { message, source },
     }
 }
 

@@ -7,6 +7,8 @@ use vhost_user_wire::frontend::*;
 use vhost_user_wire::{HEADER_SIZE, NEED_REPLY, REPLY};
 use vmm_sys_util::eventfd::EventFd;
 
+use vhost_user_wire::Progress;
+
 use super::*;
 
 const PROMPT: Duration = Duration::from_secs(20);

@@ -7,7 +7,8 @@
 
 use vhost_user_wire::frontend::GetConfig;
 
-use super::channel::{Channel, ChannelError};
+use super::channel::Channel;
+use super::channel_error::ChannelError;
 use crate::deadline::Deadline;
 
 /// Finds the length that can be read. `None` when every length is refused.

@@ -1,15 +1,19 @@
 //! One connection to a backend: the agreement on it, and the messages.
 
 pub mod channel;
+pub mod channel_error;
 pub mod config;
 pub mod device_state;
+mod driver_status;
 pub mod inflight;
 pub mod memory;
 pub mod negotiate;
 pub mod page_log;
 pub mod requests;
 pub mod ring_errors;
+pub mod rings;
 pub mod shared_memory;
+mod sharing;
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -19,21 +23,24 @@ use vhost::vhost_user::message::{
 };
 use vhost_user_wire::features::VHOST_F_LOG_ALL;
 use vhost_user_wire::frontend::*;
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::deadline::Deadline;
 use crate::vhost_user::Options;
 use crate::vhost_user::error::Problem;
 use crate::vhost_user::profile::Profile;
 use crate::virtio::status::Status;
-use channel::{Channel, ChannelError, Idle};
+use channel::{Channel, Idle};
+use channel_error::ChannelError;
+use driver_status::DriverStatus;
 use inflight::Inflight;
 use memory::MemoryTable;
 use negotiate::Agreement;
 use page_log::PageLog;
 use requests::BackendRequests;
 use ring_errors::RingErrors;
+use rings::{RingSetup, Rings};
 use shared_memory::SharedMemory;
+use sharing::Sharing;
 
 /// A backend that features have been negotiated with.
 pub struct Session {
@@ -43,24 +50,9 @@ pub struct Session {
     config_size: u32,
     /// Sizes of the shared memory regions by number, in bytes; 0 where there is none.
     shared_memory: Vec<u64>,
-    /// The memory regions that were added one by one, as they are removed again.
-    added: Vec<RemoveMemoryRegion>,
-    /// The driver's status as the backend has it.
-    status: u32,
-    /// Where the backend reports errors, if it can be told.
-    ring_errors: Option<RingErrors>,
-}
-
-/// All that a backend has to know of one ring.
-pub struct RingSetup {
-    pub addresses: VhostUserVringAddr,
-    /// In entries.
-    pub size: u16,
-    /// Where to begin: the available-ring entry to take first or, of a packed queue, both
-    /// positions.
-    pub base: u32,
-    pub kick: EventFd,
-    pub call: EventFd,
+    sharing: Sharing,
+    status: DriverStatus,
+    rings: Rings,
 }
 
 impl Session {
@@ -107,12 +99,12 @@ impl Session {
         };
         let session = Self {
             channel,
-            agreement,
             config_size,
             shared_memory,
-            added: Vec::new(),
-            status: 0,
-            ring_errors,
+            sharing: Sharing::new(agreement.memory_slots.is_some()),
+            status: DriverStatus::new(agreement.protocol.contains(Protocol::STATUS)),
+            rings: Rings::new(agreement.has_vring_enable(), ring_errors),
+            agreement,
         };
         Ok((session, config))
     }
@@ -128,12 +120,12 @@ impl Session {
 
     /// Readable when the backend has reported an error, if it can.
     pub fn ring_errors(&self) -> Option<&RingErrors> {
-        self.ring_errors.as_ref()
+        self.rings.errors()
     }
 
     /// The queues that the backend has reported errors on since this was asked last.
     pub fn take_ring_errors(&self) -> Vec<u16> {
-        let errors = self.ring_errors.as_ref();
+        let errors = self.rings.errors();
         errors.map_or_else(Vec::new, RingErrors::take)
     }
 
@@ -162,47 +154,21 @@ impl Session {
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
         let features = self.agreement.features_to_set(features);
-        self.status = 0;
-        self.channel.tell(&SetFeatures(features), deadline)?;
-        self.add_status(
-            &[Status::ACKNOWLEDGE, Status::DRIVER, Status::FEATURES_OK],
-            deadline,
-        )?;
-        self.share(memory, deadline)?;
-        self.wait_until_done(deadline)
+        self.status.forget();
+        let channel = &mut self.channel;
+        channel.tell(&SetFeatures(features), deadline)?;
+        let accepted = [Status::ACKNOWLEDGE, Status::DRIVER, Status::FEATURES_OK];
+        self.status.add(&accepted, channel, deadline)?;
+        self.sharing.share(memory, channel, deadline)?;
+        channel.settle(deadline)
     }
 
     /// The driver is ready, and the rings that it set up for that are started: a backend
     /// may look at them only now (virtio 1.3, section 3.1.1, steps 7 and 8). Rings that
     /// are started later do not change the status.
     pub fn begin(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
-        self.add_status(&[Status::DRIVER_OK], deadline)
-    }
-
-    /// Hands over the guest's memory: region by region where the backend says how
-    /// many it takes (the caller has looked), all at once otherwise.
-    fn share(&mut self, memory: &MemoryTable, deadline: &Deadline) -> Result<(), ChannelError> {
-        if self.agreement.memory_slots.is_none() {
-            return self.channel.tell(&memory.message(), deadline);
-        }
-        self.unshare(deadline)?;
-        for add in memory.regions() {
-            self.channel.tell(&add, deadline)?;
-            self.added.push(RemoveMemoryRegion(add.payload));
-        }
-        Ok(())
-    }
-
-    /// Removes the regions that were added one by one. A backend that has
-    /// forgotten them already may say so.
-    fn unshare(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
-        while let Some(remove) = self.added.pop() {
-            match self.channel.tell(&remove, deadline) {
-                Err(error) if !error.is_refusal() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.status
+            .add(&[Status::DRIVER_OK], &mut self.channel, deadline)
     }
 
     /// The backend's own state, where it has some to save. All rings are stopped.
@@ -221,47 +187,19 @@ impl Session {
         device_state::load(&mut self.channel, state, deadline)
     }
 
-    /// Adds to the driver's status, where the backend wants to know it, and makes sure
-    /// that the device accepts it: it refuses features by leaving FEATURES_OK out
-    /// (virtio 1.3, section 3.1.1).
-    fn add_status(&mut self, bits: &[Status], deadline: &Deadline) -> Result<(), ChannelError> {
-        let added = bits.iter().fold(0, |bits, bit| bits | bit.bits());
-        if !self.has(Protocol::STATUS) || self.status & added == added {
-            return Ok(());
-        }
-        self.status |= added;
-        self.channel
-            .tell(&SetStatus(self.status.into()), deadline)?;
-        let found = self.channel.ask(&GetStatus, deadline)?;
-        let missing = bits.iter().find(|bit| found & u64::from(bit.bits()) == 0);
-        missing.map_or(Ok(()), |missing| {
-            let missing = *missing;
-            Err(ChannelError::Status { missing, found })
-        })
-    }
-
-    /// Whether the device says that it needs a reset (virtio 1.3, section 2.1.2). Before
-    /// the driver is ready the backend has no status to say so in.
+    /// Whether the device says that it needs a reset.
     pub fn needs_reset(&mut self, deadline: &Deadline) -> Result<bool, ChannelError> {
-        if self.status & Status::DRIVER_OK.bits() == 0 {
-            return Ok(false);
-        }
-        let status = self.channel.ask(&GetStatus, deadline)?;
-        Ok(status & u64::from(Status::NEEDS_RESET.bits()) != 0)
+        self.status.needs_reset(&mut self.channel, deadline)
     }
 
     /// The driver has reset the device, and its rings are stopped: the backend
     /// forgets all else, as far as it can be told to.
     pub fn reset(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
-        self.unshare(deadline)?;
+        self.sharing.unshare(&mut self.channel, deadline)?;
         if self.has(Protocol::RESET_DEVICE) {
             self.channel.tell(&ResetDevice, deadline)?;
         }
-        if self.has(Protocol::STATUS) {
-            self.status = 0;
-            self.channel.tell(&SetStatus(0), deadline)?;
-        }
-        Ok(())
+        self.status.clear(&mut self.channel, deadline)
     }
 
     /// Whether the backend can track requests in flight.
@@ -314,7 +252,7 @@ impl Session {
             features |= 1 << VHOST_F_LOG_ALL;
         }
         self.channel.tell(&SetFeatures(features), deadline)?;
-        self.wait_until_done(deadline)
+        self.channel.settle(deadline)
     }
 
     /// Sends the addresses of a running ring again.
@@ -326,41 +264,18 @@ impl Session {
         self.channel.tell(&SetVringAddr(addresses), deadline)
     }
 
-    /// Starts a ring, in the order of QEMU.
+    /// Starts a ring.
     pub fn start_ring(
         &mut self,
         ring: &RingSetup,
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
-        let index = ring.addresses.index;
-        let state = |num| VhostUserVringState::new(index, num);
-        let channel = &mut self.channel;
-        channel.tell(&SetVringNum(state(ring.size.into())), deadline)?;
-        channel.tell(&SetVringBase(state(ring.base)), deadline)?;
-        channel.tell(&SetVringAddr(ring.addresses), deadline)?;
-        // An index has eight bits: there are no more queues than that.
-        let short = index as u8;
-        channel.tell(&SetVringCall::new(short, &ring.call), deadline)?;
-        let errors = self.ring_errors.as_ref();
-        if let Some(sign) = errors.and_then(|errors| errors.sign(short.into())) {
-            match channel.tell(&SetVringErr::new(short, sign), deadline) {
-                // The backend has no errors to report; all else works without.
-                Err(error) if error.is_refusal() => {
-                    tracing::debug!(index, %error, "errors on the queue will not show");
-                }
-                told => told?,
-            }
-        }
-        channel.tell(&SetVringKick::new(short, &ring.kick), deadline)?;
-        if self.agreement.has_vring_enable() {
-            channel.tell(&SetVringEnable(state(1)), deadline)?;
-        }
-        self.wait_until_done(deadline)
+        self.rings.start(ring, &mut self.channel, deadline)
     }
 
     /// Makes sure that the backend talks.
     pub fn ping(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
-        self.channel.ask(&GetFeatures, deadline).map(drop)
+        self.channel.ping(deadline)
     }
 
     /// Makes sure that the backend is there, and has said nothing unasked.
@@ -373,35 +288,19 @@ impl Session {
         }
     }
 
-    /// Stops a ring and returns the backend's answer: the ring that it stopped,
-    /// and the position where it would have continued. `waits` is called now
-    /// and then.
+    /// Stops a ring and returns the backend's answer; see [`Rings::stop`].
     pub fn stop_ring(
         &mut self,
         index: u16,
         deadline: &Deadline,
         waits: impl FnMut(),
     ) -> Result<VhostUserVringState, ChannelError> {
-        let state = VhostUserVringState::new(index.into(), 0);
-        let request = GetVringBase(state);
-        self.channel.ask_patiently(&request, deadline, waits)
+        self.rings.stop(index, &mut self.channel, deadline, waits)
     }
 
-    /// Disables a ring that is stopped, where rings are enabled one by one.
-    ///
-    /// It is stopped before it is disabled. A disabled ring that is not stopped is to be
-    /// processed without side effects (vhost-user document, "Ring states"): a pause
-    /// would lose packets and writes.
+    /// Disables a ring that is stopped; see [`Rings::disable`].
     pub fn disable_ring(&mut self, index: u16, deadline: &Deadline) -> Result<(), ChannelError> {
-        if !self.agreement.has_vring_enable() {
-            return Ok(());
-        }
-        let state = VhostUserVringState::new(index.into(), 0);
-        match self.channel.tell(&SetVringEnable(state), deadline) {
-            // It is stopped, and only that counts.
-            Err(error) if !error.is_refusal() => Err(error),
-            _ => Ok(()),
-        }
+        self.rings.disable(index, &mut self.channel, deadline)
     }
 
     /// Reads the configuration space; `None` when there is none.
@@ -419,15 +318,6 @@ impl Session {
         deadline: &Deadline,
     ) -> Result<(), ChannelError> {
         self.channel.tell(&SetConfig { offset, data }, deadline)
-    }
-
-    /// Without acknowledgements, the answer to any request means that the
-    /// backend has got through all the messages before it.
-    fn wait_until_done(&mut self, deadline: &Deadline) -> Result<(), ChannelError> {
-        if self.channel.acks() {
-            return Ok(());
-        }
-        self.ping(deadline)
     }
 }
 

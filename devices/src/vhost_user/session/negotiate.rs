@@ -7,7 +7,8 @@ use vhost_user_wire::features::{
 use vhost_user_wire::frontend::*;
 use virtio_bindings::virtio_net::*;
 
-use super::channel::{Channel, ChannelError};
+use super::channel::Channel;
+use super::channel_error::ChannelError;
 use crate::deadline::Deadline;
 use crate::vhost_user::Options;
 use crate::vhost_user::error::Problem;
