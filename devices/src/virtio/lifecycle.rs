@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::features::{Negotiation, RING_RESET};
 use super::mmio::MmioTransport;
+use super::queues::Queue;
 use super::status::{Status, Step};
 use crate::deadline::Deadline;
 
@@ -17,10 +18,10 @@ impl MmioTransport {
             Ok(Step::Reset) => self.reset_device(deadline),
             Ok(Step::Start) => self.start(deadline),
             Ok(Step::GiveUp) => {
-                self.log_driver("it gave up on the device (FAILED)");
+                self.log.driver("it gave up on the device (FAILED)");
                 self.stop_queues(deadline);
             }
-            Err(error) => self.log_driver_error("its handshake is wrong", &error),
+            Err(error) => self.log.driver_error("its handshake is wrong", &error),
         }
     }
 
@@ -30,8 +31,12 @@ impl MmioTransport {
         if let Err(error) = self.device.activate(self.features.chosen(), deadline) {
             return self.broken(error.as_ref(), deadline);
         }
-        for index in 0..self.queues.len() {
-            if self.queues[index].ready.is_none() {
+        for index in 0..self.queues.count() {
+            if self
+                .queues
+                .get(index.into())
+                .is_none_or(|queue| !queue.is_ready())
+            {
                 continue;
             }
             // It may have been made ready before the features were settled, hence in
@@ -45,49 +50,44 @@ impl MmioTransport {
         if let Err(error) = self.device.begin(deadline) {
             return self.broken(error.as_ref(), deadline);
         }
-        tracing::debug!(device = %self.id, "started");
+        tracing::debug!(device = self.id(), "started");
     }
 
     /// Starts a queue if it is ready. When that fails the device needs a reset.
-    fn start_queue(&mut self, index: usize, deadline: &Deadline) {
-        let queue = &mut self.queues[index];
-        let Some(config) = queue.ready else {
+    fn start_queue(&mut self, index: u16, deadline: &Deadline) {
+        let Some(queue) = self.queues.get_mut(index) else {
             return;
         };
-        // The number of queues is a u16's: they come from the device's list,
-        // and a QueueSel beyond it finds none.
-        let (kick, call) = (&queue.kick, &queue.call);
-        let started = self
-            .device
-            .start_queue(index as u16, &config, kick, call, deadline);
-        match started {
-            Ok(()) => queue.running = true,
-            Err(error) => self.broken(error.as_ref(), deadline),
+        if let Err(error) = queue.start(self.device.as_mut(), deadline) {
+            self.broken(error.as_ref(), deadline);
         }
     }
 
     /// QueueReady = 1. A queue that cannot be is not ready, as the driver may see.
-    pub(super) fn make_queue_ready(&mut self, index: usize, deadline: &Deadline) {
+    pub(super) fn make_queue_ready(&mut self, index: u16, deadline: &Deadline) {
         self.check_queue(index);
         if self.is_live() {
             self.start_queue(index, deadline);
         }
     }
 
-    fn check_queue(&mut self, index: usize) {
+    fn check_queue(&mut self, index: u16) {
         let format = self.features.queue_format();
-        let queue = &mut self.queues[index];
-        let checked = queue.setup.check(format, queue.max_size, &self.memory);
-        queue.ready = checked.as_ref().ok().copied();
-        if let Err(error) = checked {
-            self.log_driver_error(&format!("its queue {index} is wrong"), &error);
+        let Some(queue) = self.queues.get_mut(index) else {
+            return;
+        };
+        if let Err(error) = queue.make_ready(format, &self.memory) {
+            self.log
+                .driver_error(&format!("its queue {index} is wrong"), &error);
         }
     }
 
     /// QueueReady = 0.
-    pub(super) fn retire_queue(&mut self, index: usize, deadline: &Deadline) {
+    pub(super) fn retire_queue(&mut self, index: u16, deadline: &Deadline) {
         self.stop_if_running(index..index + 1, deadline);
-        self.queues[index].ready = None;
+        if let Some(queue) = self.queues.get_mut(index) {
+            queue.retire();
+        }
     }
 
     /// QueueReset (section 2.6.1). The queue is reset when this returns, so that
@@ -95,33 +95,33 @@ impl MmioTransport {
     pub(super) fn write_queue_reset(&mut self, value: u32, deadline: &Deadline) {
         let is_agreed =
             self.features.chosen() & RING_RESET != 0 && self.status.contains(Status::FEATURES_OK);
-        let index = self.queue_select as usize;
-        match self.queues.get_mut(index) {
-            Some(_) if value != 1 => self.log_driver("it wrote something but 1 to QueueReset"),
-            Some(_) if !is_agreed => {
-                self.log_driver("it reset a queue, but has not taken VIRTIO_F_RING_RESET")
+        match self.queues.selected().map(Queue::index) {
+            Some(_) if value != 1 => self.log.driver("it wrote something but 1 to QueueReset"),
+            Some(_) if !is_agreed => self
+                .log
+                .driver("it reset a queue, but has not taken VIRTIO_F_RING_RESET"),
+            Some(index) => {
+                self.stop_if_running(index..index + 1, deadline);
+                if let Some(queue) = self.queues.get_mut(index) {
+                    queue.reset();
+                }
             }
-            Some(queue) => {
-                queue.setup = Default::default();
-                self.retire_queue(index, deadline);
-            }
-            None => self.log_driver("it reset a queue that does not exist"),
+            None => self.log.driver("it reset a queue that does not exist"),
         }
     }
 
     fn stop_queues(&mut self, deadline: &Deadline) {
-        self.stop_if_running(0..self.queues.len(), deadline);
+        self.stop_if_running(0..self.queues.count(), deadline);
     }
 
-    fn stop_if_running(&mut self, queues: Range<usize>, deadline: &Deadline) {
-        let was_running = |index: &usize| std::mem::take(&mut self.queues[*index].running);
-        let running = queues.filter(was_running).map(|index| index as u16);
-        let running: Vec<u16> = running.collect();
+    fn stop_if_running(&mut self, queues: Range<u16>, deadline: &Deadline) {
+        let running = self.queues.take_running(queues);
         if running.is_empty() {
             return;
         }
         if let Err(error) = self.device.stop_queues(&running, deadline) {
-            self.log_device_error("cannot stop its queues in order", error.as_ref());
+            self.log
+                .device("cannot stop its queues in order", error.as_ref());
         }
     }
 
@@ -130,22 +130,24 @@ impl MmioTransport {
         self.counters.resets += 1;
         self.stop_queues(deadline);
         self.device.reset(deadline);
-        // A reset takes back what the driver has set there, such as an address.
-        self.refresh_config(deadline);
-        for queue in &mut self.queues {
-            queue.ready = None;
-            queue.setup = Default::default();
+        // Only a space that has changed is read again: that is a message, for which a backend may
+        // not be ready at any other time.
+        if self.config.has_changed() {
+            self.refresh_config(deadline);
+            self.config.settle();
         }
+        self.queues.reset();
         self.features = Negotiation::new(self.device.device_type(), self.device.features());
         self.status = Status::default();
-        self.config_pending = false;
+        self.interrupts.reset();
     }
 
     /// The driver wrote to the configuration space. The device decides what it
     /// then reads; it may refuse the write and still be sound.
     pub(super) fn write_device_config(&mut self, offset: u32, data: &[u8], deadline: &Deadline) {
         if let Err(error) = self.device.write_config(offset, data, deadline) {
-            self.log_device_error("cannot write its configuration space", error.as_ref());
+            self.log
+                .device("cannot write its configuration space", error.as_ref());
         }
         self.refresh_config(deadline);
     }
@@ -159,8 +161,7 @@ impl MmioTransport {
 
     fn refresh_config(&mut self, deadline: &Deadline) {
         match self.device.read_config(deadline) {
-            Ok(config) if config != self.config => self.set_config(config),
-            Ok(_) => {}
+            Ok(config) => self.config.publish(config, &self.page),
             Err(error) => self.broken(error.as_ref(), deadline),
         }
     }
@@ -168,7 +169,7 @@ impl MmioTransport {
     /// The device does not work any more: the driver is told to reset it
     /// (section 2.1.2), and all else keeps working.
     pub(super) fn broken(&mut self, reason: &(dyn Error + 'static), deadline: &Deadline) {
-        self.log_device_error("device needs a reset", reason);
+        self.log.device("device needs a reset", reason);
         self.stop_queues(deadline);
         self.status.set_needs_reset();
         self.announce_config_change();
@@ -180,11 +181,11 @@ impl MmioTransport {
         if !self.status.contains(Status::DRIVER_OK) {
             return;
         }
-        self.config_pending = true;
+        self.interrupts.set_config_change();
         self.counters.config_interrupts += 1;
         self.publish();
-        if let Err(error) = self.config_call.write(1) {
-            self.log_device_error("cannot interrupt the driver", &error);
+        if let Err(error) = self.interrupts.raise() {
+            self.log.device("cannot interrupt the driver", &error);
         }
     }
 
@@ -193,25 +194,5 @@ impl MmioTransport {
         self.status.contains(Status::DRIVER_OK)
             && !self.status.contains(Status::NEEDS_RESET)
             && !self.status.contains(Status::FAILED)
-    }
-
-    pub(super) fn log_driver(&mut self, what: &str) {
-        if let Some(suppressed) = self.guest_log.admit() {
-            tracing::warn!(device = %self.id, suppressed, "the guest's driver is at fault: {what}");
-        }
-    }
-
-    fn log_driver_error(&mut self, what: &str, error: &(dyn Error + 'static)) {
-        if let Some(suppressed) = self.guest_log.admit() {
-            tracing::warn!(device = %self.id, suppressed, error, "the guest's driver is at fault: {what}");
-        }
-    }
-
-    /// A guest can cause these again and again, by resetting a device that
-    /// stays broken.
-    fn log_device_error(&mut self, what: &str, error: &(dyn Error + 'static)) {
-        if let Some(suppressed) = self.guest_log.admit() {
-            tracing::error!(device = %self.id, suppressed, error, "{what}");
-        }
     }
 }

@@ -1,9 +1,10 @@
 use std::sync::Mutex;
 
 use super::super::fakes::{Call, FakeDevice, FakeHypervisor, Script};
-use super::super::queue::Format;
+use super::super::queue::{Format, QueueConfig};
 use super::super::status::Status;
 use super::*;
+use crate::bus::{AccessError, BusDevice};
 
 const BASE: GuestAddress = GuestAddress(0xd000_0000);
 const GSI: u32 = 7;
@@ -512,9 +513,15 @@ fn a_configuration_change_is_published_and_announced_until_acknowledged() {
 fn a_reset_publishes_the_configuration_that_the_device_has_again() {
     let mut fixture = Fixture::running();
     fixture.script().config[0] = 99;
-    assert_eq!(fixture.read_config()[0], 1);
-    fixture.write(Register::Status, 0);
+    fixture.emit(DeviceEvent::ConfigChanged);
+    fixture.script().config[0] = 1;
     assert_eq!(fixture.read_config()[0], 99);
+    fixture.write(Register::Status, 0);
+    assert_eq!(fixture.read_config()[0], 1);
+    // It is read again only where it has changed.
+    fixture.script().config[0] = 99;
+    fixture.write(Register::Status, 0);
+    assert_eq!(fixture.read_config()[0], 1);
 }
 
 #[test]

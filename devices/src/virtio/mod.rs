@@ -5,11 +5,14 @@
 //! half implements [`Device`], whose shape is that of vhost-user: features are
 //! agreed once, then single queues start and stop. Neither half walks a ring.
 
+mod config_space;
 pub mod counters;
 mod device;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod fault_log;
 pub mod features;
+mod interrupts;
 pub mod kick;
 mod lifecycle;
 mod memory;
@@ -17,7 +20,9 @@ pub mod mmio;
 pub mod page;
 mod publish;
 pub mod queue;
+mod queues;
 pub(crate) mod rate_limit;
+mod registers;
 pub mod shared_memory;
 pub mod spec;
 pub mod status;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::fakes::{FakeDevice, FakeHypervisor, Script};
 use super::*;
+use crate::bus::BusDevice;
 
 const RAM: u64 = 1 << 20;
 const SIZES: [u16; 2] = [256, 32];
