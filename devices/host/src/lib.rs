@@ -2,8 +2,10 @@
 //!
 //! Nothing here knows a machine, a device or a protocol.
 
+pub mod command;
 pub mod errors;
 pub mod escape;
 pub mod files;
 pub mod last_resort;
+mod programs;
 pub mod sockets;

@@ -15,9 +15,9 @@ use rustix::process::{
     set_parent_process_death_signal,
 };
 
-use super::command::CommandLine;
 use super::error::Error;
 use super::output::Output;
+use host_io::command::CommandLine;
 
 /// How long a backend may take to end in order, before it is killed.
 pub const GRACE: Duration = Duration::from_secs(5);

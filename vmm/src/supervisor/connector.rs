@@ -9,9 +9,9 @@ use devices::vhost_user::{Connector, Problem};
 use tempfile::TempDir;
 
 use super::child::Child;
-use super::command::{CommandLine, Handover};
 use super::error::Error;
 use super::slot::{SharedSlot, Slot, lock};
+use host_io::command::{CommandLine, Handover};
 
 /// How long a process whose socket is closed may take to end, so that its exit
 /// status is known.

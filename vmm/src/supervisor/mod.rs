@@ -5,20 +5,18 @@
 //! children end with it. A process that leaves its group is on its own.
 
 mod child;
-pub mod command;
 mod connector;
 mod error;
 mod output;
-mod programs;
 mod slot;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use child::{Child, GRACE};
-pub use command::CommandLine;
 use connector::Supervised;
 pub use error::Error;
+pub use host_io::command::CommandLine;
 use slot::SharedSlot;
 
 /// All the processes. Dropping it stops them.

@@ -1,6 +1,6 @@
 //! A command line that starts a backend, and how it is given its socket.
 
-use super::programs;
+use crate::programs;
 
 /// How a backend meets this program. A placeholder in the command says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
