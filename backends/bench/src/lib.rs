@@ -1,6 +1,19 @@
 //! The workbench for authors of virtio backends: what plays a frontend and a driver against any
 //! vhost-user backend, without a guest and without KVM.
 //!
+//! * [`driver`] sets up a connection, guest memory and virtqueues, with every step open to change.
+//! * [`device`] knows the device types: their numbers, their queues, and a request that each one
+//!   completes by itself.
+//! * [`target`] reaches a backend: on a socket, or in a process that it starts.
+//! * [`check`] has the checks of `outboard-check`, each with the sentence that it enforces.
+//! * [`report`] shows what they found.
+//! * [`trace`] shows what a frontend and a backend say to each other.
+//!
 //! Nothing here shares code with the backend kit: a judge of rings has rings of its own.
 
+pub mod check;
+pub mod device;
+pub mod driver;
+pub mod report;
+pub mod target;
 pub mod trace;

@@ -1,0 +1,182 @@
+//! Runs one check after another.
+
+use std::time::{Duration, Instant};
+
+use super::bench::{Bench, Profile};
+use super::types::{Check, Fault, Need, Verdict};
+use crate::device::{DeviceType, sample};
+use crate::driver::{DriverError, Entry, Frontend, MessageLog};
+use crate::target::{Exit, Target, TargetError};
+
+/// What became of a check.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Pass,
+    Fail(Box<Failure>),
+    /// It does not apply, for this reason.
+    Skip(String),
+}
+
+/// What a person needs to know of a check that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub found: String,
+    /// All that was sent and received.
+    pub messages: Vec<Entry>,
+    /// The last lines that the backend printed, where it is this program's.
+    pub output: Vec<String>,
+}
+
+/// A check with its outcome.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    pub check: &'static Check,
+    pub outcome: Outcome,
+    pub time: Duration,
+}
+
+/// A backend that is to be checked.
+#[derive(Debug)]
+pub struct Runner {
+    target: Target,
+    profile: Profile,
+    seed: u64,
+}
+
+/// Why nothing can be checked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    #[error("there is no backend")]
+    Target(#[from] TargetError),
+    #[error("the backend does not say what it offers, without which nothing can be checked")]
+    Silent(#[source] DriverError),
+}
+
+impl Runner {
+    /// Asks the backend what it offers.
+    pub fn new(target: Target, device_type: DeviceType, seed: u64) -> Result<Self, RunnerError> {
+        let mut instance = target.start()?;
+        let stream = instance.connect()?;
+        let stream = stream.ok_or(std::io::Error::from(std::io::ErrorKind::NotConnected));
+        let mut frontend = Frontend::new(stream.map_err(TargetError::from)?);
+        let profile = Profile::ask(&mut frontend, device_type).map_err(RunnerError::Silent)?;
+        drop(frontend);
+        if let Some(process) = instance.process() {
+            process.finish();
+        }
+        Ok(Self {
+            target,
+            profile,
+            seed,
+        })
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub fn run(&self, check: &'static Check) -> Finding {
+        let begun = Instant::now();
+        let outcome = match self.applies(check) {
+            Err(reason) => Outcome::Skip(reason),
+            Ok(()) => self.try_check(check),
+        };
+        Finding {
+            check,
+            outcome,
+            time: begun.elapsed(),
+        }
+    }
+
+    fn try_check(&self, check: &Check) -> Outcome {
+        let log = MessageLog::new(Some(self.profile.device_type));
+        let bench = Bench::new(&self.target, &self.profile, log.clone(), self.seed);
+        let verdict = (check.run)(&bench);
+        let (exit, output) = bench.finish();
+        match judge(verdict, exit) {
+            Ok(()) => Outcome::Pass,
+            Err(Fault::Skip(reason)) => Outcome::Skip(reason),
+            Err(Fault::Broken(found)) => Outcome::Fail(Box::new(Failure {
+                found,
+                messages: log.entries(),
+                output,
+            })),
+            Err(Fault::Driver(error)) => Outcome::Fail(Box::new(Failure {
+                found: host_io::errors::chain(&error),
+                messages: log.entries(),
+                output,
+            })),
+        }
+    }
+
+    /// Whether the backend has what the check needs; why not.
+    fn applies(&self, check: &Check) -> Result<(), String> {
+        check.needs.iter().try_for_each(|need| self.has(*need))
+    }
+
+    fn has(&self, need: Need) -> Result<(), String> {
+        let profile = &self.profile;
+        let kind = profile.device_type;
+        let known = sample(kind);
+        let (holds, reason) = match need {
+            Need::Feature(bit, name) => (profile.has(bit), format!("{name} is not offered")),
+            Need::Protocol(feature) => (
+                profile.has_protocol(feature),
+                format!("protocol feature {} is not offered", names(feature.bits())),
+            ),
+            Need::Type(wanted) => (kind == wanted, format!("it is for {wanted} devices")),
+            Need::Sample => (
+                known.is_some(),
+                format!("no request is known that a device of type {kind} completes by itself"),
+            ),
+            Need::Repeats => (
+                known.is_some_and(|sample| sample.repeats),
+                format!("devices of type {kind} do not answer a request twice alike"),
+            ),
+            Need::Queues(count) => (
+                profile.queues >= count,
+                format!(
+                    "the backend has {} queues, and this needs {count}",
+                    profile.queues
+                ),
+            ),
+            Need::Restarts => (
+                self.target.restarts(),
+                "the backend is not this program's to kill (--exec)".to_owned(),
+            ),
+            Need::Reconnects => (
+                self.target.reconnects(),
+                "the backend is given one connection, and no socket to listen on ({socket})".into(),
+            ),
+        };
+        if holds { Ok(()) } else { Err(reason) }
+    }
+}
+
+fn names(bits: u64) -> String {
+    vhost_user_wire::features::protocol_names(bits).join(", ")
+}
+
+/// A crash fails any check; and it is what explains most failures.
+fn judge(verdict: Verdict, exit: Option<Exit>) -> Verdict {
+    let Some(exit) = exit.filter(|exit| exit.is_crash()) else {
+        return verdict;
+    };
+    let found = match verdict {
+        Ok(()) => String::new(),
+        Err(Fault::Broken(found)) => format!("{found}; "),
+        Err(Fault::Driver(error)) => format!("{}; ", host_io::errors::chain(&error)),
+        Err(Fault::Skip(reason)) => format!("{reason}; "),
+    };
+    Err(Fault::Broken(format!(
+        "{found}the backend's process crashed ({exit})"
+    )))
+}

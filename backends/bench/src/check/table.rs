@@ -1,0 +1,36 @@
+//! All checks, in the order in which they are run.
+
+use super::types::Check;
+use super::{ack, blk, message, negotiation, ring, vring};
+
+/// By theme: what comes first is what the others rest upon.
+const THEMES: &[&[Check]] = &[
+    negotiation::CHECKS,
+    ack::CHECKS,
+    message::CHECKS,
+    vring::CHECKS,
+    ring::CHECKS,
+    blk::CHECKS,
+];
+
+pub fn all() -> impl Iterator<Item = &'static Check> {
+    THEMES.iter().flat_map(|theme| theme.iter())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_have_a_theme() {
+        let mut names = HashSet::new();
+        for check in all() {
+            assert!(names.insert(check.name), "{} is there twice", check.name);
+            let parts: Vec<_> = check.name.split('.').collect();
+            assert!(matches!(parts[..], [theme, rule] if !theme.is_empty() && !rule.is_empty()));
+            assert!(!check.rule.is_empty() && !check.rule.ends_with('.'));
+        }
+    }
+}
