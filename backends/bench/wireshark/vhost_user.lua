@@ -153,6 +153,8 @@ local config = { { f.offset, 4 }, { f.length, 4 }, { f.number, 4 }, { "rest", 0 
 local inflight = { { f.length, 8 }, { f.offset, 8 }, { f.num, 2 }, { f.number, 2 } }
 local result = { { f.result, 8 } }
 local bits = function(what) return { { what, 8 } } end
+local iotlb = { { f.guest, 8 }, { f.length, 8 }, { f.user, 8 }, { f.num, 1 }, { f.number, 1 } }
+local uuid = { { f.bytes, 16 } }
 local mmap = {
     { f.num, 1 }, 7, { f.guest, 8 }, { f.offset, 8 }, { f.length, 8 }, { f.number, 8 },
 }
@@ -168,10 +170,13 @@ local request_shapes = {
         { f.available, 8 }, { f.log, 8 },
     },
     [12] = ring_file, [13] = ring_file, [14] = ring_file,
+    [19] = { { f.bytes, 6 } },
     [20] = { { f.num, 8 } },
+    [22] = iotlb,
     [24] = config, [25] = config,
     [31] = inflight, [32] = inflight,
     [37] = single_region, [38] = single_region,
+    [41] = uuid,
     [42] = { { f.num, 4 }, { f.number, 4 } },
 }
 local reply_shapes = {
@@ -179,9 +184,10 @@ local reply_shapes = {
     [17] = { { f.num, 8 } }, [36] = { { f.num, 8 } },
     [11] = vring(f.base), [24] = config, [31] = inflight,
     [5] = { { "rest", 0 } }, [6] = { { "rest", 0 } }, [26] = { { "rest", 0 } },
-    [44] = { { "rest", 0 } },
+    [44] = { { f.num, 4 }, 4, { "rest", 0 } },
 }
 local backend_shapes = {
+    [1] = iotlb, [6] = uuid, [7] = uuid, [8] = uuid,
     [3] = { { f.index, 8 }, { f.length, 8 }, { f.offset, 8 } },
     [4] = vring(f.num), [5] = vring(f.num), [9] = mmap, [10] = mmap,
 }
@@ -230,7 +236,7 @@ local function add_ring_file(tree, range)
 end
 
 -- Adds the fields of a payload; returns a summary.
-local function add_payload(tree, payload, shape, device_type, pinfo)
+local function add_payload(tree, payload, shape, device_type)
     local at, summary = 0, {}
     for _, part in ipairs(shape) do
         if type(part) == "number" then
@@ -260,6 +266,8 @@ local function add_payload(tree, payload, shape, device_type, pinfo)
                     add_bits(tree, f.protocol, payload(at, len), protocol_feature_names))
             elseif what == "status" then
                 table.insert(summary, add_bits(tree, f.status, payload(at, len), status_names))
+            elseif what == f.bytes then
+                tree:add(what, payload(at, len))
             else
                 tree:add_le(what, payload(at, len))
                 if what == f.index then
@@ -291,7 +299,20 @@ local function add_files(tree, buffer, count, summary)
     return at
 end
 
-local function dissect_message(tree, wire, channel, device_type, latency, pinfo)
+-- Padding at an end may be left out.
+local function least_size(shape)
+    local at, size = 0, 0
+    for _, part in ipairs(shape) do
+        local len = type(part) == "number" and part or part[2]
+        at = at + len
+        if type(part) ~= "number" and len > 0 then
+            size = at
+        end
+    end
+    return size
+end
+
+local function dissect_message(tree, wire, channel, device_type)
     local request = wire(0, 4):le_uint()
     local flags = wire(4, 4):le_uint()
     local is_reply = math.floor(flags / 4) % 2 == 1
@@ -305,22 +326,25 @@ local function dissect_message(tree, wire, channel, device_type, latency, pinfo)
     flags_tree:add_le(f.need_reply, wire(4, 4))
     tree:add_le(f.size, wire(8, 4))
     local info = name .. (is_reply and " reply" or "")
-    local payload = wire:len() > 12 and wire(12) or nil
-    if payload then
-        local shape
-        if channel == 1 then
-            shape = is_reply and result or backend_shapes[request]
-        elseif is_reply then
-            shape = reply_shapes[request] or (names[request] and result)
-        else
-            shape = request_shapes[request]
-        end
+    local shape
+    if channel == 1 then
+        shape = is_reply and result or backend_shapes[request]
+    elseif is_reply then
+        shape = reply_shapes[request] or (names[request] and result)
+    else
+        shape = request_shapes[request]
+    end
+    if wire:len() > 12 then
+        local payload = wire(12)
         local body = tree:add(f.payload, payload)
-        local summary =
-            add_payload(body, payload:tvb(), shape or { { "rest", 0 } }, device_type, pinfo)
+        local summary = add_payload(body, payload:tvb(), shape or { { "rest", 0 } }, device_type)
         if #summary > 0 then
             info = info .. " " .. table.concat(summary, " ")
         end
+    elseif shape and not is_reply and least_size(shape) > 0 then
+        -- A reply without a payload is a refusal.
+        tree:add_proto_expert_info(malformed)
+        info = info .. " [malformed]"
     end
     return info
 end
@@ -358,7 +382,7 @@ function proto.dissector(buffer, pinfo, root)
     local at = add_files(tree, buffer, buffer(3, 1):uint(), files)
     local info
     if kind == 0 and buffer:len() >= at + 12 then
-        info = dissect_message(tree, buffer(at):tvb(), channel, device_type, latency, pinfo)
+        info = dissect_message(tree, buffer(at):tvb(), channel, device_type)
     else
         info = "no whole message"
         if buffer:len() > at then

@@ -54,10 +54,10 @@ pub fn run(args: &TraceArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Resul
         device_type: args.device_type,
     };
     let writer = create(args.output.as_deref(), args.format)?;
-    let (sink, writing) = Sink::start(writer).map_err(Error::Begin)?;
-    let served = proxy::run(&route, &Recorder::new(sink), quit, tell);
-    // All recorders are gone by now.
-    let written = writing.finish();
+    let recorder = Recorder::new(Sink::start(writer).map_err(Error::Begin)?);
+    let served = proxy::run(&route, &recorder, quit, tell);
+    // Also of a proxy that failed.
+    let written = recorder.finish();
     served?;
     Ok(written?)
 }

@@ -40,13 +40,26 @@ pub fn fields(message: &Message, device_type: Option<DeviceType>) -> Fields {
 
 /// Why the payload is too short for its message, if it is.
 pub fn shortage(message: &Message) -> Option<String> {
-    let needed: usize = shape(message).iter().map(|(_, kind)| size(*kind)).sum();
+    let needed = least_size(shape(message));
     let got = message.payload.len();
     let is_refusal = got == 0 && message.is_reply();
     (got < needed && !is_refusal).then(|| format!("{got} of {needed} bytes of payload"))
 }
 
-/// The least size in bytes. Padding at an end may be left out.
+/// Without the padding at its end, which may be left out.
+fn least_size(shape: Shape) -> usize {
+    let (mut at, mut size) = (0, 0);
+    for (_, kind) in shape {
+        let len = self::size(*kind);
+        at += len;
+        if len > 0 && !matches!(kind, Kind::Padding(_)) {
+            size = at;
+        }
+    }
+    size
+}
+
+/// In bytes; 0 of what may be empty.
 fn size(kind: Kind) -> usize {
     match kind {
         Kind::U8 => 1,
@@ -54,8 +67,8 @@ fn size(kind: Kind) -> usize {
         Kind::U32 | Kind::Hex32 => 4,
         Kind::U64 | Kind::Hex64 | Kind::Features | Kind::ProtocolFeatures => 8,
         Kind::Status | Kind::VringFile => 8,
-        Kind::Bytes(len) => len,
-        Kind::Padding(_) | Kind::Rest | Kind::Regions | Kind::Sizes => 0,
+        Kind::Bytes(len) | Kind::Padding(len) => len,
+        Kind::Rest | Kind::Regions | Kind::Sizes => 0,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! * [`proxy`] stands between any frontend and any backend and sees each message.
 //! * [`Recorder`] makes [`Record`]s of what it is shown, and a thread writes them to a file.
-//! * [`format`] has the forms of that file; [`read`] reads those that can be read back.
+//! * [`format`] has the forms of that file, two of which can be read back.
 //! * [`decode`] names what stands in a message.
 
 pub mod cli;

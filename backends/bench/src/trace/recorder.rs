@@ -9,7 +9,7 @@ use vhost_user_wire::{DeviceType, HEADER_SIZE, Header};
 use super::descriptors::Descriptors;
 use super::pending::Pending;
 use super::record::{Event, Fragment, Message, Record, Side};
-use super::sink::Sink;
+use super::sink::{Sink, SinkError};
 
 /// Gives records their times, numbers and connections. Clones write to the same trace.
 #[derive(Clone)]
@@ -23,7 +23,8 @@ struct Shared {
 }
 
 struct State {
-    sink: Sink,
+    /// Until the trace is finished.
+    sink: Option<Sink>,
     descriptors: Descriptors,
     records: u64,
     connections: u32,
@@ -33,7 +34,7 @@ impl Recorder {
     /// The time of the trace begins now.
     pub fn new(sink: Sink) -> Self {
         let state = State {
-            sink,
+            sink: Some(sink),
             descriptors: Descriptors::default(),
             records: 0,
             connections: 0,
@@ -62,6 +63,12 @@ impl Recorder {
         };
         connection.event(Event::Connected);
         connection
+    }
+
+    /// Waits until the trace is written. What happens later is not in it.
+    pub fn finish(&self) -> Result<(), SinkError> {
+        let sink = self.lock().sink.take();
+        sink.map_or(Ok(()), Sink::finish)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -173,6 +180,8 @@ impl ConnectionRecorder {
             event,
         };
         state.records += 1;
-        state.sink.push(record);
+        if let Some(sink) = &mut state.sink {
+            sink.push(record);
+        }
     }
 }

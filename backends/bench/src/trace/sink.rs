@@ -25,20 +25,20 @@ pub struct Sink {
     queue: SyncSender<Record>,
     /// Records dropped since the last that found room.
     lost: u64,
-}
-
-/// The other end: joined when all sinks are gone.
-pub struct Writing {
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Sink {
-    /// Starts the thread. It ends when the sink is dropped.
-    pub fn start(writer: Box<dyn Writer>) -> io::Result<(Self, Writing)> {
+    /// Starts the thread.
+    pub fn start(writer: Box<dyn Writer>) -> io::Result<Self> {
         let (queue, records) = sync_channel(QUEUE);
         let thread = thread::Builder::new().name("trace".into());
         let thread = thread.spawn(move || write_all(writer, &records))?;
-        Ok((Self { queue, lost: 0 }, Writing { thread }))
+        Ok(Self {
+            queue,
+            lost: 0,
+            thread,
+        })
     }
 
     pub fn push(&mut self, record: Record) {
@@ -55,11 +55,10 @@ impl Sink {
             self.lost += 1;
         }
     }
-}
 
-impl Writing {
     /// Waits until all is written.
     pub fn finish(self) -> Result<(), SinkError> {
+        drop(self.queue);
         Ok(self.thread.join().map_err(|_| SinkError::Panicked)??)
     }
 }

@@ -13,3 +13,7 @@ pub use kind::Kind;
 pub use pcapng::read as read_pcapng;
 pub use text::line;
 pub use writer::Writer;
+
+#[cfg(test)]
+#[path = "format_test.rs"]
+mod tests;

@@ -10,7 +10,7 @@ use vhost_user_wire::{Connection, Deadline, Header, Message, WireError};
 use super::*;
 use crate::trace::format::Writer;
 use crate::trace::record::{Event, Record, Side};
-use crate::trace::sink::{Sink, Writing};
+use crate::trace::sink::Sink;
 
 fn deadline() -> Deadline {
     Deadline::after(Duration::from_secs(20))
@@ -41,7 +41,7 @@ struct Bench {
     quit: UnixStream,
     proxy: JoinHandle<Result<(), ProxyError>>,
     kept: Kept,
-    writing: Writing,
+    recorder: Recorder,
 }
 
 impl Bench {
@@ -56,16 +56,17 @@ impl Bench {
         let backend = UnixListener::bind(&route.connect).unwrap();
         let (quit, theirs) = UnixStream::pair().unwrap();
         let kept = Kept::default();
-        let (sink, writing) = Sink::start(Box::new(kept.clone())).unwrap();
-        let recorder = Recorder::new(sink);
-        let proxy = thread::spawn(move || run(&route, &recorder, theirs.as_fd(), |_| {}));
+        let recorder = Recorder::new(Sink::start(Box::new(kept.clone())).unwrap());
+        let theirs_too = recorder.clone();
+        let serve = move || run(&route, &theirs_too, theirs.as_fd(), |_| {});
+        let proxy = thread::spawn(serve);
         Self {
             dir,
             backend,
             quit,
             proxy,
             kept,
-            writing,
+            recorder,
         }
     }
 
@@ -89,7 +90,7 @@ impl Bench {
     fn finish(mut self) -> Vec<Record> {
         self.quit.write_all(b"x").unwrap();
         self.proxy.join().unwrap().unwrap();
-        self.writing.finish().unwrap();
+        self.recorder.finish().unwrap();
         std::mem::take(&mut self.kept.0.lock().unwrap())
     }
 }
