@@ -4,26 +4,19 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
+use host_io::mapping::Mapping;
 use vmm_sys_util::eventfd::EventFd;
 
 /// A shared mapping of a part of a file. The VMM itself neither reads nor writes it:
 /// the owner of the file can cut it short at any time, and then pages are missing.
 pub struct FileMapping {
-    base: NonNull<u8>,
-    len: usize,
+    mapping: Mapping,
     writable: bool,
     /// Signalled when the file turns out to be cut short.
     cut: Arc<EventFd>,
 }
-
-// SAFETY: the mapping is owned and lives until drop; this process reads and writes
-// nothing through it.
-unsafe impl Send for FileMapping {}
-// SAFETY: as above.
-unsafe impl Sync for FileMapping {}
 
 impl FileMapping {
     /// Maps `len` bytes from `offset` on, both in whole pages. `cut` is signalled when the
@@ -35,28 +28,8 @@ impl FileMapping {
         writable: bool,
         cut: Arc<EventFd>,
     ) -> io::Result<Self> {
-        let offset = i64::try_from(offset).map_err(io::Error::other)?;
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        let write = if writable { libc::PROT_WRITE } else { 0 };
-        // SAFETY: a new mapping at an address of the kernel's choice touches no
-        // existing memory.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | write,
-                libc::MAP_SHARED | libc::MAP_NORESERVE,
-                file.as_raw_fd(),
-                offset,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
         Ok(Self {
-            base,
-            len,
+            mapping: Mapping::of_file(file, offset, len, writable)?,
             writable,
             cut,
         })
@@ -69,22 +42,7 @@ impl FileMapping {
         if !self.is_cut()? {
             return Ok(false);
         }
-        let write = if self.writable { libc::PROT_WRITE } else { 0 };
-        // SAFETY: the range is a mapping of this value's, and this process has no
-        // reference into it.
-        let base = unsafe {
-            libc::mmap(
-                self.base.as_ptr().cast(),
-                self.len,
-                libc::PROT_READ | write,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        self.mapping.replace_by_zeros(self.writable)?;
         // An error means that the counter is full: the sign is there.
         let _ = self.cut.write(1);
         Ok(true)
@@ -98,7 +56,7 @@ impl FileMapping {
         // SAFETY: the last byte is inside the mapping. Where there is no page behind it, the
         // kernel says so.
         let read = unsafe {
-            let last = self.base.as_ptr().add(self.len - 1);
+            let last = self.host_address().add(self.len() - 1);
             libc::write(writer.as_raw_fd(), last.cast(), 1)
         };
         match io::Error::last_os_error() {
@@ -110,25 +68,17 @@ impl FileMapping {
 
     /// Where it is in the VMM, for the hypervisor's memory slot.
     pub fn host_address(&self) -> *mut u8 {
-        self.base.as_ptr()
+        self.mapping.base().as_ptr()
     }
 
     /// In bytes.
     #[expect(clippy::len_without_is_empty, reason = "mmap(2) maps no empty range")]
     pub fn len(&self) -> usize {
-        self.len
+        self.mapping.len()
     }
 
     pub fn is_writable(&self) -> bool {
         self.writable
-    }
-}
-
-impl Drop for FileMapping {
-    fn drop(&mut self) {
-        // SAFETY: `base` is a mapping of `len` bytes made in `new` and unmapped
-        // nowhere else.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 

@@ -8,10 +8,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 
 use devices::virtio::GuestMemory;
+use host_io::mapping::Mapping;
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::memory;
@@ -26,16 +25,25 @@ pub struct GuestMapping {
 
 /// A contiguous range of RAM.
 pub struct Piece {
-    pub start: GuestAddress,
-    pub len: u64,
-    pub host: NonNull<u8>,
+    start: GuestAddress,
+    mapping: Mapping,
 }
 
-// SAFETY: the mapping is owned and lives until drop; this process reads and writes
-// nothing through it.
-unsafe impl Send for GuestMapping {}
-// SAFETY: as above; changing the protection of a page is one system call.
-unsafe impl Sync for GuestMapping {}
+impl Piece {
+    pub fn start(&self) -> GuestAddress {
+        self.start
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.mapping.len() as u64
+    }
+
+    /// Where it is in the VMM, for the hypervisor's memory slot.
+    pub fn host_address(&self) -> *mut u8 {
+        self.mapping.base().as_ptr()
+    }
+}
 
 impl GuestMapping {
     /// Maps every region of `ram`, each of which must be part of a file.
@@ -45,29 +53,13 @@ impl GuestMapping {
             let file = region
                 .file_offset()
                 .ok_or_else(|| io::Error::other("guest RAM is not a file"))?;
-            let offset = i64::try_from(file.start()).map_err(io::Error::other)?;
-            let len = usize::try_from(region.len()).map_err(io::Error::other)?;
-            // SAFETY: a new shared mapping at an address of the kernel's choice.
-            let host = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    len,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_SHARED | libc::MAP_NORESERVE,
-                    file.file().as_raw_fd(),
-                    offset,
-                )
-            };
-            if host == libc::MAP_FAILED {
-                return Err(io::Error::last_os_error());
-            }
-            // SAFETY: mapped above.
-            unsafe { memory::advise(host.cast(), len) };
-            mapping.pieces.push(Piece {
+            let piece = Piece {
                 start: region.start_addr(),
-                len: region.len(),
-                host: NonNull::new(host.cast()).ok_or_else(io::Error::last_os_error)?,
-            });
+                mapping: Mapping::of_file(file.file(), file.start(), region.len(), true)?,
+            };
+            // SAFETY: mapped just now, with this length.
+            unsafe { memory::advise(piece.host_address(), piece.mapping.len()) };
+            mapping.pieces.push(piece);
         }
         Ok(mapping)
     }
@@ -78,34 +70,15 @@ impl GuestMapping {
 
     /// Lets the guest write to the page at `page`, or not.
     pub fn set_writable(&self, page: GuestAddress, writable: bool) -> io::Result<()> {
+        let offset = |piece: &Piece| page.raw_value().checked_sub(piece.start.raw_value());
         let inside = |piece: &&Piece| {
-            let offset = page.raw_value().checked_sub(piece.start.raw_value());
-            offset.is_some_and(|offset| offset < piece.len && offset % PAGE == 0)
+            offset(piece).is_some_and(|offset| offset < piece.size() && offset % PAGE == 0)
         };
         let piece = self.pieces.iter().find(inside).ok_or_else(|| {
             io::Error::other(format!("no page of guest RAM at {:#x}", page.raw_value()))
         })?;
-        let offset = (page.raw_value() - piece.start.raw_value()) as usize;
-        let write = if writable { libc::PROT_WRITE } else { 0 };
-        // SAFETY: the page lies inside the piece, whose size is one of whole pages,
-        // and this process accesses nothing through the mapping.
-        let result = unsafe {
-            let host = piece.host.as_ptr().add(offset);
-            libc::mprotect(host.cast(), PAGE as usize, libc::PROT_READ | write)
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
-    }
-}
-
-impl Drop for GuestMapping {
-    fn drop(&mut self) {
-        for piece in &self.pieces {
-            // SAFETY: mapped in `new` with this length, unmapped nowhere else.
-            unsafe { libc::munmap(piece.host.as_ptr().cast(), piece.len as usize) };
-        }
+        let offset = offset(piece).unwrap_or_default() as usize;
+        piece.mapping.set_writable(offset, PAGE as usize, writable)
     }
 }
 

@@ -126,9 +126,9 @@ impl Vm {
 
     fn add_ram(&self) -> Result<(), Error> {
         for piece in self.mapping.pieces() {
-            // SAFETY: `host` maps `len` bytes, and `self.mapping` keeps them until
+            // SAFETY: the piece is mapped in all its size, and `self.mapping` keeps it until
             // the VM is gone.
-            unsafe { self.add_slot(piece.start, piece.len, piece.host.as_ptr(), 0) }
+            unsafe { self.add_slot(piece.start(), piece.size(), piece.host_address(), 0) }
                 .map_err(failed("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(())

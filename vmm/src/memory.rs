@@ -149,7 +149,7 @@ mod tests {
         let memory = allocate(MIN_SIZE).unwrap();
         let mapping = crate::guest_mapping::GuestMapping::new(&memory).unwrap();
         let own = memory.iter().next().unwrap().as_ptr();
-        for host in [own, mapping.pieces()[0].host.as_ptr()] {
+        for host in [own, mapping.pieces()[0].host_address()] {
             let flags = flags(host);
             let has = |flag| flags.split(' ').any(|found| found == flag);
             assert!(has("dd"), "{flags}");

@@ -7,5 +7,6 @@ pub mod errors;
 pub mod escape;
 pub mod files;
 pub mod last_resort;
+pub mod mapping;
 mod programs;
 pub mod sockets;

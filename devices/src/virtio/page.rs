@@ -7,8 +7,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use host_io::mapping::Mapping;
 
 use super::spec::{CONFIG_OFFSET, Register};
 
@@ -27,40 +28,19 @@ const WORD: usize = size_of::<u32>();
 /// virtio has them (virtio 1.3, section 1.4).
 #[derive(Debug)]
 pub struct RegisterPage {
-    base: NonNull<u8>,
+    mapping: Mapping,
 }
-
-// SAFETY: the mapping is owned by this value alone, lives until drop, and every
-// access through `&self` is a single atomic load or store.
-unsafe impl Send for RegisterPage {}
-// SAFETY: as above; the guest reads concurrently, which atomic stores allow.
-unsafe impl Sync for RegisterPage {}
 
 impl RegisterPage {
     /// A zeroed page.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: an anonymous mapping at an address of the kernel's choice
-        // touches no existing memory.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                PAGE_SIZE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { base })
+        let mapping = Mapping::anonymous(PAGE_SIZE)?;
+        Ok(Self { mapping })
     }
 
     /// Where the page is in the VMM, for the hypervisor's memory slot.
     pub fn host_address(&self) -> *mut u8 {
-        self.base.as_ptr()
+        self.mapping.base().as_ptr()
     }
 
     /// Sets the value that the guest reads from `register` from now on.
@@ -100,18 +80,10 @@ impl RegisterPage {
     }
 
     fn words(&self) -> &[AtomicU32; PAGE_SIZE / WORD] {
-        // SAFETY: `base` is page-aligned, valid for PAGE_SIZE bytes as long as
-        // `self` lives, and this module accesses it through these atomics only.
-        // The guest's own view of the page is read-only.
-        unsafe { self.base.cast().as_ref() }
-    }
-}
-
-impl Drop for RegisterPage {
-    fn drop(&mut self) {
-        // SAFETY: `base` is a mapping of PAGE_SIZE bytes made in `new` and
-        // unmapped nowhere else.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), PAGE_SIZE) };
+        // SAFETY: a mapping is page-aligned, this one of PAGE_SIZE bytes is valid and
+        // writable as long as `self` lives, and this module accesses it through these
+        // atomics only. The guest's own view of the page is read-only.
+        unsafe { self.mapping.base().cast().as_ref() }
     }
 }
 

@@ -2,12 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::thread::JoinHandleExt;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
+use host_io::mapping::Mapping;
 use kvm_bindings::kvm_run;
 use kvm_ioctls::VcpuFd;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
@@ -18,36 +18,15 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 /// enter the guest: the signal alone would be lost between its last check and
 /// KVM_RUN (KVM API documentation, `immediate_exit`).
 pub struct ImmediateExit {
-    page: NonNull<u8>,
-    len: usize,
+    run: Mapping,
 }
-
-// SAFETY: the mapping is owned, lives until drop, and is only accessed through
-// one atomic byte.
-unsafe impl Send for ImmediateExit {}
-// SAFETY: as above.
-unsafe impl Sync for ImmediateExit {}
 
 impl ImmediateExit {
     pub fn new(vcpu: &VcpuFd) -> io::Result<Self> {
-        let len = size_of::<kvm_run>();
-        // SAFETY: a new shared mapping of the vCPU's run page at an address of
-        // the kernel's choice.
-        let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                vcpu.as_raw_fd(),
-                0,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let page = NonNull::new(page.cast()).ok_or_else(io::Error::last_os_error)?;
-        Ok(Self { page, len })
+        // SAFETY: the descriptor is open as long as the vCPU that is borrowed.
+        let fd = unsafe { BorrowedFd::borrow_raw(vcpu.as_raw_fd()) };
+        let run = Mapping::of_file(fd, 0, size_of::<kvm_run>() as u64, true)?;
+        Ok(Self { run })
     }
 
     /// Whether the next KVM_RUN returns at once.
@@ -55,15 +34,8 @@ impl ImmediateExit {
         let offset = std::mem::offset_of!(kvm_run, immediate_exit);
         // SAFETY: the byte lies inside the mapping and is only accessed atomically
         // from user space.
-        let flag = unsafe { AtomicU8::from_ptr(self.page.as_ptr().add(offset)) };
+        let flag = unsafe { AtomicU8::from_ptr(self.run.base().as_ptr().add(offset)) };
         flag.store(on.into(), Ordering::SeqCst);
-    }
-}
-
-impl Drop for ImmediateExit {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new` with this length, unmapped nowhere else.
-        unsafe { libc::munmap(self.page.as_ptr().cast(), self.len) };
     }
 }
 
