@@ -34,7 +34,11 @@ const EDGES: [(&str, &[&str], &[&str]); 7] = [
             "vhost-user-backend",
         ],
     ),
-    ("gdb", &[], &["kvm-ioctls", "kvm-bindings", "vm-memory"]),
+    (
+        "gdb",
+        &["host-io"],
+        &["kvm-ioctls", "kvm-bindings", "vm-memory"],
+    ),
 ];
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
 const SIBLINGS: [&str; 8] = [

@@ -1,4 +1,4 @@
-//! The VMM's errors in answer to the debugger, and how errors are shown.
+//! The VMM's errors in answer to the debugger.
 
 use crate::address::{PhysAddr, VcpuId};
 
@@ -34,14 +34,3 @@ pub enum TargetError {
 }
 
 pub type Result<T> = std::result::Result<T, TargetError>;
-
-/// An error with its sources, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}

@@ -1,9 +1,10 @@
 //! `monitor info devices|queues` and `vq`.
 
+use host_io::errors::chain;
+
 use super::args::{Output, Words, no_argument, plain_number};
 use super::error::MonitorError;
 use super::packed::{self, MOST_CHAINS, is_ram};
-use crate::error::chain;
 use crate::inspect::{Device, Queue, Virtqueue};
 use crate::session::Session;
 use crate::virtqueue::{Link, Rings, flag};

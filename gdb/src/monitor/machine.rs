@@ -1,9 +1,10 @@
 //! `monitor info mtree|exits`, `exits`, `msr`, `nmi`, `reset` and `mmio read`.
 
+use host_io::errors::chain;
+
 use super::args::{Output, Words, no_argument, number, plain_number, size};
 use super::error::MonitorError;
 use crate::arch::msr;
-use crate::error::chain;
 use crate::inspect::Window;
 use crate::session::Session;
 use crate::target::{PhysAddr, VcpuId};

@@ -24,11 +24,11 @@ use std::convert::Infallible;
 use std::fmt::Write;
 
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
+use host_io::errors::chain;
 
 use self::args::Output;
 use self::error::MonitorError;
 
-use crate::error::chain;
 use crate::session::Session;
 
 /// One `monitor` command.

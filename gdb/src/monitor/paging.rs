@@ -1,8 +1,9 @@
 //! `monitor translate`, `pagewalk` and `pagetable`.
 
+use host_io::errors::chain;
+
 use super::args::{Output, Words, number, size, vcpu_and_address};
 use super::error::MonitorError;
-use crate::error::chain;
 use crate::paging::{
     AddressSpace, Kind, Limits, Mode, Ranges, Rights, Row, Span, Step, Translation,
 };

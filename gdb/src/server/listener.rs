@@ -4,9 +4,11 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use host_io::sockets::{self, BindError, SocketFile};
 
 use super::address::Address;
 use super::silence;
@@ -58,8 +60,11 @@ impl Listener {
         };
         let (socket, address, file) = match address {
             Address::Unix(path) => {
-                remove_stale(path, refused)?;
-                let (listener, file) = bind_unix(path).map_err(refused)?;
+                let (listener, file) = bind_unix(path).map_err(|error| match error {
+                    BindError::InUse => ListenError::InUse(path.clone()),
+                    BindError::NotASocket => ListenError::NotASocket(path.clone()),
+                    BindError::Io(error) => refused(error),
+                })?;
                 (Socket::Unix(listener), address.clone(), Some(file))
             }
             Address::Tcp { host, port } => {
@@ -115,9 +120,8 @@ impl AsFd for Listener {
     }
 }
 
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile::of(path)?;
+fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    let (listener, file) = sockets::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
     listener.set_nonblocking(true)?;
     Ok((listener, file))
@@ -128,61 +132,6 @@ fn bind_tcp(host: &str, port: u16) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     silence::limit(&listener, silence::PATIENCE)?;
     Ok(listener)
-}
-
-/// Removes the socket file at `path` when connecting to it shows that its owner
-/// is gone.
-fn remove_stale(
-    path: &Path,
-    refused: impl Fn(io::Error) -> ListenError,
-) -> Result<(), ListenError> {
-    let metadata = match fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(refused(error)),
-    };
-    if !metadata.file_type().is_socket() {
-        return Err(ListenError::NotASocket(path.to_owned()));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(refused)
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Ok(_) => Err(ListenError::InUse(path.to_owned())),
-        Err(error) => Err(refused(error)),
-    }
-}
-
-/// The file of our Unix socket, known by its inode so that a file which somebody
-/// else has put there since is not removed.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    inode: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        let inode = inode(path)?;
-        let path = path.to_owned();
-        Ok(Self { path, inode })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|inode| inode == self.inode)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the gdb socket");
-        }
-    }
-}
-
-fn inode(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]

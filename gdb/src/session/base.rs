@@ -10,13 +10,13 @@ use gdbstub::target::ext::base::single_register_access::{
 };
 use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
 use gdbstub::target::{TargetError, TargetResult};
+use host_io::errors::chain;
 
 use super::Session;
 use super::guest::Guest;
 use super::stop::tid;
 use crate::address::{PhysAddr, VcpuId, VirtAddr};
 use crate::arch::{Register, RegisterNumber, Registers, SegmentError, Served, rflags};
-use crate::error::chain;
 use crate::limits::PACKET_SIZE;
 use crate::target::Activity;
 
@@ -130,7 +130,7 @@ impl Session<'_> {
 }
 
 /// gdb 13 shows an error number at best; the log says more.
-pub(super) fn refused<E>(error: impl std::error::Error) -> TargetError<E> {
+pub(super) fn refused<E>(error: impl std::error::Error + 'static) -> TargetError<E> {
     tracing::debug!("gdb: {}", chain(&error));
     TargetError::Errno(errno::EINVAL)
 }

@@ -1,10 +1,11 @@
 //! How clients come and go.
 
+use host_io::errors::chain;
+
 use super::Session;
 use super::guest::Guest;
 use super::state::Request;
 use crate::address::VcpuId;
-use crate::error::chain;
 use crate::target::{Attachment, Resume};
 use crate::trace::{Status, Trace};
 

@@ -1,5 +1,7 @@
 //! Turns the guest's events into stops for gdb.
 
+use host_io::errors::chain;
+
 use super::Session;
 use super::guest::Guest;
 use super::int3::Met;
@@ -7,7 +9,6 @@ use super::state::{Action, Alone, ForeignInt3};
 use super::stop::{Reason, Stop};
 use crate::address::VcpuId;
 use crate::breakpoints::Holder;
-use crate::error::chain;
 use crate::target::{Event, HW_SLOTS, StopReason};
 use crate::trace::Status;
 

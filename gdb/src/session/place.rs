@@ -10,11 +10,12 @@
 //! mapping Linux sets GS_BASE, in every version (arch/x86/kernel/head_64.S). The write
 //! is trapped until then.
 
+use host_io::errors::chain;
+
 use super::Session;
 use super::events::Verdict;
 use super::stop::Reason;
 use crate::address::VcpuId;
-use crate::error::chain;
 use crate::linux::{Kernel, is_in_image_area};
 use crate::target::{Attachment, Result};
 

@@ -8,6 +8,7 @@ use gdbstub::target::ext::breakpoints::{
     Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpointOps, SwBreakpoint, SwBreakpointOps,
 };
 use gdbstub::target::{TargetError, TargetResult};
+use host_io::errors::chain;
 
 use super::Session;
 use super::base::errno;
@@ -16,7 +17,6 @@ use super::refusal::InsertError;
 use crate::address::{VcpuId, VirtAddr};
 use crate::arch::cr4;
 use crate::breakpoints::{Holder, Owner, Rings, SlotError};
-use crate::error::chain;
 use crate::linux::modules::is_freed;
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};

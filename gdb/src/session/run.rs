@@ -6,13 +6,14 @@
 //! event ends the phase: the guest is paused, the events are judged (see `events`), and
 //! either gdb is told of a stop or the run continues from the first phase.
 
+use host_io::errors::chain;
+
 use super::Session;
 use super::guest::Guest;
 use super::state::{Action, Alone, Run};
 use super::stop::{Reason, Stop};
 use crate::address::VcpuId;
 use crate::breakpoints::Lifted;
-use crate::error::chain;
 use crate::target::{Resume, TargetError};
 
 /// The guest cannot resume as gdb asked.

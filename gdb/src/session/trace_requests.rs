@@ -1,10 +1,11 @@
 //! Packets about tracepoints that gdbstub does not get to see: see
 //! [`Request`](crate::trace::Request).
 
+use host_io::errors::chain;
+
 use super::Session;
 use super::base::errno;
 use super::tracepoints::TraceError;
-use crate::error::chain;
 use crate::limits::PACKET_SIZE;
 use crate::trace::{Request, Source, VariableDefinition, encoded};
 

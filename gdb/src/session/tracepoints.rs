@@ -19,13 +19,13 @@ use gdbstub::target::ext::tracepoints::{
     TracepointEnumerateStep, TracepointStatus, Tracepoints,
 };
 use gdbstub::target::{TargetError, TargetResult};
+use host_io::errors::chain;
 
 use super::Session;
 use super::base::errno;
 use super::refusal::InsertError;
 use crate::address::{VcpuId, VirtAddr};
 use crate::breakpoints::Owner;
-use crate::error::chain;
 use crate::trace::{
     DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, VariableError,
 };

@@ -2,6 +2,7 @@
 
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::breakpoints::{HwWatchpoint, WatchKind as GdbWatchKind};
+use host_io::errors::chain;
 
 use super::Session;
 use super::guest::Guest;
@@ -10,7 +11,6 @@ use super::refusal::{InsertError, PageError};
 use super::stop::Reason;
 use crate::address::{VcpuId, VirtAddr};
 use crate::breakpoints::{Holder, MOST_PAGES, Piece, Rings, Snapshot, WatchKind};
-use crate::error::chain;
 use crate::target::{self, Change};
 
 /// Bytes that are shown as one number.

@@ -4,11 +4,12 @@
 //! steps beside those that run, as for gdb's `stepi`: it may be waiting for one of
 //! them. A step is counted where it ends, exceptions that came into it aside.
 
+use host_io::errors::chain;
+
 use super::Session;
 use super::guest::Guest;
 use crate::address::{VcpuId, VirtAddr};
 use crate::arch::{Description, Registers};
-use crate::error::chain;
 use crate::target::Resume;
 use crate::trace::{Hit, Status, Trace, Vcpu};
 
