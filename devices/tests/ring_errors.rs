@@ -1,5 +1,5 @@
-//! A backend that reports errors on its queues: they are shown, within bounds, and nothing
-//! else follows from them.
+//! A backend that reports errors on its queues: they are shown, within bounds. Whether the
+//! device needs a reset its status says, if it has one.
 
 mod support;
 
@@ -19,9 +19,16 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 use vhost::vhost_user::message::FrontendReq;
 
 const ALL: u64 = MQ | REPLY_ACK | CONFIG;
+const STATUS: u64 = 1 << 16;
 
 fn sound() -> Life {
-    Life::new(FEATURES, ALL).answer(FrontendReq::GET_QUEUE_NUM, Answer::Number(2))
+    offering(ALL | STATUS)
+}
+
+fn offering(protocol: u64) -> Life {
+    Life::new(FEATURES, protocol)
+        .answer(FrontendReq::GET_QUEUE_NUM, Answer::Number(2))
+        .answer(FrontendReq::GET_STATUS, Answer::Number(0xf))
 }
 
 fn machine(backend: &Scripted) -> Machine {
@@ -63,7 +70,7 @@ fn report(machine: &mut Machine, sign: &File) {
 }
 
 #[test]
-fn an_error_counts_for_its_queue_until_the_driver_starts_anew_and_does_nothing_else() {
+fn an_error_counts_for_its_queue_until_the_driver_starts_again_and_does_nothing_else() {
     let backend = Scripted::lives([sound()]);
     let mut machine = machine(&backend);
     let sign = backend.error_sign(1);
@@ -81,6 +88,38 @@ fn an_error_counts_for_its_queue_until_the_driver_starts_anew_and_does_nothing_e
     assert_eq!(errors(&mut machine), [0, 0]);
     report(&mut machine, &backend.error_sign(0));
     assert_eq!(errors(&mut machine), [1, 0]);
+}
+
+#[test]
+fn without_a_status_an_error_means_that_the_device_needs_a_reset() {
+    let backend = Scripted::lives([offering(ALL)]);
+    let mut machine = machine(&backend);
+    let sign = backend.error_sign(1);
+    signal(&sign);
+    let event = machine.transport.handle_event();
+    let DeviceEvent::Broken(reason) = event else {
+        panic!("{event:?}");
+    };
+    let reason = host_io::errors::chain(reason.as_ref());
+    assert!(reason.contains("error on queue 1"), "{reason}");
+    assert!(machine.has_status(Status::NEEDS_RESET));
+    assert!(machine.config_call().read().is_ok(), "the driver is told");
+    // Once: its queues are stopped.
+    report(&mut machine, &sign);
+    assert!(machine.config_call().read().is_err());
+    // And serves the driver after its reset.
+    machine.write(Register::Status, 0);
+    bring_up(&mut machine);
+    assert_eq!(errors(&mut machine), [0, 0]);
+    drop(machine);
+    let stopped = backend.finish();
+    let stopped = stopped
+        .iter()
+        .filter(|m| m.request == FrontendReq::GET_VRING_BASE);
+    assert_eq!(
+        stopped.map(|m| m.state().0).collect::<Vec<_>>()[..2],
+        [0, 1]
+    );
 }
 
 #[test]

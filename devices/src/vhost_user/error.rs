@@ -104,6 +104,10 @@ pub enum Problem {
         "the backend says that it needs a reset (DEVICE_NEEDS_RESET in its status); its own log may say why"
     )]
     NeedsReset,
+    #[error(
+        "the backend reports an error on queue {queue}, and has no status to say whether it still works (VHOST_USER_PROTOCOL_F_STATUS), so it is taken to have stopped there; its own log may say why"
+    )]
+    RingBroken { queue: u16 },
     #[error("cannot wait for the backend's socket")]
     Events(#[source] io::Error),
     #[error("cannot read from the backend's socket")]

@@ -39,17 +39,27 @@ impl Frontend {
         }
     }
 
-    /// The backend reports errors: each becomes a warning and a count. The device keeps
-    /// working.
+    /// The backend reports errors: each becomes a warning and a count.
+    ///
+    /// A backend with a status says there whether the device needs a reset; for one without,
+    /// this signal is the only way to say that it cannot process a queue any more.
     pub(super) fn on_ring_errors(&mut self) -> Result<DeviceEvent, Error> {
-        let session = self.link.session();
-        let queues = session.map_or_else(Vec::new, |session| session.take_ring_errors());
+        let Some(session) = self.link.session() else {
+            return Ok(DeviceEvent::Nothing);
+        };
+        let (queues, has_status) = (session.take_ring_errors(), session.has_status());
+        let mut broken = None;
         for queue in queues {
+            // One that the driver has taken away is of no concern any more.
             if let Some(ring) = self.driver.ring_mut(queue) {
                 ring.errors += 1;
+                broken = Some(queue);
             }
             self.warnings.ring_error(queue);
         }
-        Ok(DeviceEvent::Nothing)
+        match broken {
+            Some(queue) if !has_status => Err(self.link.error(Problem::RingBroken { queue })),
+            _ => Ok(DeviceEvent::Nothing),
+        }
     }
 }

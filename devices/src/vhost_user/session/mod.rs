@@ -129,6 +129,11 @@ impl Session {
         errors.map_or_else(Vec::new, RingErrors::take)
     }
 
+    /// Whether the backend has a status to say in that the device needs a reset.
+    pub fn has_status(&self) -> bool {
+        self.has(Protocol::STATUS)
+    }
+
     /// Serves the backend's own requests that have come.
     pub fn serve_meanwhile(&mut self) {
         if let Some(requests) = self.requests() {

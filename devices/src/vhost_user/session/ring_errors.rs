@@ -1,7 +1,6 @@
 //! A backend's reports of rings that it cannot process (SET_VRING_ERR).
 //!
-//! In the vhost-user document the signal only means that an error occurred. So it is
-//! shown, and has no other effect.
+//! In the vhost-user document the signal only means that an error occurred.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
