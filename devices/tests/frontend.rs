@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -460,6 +461,22 @@ fn a_backend_that_speaks_unasked_is_not_trusted_any_more() {
     assert!(matches!(event, DeviceEvent::Broken(_)), "{event:?}");
     let again = device.handle_event(&deadline());
     assert!(matches!(again, DeviceEvent::Nothing), "once");
+}
+
+/// vhost-device-gpu waits for it, and its driver for ever.
+#[test]
+fn a_gpu_is_refused_for_want_of_a_display() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("gpu.sock");
+    let backend = UnixListener::bind(&socket).unwrap();
+    backend.set_nonblocking(true).unwrap();
+    let options = Options::new("dut", DeviceType::GPU, &socket);
+    let refused = Frontend::connect(options, support::shared_memory());
+    let error = refused.err().expect("no success");
+    assert!(matches!(error.problem, Problem::NoDisplay), "{error:?}");
+    let text = error.problem.to_string();
+    assert!(text.contains("VHOST_USER_GPU_SET_SOCKET"), "{text}");
+    assert!(backend.accept().is_err(), "no backend is disturbed");
 }
 
 #[test]

@@ -108,6 +108,10 @@ pub enum Problem {
         "the backend reports an error on queue {queue}, and has no status to say whether it still works (VHOST_USER_PROTOCOL_F_STATUS), so it is taken to have stopped there; its own log may say why"
     )]
     RingBroken { queue: u16 },
+    #[error(
+        "a GPU's backend draws on a display that it expects from its frontend (VHOST_USER_GPU_SET_SOCKET), and there is none here; without it the backend never answers the driver"
+    )]
+    NoDisplay,
     #[error("cannot wait for the backend's socket")]
     Events(#[source] io::Error),
     #[error("cannot read from the backend's socket")]

@@ -21,6 +21,9 @@ pub struct Profile {
     pub config_required: bool,
     /// The meaning of a driver's write there.
     pub config_writes: ConfigWrites,
+    /// Whether backends of QEMU's kind draw on a display, on a socket that the frontend
+    /// gives them.
+    pub needs_display: bool,
     /// Whether each request ends by itself, and soon: no queue holds empty buffers.
     pub requests_end: bool,
     /// Where the configuration space counts queues.
@@ -107,6 +110,7 @@ const fn plain(queues: u16, config_sizes: &'static [u32]) -> Profile {
         config_sizes,
         config_required: false,
         config_writes: ConfigWrites::Events,
+        needs_display: false,
         requests_end: false,
         queue_count: None,
         in_order: InOrder::None,
@@ -209,7 +213,13 @@ const PROFILES: &[(DeviceType, Profile)] = &[
             },
         ),
     ),
-    (DeviceType::GPU, requiring(2, &[16])),
+    (
+        DeviceType::GPU,
+        Profile {
+            needs_display: true,
+            ..requiring(2, &[16])
+        },
+    ),
     (
         DeviceType::INPUT,
         writing(

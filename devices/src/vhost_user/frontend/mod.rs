@@ -105,6 +105,9 @@ impl Frontend {
     ) -> Result<Self, Problem> {
         let options = Arc::new(options);
         let profile = profile::profile(options.device_type);
+        if profile.needs_display {
+            return Err(Problem::NoDisplay);
+        }
         let events = Arc::new(Events::new().map_err(Problem::Events)?);
         let checks = CheckTimer::new().map_err(Problem::Events)?;
         let watched = events.watch(&checks, Source::Check);
