@@ -258,7 +258,7 @@ impl Pump {
                 self.collect(ring, turn, server)?;
                 turn.notify(ring)?;
             }
-            if now.duration_since(turn.start) >= TURN {
+            if turn.is_over(now) {
                 return Ok(Pass::OutOfTime);
             }
         }
@@ -294,25 +294,20 @@ impl Pump {
         server: &mut impl Serve,
     ) -> io::Result<bool> {
         let mut now = Instant::now();
-        let turn_ends = turn.start + TURN;
-        let Some(mut until) = self.polling.until(now) else {
-            return Ok(false);
-        };
-        let mut anything = false;
-        while now < until && now < turn_ends {
+        let mut may_look = self.polling.begin(now);
+        while may_look {
             if ring.has_more()? {
-                self.polling.found(true);
+                self.polling.found(now);
                 return Ok(true);
             }
             if self.pending.count() > 0 && self.collect(ring, turn, server)? {
                 turn.notify(ring)?;
-                anything = true;
-                until = self.polling.extended(now);
+                self.polling.found(now);
             }
             std::hint::spin_loop();
             now = Instant::now();
+            may_look = self.polling.is_open(now) && !turn.is_over(now);
         }
-        self.polling.found(anything);
         Ok(false)
     }
 
@@ -358,6 +353,11 @@ impl Turn {
             untold: false,
             has_kept: false,
         }
+    }
+
+    /// Whether the worker has stayed long enough.
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.start) >= TURN
     }
 
     /// A chain is the driver's again.

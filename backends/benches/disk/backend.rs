@@ -1,6 +1,7 @@
 //! The programs that are compared.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::row::Row;
 /// A backend that runs.
 pub struct Backend {
     child: Child,
-    pub dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Backend {
@@ -23,6 +24,11 @@ impl Backend {
             .spawn()
             .unwrap();
         Backend { child, dir }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
     }
 
     /// Time on a processor since it was started.
@@ -47,11 +53,45 @@ impl Drop for Backend {
     }
 }
 
+/// A process for each core that never sleeps.
+pub struct Busy(Vec<Child>);
+
+impl Busy {
+    pub fn everywhere() -> Self {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let busy = |_| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", "while :; do :; done"]).spawn().unwrap()
+        };
+        Busy((0..cores).map(busy).collect())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The `outboard-blk` that was built.
+pub fn program() -> &'static OsStr {
+    env!("CARGO_BIN_EXE_outboard-blk").as_ref()
+}
+
+/// Another build of it that is to be compared.
+pub fn other() -> Option<OsString> {
+    std::env::var_os("OUTBOARD_BLK_OTHER")
+}
+
 /// `outboard-blk`, with more options.
 pub fn ours(program: &OsStr, row: &Row, more: &[&str]) -> Backend {
     let mut options = vec![
         "--socket=socket".to_owned(),
         format!("--path={}", row.image.display()),
+        format!("--queues={}", row.queues),
     ];
     if row.direct {
         options.push("--direct".to_owned());
@@ -67,15 +107,18 @@ pub fn qemu(row: &Row) -> Backend {
         "driver=file,node-name=file,filename={},aio=io_uring,cache.direct={cache}",
         row.image.display()
     );
-    let export = "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=socket,\
-                  writable=on";
+    let export = format!(
+        "type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path=socket,\
+         writable=on,num-queues={}",
+        row.queues
+    );
     let options = [
         "--blockdev",
         &file,
         "--blockdev",
         "driver=raw,node-name=disk,file=file",
         "--export",
-        export,
+        &export,
     ];
     Backend::start("qemu-storage-daemon", &options.map(str::to_owned))
 }

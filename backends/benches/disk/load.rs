@@ -3,10 +3,10 @@
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-use super::common::{BUFFERS, DEADLINE, Desc, Driver, INDIRECT, NEXT, QUEUE_SIZE, r, w, wait};
+use super::common::{BUFFERS, DEADLINE, Desc, INDIRECT, NEXT, QUEUE_SIZE, Ring, r, w, wait};
 use super::row::{Places, Row, Work};
 
 /// Types of requests (virtio 1.4, section 5.2.6).
@@ -14,9 +14,10 @@ const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 
-/// A driver with its requests.
+/// A driver's queue with its requests.
 pub struct Load {
-    driver: Driver,
+    memory: GuestMemoryMmap,
+    ring: Ring,
     row: Row,
     places: Places,
     begun: Vec<Instant>,
@@ -24,25 +25,21 @@ pub struct Load {
     epoll: Epoll,
 }
 
-/// Where a request is: its table of descriptors, header and status, and a page further its data.
-fn slot(row: &Row, number: u64) -> u64 {
-    BUFFERS + (u64::from(row.len) + 0x2000) * number
-}
-
 impl Load {
-    pub fn new(driver: Driver, row: &Row) -> Self {
+    pub fn new(memory: GuestMemoryMmap, ring: Ring, row: &Row) -> Self {
         // One more for a FLUSH.
         assert!(row.depth < u64::from(QUEUE_SIZE));
         let epoll = Epoll::new().unwrap();
         let event = EpollEvent::new(EventSet::IN, 0);
-        let call = driver.rings[0].call.as_raw_fd();
+        let call = ring.call.as_raw_fd();
         epoll.ctl(ControlOperation::Add, call, event).unwrap();
         let load = Load {
             epoll,
-            driver,
             places: Places::of(row),
             begun: vec![Instant::now(); row.depth as usize],
             row: row.clone(),
+            memory,
+            ring,
         };
         for number in 0..row.depth {
             load.prepare(number);
@@ -51,8 +48,15 @@ impl Load {
         load
     }
 
+    /// Where a request is: its table of descriptors, header and status, and a page further its
+    /// data.
+    fn slot(&self, number: u64) -> u64 {
+        let number = number + (self.row.depth + 1) * self.ring.index as u64;
+        BUFFERS + (u64::from(self.row.len) + 0x2000) * number
+    }
+
     fn prepare(&self, number: u64) {
-        let at = slot(&self.row, number);
+        let at = self.slot(number);
         let (kind, data) = match self.row.work {
             Work::Write => (OUT, r(at + 0x1000, self.row.len)),
             _ => (IN, w(at + 0x1000, self.row.len)),
@@ -61,7 +65,7 @@ impl Load {
     }
 
     fn prepare_flush(&self) {
-        let at = slot(&self.row, self.row.depth);
+        let at = self.slot(self.row.depth);
         self.write_table(
             self.row.depth,
             FLUSH,
@@ -71,7 +75,7 @@ impl Load {
 
     /// An indirect table, and the header of a request of type `kind`.
     fn write_table(&self, number: u64, kind: u32, table: &[Desc]) {
-        let (memory, at) = (&self.driver.memory, slot(&self.row, number));
+        let (memory, at) = (&self.memory, self.slot(number));
         for (i, desc) in (0u16..).zip(table) {
             let is_last = usize::from(i) + 1 == table.len();
             let next = if is_last { 0 } else { NEXT };
@@ -90,18 +94,18 @@ impl Load {
             len: 16 * table.len() as u32,
             flags: INDIRECT,
         };
-        self.driver.rings[0].write_desc(memory, number as u16, desc, 0);
+        self.ring.write_desc(memory, number as u16, desc, 0);
     }
 
     /// Makes request `number` available.
     fn add(&mut self, number: u16) {
-        let at = slot(&self.row, number.into());
+        let at = self.slot(number.into());
         let sector = self.places.next() * u64::from(self.row.len) / 512;
-        let memory = &self.driver.memory;
+        let memory = &self.memory;
         memory.write_obj(sector, GuestAddress(at + 0x108)).unwrap();
         memory.write_obj(0xffu8, GuestAddress(at + 0x200)).unwrap();
         self.begun[usize::from(number)] = Instant::now();
-        self.driver.rings[0].publish(memory, number);
+        self.ring.publish(memory, number);
     }
 
     /// Keeps requests in flight for `duration`, with a FLUSH beside the first of them if the row
@@ -111,11 +115,10 @@ impl Load {
         let begin = Instant::now();
         let mut in_flight = self.row.depth + u64::from(flush);
         if flush {
-            let memory = &self.driver.memory;
-            self.driver.rings[0].publish(memory, self.row.depth as u16);
+            self.ring.publish(&self.memory, self.row.depth as u16);
         }
         (0..self.row.depth as u16).for_each(|number| self.add(number));
-        self.driver.rings[0].kick_if_wanted(&self.driver.memory, in_flight as u16);
+        self.ring.kick_if_wanted(&self.memory, in_flight as u16);
         // Beside a FLUSH for as long as it takes.
         let mut flushing = flush;
         while in_flight > 0 {
@@ -139,31 +142,31 @@ impl Load {
                 } else {
                     in_flight -= 1;
                 }
-                next = self.driver.rings[0].poll_used(&self.driver.memory);
+                next = self.ring.poll_used(&self.memory);
             }
-            self.driver.rings[0].kick_if_wanted(&self.driver.memory, added);
+            self.ring.kick_if_wanted(&self.memory, added);
         }
         latencies
     }
 
     /// Sleeps until a request is finished.
     fn wait_used(&mut self) -> Option<(u16, u32)> {
-        let Driver { rings, memory, .. } = &mut self.driver;
+        let Load { ring, memory, .. } = self;
         loop {
-            if let Some(used) = rings[0].poll_used(memory) {
+            if let Some(used) = ring.poll_used(memory) {
                 return Some(used);
             }
-            rings[0].want_interrupt(memory);
-            if let Some(used) = rings[0].poll_used(memory) {
+            ring.want_interrupt(memory);
+            if let Some(used) = ring.poll_used(memory) {
                 return Some(used);
             }
             assert!(wait(&self.epoll, 12 * DEADLINE), "no interrupt");
-            rings[0].call.read().unwrap();
+            ring.call.read().unwrap();
         }
     }
 
     fn status(&self, number: u16) -> u8 {
-        let at = GuestAddress(slot(&self.row, number.into()) + 0x200);
-        self.driver.memory.read_obj(at).unwrap()
+        let at = GuestAddress(self.slot(number.into()) + 0x200);
+        self.memory.read_obj(at).unwrap()
     }
 }

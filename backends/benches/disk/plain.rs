@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types::Fd};
 
-use super::Figures;
+use super::figures::Figures;
 use super::row::{Places, Row, Work};
 
 /// Requests of `row`, which has O_DIRECT, for `duration`.

@@ -30,6 +30,10 @@ pub struct Row {
     pub work: Work,
     /// Of each request, in bytes.
     pub len: u32,
+    /// Each has `depth` requests in flight.
+    pub queues: usize,
+    /// Beside as many busy processes as there are cores.
+    pub is_busy: bool,
 }
 
 impl Row {

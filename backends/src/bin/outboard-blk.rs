@@ -57,10 +57,10 @@ struct Cli {
           value_parser = clap::value_parser!(u16).range(1..=64))]
     queues: u16,
 
-    /// Microseconds that a queue's thread looks for the next request before it sleeps, where
-    /// requests follow each other that closely. It pays where processors are idle, and costs
-    /// where they are not
-    #[arg(long, value_name = "N", default_value_t = 0,
+    /// Microseconds at most that a queue's thread looks for the next request before it sleeps;
+    /// 0: never. It does so only where requests follow each other that closely, and not where
+    /// other threads want the processor
+    #[arg(long, value_name = "N", default_value_t = 50,
           value_parser = clap::value_parser!(u64).range(..=10_000))]
     poll_us: u64,
 
