@@ -171,7 +171,8 @@ impl Pump {
             return Ok(());
         }
         let record = self.record.clone();
-        let mut ring = Ring::new(vring, &memory, record.lock())?;
+        let mut progress = record.lock();
+        let mut ring = Ring::new(vring, &memory, &mut progress)?;
         let mut turn = Turn::new(Instant::now());
         // An event of the worker's own may come after the ring was stopped.
         if !ready {

@@ -4,7 +4,6 @@
 //! ([`crate::inflight`]); chains that the record says were left by another backend come first.
 
 use std::io;
-use std::sync::MutexGuard;
 
 use vhost_user_backend::VringT;
 
@@ -20,15 +19,13 @@ use crate::vring::Vring;
 pub struct Ring<'a> {
     vring: &'a Vring,
     memory: &'a GuestRam,
-    progress: MutexGuard<'a, Progress>,
-    /// `None` for a packed ring, which `progress` has.
-    split: Option<SplitRing<'a>>,
+    kind: Kind<'a>,
 }
 
 /// The two kinds.
-enum Kind<'r, 'a> {
-    Split(&'r mut SplitRing<'a>, Option<&'r mut Tracker>),
-    Packed(&'r mut PackedRing),
+enum Kind<'a> {
+    Split(SplitRing<'a>, Option<&'a mut Tracker>),
+    Packed(&'a mut PackedRing),
 }
 
 impl<'a> Ring<'a> {
@@ -36,27 +33,20 @@ impl<'a> Ring<'a> {
     pub fn new(
         vring: &'a Vring,
         memory: &'a GuestRam,
-        progress: MutexGuard<'a, Progress>,
+        progress: &'a mut Progress,
     ) -> io::Result<Self> {
-        let split = match &*progress {
-            Progress::Split(_) => Some(SplitRing::new(memory, vring.get_ref().get_queue())?),
-            Progress::Packed(_) => None,
+        let kind = match progress {
+            Progress::Split(tracker) => {
+                let ring = SplitRing::new(memory, vring.get_ref().get_queue())?;
+                Kind::Split(ring, tracker.as_mut())
+            }
+            Progress::Packed(ring) => Kind::Packed(ring),
         };
         Ok(Ring {
             vring,
             memory,
-            progress,
-            split,
+            kind,
         })
-    }
-
-    fn kind(&mut self) -> Kind<'_, 'a> {
-        match (&mut self.split, &mut *self.progress) {
-            (Some(ring), Progress::Split(tracker)) => Kind::Split(ring, tracker.as_mut()),
-            (None, Progress::Packed(ring)) => Kind::Packed(ring),
-            // Nobody else changes the progress while this holds its lock.
-            _ => unreachable!("a ring does not change its format while it runs"),
-        }
     }
 
     /// The memory that the ring is in.
@@ -68,9 +58,9 @@ impl<'a> Ring<'a> {
     /// it), and whether it could be followed into `chain`.
     pub fn take(&mut self, chain: &mut Chain) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
         let memory = self.memory;
-        let (ring, mut tracker) = match self.kind() {
+        let (ring, mut tracker) = match &mut self.kind {
             Kind::Packed(ring) => return ring.take(memory, chain),
-            Kind::Split(ring, tracker) => (ring, tracker),
+            Kind::Split(ring, tracker) => (ring, tracker.as_deref_mut()),
         };
         if let Some(head) = tracker.as_deref_mut().and_then(Tracker::take_left) {
             return Ok(Some((head, chain.refill(ring.walk(head)))));
@@ -86,7 +76,7 @@ impl<'a> Ring<'a> {
 
     /// Puts the chain that was taken last back, not executed: it will be the next again.
     pub fn put_back(&mut self, head: u16) -> io::Result<()> {
-        let (ring, tracker) = match self.kind() {
+        let (ring, tracker) = match &mut self.kind {
             Kind::Packed(ring) => return ring.put_back(head),
             Kind::Split(ring, tracker) => (ring, tracker),
         };
@@ -104,7 +94,7 @@ impl<'a> Ring<'a> {
     /// all of them or none.
     pub fn complete(&mut self, chains: &[(u16, u32)]) -> io::Result<()> {
         let memory = self.memory;
-        let (ring, tracker) = match self.kind() {
+        let (ring, tracker) = match &mut self.kind {
             Kind::Packed(ring) => return ring.complete(memory, chains),
             Kind::Split(ring, tracker) => (ring, tracker),
         };
@@ -130,14 +120,17 @@ impl<'a> Ring<'a> {
 
     /// Whether the ring has a chain that is called `head`, and can give it back.
     pub fn has(&self, head: u16) -> bool {
-        self.split.as_ref().is_none_or(|ring| ring.has(head))
+        match &self.kind {
+            Kind::Packed(_) => true,
+            Kind::Split(ring, _) => ring.has(head),
+        }
     }
 
     /// Whether the driver has added something. Cheaper than [`take`](Self::take), and no promise
     /// that it will kick.
     pub fn has_more(&mut self) -> io::Result<bool> {
         let memory = self.memory;
-        match self.kind() {
+        match &mut self.kind {
             Kind::Packed(ring) => ring.is_available(memory),
             Kind::Split(ring, _) => ring.has_more(),
         }
@@ -146,7 +139,7 @@ impl<'a> Ring<'a> {
     /// The driver need not kick.
     pub fn disable_notification(&mut self) -> io::Result<()> {
         let memory = self.memory;
-        match self.kind() {
+        match &mut self.kind {
             Kind::Packed(ring) => ring.disable_notification(memory),
             Kind::Split(ring, _) => ring.disable_notification(),
         }
@@ -156,7 +149,7 @@ impl<'a> Ring<'a> {
     /// adds something from here on.
     pub fn is_exhausted(&mut self) -> io::Result<bool> {
         let memory = self.memory;
-        match self.kind() {
+        match &mut self.kind {
             Kind::Packed(ring) => ring.is_exhausted(memory),
             Kind::Split(ring, _) => ring.is_exhausted(),
         }
@@ -165,7 +158,7 @@ impl<'a> Ring<'a> {
     /// Tells the driver of completed chains, if it wants to know.
     pub fn notify(&mut self) -> io::Result<()> {
         let memory = self.memory;
-        let wanted = match self.kind() {
+        let wanted = match &mut self.kind {
             Kind::Packed(ring) => ring.driver_wants_notification(memory)?,
             Kind::Split(ring, _) => ring.driver_wants_notification()?,
         };
@@ -178,7 +171,7 @@ impl<'a> Ring<'a> {
 
 impl Drop for Ring<'_> {
     fn drop(&mut self) {
-        if let Some(ring) = &self.split {
+        if let Kind::Split(ring, _) = &self.kind {
             let place = ring.place();
             self.vring.set_queue_next_avail(place.available);
             self.vring.set_queue_next_used(place.used);
