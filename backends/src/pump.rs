@@ -40,6 +40,10 @@ const PENDING_AFTER_MORE: &str = "the device has kept the last of several chains
 /// disk that has to be read) each have their own.
 const NOTIFY_AFTER: Duration = Duration::from_micros(50);
 
+/// Most chains that the driver gets back at once, if it has as many at hand: a driver that polls
+/// can go on with the first ones while the device serves the next.
+const BATCH: usize = 16;
+
 static LOG: RateLimit = RateLimit::for_logs();
 
 /// The device's side of a pump: it serves the chains of a ring.
@@ -71,6 +75,8 @@ pub struct Pump {
     pending: Pending,
     /// Chains that wait for one more: their heads, and the bytes written into them.
     parts: Vec<(u16, u32)>,
+    /// The same of chains that are finished, on their way to the driver.
+    batch: Vec<(u16, u32)>,
     polling: Polling,
     again: (EventConsumer, EventNotifier),
 }
@@ -93,6 +99,7 @@ impl Pump {
             request: Request::new(Arc::default()),
             pending: Pending::default(),
             parts: Vec::new(),
+            batch: Vec::new(),
             polling: Polling::default(),
             again: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
         })
@@ -181,10 +188,11 @@ impl Pump {
         }
         loop {
             ring.disable_notification()?;
-            let pass = self
-                .pass(&mut ring, &mut turn, server, enabled)
-                .and_then(|pass| self.collect(&mut ring, &mut turn, server).map(|_| pass));
+            let pass = self.pass(&mut ring, &mut turn, server, enabled);
             // Whatever happened, the driver hears of the completed chains.
+            self.give_back(&mut ring)?;
+            let pass =
+                pass.and_then(|pass| self.collect(&mut ring, &mut turn, server).map(|_| pass));
             turn.notify(&mut ring)?;
             // Chains of one request are completed together, or not at all.
             self.put_back_parts(&mut ring)?;
@@ -230,14 +238,9 @@ impl Pump {
             match served {
                 // The driver has made a chain available that is not in the ring.
                 Outcome::Done(_) if !ring.has(head) => (),
-                Outcome::Done(len) if self.parts.is_empty() => {
-                    ring.complete(&[(head, len)])?;
-                    turn.completed();
-                }
                 Outcome::Done(len) => {
-                    self.parts.push((head, len));
-                    ring.complete(&self.parts)?;
-                    self.parts.clear();
+                    self.batch.append(&mut self.parts);
+                    self.batch.push((head, len));
                     turn.completed();
                 }
                 Outcome::Pending if self.parts.is_empty() => turn.kept(),
@@ -255,7 +258,11 @@ impl Pump {
                     return Ok(Pass::Waiting);
                 }
             }
+            if self.batch.len() >= BATCH {
+                self.give_back(ring)?;
+            }
             if turn.is_due(now) {
+                self.give_back(ring)?;
                 self.collect(ring, turn, server)?;
                 turn.notify(ring)?;
             }
@@ -310,6 +317,16 @@ impl Pump {
             may_look = self.polling.is_open(now) && !turn.is_over(now);
         }
         Ok(false)
+    }
+
+    /// Gives back the chains that were finished at once.
+    fn give_back(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let given_back = ring.complete(&self.batch);
+        self.batch.clear();
+        given_back
     }
 
     /// Gives back the requests that the device has kept and finished, if there are any.
