@@ -169,8 +169,26 @@ fn answer(
     Ok(())
 }
 
-/// passt, which gives a guest the user's network. The guest is 10.0.2.15, and the
-/// gateway, 10.0.2.2, is this machine's loopback interface.
+/// For a passt whose guest is 10.0.2.15, and whose gateway, 10.0.2.2, is this machine's loopback
+/// interface. As root it would become another user, who could not make its socket; and what it is
+/// not told it takes from the default route, which a machine need not have.
+pub const PASST_OPTIONS: [&str; 13] = [
+    "--ipv4-only",
+    "--runas",
+    "0",
+    "--interface",
+    "lo",
+    "--mac-addr",
+    "02:00:00:00:77:fe",
+    "--address",
+    "10.0.2.15",
+    "--netmask",
+    "24",
+    "--gateway",
+    "10.0.2.2",
+];
+
+/// passt, which gives a guest the user's network.
 pub struct Passt {
     _process: Backend,
     socket: String,
@@ -182,12 +200,8 @@ impl Passt {
     pub fn start(dir: &Path) -> Self {
         let socket = dir.join("passt.sock");
         let mut command = Command::new(program::system("passt"));
-        // Only as root is there another user to become, who could not make the socket.
-        command.args(["--foreground", "--stderr", "--ipv4-only", "--runas", "0"]);
-        // Else it takes what it is not told from the default route, and a machine may have none.
-        command.args(["--interface", "lo", "--mac-addr", "02:00:00:00:77:fe"]);
-        command.args(["--address", "10.0.2.15", "--netmask", "24"]);
-        command.args(["--gateway", "10.0.2.2"]);
+        command.args(["--foreground", "--stderr"]);
+        command.args(PASST_OPTIONS);
         command.arg("--socket").arg(&socket);
         Self {
             _process: Backend::start("passt", &mut command, socket.clone()),

@@ -6,7 +6,7 @@ use tests::backend::{self, Backend};
 use tests::network::{self, Passt};
 use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
-use tests::{DEADLINE, guest, scratch};
+use tests::{DEADLINE, guest, program, scratch};
 
 use crate::host::provides;
 
@@ -78,8 +78,7 @@ fn a_driver_reads_the_address_that_it_has_set() {
     }
 }
 
-/// passt, and a datagram to a port of this machine's loopback interface, which is what it makes
-/// of its gateway's address.
+/// passt, by its stream socket.
 #[test]
 fn passt_gives_the_user_s_network() {
     if !provides("passt") {
@@ -89,11 +88,31 @@ fn passt_gives_the_user_s_network() {
     let passt = Passt::start(dir.path());
     let net = backend::outboard_net(dir.path(), &["--passt", passt.socket()]);
     net.process.wait_for("the network peer is here", DEADLINE);
+    exchange_a_datagram(|vmm| vmm.device("net", &net.socket));
+}
+
+/// A newer passt, which is a backend itself.
+#[test]
+fn passt_is_a_backend() {
+    if !provides("passt") {
+        return;
+    }
+    let passt = program::cached("passt/passt");
+    let command = format!("{} {}", passt.display(), network::PASST_OPTIONS.join(" "));
+    exchange_a_datagram(|vmm| vmm.arg("--device", format!("net,exec=\"{command}\"")));
+}
+
+/// A datagram to a port of this machine's loopback interface, which is what passt makes of its
+/// gateway's address, and the answer.
+fn exchange_a_datagram(connect: impl FnOnce(Vmm) -> Vmm) {
     let host = UdpSocket::bind("127.0.0.1:0").unwrap();
     host.set_read_timeout(Some(DEADLINE)).unwrap();
     let port = host.local_addr().unwrap().port();
     // From another port: passt takes the guest's on the host too.
-    let mut vmm = start(&net, &format!("net=udp port={port} source=40007"));
+    let source = port ^ 1;
+    let cmdline = format!("net=udp port={port} source={source}");
+    let vmm = Vmm::new(guest::bare("virtio")).cmdline(&cmdline);
+    let mut vmm = connect(vmm).start();
     let mut datagram = [0; 100];
     let (len, from) = host.recv_from(&mut datagram).unwrap();
     assert_eq!(&datagram[..len], b"hello from outboard");
