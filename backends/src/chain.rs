@@ -31,6 +31,9 @@ pub enum ChainError {
     /// virtio 1.3, section 2.7.4.2: device-readable buffers come first.
     #[error("descriptor {0} is device-readable but follows a device-writable one")]
     Order(usize),
+    /// The bytes behind the greatest address would be those from 0 on.
+    #[error("descriptor {0} ends behind the greatest address")]
+    Wraps(usize),
 }
 
 /// Bytes of a chain that are not there.
@@ -196,7 +199,7 @@ impl Buffers {
             skip -= skipped;
             let len = (segment.len - skipped).min(rest);
             rest -= len;
-            // Cannot wrap for memory that exists; an access to any other fails.
+            // No segment wraps, but what is behind one that is skipped may be no address.
             let start = GuestAddress(segment.start.0.wrapping_add(skipped));
             (len > 0).then_some(Segment { start, len })
         }))
@@ -227,6 +230,10 @@ impl Chain {
         for descriptor in descriptors {
             if count == MAX_DESCRIPTORS {
                 return Err(ChainError::TooLong);
+            }
+            let last = u64::from(descriptor.len()).saturating_sub(1);
+            if descriptor.addr().0.checked_add(last).is_none() {
+                return Err(ChainError::Wraps(count));
             }
             if descriptor.is_write_only() {
                 writable = true;

@@ -200,3 +200,13 @@ fn a_chain_is_refilled_from_nothing() {
     assert_eq!((chain.readable.len(), chain.writable.len()), (4, 0));
     assert!(chain.writable.is_empty());
 }
+
+#[test]
+fn a_buffer_that_ends_behind_the_greatest_address_is_refused() {
+    for (addr, flags) in [(u64::MAX - 3, W), (u64::MAX - 62, 0)] {
+        let wraps = walk(&[(addr, 64, flags, 0)]);
+        assert!(matches!(wraps, Err(ChainError::Wraps(0))), "{wraps:?}");
+    }
+    // The last byte is the last address; nothing is there.
+    assert!(walk(&[(u64::MAX - 63, 64, W, 0)]).is_ok());
+}
