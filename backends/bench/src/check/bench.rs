@@ -102,6 +102,8 @@ impl<'a> Bench<'a> {
         {
             return Ok(stream);
         }
+        // The one before has to be gone: both may want the same files.
+        *slot = None;
         let mut instance = self.target.start()?;
         let stream = instance.connect()?;
         *slot = Some(instance);

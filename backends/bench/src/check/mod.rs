@@ -11,9 +11,19 @@ mod types;
 
 mod ack;
 mod blk;
+mod config;
+mod hostile;
+mod inflight;
+mod log;
+mod memory;
 mod message;
 mod negotiation;
+mod queues;
+mod reconnect;
 mod ring;
+mod rng;
+mod state;
+mod status;
 mod vring;
 
 pub use bench::{Bench, Profile};

@@ -1,16 +1,29 @@
 //! All checks, in the order in which they are run.
 
 use super::types::Check;
-use super::{ack, blk, message, negotiation, ring, vring};
+use super::{
+    ack, blk, config, hostile, inflight, log, memory, message, negotiation, queues, reconnect,
+    ring, rng, state, status, vring,
+};
 
 /// By theme: what comes first is what the others rest upon.
 const THEMES: &[&[Check]] = &[
     negotiation::CHECKS,
     ack::CHECKS,
     message::CHECKS,
+    memory::CHECKS,
     vring::CHECKS,
     ring::CHECKS,
+    queues::CHECKS,
+    config::CHECKS,
+    status::CHECKS,
+    hostile::CHECKS,
+    reconnect::CHECKS,
+    inflight::CHECKS,
+    log::CHECKS,
+    state::CHECKS,
     blk::CHECKS,
+    rng::CHECKS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Check> {

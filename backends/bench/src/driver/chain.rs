@@ -1,5 +1,7 @@
 //! Buffers of a request, as a driver describes them to a device.
 
+use std::fmt;
+
 /// A part of guest memory that the device may read, or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Element {
@@ -27,6 +29,14 @@ impl Element {
             len,
             writable,
         }
+    }
+}
+
+/// Who may do what, how many bytes, and where.
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = if self.writable { 'w' } else { 'r' };
+        write!(f, "{access}{}@{:#x}", self.len, self.addr)
     }
 }
 
@@ -61,6 +71,17 @@ pub struct Chain {
     pub elements: Vec<Element>,
     /// The elements, or the last of them, are in a table of indirect descriptors.
     pub table: Option<Table>,
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let elements: Vec<_> = self.elements.iter().map(ToString::to_string).collect();
+        f.write_str(&elements.join(" "))?;
+        match self.table {
+            Some(table) => write!(f, " (indirect table at {:#x})", table.addr),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Chain {

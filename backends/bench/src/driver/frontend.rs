@@ -212,6 +212,14 @@ impl Frontend {
         }
     }
 
+    /// Whether the backend answers, or has hung up: not that it keeps silent.
+    pub fn is_there_or_gone(&mut self) -> bool {
+        match self.request(&GetFeatures) {
+            Ok(_) => true,
+            Err(error) => error.is_closed(),
+        }
+    }
+
     /// Whether the backend still answers.
     pub fn is_served(&mut self) -> bool {
         self.request(&GetFeatures).is_ok()

@@ -1,6 +1,7 @@
 //! The messages of a connection, for whoever wants to know what was sent and what came back.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -28,10 +29,13 @@ impl fmt::Display for Entry {
     }
 }
 
+/// Entries that are kept: what failed is at the end.
+const MOST: usize = 400;
+
 /// Shared by all connections of one check. A clone is the same log.
 #[derive(Clone, Debug, Default)]
 pub struct MessageLog {
-    entries: Rc<RefCell<Vec<Entry>>>,
+    entries: Rc<RefCell<VecDeque<Entry>>>,
     /// Whose features have names.
     device_type: Option<DeviceType>,
 }
@@ -70,11 +74,16 @@ impl MessageLog {
     }
 
     fn add(&self, entry: Entry) {
-        self.entries.borrow_mut().push(entry);
+        let mut entries = self.entries.borrow_mut();
+        if entries.len() == MOST {
+            entries.pop_front();
+        }
+        entries.push_back(entry);
     }
 
+    /// The last ones, in their order.
     pub fn entries(&self) -> Vec<Entry> {
-        self.entries.borrow().clone()
+        self.entries.borrow().iter().cloned().collect()
     }
 
     fn describe(&self, header: Header, payload: &[u8], files: usize) -> String {

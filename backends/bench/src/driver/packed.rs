@@ -311,6 +311,11 @@ impl Ring for PackedRing {
         bits | bits << 16
     }
 
+    fn used_base(&self) -> u32 {
+        let bits = u32::from(self.used.to_bits());
+        bits | bits << 16
+    }
+
     fn rebase(&mut self, _memory: &Memory, base: u32) -> Result<(), DriverError> {
         self.next = Position::from_bits(base as u16);
         self.used = Position::from_bits((base >> 16) as u16);

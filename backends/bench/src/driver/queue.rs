@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::chain::Chain;
 use super::error::DriverError;
 use super::event::Event;
+use super::log::MessageLog;
 use super::memory::Memory;
 use super::packed::PackedRing;
 use super::ring::{Descriptor, Format, Places, Ring, Used};
@@ -30,6 +31,7 @@ pub struct Queue {
     kick: Event,
     call: Event,
     err: Event,
+    log: MessageLog,
 }
 
 /// What the two sides of a queue have negotiated.
@@ -68,7 +70,14 @@ impl Queue {
             kick: Event::new()?,
             call: Event::new()?,
             err: Event::new()?,
+            log: MessageLog::default(),
         })
+    }
+
+    /// Writes to `log` what is made available and what is used.
+    pub fn with_log(mut self, log: MessageLog) -> Self {
+        self.log = log;
+        self
     }
 
     pub fn index(&self) -> usize {
@@ -107,6 +116,11 @@ impl Queue {
         self.ring().base()
     }
 
+    /// Where a device resumes that does not know what another one took.
+    pub fn used_base(&self) -> u32 {
+        self.ring().used_base()
+    }
+
     /// Begins at another place, before anything is made available.
     pub fn rebase(&mut self, base: u32) -> Result<(), DriverError> {
         let memory = Rc::clone(&self.memory);
@@ -140,7 +154,11 @@ impl Queue {
     pub fn stage(&mut self, chain: &Chain) -> Result<u16, DriverError> {
         let memory = Rc::clone(&self.memory);
         let staged = self.ring_mut().stage(&memory, chain);
-        staged.map_err(|what| self.trouble(what))
+        let id = staged.map_err(|what| self.trouble(what))?;
+        let index = self.index;
+        self.log
+            .event(format!("queue {index}: buffer {id} is available: {chain}"));
+        Ok(id)
     }
 
     /// Makes available what is staged.
@@ -186,7 +204,14 @@ impl Queue {
     pub fn poll_used(&mut self) -> Result<Option<Used>, DriverError> {
         let memory = Rc::clone(&self.memory);
         let used = self.ring_mut().poll(&memory);
-        used.map_err(|what| self.trouble(what))
+        let used = used.map_err(|what| self.trouble(what))?;
+        if let Some(Used { id, len }) = used {
+            let len = len.map_or("unknown".to_owned(), |len| len.to_string());
+            let index = self.index;
+            self.log
+                .event(format!("queue {index}: buffer {id} is used, length {len}"));
+        }
+        Ok(used)
     }
 
     /// Waits for the next buffer, whether a notification tells of it or not.

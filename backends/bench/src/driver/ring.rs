@@ -115,6 +115,10 @@ pub trait Ring: std::fmt::Debug {
     /// (vhost-user document, SET_VRING_BASE).
     fn base(&self) -> u32;
 
+    /// Where a device resumes that does not know what another one took: what is used is done
+    /// (QEMU, after a back-end is lost).
+    fn used_base(&self) -> u32;
+
     /// Begins at another place, before anything is made available.
     fn rebase(&mut self, memory: &Memory, base: u32) -> Result<(), DriverError>;
 }

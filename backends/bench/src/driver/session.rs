@@ -9,8 +9,8 @@ use vhost::vhost_user::message::{
 };
 use vhost_user_wire::features::VHOST_USER_F_PROTOCOL_FEATURES;
 use vhost_user_wire::frontend::{
-    AddMemoryRegion, GetVringBase, SetMemTable, SetVringAddr, SetVringBase, SetVringCall,
-    SetVringEnable, SetVringErr, SetVringKick, SetVringNum,
+    AddMemoryRegion, GetVringBase, SetMemTable, SetStatus, SetVringAddr, SetVringBase,
+    SetVringCall, SetVringEnable, SetVringErr, SetVringKick, SetVringNum,
 };
 use vhost_user_wire::payload::VringFile;
 
@@ -20,6 +20,9 @@ use super::frontend::Frontend;
 use super::memory::Memory;
 use super::queue::Queue;
 use super::ring::Used;
+
+/// ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK (virtio 1.4, section 2.1).
+const READY: u64 = 1 | 2 | 8 | 4;
 
 /// What the two sides have agreed upon.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +93,12 @@ impl Session {
     /// Ends the connection; the queues and the memory stay as they are.
     pub fn disconnect(self) -> (Rc<Memory>, Vec<Queue>) {
         (self.memory, self.queues)
+    }
+
+    /// The same with queues that were another connection's.
+    pub fn with_queues(mut self, queues: Vec<Queue>) -> Self {
+        self.queues = queues;
+        self
     }
 
     /// Submits a request on queue `index` and waits until it comes back.
@@ -196,6 +205,14 @@ impl Session {
     pub fn stop(&mut self, index: usize) -> Result<u32, DriverError> {
         let state = VhostUserVringState::new(index as u32, 0);
         Ok(self.frontend.request(&GetVringBase(state))?.num)
+    }
+
+    /// Says that the driver is set up and ready, where STATUS is negotiated.
+    pub fn report_driver_ok(&mut self) -> Result<(), DriverError> {
+        if !self.negotiated.has_protocol(Protocol::STATUS) {
+            return Ok(());
+        }
+        self.frontend.execute(&SetStatus(READY))
     }
 
     /// Starts a stopped ring at `base`, with event descriptors of its own.

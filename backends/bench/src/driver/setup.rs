@@ -24,6 +24,8 @@ use super::session::{Negotiated, Session};
 pub enum Step {
     Owner,
     Features,
+    /// ACKNOWLEDGE, DRIVER and FEATURES_OK, where STATUS is negotiated.
+    Status,
     Memory,
     Num,
     Base,
@@ -42,7 +44,6 @@ pub enum Step {
 
 /// ACKNOWLEDGE, DRIVER and FEATURES_OK of a device's status (virtio 1.4, section 2.1).
 const SET_UP: u64 = 1 | 2 | 8;
-const DRIVER_OK: u64 = 4;
 
 /// Features of all devices that are accepted where they are offered, and need nothing of a
 /// driver that this one does not do. The others have to be asked for.
@@ -183,7 +184,9 @@ impl Setup {
         for index in 0..self.queues.len() {
             self.start_queue(&mut session, index)?;
         }
-        self.report_driver_ok(&mut session)?;
+        if self.does(Step::DriverOk) {
+            session.report_driver_ok()?;
+        }
         if self.does(Step::FirstKick) && self.does(Step::Kick) {
             session.queues().iter().for_each(Queue::kick);
         }
@@ -204,7 +207,8 @@ impl Setup {
         };
         let mut queues = Vec::new();
         for (index, size) in self.queues.iter().enumerate() {
-            let mut queue = Queue::new(&memory, index, *size, features)?;
+            let log = frontend.log().clone();
+            let mut queue = Queue::new(&memory, index, *size, features)?.with_log(log);
             if self.base != 0 {
                 queue.rebase(self.base)?;
             }
@@ -233,7 +237,7 @@ impl Setup {
         if self.does(Step::Features) {
             frontend.execute(&SetFeatures(features))?;
         }
-        if negotiated.has_protocol(Protocol::STATUS) {
+        if self.does(Step::Status) && negotiated.has_protocol(Protocol::STATUS) {
             frontend.execute(&SetStatus(SET_UP))?;
         }
         Ok(negotiated)
@@ -270,17 +274,8 @@ impl Setup {
             Step::Err => session.set_err(index),
             Step::Kick => session.set_kick(index),
             Step::Enable => session.enable(index, true),
-            Step::Owner | Step::Features | Step::Memory | Step::FirstKick | Step::DriverOk => {
-                Ok(())
-            }
+            _ => Ok(()),
         }
-    }
-
-    fn report_driver_ok(&self, session: &mut Session) -> Result<(), DriverError> {
-        if !self.does(Step::DriverOk) || !session.negotiated().has_protocol(Protocol::STATUS) {
-            return Ok(());
-        }
-        session.frontend().execute(&SetStatus(SET_UP | DRIVER_OK))
     }
 }
 

@@ -271,6 +271,10 @@ impl Ring for SplitRing {
         self.available.into()
     }
 
+    fn used_base(&self) -> u32 {
+        self.used.into()
+    }
+
     fn rebase(&mut self, memory: &Memory, base: u32) -> Result<(), DriverError> {
         let index = base as u16;
         (self.staged, self.available, self.before, self.used) = (index, index, index, index);
