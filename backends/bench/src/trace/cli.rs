@@ -1,21 +1,38 @@
 //! `outboard trace`.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use vhost_user_wire::DeviceType;
 
-use super::format::{Kind, Writer};
+use super::format::{Kind, Writer, line};
 use super::proxy::{self, ProxyError, Route};
-use super::record::Start;
+use super::record::{Record, Start};
 use super::recorder::Recorder;
+use super::show::{self, Filter, ReadError, Summary, Trace};
 use super::sink::{Sink, SinkError};
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct TraceArgs {
+    #[command(flatten)]
+    proxy: Option<ProxyArgs>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a trace, and how long its requests took.
+    Show(ShowArgs),
+}
+
+#[derive(Args, Debug)]
+struct ProxyArgs {
     /// Where the frontend is to connect.
     #[arg(long, value_name = "PATH")]
     listen: PathBuf,
@@ -33,20 +50,59 @@ pub struct TraceArgs {
     device_type: Option<DeviceType>,
 }
 
+#[derive(Args, Debug)]
+struct ShowArgs {
+    /// A trace in the form json or pcapng.
+    file: PathBuf,
+    /// Only of the device with this name.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Only messages whose name has this part.
+    #[arg(long, value_name = "NAME")]
+    message: Option<String>,
+    /// Only from so many seconds after the begin on.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    since: Option<Duration>,
+    /// Write a page with a timeline and histograms to this file instead.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot create the trace {}", .path.display())]
     Create { path: PathBuf, source: io::Error },
+    #[error("cannot write the page {}", .path.display())]
+    Page { path: PathBuf, source: io::Error },
+    #[error("cannot write to standard output")]
+    Print(#[source] io::Error),
     #[error("cannot begin the trace")]
     Begin(#[source] io::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error(transparent)]
     Proxy(#[from] ProxyError),
     #[error(transparent)]
     Sink(#[from] SinkError),
 }
 
-/// Traces until `quit` is readable. `tell` is called with what a user should know.
+/// Does what the command line says; a proxy stands until `quit` is readable. `tell` is called
+/// with what a user should know.
 pub fn run(args: &TraceArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<(), Error> {
+    match (&args.command, &args.proxy) {
+        (Some(Command::Show(args)), _) => show(args),
+        (None, Some(args)) => trace(args, quit, tell),
+        // The command line has one of both.
+        (None, None) => Ok(()),
+    }
+}
+
+fn trace(args: &ProxyArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<(), Error> {
     let route = Route {
         listen: args.listen.clone(),
         connect: args.connect.clone(),
@@ -60,6 +116,45 @@ pub fn run(args: &TraceArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Resul
     let written = recorder.finish();
     served?;
     Ok(written?)
+}
+
+fn show(args: &ShowArgs) -> Result<(), Error> {
+    let trace = Trace::read(&args.file)?;
+    let filter = Filter {
+        device: args.device.clone(),
+        message: args.message.clone(),
+        since: args.since.unwrap_or_default(),
+    };
+    let records = trace.records.iter().filter(|record| filter.matches(record));
+    let records: Vec<_> = records.collect();
+    if let Some(path) = &args.html {
+        let page = show::page(&args.file.display().to_string(), &records);
+        return std::fs::write(path, page).map_err(|source| Error::Page {
+            path: path.clone(),
+            source,
+        });
+    }
+    match print(&records) {
+        // A reader that closes standard output early has read enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
+        _ => Ok(()),
+    }
+}
+
+fn print(records: &[&Record]) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for record in records {
+        writeln!(out, "{}", line(record))?;
+    }
+    let summary = Summary::of(records.iter().copied());
+    writeln!(out, "\n{summary}")?;
+    out.flush()
+}
+
+/// Records into `file`, in the form that its name ends with.
+pub fn record(file: &Path) -> Result<Recorder, Error> {
+    let sink = Sink::start(create(Some(file), None)?).map_err(Error::Begin)?;
+    Ok(Recorder::new(sink))
 }
 
 /// Begins a trace in `file`, or on standard output.

@@ -4,10 +4,12 @@
 //! * [`Recorder`] makes [`Record`]s of what it is shown, and a thread writes them to a file.
 //! * [`format`] has the forms of that file, two of which can be read back.
 //! * [`decode`] names what stands in a message.
+//! * [`show`] filters and sums up a trace that has been written.
 
 pub mod cli;
 pub mod decode;
 mod descriptors;
+mod duration;
 mod escape;
 pub mod format;
 mod pending;
@@ -15,6 +17,7 @@ pub mod proxy;
 pub mod record;
 mod recorder;
 mod shapes;
+pub mod show;
 mod sink;
 mod value;
 

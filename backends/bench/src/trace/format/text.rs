@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::writer::Writer;
 use crate::trace::decode;
+use crate::trace::duration::duration;
 use crate::trace::escape::to_hex;
 use crate::trace::record::{Descriptor, Event, Fragment, Message, Record, Side};
 
@@ -101,16 +102,6 @@ fn files(files: &[Descriptor]) -> String {
     let name = |file: &Descriptor| format!("{} {}", file.number, file.kind);
     let names: Vec<_> = files.iter().map(name).collect();
     format!(" [{}]", names.join(", "))
-}
-
-/// With three digits or so.
-pub fn duration(nanoseconds: u64) -> String {
-    match nanoseconds {
-        0..10_000 => format!("{nanoseconds} ns"),
-        10_000..10_000_000 => format!("{} µs", nanoseconds / 1_000),
-        10_000_000..10_000_000_000 => format!("{} ms", nanoseconds / 1_000_000),
-        _ => format!("{} s", nanoseconds / 1_000_000_000),
-    }
 }
 
 #[cfg(test)]

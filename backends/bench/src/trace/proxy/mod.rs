@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use vhost_user_wire::DeviceType;
 
 use super::recorder::Recorder;
-use session::Session;
+pub use session::Session;
 
 /// A backend that listens, but has no room for one more connection, may take so long.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
