@@ -135,6 +135,10 @@ pub struct RunArgs {
     /// Serve the control API, HTTP and JSON, on this Unix socket (see `outboard ctl`).
     #[arg(long, value_name = "PATH")]
     pub api: Option<PathBuf>,
+    /// Write down what is said to backends and what they say: a line a message, or JSON lines,
+    /// pcapng or a timeline when the name ends with .jsonl, .pcapng or .json (see `outboard trace`).
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// What is logged, of backends too that are started from here: a level (error, warn, info,
     /// debug, trace), or levels by target, such as warn,devices=debug [default: $RUST_LOG, or warn].
     #[arg(long, value_name = "FILTER")]

@@ -60,6 +60,8 @@ pub struct Config {
     /// ELF file with the kernel's symbols, for gdb.
     pub symbols: Option<PathBuf>,
     pub on_reboot: OnReboot,
+    /// Where to write down what is said to backends.
+    pub trace: Option<PathBuf>,
     pub log: log::Options,
 }
 
@@ -81,6 +83,7 @@ struct File {
     symbols: Option<PathBuf>,
     on_reboot: Option<OnReboot>,
     api: Option<PathBuf>,
+    trace: Option<PathBuf>,
     log: Option<String>,
     log_file: Option<PathBuf>,
 }
@@ -160,6 +163,7 @@ impl TryFrom<RunArgs> for Config {
             gdb_kill,
             symbols,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
+            trace: args.trace.or(file.trace),
             log: log::Options {
                 filter: args.log.or(file.log),
                 file: args.log_file.or(file.log_file),

@@ -13,7 +13,8 @@ const QEMU: &[(&[&str], &str)] = &[
     (&["S"], "--gdb-wait"),
     (&["no-reboot"], "--on-reboot exit"),
     (&["monitor", "qmp", "mon"], "--api PATH, and `outboard ctl`"),
-    (&["d", "D", "trace"], "--log FILTER and --log-file PATH"),
+    (&["d", "D"], "--log FILTER and --log-file PATH"),
+    (&["trace"], "--trace FILE, of what is said to backends"),
     (
         &["drive", "hda", "hdb", "blockdev", "snapshot", "cdrom"],
         "--device blk,exec=\"outboard-blk --path FILE\"",

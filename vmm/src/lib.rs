@@ -5,6 +5,7 @@
 //! thread ([`vcpu`]) that routes its exits to the devices' buses.
 
 pub mod api;
+mod backends;
 pub mod boot;
 pub mod cli;
 pub mod config;

@@ -19,6 +19,7 @@ use kvm_ioctls::Kvm;
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use crate::backends::Backends;
 use crate::boot::{self, VirtioSlot};
 use crate::config::Config;
 use crate::console;
@@ -31,7 +32,6 @@ use crate::layout;
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::shm_address_space::{self, ShmAddressSpace};
-use crate::supervisor::Supervisor;
 use crate::transports::{self, SharedTransport};
 use crate::vcpu::cpuid::CpuModel;
 use crate::vcpu::dispatch::Buses;
@@ -109,7 +109,7 @@ impl Machine {
         boot: Arc<boot::Source>,
         serial_output: console::Output,
         notifiers: Notifiers,
-        supervisor: &Supervisor,
+        backends: &Backends,
     ) -> Result<Self, Error> {
         let kvm = kvm_device::open()?;
         let limit = kvm.get_max_vcpus();
@@ -134,7 +134,7 @@ impl Machine {
             config,
             &boot.config().devices,
             &vm,
-            supervisor,
+            backends,
             &mut shm_space,
         )?;
         let context = VcpuContext {
@@ -370,19 +370,14 @@ fn add_virtio(
     config: &Config,
     slots: &[VirtioSlot],
     vm: &Arc<Vm>,
-    supervisor: &Supervisor,
+    backends: &Backends,
     shm_space: &mut ShmAddressSpace,
 ) -> Result<Vec<SharedTransport>, Error> {
     let mut transports: Vec<SharedTransport> = Vec::with_capacity(slots.len());
     for (device, slot) in config.devices.iter().zip(slots) {
         let (options, memory) = (&device.options, vm.memory());
-        let mut frontend = match &device.command {
-            Some(command) => {
-                let connector = Box::new(supervisor.connector(&options.id, command));
-                Frontend::with(options.clone(), memory.clone(), connector)?
-            }
-            None => Frontend::connect(options.clone(), memory.clone())?,
-        };
+        let connector = backends.connector(device)?;
+        let mut frontend = Frontend::with(options.clone(), memory.clone(), connector)?;
         let regions = shm_space.place(&options.id, frontend.wanted_shared_memory())?;
         if !regions.is_empty() {
             let shared = SharedMemory::new(vm.clone(), regions).map_err(Error::EventFd)?;

@@ -9,8 +9,10 @@ use gdb::server::{Detacher, Listener, Options, ServeError, Wait, detacher};
 use gdb::symbol_file::{SymbolFile, SymbolFileError};
 use gdb::target::Event;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+use workbench::trace::{self, Recorder};
 
 use crate::api;
+use crate::backends::Backends;
 use crate::boot;
 use crate::config::{Config, GdbWait};
 use crate::console::{self, Console};
@@ -39,6 +41,8 @@ pub enum Error {
     Listen(#[from] gdb::server::ListenError),
     #[error(transparent)]
     Api(#[from] api::Error),
+    #[error(transparent)]
+    Trace(#[from] trace::cli::Error),
     #[error(transparent)]
     Symbols(#[from] SymbolFileError),
     #[error("cannot prepare {what}")]
@@ -73,9 +77,15 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         power: power_events,
     };
     let (mut console, output) = Console::open(&config.serial)?;
+    let recorder = config
+        .trace
+        .as_deref()
+        .map(trace::cli::record)
+        .transpose()?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::new(config.log.filter.as_deref());
-    let machine = Arc::new(Machine::new(config, boot, output, notifiers, &supervisor)?);
+    let backends = Backends::new(supervisor, recorder.clone());
+    let machine = Arc::new(Machine::new(config, boot, output, notifiers, &backends)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();
     let detacher = debugger
@@ -111,6 +121,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     if let Some(debugger) = debugger {
         debugger.stop(ended.as_ref().map_or(1, Ended::status));
     }
+    finish_trace(recorder);
     log_start_up(&machine, started);
     tracing::info!("{}", crate::status::report(&machine).trim_end());
     Ok(ended?)
@@ -128,6 +139,14 @@ fn keep_files(boot: Arc<boot::Source>) -> io::Result<()> {
     };
     thread::Builder::new().name("keep".into()).spawn(keep)?;
     Ok(())
+}
+
+/// The guest has come to its end whether or not it could be traced.
+fn finish_trace(recorder: Option<Recorder>) {
+    if let Some(Err(error)) = recorder.map(|recorder| recorder.finish()) {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "the trace of the devices is not whole");
+    }
 }
 
 fn log_start_up(machine: &Machine, started: Instant) {

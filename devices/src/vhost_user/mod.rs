@@ -22,6 +22,7 @@ pub use frontend::{Frontend, QueueHealth};
 pub use handle::{Handle, share};
 pub use link::backend_status::{Backend, BackendStatus};
 pub use link::connector::Connector;
+pub use link::reach::connector;
 pub use link::reconnect::Reconnect;
 pub use options::{Address, Options};
 pub use session::channel_error::ChannelError;

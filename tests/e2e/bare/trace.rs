@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use tests::backend::{self, Backend};
 use tests::vmm::Vmm;
 use tests::{DEADLINE, guest, program, scratch};
 
+use crate::killstorm;
+use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
 /// A proxy that frontends reach at its socket.
@@ -77,28 +80,75 @@ fn the_storage_daemon_of_qemu_is_traced_too() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), 4);
     let disk = backend::qemu_storage_daemon(dir.path(), &image);
-    let lines = std::fs::read_to_string(traced(dir.path(), &disk, "trace.jsonl")).unwrap();
+    let records = read(&traced(dir.path(), &disk, "trace.jsonl"));
     check_image(&image, 64);
-    let records: Vec<serde_json::Value> = lines
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let named = |name: &str| {
-        let is_it = move |record: &&serde_json::Value| record["name"] == name;
-        records.iter().filter(is_it).collect::<Vec<_>>()
-    };
-    let features = &named("SET_FEATURES")[0]["fields"]["features"];
+    let features = &requests(&records, "SET_FEATURES")[0]["fields"]["features"];
     assert!(
         features.as_array().unwrap().contains(&"EVENT_IDX".into()),
         "{features}"
     );
-    let config = named("GET_CONFIG");
-    let reply = config
-        .iter()
-        .find(|record| record["reply"] == true)
-        .unwrap();
+    let is_config = |record: &&Value| record["name"] == "GET_CONFIG" && record["reply"] == true;
+    let reply = records.iter().find(is_config).unwrap();
     // The capacity, 8192 sectors, is at the begin of the configuration space.
     let bytes = reply["fields"]["bytes"].as_str().unwrap();
     assert!(bytes.starts_with("0020000000000000"), "{bytes}");
     assert!(reply["latency"].as_u64().unwrap() > 0);
+}
+
+/// A machine writes down itself what is said to its backends, however it reaches them.
+#[test]
+fn a_machine_traces_its_devices_and_a_backend_that_is_killed() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let source = dir.path().join("source");
+    std::fs::write(&source, [7; 4096]).unwrap();
+    let rng = backend::outboard_rng(dir.path(), &source);
+    let disk = format!("blk,exec=\"{}\",id=disk", outboard_blk(&image, ""));
+    let file = dir.path().join("trace.jsonl");
+    let vmm = killstorm::storming_on(1, &disk, "")
+        .device("rng", &rng.socket)
+        .arg("--trace", &file)
+        .start();
+    let started = "the backend's process has started";
+    vmm.process.wait_for("storm: start queues=1", DEADLINE);
+    let (next, line) = vmm.process.wait_for_after(0, started, DEADLINE);
+    vmm.kill_backend(&line);
+    vmm.process.wait_for_after(next, started, DEADLINE);
+    killstorm::finish_on(1, vmm);
+    let records = read(&file);
+    let connections = |device: &str| {
+        let is_it = |record: &&Value| record["device"] == device && record["event"] == "connected";
+        records.iter().filter(is_it).count()
+    };
+    assert_eq!((connections("disk"), connections("rng0")), (2, 1));
+    let is_closed = |record: &Value| record["event"] == "closed" && record["by"] == "backend";
+    assert!(records.iter().any(is_closed));
+    // The second process gets the record of requests in flight that the first has kept.
+    let regions: Vec<_> = requests(&records, "SET_INFLIGHT_FD")
+        .iter()
+        .filter(|record| record["device"] == "disk")
+        .map(|record| &record["files"][0]["number"])
+        .collect();
+    assert_eq!(regions.len(), 2);
+    assert_eq!(regions[0], regions[1]);
+}
+
+#[test]
+fn a_trace_that_cannot_be_made_is_an_error_and_no_machine() {
+    let dir = scratch();
+    let file = dir.path().join("none").join("trace");
+    let vmm = Vmm::new(guest::bare("hello")).arg("--trace", &file).run(1);
+    let messages = vmm.messages();
+    assert!(messages.contains("cannot create the trace"), "{messages}");
+}
+
+fn read(file: &Path) -> Vec<Value> {
+    let lines = std::fs::read_to_string(file).unwrap();
+    let lines = lines.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().unwrap()
+}
+
+fn requests<'a>(records: &'a [Value], name: &str) -> Vec<&'a Value> {
+    let is_it = |record: &&Value| record["name"] == name && record["reply"] == false;
+    records.iter().filter(is_it).collect()
 }

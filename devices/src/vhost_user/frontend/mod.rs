@@ -17,18 +17,17 @@ mod warnings;
 
 use std::sync::Arc;
 
+use crate::vhost_user::Options;
 use crate::vhost_user::error::{Error, Problem};
 use crate::vhost_user::events::{Events, Source};
 use crate::vhost_user::link::Link;
 use crate::vhost_user::link::backend_status::BackendStatus;
-use crate::vhost_user::link::connect::Dial;
 use crate::vhost_user::link::connector::Connector;
-use crate::vhost_user::link::listen::Listener;
+use crate::vhost_user::link::reach;
 use crate::vhost_user::profile::{self, Profile};
 use crate::vhost_user::session::Session;
 use crate::vhost_user::session::channel_error::ChannelError;
 use crate::vhost_user::session::shared_memory::SharedMemory;
-use crate::vhost_user::{Address, Options};
 use crate::virtio::GuestMemory;
 pub use device::QueueHealth;
 use driver::Driver;
@@ -65,23 +64,8 @@ impl Frontend {
     /// Connects to the backend and learns its properties. The guest's memory is
     /// handed over when the driver is ready.
     pub fn connect(options: Options, memory: Arc<GuestMemory>) -> Result<Self, Error> {
-        let (id, address) = (options.id.clone(), options.address.clone());
-        let connector: Result<Box<dyn Connector>, _> = match &address {
-            Address::Socket(path) => Ok(Box::new(Dial(path.clone()))),
-            Address::Listen(path) => match Listener::bind(path) {
-                Ok(listener) => Ok(Box::new(listener)),
-                Err(error) => Err(Problem::Listen(error)),
-            },
-            Address::Command(_) => Err(Problem::NotSupervised),
-        };
-        match connector {
-            Ok(connector) => Self::with(options, memory, connector),
-            Err(problem) => Err(Error {
-                id,
-                address,
-                problem,
-            }),
-        }
+        let connector = reach::connector(&options)?;
+        Self::with(options, memory, connector)
     }
 
     /// The same, with connections from `connector`.

@@ -8,6 +8,7 @@ pub mod backend_status;
 pub mod connect;
 pub mod connector;
 pub mod listen;
+pub mod reach;
 pub mod reconnect;
 
 use std::io;

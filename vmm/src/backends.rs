@@ -1,0 +1,92 @@
+//! How a machine reaches the backends of its devices.
+
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+
+use devices::vhost_user::{self, Connector, Options, Problem};
+use workbench::trace::Recorder;
+use workbench::trace::proxy::Session;
+
+use crate::config::Device;
+use crate::supervisor::Supervisor;
+
+/// Gives each device a source of connections.
+pub struct Backends {
+    supervisor: Supervisor,
+    /// Writes down what is said on the connections, if somebody wants to know.
+    recorder: Option<Recorder>,
+}
+
+impl Backends {
+    pub fn new(supervisor: Supervisor, recorder: Option<Recorder>) -> Self {
+        Self {
+            supervisor,
+            recorder,
+        }
+    }
+
+    /// To be used on the main thread, with which processes that are started end.
+    pub fn connector(&self, device: &Device) -> Result<Box<dyn Connector>, vhost_user::Error> {
+        let options = &device.options;
+        let connector: Box<dyn Connector> = match &device.command {
+            Some(command) => Box::new(self.supervisor.connector(&options.id, command)),
+            None => vhost_user::connector(options)?,
+        };
+        Ok(match &self.recorder {
+            None => connector,
+            Some(recorder) => Box::new(Traced::new(connector, recorder.clone(), options)),
+        })
+    }
+}
+
+/// Connections with a proxy on their way, which records what passes it. Without a trace there is
+/// none.
+struct Traced {
+    connector: Box<dyn Connector>,
+    recorder: Recorder,
+    options: Options,
+}
+
+impl Traced {
+    fn new(connector: Box<dyn Connector>, recorder: Recorder, options: &Options) -> Self {
+        Self {
+            connector,
+            recorder,
+            options: options.clone(),
+        }
+    }
+}
+
+impl Connector for Traced {
+    fn connect(&mut self) -> Result<UnixStream, Problem> {
+        let backend = self.connector.connect()?;
+        let (ours, theirs) = UnixStream::pair().map_err(Problem::Events)?;
+        let Options {
+            id, device_type, ..
+        } = &self.options;
+        let recorder = self.recorder.connected(id, Some(*device_type));
+        // Its threads end with the connection.
+        Session::start(theirs, backend, recorder).map_err(Problem::Events)?;
+        Ok(ours)
+    }
+
+    fn arrivals(&self) -> Option<BorrowedFd<'_>> {
+        self.connector.arrivals()
+    }
+
+    fn kill(&mut self) -> bool {
+        self.connector.kill()
+    }
+
+    fn exit_report(&mut self) -> Option<Problem> {
+        self.connector.exit_report()
+    }
+
+    fn is_supervisor(&self) -> bool {
+        self.connector.is_supervisor()
+    }
+
+    fn replace(&mut self) {
+        self.connector.replace();
+    }
+}
