@@ -301,6 +301,15 @@ fn backend_that_is_absent() {
 }
 
 #[test]
+fn gpu_without_a_display() {
+    refused(
+        hello().arg("--device", "gpu,socket=/nonexistent"),
+        HOST_FAILURE,
+        &["gpu0", "display", "VHOST_USER_GPU_SET_SOCKET"],
+    );
+}
+
+#[test]
 fn backend_that_accepts_and_says_nothing() {
     let dir = scratch();
     let socket = dir.path().join("mute.sock");
