@@ -86,9 +86,9 @@ fn a_lost_socket_in_any_state_leaves_nothing_behind() {
     }
 }
 
-#[test]
-fn a_lost_socket_while_a_vcpu_steps_off_a_breakpoint() {
-    // hlt; jmp 1000: the step off the breakpoint does not come back.
+/// A guest whose vCPU steps off a breakpoint and does not come back.
+fn stepping_off_for_ever() -> (Guest, Rsp) {
+    // hlt; jmp 1000
     let guest = Guest::start(&[0xf4, 0xeb, 0xfd], &[0x1000]);
     guest
         .watcher
@@ -101,6 +101,12 @@ fn a_lost_socket_while_a_vcpu_steps_off_a_breakpoint() {
     guest
         .watcher
         .until("it halts again", |state| state.cpus[0].halted);
+    (guest, rsp)
+}
+
+#[test]
+fn a_lost_socket_while_a_vcpu_steps_off_a_breakpoint() {
+    let (guest, rsp) = stepping_off_for_ever();
     assert_eq!(guest.watcher.state().ram[0x1000], 0xf4, "lifted");
     drop(rsp);
     guest.until_undisturbed();
@@ -452,18 +458,7 @@ fn an_interrupt_stops_all() {
 
 #[test]
 fn an_interrupt_ends_a_step_off_a_breakpoint() {
-    let guest = Guest::start(&[0xf4, 0xeb, 0xfd], &[0x1000]);
-    guest
-        .watcher
-        .until("it halts", |state| state.cpus[0].halted);
-    let mut rsp = guest.attach();
-    assert_eq!(rsp.ask("Z0,1000,1"), "OK");
-    guest.watcher.wake(0);
-    assert_eq!(stop(&mut rsp, "vCont;c"), "T05thread:01;swbreak:;");
-    rsp.send("vCont;c");
-    guest
-        .watcher
-        .until("it halts again", |state| state.cpus[0].halted);
+    let (guest, mut rsp) = stepping_off_for_ever();
     rsp.send_raw(b"\x03");
     assert_eq!(without_registers(&rsp.told().1), "T02thread:01;");
     assert_eq!(guest.watcher.state().ram[0x1000], 0xcc, "planted again");
