@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vhost_user_backend::VringT;
 use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic};
+use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
 use super::*;
 use crate::drain::SharedPump;
@@ -14,7 +14,7 @@ use crate::page_log::{GuestRam, PageLog};
 use crate::progress::{Progress, Record};
 use crate::pump::{Pump, Serve};
 use crate::request::Outcome;
-use crate::testing::DEADLINE;
+use crate::testing::{DEADLINE, enabled_ring};
 use crate::vring::Vring;
 
 type Memory = crate::memory::SharedMemory<PageLog>;
@@ -57,13 +57,7 @@ struct Bench {
 
 impl Bench {
     fn new(kind: Kind) -> Self {
-        let map = GuestRam::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
-        let memory = GuestMemoryAtomic::new(map);
-        let vring = Vring::new(memory.clone(), SIZE).unwrap();
-        vring.set_queue_size(SIZE);
-        vring.set_queue_info(0, AVAIL, USED).unwrap();
-        vring.set_queue_ready(true);
-        vring.set_enabled(true);
+        let (memory, vring) = enabled_ring(SIZE, AVAIL, USED);
         let shape = Shape::new(1, SIZE, 1, kind.packed).unwrap();
         let (place, file) = inflight::create(shape).unwrap();
         let region = Region::map(&place, file, 1, kind.packed).unwrap();

@@ -5,10 +5,10 @@ use std::time::Duration;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryAtomic};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
-use crate::testing::eventfd;
+use crate::testing::{enabled_ring, eventfd};
 
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
@@ -23,13 +23,7 @@ struct Bench {
 
 impl Bench {
     fn new(count: u16) -> Self {
-        let map = GuestRam::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
-        let memory = GuestMemoryAtomic::new(map);
-        let vring = Vring::new(memory.clone(), SIZE).unwrap();
-        vring.set_queue_size(SIZE);
-        vring.set_queue_info(0, AVAIL, USED).unwrap();
-        vring.set_queue_ready(true);
-        vring.set_enabled(true);
+        let (memory, vring) = enabled_ring(SIZE, AVAIL, USED);
         let mut pump = Pump::new().unwrap();
         pump.set_memory(&memory);
         let bench = Bench {

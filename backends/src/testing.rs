@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
-use vhost_user_backend::VhostUserBackend;
+use vhost_user_backend::{VhostUserBackend, VringT};
+use vm_memory::{GuestAddress, GuestMemoryAtomic};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
 use crate::memory::SharedMemory;
-use crate::page_log::PageLog;
+use crate::page_log::{GuestRam, PageLog};
 use crate::vring::Vring;
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,6 +42,19 @@ pub fn eventfd() -> File {
     assert!(fd >= 0);
     // SAFETY: just created, owned by nobody else.
     unsafe { File::from_raw_fd(fd) }
+}
+
+/// A ring of `size` entries that is ready and enabled, with its descriptors at 0, in memory of
+/// its own.
+pub fn enabled_ring(size: u16, avail: u64, used: u64) -> (SharedMemory<PageLog>, Vring) {
+    let map = GuestRam::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+    let memory = GuestMemoryAtomic::new(map);
+    let vring = Vring::new(memory.clone(), size).unwrap();
+    vring.set_queue_size(size);
+    vring.set_queue_info(0, avail, used).unwrap();
+    vring.set_queue_ready(true);
+    vring.set_enabled(true);
+    (memory, vring)
 }
 
 /// Waits until `fd` can be read.

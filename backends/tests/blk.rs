@@ -5,10 +5,8 @@
 mod common;
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command};
 
@@ -16,7 +14,8 @@ use backends::blk::backend::BlkDevice;
 use backends::blk::image::{Image, Options};
 use backends::blk::queue::Engine;
 use backends::blk::request::Disk;
-use common::{BUFFERS, DEADLINE, Desc, Driver, Server, r, w};
+use common::requests::Requests;
+use common::{BUFFERS, Desc, Driver, Server, r, w};
 use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::VhostUserConfigFlags;
 use vhost::{VhostBackend, VhostUserDirtyLogRegion};
@@ -486,9 +485,7 @@ fn capacity(driver: &mut Driver) -> u64 {
 fn the_driver_hears_of_an_image_that_grows_and_of_one_that_shrinks() {
     let server = serve(1);
     let mut driver = Driver::connect(&server.socket(), 1, 0);
-    let (mut notified, theirs) = UnixStream::pair().unwrap();
-    notified.set_read_timeout(Some(DEADLINE)).unwrap();
-    driver.frontend.set_backend_request_fd(&theirs).unwrap();
+    let mut requests = Requests::of(&mut driver);
     driver.start();
     let file = File::options()
         .write(true)
@@ -496,13 +493,7 @@ fn the_driver_hears_of_an_image_that_grows_and_of_one_that_shrinks() {
         .unwrap();
     for sectors in [2 * SECTORS, SECTORS / 2] {
         file.set_len(sectors * 512).unwrap();
-        let mut message = [0; 12];
-        notified.read_exact(&mut message).unwrap();
-        assert_eq!(
-            message[..4],
-            2u32.to_ne_bytes(),
-            "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG"
-        );
+        requests.expect_config_change();
         assert_eq!(capacity(&mut driver), sectors);
         let read = |driver: &mut Driver, sector| {
             request(driver, VIRTIO_BLK_T_IN, sector, &[w(DATA, 512)]).0

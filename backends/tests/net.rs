@@ -15,6 +15,7 @@ use backends::net::link::Link;
 use backends::net::pcap::Capture;
 use backends::net::stream::FrameStream;
 use backends::peer::Meet;
+use common::requests::Requests;
 use common::{BUFFERS, DEADLINE, Driver, QUEUE_SIZE, Server, r, readable, w};
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
@@ -524,9 +525,7 @@ fn framed(frame: &[u8]) -> Vec<u8> {
 fn frames_pass_over_a_stream_whose_other_end_comes_and_goes() {
     let (server, mut listener, captured) = serve_stream();
     let mut driver = Driver::connect(&server.socket(), 3, 0);
-    let (mut notified, theirs) = UnixStream::pair().unwrap();
-    notified.set_read_timeout(Some(DEADLINE)).unwrap();
-    driver.frontend.set_backend_request_fd(&theirs).unwrap();
+    let mut requests = Requests::of(&mut driver);
     let mut peer = accept(&listener);
     driver.start();
     for round in 0..2u8 {
@@ -567,13 +566,7 @@ fn frames_pass_over_a_stream_whose_other_end_comes_and_goes() {
         driver.rings[RX].add(&driver.memory, &[w(BUFFERS, 1600)]);
         driver.rings[RX].kick();
         peer.read_to_end(&mut left).unwrap();
-        let mut message = [0; 12];
-        notified.read_exact(&mut message).unwrap();
-        assert_eq!(
-            message[..4],
-            2u32.to_ne_bytes(),
-            "VHOST_USER_BACKEND_CONFIG_CHANGE_MSG"
-        );
+        requests.expect_config_change();
         listener = UnixListener::bind(&path).unwrap();
         peer = accept(&listener);
         peer.write_all(&framed(&[7; 60])).unwrap();

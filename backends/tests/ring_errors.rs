@@ -5,15 +5,14 @@
 mod common;
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use backends::rng::Rng;
+use common::requests::Requests;
 use common::{BUFFERS, DEADLINE, Desc, Driver, NEXT, QUEUE_SIZE, Server, readable, w};
 use vhost::VhostBackend;
-use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::FrontendReq;
 use vhost_user_wire::{Connection, Deadline, Header};
 use vm_memory::{Bytes, GuestAddress};
@@ -107,9 +106,7 @@ fn set_status(driver: &Driver, status: u64) {
 fn a_device_whose_driver_broke_the_ring_is_heard_after_the_reset() {
     let (server, mut source) = serve();
     let mut driver = Driver::connect(&server.socket(), 1, 0);
-    let (mut notified, theirs) = UnixStream::pair().unwrap();
-    notified.set_read_timeout(Some(DEADLINE)).unwrap();
-    driver.frontend.set_backend_request_fd(&theirs).unwrap();
+    let mut requests = Requests::of(&mut driver);
     driver.start();
     wait_in_vain(&mut driver);
     assert_eq!(needs_reset(&driver), 0);
@@ -120,9 +117,7 @@ fn a_device_whose_driver_broke_the_ring_is_heard_after_the_reset() {
     assert!(readable(&driver.rings[0].err, DEADLINE), "no sign");
     assert!(signs(&mut driver) > 0);
     // The frontend is told to look.
-    let mut message = [0; 12];
-    notified.read_exact(&mut message).unwrap();
-    assert_eq!(message[..4], 2u32.to_ne_bytes());
+    requests.expect_config_change();
     assert_eq!(needs_reset(&driver), NEEDS_RESET);
     set_status(&driver, 0xf);
     set_status(&driver, 0);

@@ -4,6 +4,7 @@
 #![allow(dead_code, unsafe_code)]
 
 pub mod program;
+pub mod requests;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
