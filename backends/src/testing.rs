@@ -1,15 +1,15 @@
 //! Helpers of the unit tests: a device that only records, and guest memory in a file.
 
-#![allow(unsafe_code)]
-
 use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::event::EventfdFlags;
+use rustix::fs::{MemfdFlags, memfd_create};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackend, VringT};
 use vm_memory::{GuestAddress, GuestMemoryAtomic};
@@ -26,22 +26,15 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// An anonymous file of `len` bytes.
 pub fn memfd(len: u64) -> File {
-    // SAFETY: the name is a valid C string.
-    let fd = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) };
-    assert!(fd >= 0);
-    // SAFETY: just created, owned by nobody else.
-    let file = unsafe { File::from_raw_fd(fd) };
+    let file = File::from(memfd_create("test", MemfdFlags::CLOEXEC).unwrap());
     file.set_len(len).unwrap();
     file
 }
 
 /// An eventfd as the file that a message carries.
 pub fn eventfd() -> File {
-    // SAFETY: takes no pointer.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
-    assert!(fd >= 0);
-    // SAFETY: just created, owned by nobody else.
-    unsafe { File::from_raw_fd(fd) }
+    let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+    File::from(rustix::event::eventfd(0, flags).unwrap())
 }
 
 /// A ring of `size` entries that is ready and enabled, with its descriptors at 0, in memory of

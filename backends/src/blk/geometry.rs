@@ -115,8 +115,9 @@ pub fn fallocate(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::R
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
     use super::*;
-    use std::os::fd::FromRawFd;
 
     #[test]
     fn a_file_that_takes_no_holes_has_no_discard() {
@@ -125,16 +126,10 @@ mod tests {
         let geometry = Geometry::of(&mut file).unwrap().unwrap();
         assert!(geometry.can_discard(&file));
         assert_eq!(file.metadata().unwrap().len(), 4096);
-        // SAFETY: the name is a C string, and the descriptor is nobody else's.
-        let sealed = unsafe {
-            let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-            File::from_raw_fd(libc::memfd_create(c"sealed".as_ptr(), flags))
-        };
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let sealed = File::from(memfd_create("sealed", flags).unwrap());
         sealed.set_len(4096).unwrap();
-        // SAFETY: F_ADD_SEALS takes an integer.
-        let result =
-            unsafe { libc::fcntl(sealed.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE) };
-        assert_eq!(result, 0);
+        fcntl_add_seals(&sealed, SealFlags::WRITE).unwrap();
         assert!(!geometry.can_discard(&sealed));
     }
 

@@ -1,13 +1,13 @@
 //! A small driver for the tests: guest memory in a memfd, one split ring in it, and the `vhost`
 //! crate's frontend to set both up.
 
-#![allow(dead_code, unsafe_code)]
+#![allow(dead_code)]
 
 pub mod program;
 pub mod requests;
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use backends::daemon::Daemon;
 use backends::listener::Listener;
 use backends::shutdown::{Shutdown, ShutdownHandle};
 use backends::virtio::{PumpBackend, VirtioDevice};
+use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -50,11 +51,7 @@ pub const INDIRECT: u16 = 4;
 
 /// An anonymous file of `len` bytes.
 pub fn memfd(len: u64) -> File {
-    // SAFETY: the name is a valid C string.
-    let fd = unsafe { libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC) };
-    assert!(fd >= 0);
-    // SAFETY: just created, owned by nobody else.
-    let file = unsafe { File::from_raw_fd(fd) };
+    let file = File::from(memfd_create("guest", MemfdFlags::CLOEXEC).unwrap());
     file.set_len(len).unwrap();
     file
 }
