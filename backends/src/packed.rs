@@ -163,6 +163,11 @@ impl PackedRing {
         Ok(())
     }
 
+    /// Whether there is a record of its requests in flight.
+    pub fn has_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Where the next used descriptor goes.
     pub fn used(&self) -> Position {
         self.used

@@ -31,18 +31,22 @@ impl Pending {
         self.spare.pop()
     }
 
-    /// Collects the finished requests from `poll`, and returns them for the ring.
-    pub fn collect(&mut self, poll: impl FnOnce(&mut Finished)) -> &[(u16, u32)] {
+    /// Collects the finished requests from `poll`, and returns them for the ring. Those that were
+    /// not executed stay in its record, if it `has_record`.
+    pub fn collect(&mut self, has_record: bool, poll: impl FnOnce(&mut Finished)) -> &[(u16, u32)] {
         self.batch.clear();
         poll(&mut self.finished);
-        for (request, written) in self.finished.drain() {
-            let ticket = request.ticket().filter(|ticket| ticket.life == self.life);
-            if let Some(ticket) = ticket {
-                self.batch.push((ticket.head, written));
-                self.spare.push(request);
+        for returned in self.finished.drain() {
+            let ticket = returned.request.ticket();
+            let Some(ticket) = ticket.filter(|ticket| ticket.life == self.life) else {
+                continue;
+            };
+            if returned.is_done || !has_record {
+                self.batch.push((ticket.head, returned.written));
             }
+            self.spare.push(returned.request);
+            self.count -= 1;
         }
-        self.count -= self.batch.len();
         &self.batch
     }
 

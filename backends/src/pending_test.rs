@@ -268,7 +268,7 @@ fn a_kept_request_keeps_its_memory_and_its_room_is_used_again() {
     let mut request = Request::new(Arc::default());
     request.set_ticket(pending.ticket(3));
     assert_eq!(
-        pending.collect(|finished| finished.push(request, 9)),
+        pending.collect(false, |finished| finished.push(request, 9)),
         [(3, 9)]
     );
     assert!(pending.add().is_some());

@@ -336,7 +336,9 @@ impl Pump {
         turn: &mut Turn,
         server: &mut impl Serve,
     ) -> io::Result<bool> {
-        let batch = self.pending.collect(|finished| server.poll(finished));
+        let batch = self
+            .pending
+            .collect(ring.has_record(), |finished| server.poll(finished));
         if batch.is_empty() {
             return Ok(false);
         }

@@ -46,6 +46,8 @@ const AGAIN: u16 = 0;
 const READY: u16 = 1;
 /// Event of the descriptor that announces another configuration.
 const CONFIG: u16 = 2;
+/// Event of the device's own timer for the worker's queue.
+const TIMER: u16 = 3;
 
 /// A [`VirtioDevice`] behind the daemon.
 pub struct PumpBackend<D> {
@@ -103,12 +105,13 @@ impl<D: VirtioDevice> PumpBackend<D> {
                 daemon.discard_disabled(id);
             }
             let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
-            watch(
-                &listeners,
-                self.device.event(queue),
-                edge,
-                self.first_event + READY,
-            )?;
+            let own = [
+                (self.device.event(queue), READY),
+                (self.device.timer(queue), TIMER),
+            ];
+            for (fd, event) in own {
+                watch(&listeners, fd, edge, self.first_event + event)?;
+            }
             if queue == 0 {
                 let fd = self.device.config_event();
                 watch(&listeners, fd, EventSet::IN, self.first_event + CONFIG)?;
@@ -258,9 +261,11 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn stop_vring(&self, index: u32) -> io::Result<()> {
-        let drained = self.pump(index as usize)?.drain(index, DRAIN_DEADLINE);
         // As many as there are queues.
-        self.device.stopped(index as u16);
+        let queue = index as u16;
+        self.device.stopping(queue);
+        let drained = self.pump(index as usize)?.drain(index, DRAIN_DEADLINE);
+        self.device.stopped(queue);
         drained
     }
 

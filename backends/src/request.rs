@@ -149,23 +149,47 @@ impl Request {
 
 /// Requests that a device had kept and has finished, on their way to the driver.
 #[derive(Debug, Default)]
-pub struct Finished(Vec<(Request, u32)>);
+pub struct Finished(Vec<Returned>);
+
+/// One of them.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub request: Request,
+    pub written: u32,
+    /// It was executed.
+    pub is_done: bool,
+}
 
 impl Finished {
     /// The request is finished; so many bytes were written into it.
     pub fn push(&mut self, request: Request, written: u32) {
-        self.0.push((request, written));
+        self.0.push(Returned {
+            request,
+            written,
+            is_done: true,
+        });
+    }
+
+    /// The request was not executed, and its queue stops
+    /// ([`stopping`](crate::virtio::VirtioDevice::stopping)). It is executed when the queue runs
+    /// again, if the frontend keeps a record of requests in flight; else it is finished as it is.
+    pub fn push_unfinished(&mut self, request: Request, written: u32) {
+        self.0.push(Returned {
+            request,
+            written,
+            is_done: false,
+        });
     }
 
     /// Whether one of them has changed the device's state ([`Request::has_new_state`]).
     pub(crate) fn take_new_state(&mut self) -> bool {
         let requests = self.0.iter_mut();
-        requests.fold(false, |any, (request, _)| {
-            std::mem::take(&mut request.has_new_state) | any
+        requests.fold(false, |any, returned| {
+            std::mem::take(&mut returned.request.has_new_state) | any
         })
     }
 
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Request, u32)> + '_ {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Returned> + '_ {
         self.0.drain(..)
     }
 }

@@ -118,6 +118,14 @@ impl<'a> Ring<'a> {
         Ok(())
     }
 
+    /// Whether the frontend keeps a record of the ring's requests in flight.
+    pub fn has_record(&self) -> bool {
+        match &self.kind {
+            Kind::Packed(ring) => ring.has_record(),
+            Kind::Split(_, tracker) => tracker.is_some(),
+        }
+    }
+
     /// Whether the ring has a chain that is called `head`, and can give it back.
     pub fn has(&self, head: u16) -> bool {
         match &self.kind {

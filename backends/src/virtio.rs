@@ -36,6 +36,11 @@ pub trait VirtioDevice: Send + Sync + 'static {
     /// The driver has gone: back to the initial state.
     fn reset(&self) {}
 
+    /// The frontend stops a queue, and waits until nothing of it is pending. Requests that cannot be
+    /// finished soon are given up by [`poll`](VirtioDevice::poll)
+    /// ([`Finished::push_unfinished`]); the queue's event has it called.
+    fn stopping(&self, _queue: u16) {}
+
     /// The frontend has stopped or disabled a queue, and nothing of it is pending any more;
     /// `process` is called again when it runs.
     fn stopped(&self, _queue: u16) {}
@@ -67,6 +72,11 @@ pub trait VirtioDevice: Send + Sync + 'static {
     /// edge-triggered and must stay open; an eventfd need not be read. One that is always ready (a
     /// regular file) need not be watched and is not.
     fn event(&self, _queue: u16) -> Option<RawFd> {
+        None
+    }
+
+    /// A timer of the queue's, which is watched as its [`event`](VirtioDevice::event) is.
+    fn timer(&self, _queue: u16) -> Option<RawFd> {
         None
     }
 

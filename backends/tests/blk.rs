@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use backends::blk::backend::BlkDevice;
+use backends::blk::full::Enospc;
 use backends::blk::image::{Image, Options};
 use backends::blk::queue::Engine;
 use backends::blk::request::Disk;
@@ -47,7 +48,10 @@ fn serve_with(engine: Engine, queues: u16, options: Options) -> Server {
     let file = File::create(&path).unwrap();
     file.set_len(SECTORS * 512).unwrap();
     let disk = Disk::new(Image::open_with(&path, options).unwrap(), "serial-0");
-    Server::start_device(dir, BlkDevice::with_engine(disk, queues, engine).unwrap())
+    Server::start_device(
+        dir,
+        BlkDevice::with_engine(disk, queues, Enospc::Wait, engine).unwrap(),
+    )
 }
 
 fn image(server: &Server) -> File {

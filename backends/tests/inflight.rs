@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backends::blk::backend::BlkDevice;
+use backends::blk::full::Enospc;
 use backends::blk::image::Image;
 use backends::blk::request::Disk;
 use common::{BUFFERS, DEADLINE, Driver, QUEUE_SIZE, Server, r, w};
@@ -43,7 +44,7 @@ fn serve() -> Server {
     let path = dir.path().join("disk.img");
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let disk = Disk::new(Image::open(&path, false).unwrap(), "serial-0");
-    Server::start_device(dir, BlkDevice::new(disk, 1).unwrap())
+    Server::start_device(dir, BlkDevice::new(disk, 1, Enospc::Wait).unwrap())
 }
 
 /// Buffers of request `slot`: header, status, data.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use backends::blk::backend::BlkDevice;
+use backends::blk::full::Enospc;
 use backends::blk::image::{Format, Image, Options};
 use backends::blk::named::Allowed;
 use backends::blk::request::{Disk, ID_SIZE};
@@ -51,6 +52,10 @@ struct Cli {
     /// Read and write a raw image past the host's page cache (O_DIRECT)
     #[arg(long)]
     direct: bool,
+
+    /// What becomes of a request for which the host has no space left
+    #[arg(long, value_enum, default_value_t)]
+    enospc: Enospc,
 
     /// Request queues, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -124,7 +129,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     );
     let disk = Disk::new(image, &cli.serial());
     let meeting = cli.socket.open()?;
-    let device = BlkDevice::new(disk, cli.queues)
+    let device = BlkDevice::new(disk, cli.queues, cli.enospc)
         .context("no eventfd for a queue")?
         .polling(Duration::from_micros(cli.poll_us));
     Ok(meeting.serve_device(device, shutdown)?)

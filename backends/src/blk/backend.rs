@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::full::{Enospc, Full};
 use super::pool::Pool;
 use super::queue::{Engine, Queue};
 use super::request::{Disk, RequestError};
@@ -27,6 +28,8 @@ pub struct BlkDevice {
     queues: Vec<Mutex<Queue>>,
     /// By queue: signalled when something is finished.
     events: Vec<Arc<EventFd>>,
+    /// By queue: readable when it is time to try something again.
+    timers: Vec<RawFd>,
     /// `None` for an image whose size is fixed.
     size_watch: Option<SizeWatch>,
     poll_time: Duration,
@@ -35,12 +38,17 @@ pub struct BlkDevice {
 impl BlkDevice {
     /// A disk with `queues` request queues, 1 to 64, which are served by the best means that the
     /// host has.
-    pub fn new(disk: Disk, queues: u16) -> io::Result<Self> {
-        BlkDevice::with_engine(disk, queues, Engine::probe())
+    pub fn new(disk: Disk, queues: u16, enospc: Enospc) -> io::Result<Self> {
+        BlkDevice::with_engine(disk, queues, enospc, Engine::probe())
     }
 
     /// The same by means of `engine`.
-    pub fn with_engine(disk: Disk, queues: u16, engine: Engine) -> io::Result<Self> {
+    pub fn with_engine(
+        disk: Disk,
+        queues: u16,
+        enospc: Enospc,
+        engine: Engine,
+    ) -> io::Result<Self> {
         let can_change_size = disk.image().can_change_size();
         let size_watch = can_change_size.then(SizeWatch::new).transpose()?;
         let disk = Arc::new(disk);
@@ -48,10 +56,16 @@ impl BlkDevice {
         let events = (0..queues)
             .map(|_| EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map(Arc::new))
             .collect::<io::Result<Vec<_>>>()?;
-        let queues = events.iter().map(Arc::clone);
-        let queues = queues.map(|event| Queue::new(disk.clone(), engine, pool.clone(), event));
+        let without_space = Arc::default();
+        let queue = |event: &Arc<EventFd>| -> io::Result<Queue> {
+            let full = Full::new(enospc, Arc::clone(&without_space));
+            let (disk, pool) = (Arc::clone(&disk), Arc::clone(&pool));
+            Queue::new(disk, engine, pool, Arc::clone(event), full)
+        };
+        let queues = events.iter().map(queue).collect::<io::Result<Vec<_>>>()?;
         Ok(BlkDevice {
-            queues: queues.map(Mutex::new).collect(),
+            timers: queues.iter().map(Queue::timer).collect(),
+            queues: queues.into_iter().map(Mutex::new).collect(),
             disk,
             events,
             size_watch,
@@ -119,6 +133,18 @@ impl VirtioDevice for BlkDevice {
         event.map(|event| event.as_raw_fd())
     }
 
+    fn timer(&self, queue: u16) -> Option<RawFd> {
+        self.timers.get(usize::from(queue)).copied()
+    }
+
+    fn stopping(&self, queue: u16) {
+        self.queue(queue).set_stopping(true);
+    }
+
+    fn stopped(&self, queue: u16) {
+        self.queue(queue).set_stopping(false);
+    }
+
     fn config_event(&self) -> Option<RawFd> {
         self.size_watch.as_ref().map(SizeWatch::fd)
     }
@@ -133,22 +159,23 @@ impl VirtioDevice for BlkDevice {
     }
 
     fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
-        let command = self.disk.parse(memory, &request.chain, request.features);
-        let begun = match command {
-            Ok(command) => self.queue(queue).begin(command, request),
-            Err(error) => Some(Err(error)),
-        };
-        match begun {
+        match self.queue(queue).begin(request) {
             Some(result) => Outcome::Done(self.answer(memory, &request.chain, result)),
             None => Outcome::Pending,
         }
     }
 
     fn poll(&self, queue: u16, finished: &mut Finished) {
-        self.queue(queue).poll(|done| {
+        let mut queue = self.queue(queue);
+        queue.poll(|done| {
             let request = done.request;
             let used = self.answer(request.memory(), &request.chain, done.result);
             finished.push(request, used);
         });
+        for request in queue.give_up() {
+            let full = io::Error::from(io::ErrorKind::StorageFull).into();
+            let used = self.answer(request.memory(), &request.chain, Err(full));
+            finished.push_unfinished(request, used);
+        }
     }
 }

@@ -4,6 +4,7 @@
 //!   [`qcow2`] one of its formats, [`named`] the files that the header of such an image names,
 //!   [`lock`] who else uses them, [`error`] why an image is not served;
 //! * [`resize`] notices that an image has got another size;
+//! * [`full`] holds requests for which the host has no space left;
 //! * [`config`] describes it to the driver;
 //! * [`request`] makes a command of a descriptor chain, and a status byte of its result;
 //! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
@@ -14,6 +15,7 @@ pub mod backend;
 pub mod config;
 pub mod direct;
 pub mod error;
+pub mod full;
 pub mod geometry;
 pub mod image;
 pub mod job;

@@ -3,11 +3,14 @@
 //! A queue is used by its worker alone.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::timerfd::TimerFd;
 
+use super::full::Full;
 use super::job::{self, Done, Job, Kind, Nowait};
 use super::pool::{Outbox, Pool, Work};
 use super::request::{Command, Disk, RequestError};
@@ -15,6 +18,9 @@ use super::uring::Uring;
 use crate::ratelimit::RateLimit;
 use crate::request::Request;
 use crate::warn_limited;
+
+/// Until io_uring is tried again: the kernel lacks memory.
+const AGAIN: Duration = Duration::from_millis(10);
 
 static LOG: RateLimit = RateLimit::for_logs();
 
@@ -55,12 +61,22 @@ pub struct Queue {
     pool: Arc<Pool>,
     outbox: Arc<Outbox>,
     nowait: Nowait,
+    full: Full,
+    /// When to try io_uring again, which takes no requests.
+    refused: Option<Instant>,
+    timer: TimerFd,
 }
 
 impl Queue {
     /// A queue of `disk` that signals `event` when there is something to [`poll`](Self::poll).
-    pub fn new(disk: Arc<Disk>, engine: Engine, pool: Arc<Pool>, event: Arc<EventFd>) -> Self {
-        Queue {
+    pub fn new(
+        disk: Arc<Disk>,
+        engine: Engine,
+        pool: Arc<Pool>,
+        event: Arc<EventFd>,
+        full: Full,
+    ) -> io::Result<Self> {
+        Ok(Queue {
             ring: match engine {
                 Engine::Uring => Ring::Untried,
                 Engine::Threads => Ring::Refused,
@@ -73,11 +89,29 @@ impl Queue {
             disk,
             event,
             pool,
-        }
+            full,
+            refused: None,
+            timer: TimerFd::new()?,
+        })
     }
 
-    /// Executes `command`. `None` if that takes time, and the request was kept.
-    pub fn begin(
+    /// Executes the request's command. `None` if that takes time, and the request was kept.
+    pub fn begin(&mut self, request: &mut Request) -> Option<Result<(), RequestError>> {
+        let memory = request.memory();
+        let command = self.disk.parse(memory, &request.chain, request.features);
+        let result = match command {
+            Ok(command) => self.execute(command, request)?,
+            Err(error) => Err(error),
+        };
+        if self.full.takes(&result) {
+            self.full.hold(request.keep());
+            self.set_timer();
+            return None;
+        }
+        Some(result)
+    }
+
+    fn execute(
         &mut self,
         command: Command,
         request: &mut Request,
@@ -161,13 +195,53 @@ impl Queue {
 
     /// Hands over finished requests.
     pub fn poll(&mut self, mut finish: impl FnMut(Done)) {
+        for mut request in self.full.retry() {
+            if let Some(result) = self.begin(&mut request) {
+                finish(Done { request, result });
+            }
+        }
+        let full = &mut self.full;
+        let mut finish = |done: Done| match full.takes(&done.result) {
+            true => full.hold(done.request),
+            false => finish(done),
+        };
         self.outbox.drain(&mut finish);
+        self.refused = None;
         if let Ring::Ready(ring) = &mut self.ring
             && let Err(error) = ring.poll(&mut finish)
         {
             warn_limited!(LOG, %error, "io_uring takes no requests; trying again");
-            // The only failure is a counter at its maximum, which is readable as it should be.
-            let _ = self.event.write(1);
+            self.refused = Some(Instant::now() + AGAIN);
         }
+        self.set_timer();
+    }
+
+    /// Has the timer run until something is to be tried again.
+    fn set_timer(&mut self) {
+        let due = [self.full.due(), self.refused].into_iter().flatten().min();
+        if let Some(due) = due {
+            let left = due.saturating_duration_since(Instant::now());
+            // No time at all would stop it.
+            let left = left.max(Duration::from_micros(1));
+            // No other time is invalid.
+            let _ = self.timer.reset(left, None);
+        }
+    }
+
+    /// The requests that are not finished, because the queue stops and the host has no space.
+    pub fn give_up(&mut self) -> Vec<Request> {
+        self.full.give_up()
+    }
+
+    /// The queue begins or ceases to stop.
+    pub fn set_stopping(&mut self, is_stopping: bool) {
+        self.full.set_stopping(is_stopping);
+        // The only failure is a counter at its maximum, which is readable as it should be.
+        let _ = self.event.write(1);
+    }
+
+    /// Readable when there is something to [`poll`](Self::poll), beside the event.
+    pub fn timer(&self) -> RawFd {
+        self.timer.as_raw_fd()
     }
 }
