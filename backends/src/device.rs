@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
 use thiserror::Error;
 use vhost_user_backend::{VhostUserBackend, VringT};
@@ -324,23 +325,54 @@ impl<T: VhostUserBackend> Device<T> {
         Ok(())
     }
 
-    /// Stops a ring: when this returns the device does not touch it. Returns the base to
-    /// resume at.
-    pub fn stop(&self, index: usize) -> Result<io::Result<u32>, WorkerError> {
-        self.pool.stop(index)?;
-        // A backend that works asynchronously finishes the chains that it has taken from the ring.
-        let drained = self.backend.stop_vring(index as u32);
+    /// Stops rings: when this returns the device does not touch them. Returns for each the base to
+    /// resume at. All are waited for at the same time.
+    pub fn stop(&self, rings: &[usize]) -> Result<Vec<io::Result<u32>>, WorkerError> {
+        for ring in rings {
+            self.pool.stop(*ring)?;
+        }
+        let drained = self.drain(rings).into_iter();
+        let bases = rings.iter().zip(drained);
+        Ok(bases
+            .map(|(ring, drained)| drained.map(|()| self.take_base(*ring)))
+            .collect())
+    }
+
+    /// A backend that works asynchronously finishes the chains that it has taken from the rings.
+    fn drain(&self, rings: &[usize]) -> Vec<io::Result<()>> {
+        let backend = &self.backend;
+        let drain = |ring: usize| backend.stop_vring(ring as u32);
+        let [first, others @ ..] = rings else {
+            return Vec::new();
+        };
+        thread::scope(|scope| {
+            let threads = others.iter().map(|ring| {
+                let thread = thread::Builder::new().spawn_scoped(scope, move || drain(*ring));
+                // No thread can be had: it is waited for here.
+                thread.map_err(|_| drain(*ring))
+            });
+            let threads: Vec<_> = threads.collect();
+            let gone = |_| Err(io::Error::other("the device has panicked"));
+            let others = threads.into_iter().map(|thread| match thread {
+                Ok(thread) => thread.join().unwrap_or_else(gone),
+                Err(drained) => drained,
+            });
+            std::iter::once(drain(*first)).chain(others).collect()
+        })
+    }
+
+    /// Where a ring that has stopped stands.
+    fn take_base(&self, ring: usize) -> u32 {
         // Chains that another backend left and that were not resumed yet are not done.
-        let progress = std::mem::take(&mut *self.records[index].lock());
-        let base = match progress {
+        let progress = std::mem::take(&mut *self.records[ring].lock());
+        match progress {
             Progress::Split(tracker) => {
                 let left = tracker.map_or(0, |tracker| tracker.left_count());
-                let next = self.vring(index).queue_next_avail();
+                let next = self.vring(ring).queue_next_avail();
                 next.wrapping_sub(left).into()
             }
             Progress::Packed(ring) => ring.base(),
-        };
-        Ok(drained.map(|()| base))
+        }
     }
 }
 

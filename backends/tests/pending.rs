@@ -4,10 +4,11 @@
 mod common;
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backends::page_log::GuestRam;
 use backends::request::{Finished, Outcome, Request};
@@ -173,4 +174,73 @@ fn a_frontend_that_goes_leaves_nothing_for_the_next() {
         driver.rings[0].wait_used(&driver.memory),
         (heads[0], WRITTEN)
     );
+}
+
+/// Finishes its requests when both queues stop.
+struct Pair {
+    kept: [Mutex<Vec<Request>>; 2],
+    events: [EventFd; 2],
+    stopping: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct PairHandle(Arc<Pair>);
+
+impl VirtioDevice for PairHandle {
+    fn queues(&self) -> u16 {
+        2
+    }
+
+    fn event(&self, queue: u16) -> Option<RawFd> {
+        Some(self.0.events[usize::from(queue)].as_raw_fd())
+    }
+
+    fn stopping(&self, _queue: u16) {
+        if self.0.stopping.fetch_add(1, Ordering::AcqRel) == 1 {
+            for event in &self.0.events {
+                event.write(1).unwrap();
+            }
+        }
+    }
+
+    fn process(&self, queue: u16, _memory: &GuestRam, request: &mut Request) -> Outcome {
+        let mut kept = self.0.kept[usize::from(queue)].lock().unwrap();
+        kept.push(request.keep());
+        Outcome::Pending
+    }
+
+    fn poll(&self, queue: u16, finished: &mut Finished) {
+        if self.0.stopping.load(Ordering::Acquire) == 2 {
+            let mut kept = self.0.kept[usize::from(queue)].lock().unwrap();
+            kept.drain(..)
+                .for_each(|request| finished.push(request, WRITTEN));
+        }
+    }
+}
+
+#[test]
+fn all_rings_of_a_device_are_waited_for_at_once() {
+    let device = PairHandle(Arc::new(Pair {
+        kept: Default::default(),
+        events: [(); 2].map(|()| EventFd::new(libc::EFD_NONBLOCK).unwrap()),
+        stopping: AtomicUsize::new(0),
+    }));
+    let server = Server::start_device(tempfile::tempdir().unwrap(), device.clone());
+    let mut driver = Driver::connect(&server.socket(), 2, 0);
+    driver.start();
+    let Driver { rings, memory, .. } = &mut driver;
+    for ring in rings.iter_mut() {
+        ring.add(memory, &[w(BUFFERS, 8)]);
+        ring.kick();
+    }
+    let end = Instant::now() + DEADLINE;
+    let is_kept = |kept: &Mutex<Vec<Request>>| !kept.lock().unwrap().is_empty();
+    while !device.0.kept.iter().all(is_kept) {
+        assert!(Instant::now() < end);
+        thread::yield_now();
+    }
+    driver.frontend.reset_device().unwrap();
+    for ring in &mut driver.rings {
+        assert_eq!(ring.wait_used(&driver.memory), (0, WRITTEN));
+    }
 }

@@ -45,7 +45,7 @@ where
         let file = request.take_file()?;
         let region = Region::map(&place, file, self.rings.len(), self.is_packed())?;
         let region = Arc::new(region);
-        self.every_ring(Self::stop)?;
+        self.stop_all()?;
         self.resume_state(&region)?;
         self.inflight = Some(region);
         self.every_ring(Self::start_if_ready)?;

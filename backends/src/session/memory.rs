@@ -42,7 +42,7 @@ where
     fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
         let memory = table.guest_memory()?;
         self.apply_log(&memory)?;
-        self.every_ring(Self::stop)?;
+        self.stop_all()?;
         self.memory = table;
         self.device
             .replace_memory(memory)

@@ -377,7 +377,7 @@ where
     fn set_status(&mut self, value: u64) -> Result<Answer, RequestError> {
         let status = value as u8;
         if status == 0 && self.status != 0 {
-            self.every_ring(Self::stop)?;
+            self.stop_all()?;
             self.forget_record()?;
             self.device.needs_reset.clear();
             self.device.backend.reset_device();

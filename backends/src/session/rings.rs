@@ -171,35 +171,54 @@ where
 
     /// Stops a ring if it runs, and remembers where it stands.
     pub(super) fn stop(&mut self, index: usize) -> Result<(), RequestError> {
-        let Ring { setup, running } = &mut self.rings[index];
-        if !*running {
-            return Ok(());
+        self.stop_rings(&[index])
+    }
+
+    /// Stops all rings that run.
+    pub(super) fn stop_all(&mut self) -> Result<(), RequestError> {
+        let all: Vec<usize> = (0..self.rings.len()).collect();
+        self.stop_rings(&all)
+    }
+
+    /// The first error is the result. A ring that has one is stopped all the same.
+    fn stop_rings(&mut self, rings: &[usize]) -> Result<(), RequestError> {
+        let running = rings.iter().copied().filter(|i| self.rings[*i].running);
+        let running: Vec<usize> = running.collect();
+        let bases = self.device.stop(&running)?;
+        let mut result = Ok(());
+        for (index, base) in running.into_iter().zip(bases) {
+            let Ring { setup, running } = &mut self.rings[index];
+            *running = false;
+            match base {
+                Ok(base) => setup.base = base,
+                Err(error) => result = result.and(Err(RequestError::Backend(error))),
+            }
+            tracing::debug!(ring = index, base = setup.base, "ring stopped");
         }
-        let base = self.device.stop(index)?;
-        *running = false;
-        setup.base = base.map_err(RequestError::Backend)?;
-        tracing::debug!(ring = index, base = setup.base, "ring stopped");
-        Ok(())
+        result
     }
 
     /// RESET_OWNER: deprecated, and to be taken as disabling all rings.
     pub(super) fn disable_rings(&mut self) -> Result<Answer, RequestError> {
-        self.every_ring(|session, index| {
-            session.rings[index].setup.flow = Flow::Held;
-            session.stop(index)
-        })?;
+        for ring in &mut self.rings {
+            ring.setup.flow = Flow::Held;
+        }
+        self.stop_all()?;
         Ok(Answer::Done)
     }
 
     /// Stops all rings and drops everything known about them.
     pub(super) fn forget_rings(&mut self) -> Result<(), RequestError> {
-        self.every_ring(|session, index| {
-            let stopped = session.stop(index);
+        let stopped = self.stop_all();
+        if let Err(RequestError::Worker(_)) = stopped {
+            return stopped;
+        }
+        let forgotten = self.every_ring(|session, index| {
             session.rings[index] = Ring::default();
             session.device.vring(index).set_call(None);
-            session.device.pool.set_err(index, None)?;
-            stopped
-        })
+            Ok(session.device.pool.set_err(index, None)?)
+        });
+        forgotten.and(stopped)
     }
 
     /// Does something to every ring, also to those after one that it fails for. The first error
