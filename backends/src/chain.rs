@@ -12,9 +12,14 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions}
 
 use crate::iovec::{IoVecBuf, IoVecs};
 
-/// Longest chain accepted, in descriptors. A driver must not make one longer than the queue
-/// (virtio 1.3, section 2.7.5.3.1), and no queue of ours is larger.
-pub const MAX_DESCRIPTORS: usize = 1024;
+/// A chain of so many descriptors is accepted by rings of every size: Linux makes indirect tables
+/// that are longer than the ring, which virtio 1.4, section 2.7.5.3.1, forbids.
+pub const ALWAYS_ACCEPTED: usize = 1024;
+
+/// Longest chain accepted from a ring of so many entries, in descriptors.
+pub fn longest(ring_size: u16) -> usize {
+    ALWAYS_ACCEPTED.max(ring_size.into())
+}
 
 /// A chain that cannot be followed. The driver is at fault.
 #[derive(Debug, Error)]
@@ -25,9 +30,9 @@ pub enum ChainError {
     /// The chain loops, leaves its table, is not in memory, or exceeds 4 GiB.
     #[error("the chain breaks off after {0} descriptors: a loop, a bad index or unmapped memory")]
     CutShort(usize),
-    /// More descriptors than any queue has.
-    #[error("the chain has more than {MAX_DESCRIPTORS} descriptors")]
-    TooLong,
+    /// More descriptors than the ring has, or than [`ALWAYS_ACCEPTED`].
+    #[error("the chain has more than {0} descriptors")]
+    TooLong(usize),
     /// virtio 1.3, section 2.7.4.2: device-readable buffers come first.
     #[error("descriptor {0} is device-readable but follows a device-writable one")]
     Order(usize),
@@ -216,11 +221,12 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Walks `descriptors` and records where the bytes are. The buffers themselves are not
-    /// touched, and their addresses are not checked yet.
+    /// Walks `descriptors`, `longest` at most, and records where the bytes are. The buffers
+    /// themselves are not touched, and their addresses are not checked yet.
     pub fn refill(
         &mut self,
         descriptors: impl Iterator<Item = Descriptor>,
+        longest: usize,
     ) -> Result<(), ChainError> {
         self.readable.clear();
         self.writable.clear();
@@ -228,8 +234,8 @@ impl Chain {
         let mut count = 0;
         let mut more = true;
         for descriptor in descriptors {
-            if count == MAX_DESCRIPTORS {
-                return Err(ChainError::TooLong);
+            if count == longest {
+                return Err(ChainError::TooLong(longest));
             }
             let last = u64::from(descriptor.len()).saturating_sub(1);
             if descriptor.addr().0.checked_add(last).is_none() {

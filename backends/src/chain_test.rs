@@ -45,7 +45,7 @@ fn walk_from(memory: &GuestMemoryMmap, table: &[Entry], head: u16) -> Result<Cha
     queue.set_ready(true);
     let descriptors = queue.iter(memory).unwrap().next().unwrap();
     let mut chain = Chain::default();
-    chain.refill(descriptors).map(|()| chain)
+    chain.refill(descriptors, longest(QUEUE)).map(|()| chain)
 }
 
 fn walk(table: &[Entry]) -> Result<Chain, ChainError> {
@@ -147,7 +147,21 @@ fn endless_tables_end() {
     let long: Vec<Entry> = (0..1025).map(|i| (0, 1, N, i + 1)).collect();
     write_table(&memory, INDIRECT, &long);
     let chain = walk_from(&memory, &[(INDIRECT, 1026 * 16, I, 0)], 0);
-    assert!(matches!(chain, Err(ChainError::TooLong)));
+    assert!(matches!(chain, Err(ChainError::TooLong(1024))));
+}
+
+#[test]
+fn a_chain_may_be_as_long_as_its_ring() {
+    let descriptors = |count: u64| {
+        let flags = move |i| if i + 1 < count { N } else { 0 };
+        (0..count).map(move |i| Descriptor::new(i, 1, flags(i), 0))
+    };
+    let mut chain = Chain::default();
+    assert_eq!(longest(16), 1024);
+    chain.refill(descriptors(32768), longest(32768)).unwrap();
+    assert_eq!(chain.readable.len(), 32768);
+    let longer = chain.refill(descriptors(32769), longest(32768));
+    assert!(matches!(longer, Err(ChainError::TooLong(32768))));
 }
 
 #[test]
@@ -196,7 +210,7 @@ fn a_chain_is_refilled_from_nothing() {
         .unwrap();
     queue.set_ready(true);
     let descriptors = queue.iter(&memory).unwrap().next().unwrap();
-    chain.refill(descriptors).unwrap();
+    chain.refill(descriptors, longest(QUEUE)).unwrap();
     assert_eq!((chain.readable.len(), chain.writable.len()), (4, 0));
     assert!(chain.writable.is_empty());
 }

@@ -23,7 +23,7 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 pub use descriptor::Descriptor;
 pub use position::{OWNER, Position};
 
-use crate::chain::{Chain, ChainError, MAX_DESCRIPTORS};
+use crate::chain::{Chain, ChainError, longest};
 use crate::inflight::InflightError;
 use crate::inflight::packed::{Recovered, Tracker};
 use crate::look_again::look_again;
@@ -246,7 +246,7 @@ impl PackedRing {
         self.available = self.available.advanced(count, self.layout.size);
         self.outstanding += count;
         let handle = self.hold(&slots, entry, false)?;
-        let filled = fill(memory, &slots, chain);
+        let filled = fill(memory, &slots, chain, longest(self.layout.size));
         self.scratch.slots = slots;
         Ok(Some((handle, filled)))
     }
@@ -263,7 +263,8 @@ impl PackedRing {
         let slots = record.descriptors(entry).map_err(io::Error::other)?;
         let handle = self.hold(&slots, Some(entry), true)?;
         self.left.pop_front();
-        Ok((handle, fill(memory, &slots, chain)))
+        let longest = longest(self.layout.size);
+        Ok((handle, fill(memory, &slots, chain, longest)))
     }
 
     fn hold(
@@ -418,17 +419,24 @@ impl PackedRing {
 const _: () = assert!(VRING_PACKED_EVENT_F_WRAP_CTR == 15);
 
 /// Records where the bytes of a chain are. Errors in it show as with a split one.
-fn fill(memory: &GuestRam, slots: &[Descriptor], chain: &mut Chain) -> Result<(), ChainError> {
+fn fill(
+    memory: &GuestRam,
+    slots: &[Descriptor],
+    chain: &mut Chain,
+    longest: usize,
+) -> Result<(), ChainError> {
     match slots {
-        [table] if table.flags & INDIRECT != 0 => {
-            chain.refill(indirect(memory, table).into_iter().flatten())
-        }
+        [table] if table.flags & INDIRECT != 0 => chain.refill(
+            indirect(memory, table, longest).into_iter().flatten(),
+            longest,
+        ),
         _ => {
             let usable = slots.iter().take_while(|slot| slot.flags & INDIRECT == 0);
-            chain.refill(usable.map(|slot| {
+            let descriptors = usable.map(|slot| {
                 let flags = slot.flags & (NEXT | WRITE);
                 split::Descriptor::new(slot.addr, slot.len, flags, 0)
-            }))
+            });
+            chain.refill(descriptors, longest)
         }
     }
 }
@@ -437,6 +445,7 @@ fn fill(memory: &GuestRam, slots: &[Descriptor], chain: &mut Chain) -> Result<()
 fn indirect(
     memory: &GuestRam,
     table: &Descriptor,
+    longest: usize,
 ) -> Option<impl Iterator<Item = split::Descriptor>> {
     let count = u64::from(table.len) / DESCRIPTOR;
     if !u64::from(table.len).is_multiple_of(DESCRIPTOR) || count == 0 {
@@ -456,7 +465,7 @@ fn indirect(
         })
     };
     // One more than a chain may have, so that it is found to be too long.
-    let looked_at = count.min(MAX_DESCRIPTORS as u64 + 1);
+    let looked_at = count.min(longest as u64 + 1);
     Some((0..looked_at).map_while(entry))
 }
 

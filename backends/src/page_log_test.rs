@@ -64,7 +64,10 @@ fn writes_past_vm_memory_are_logged_when_reported() {
     let mut chain = Chain::default();
     let flags = VRING_DESC_F_WRITE as u16;
     chain
-        .refill(std::iter::once(Descriptor::new(0x20ff0, 0x2010, flags, 0)))
+        .refill(
+            std::iter::once(Descriptor::new(0x20ff0, 0x2010, flags, 0)),
+            1,
+        )
         .unwrap();
     chain.writable.written_by_kernel(&memory, 0xf, 2).unwrap();
     assert_eq!(pages(&file), [32, 33]);

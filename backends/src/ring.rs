@@ -63,7 +63,10 @@ impl<'a> Ring<'a> {
             Kind::Split(ring, tracker) => (ring, tracker.as_deref_mut()),
         };
         if let Some(head) = tracker.as_deref_mut().and_then(Tracker::take_left) {
-            return Ok(Some((head, chain.refill(ring.walk(head)))));
+            return Ok(Some((
+                head,
+                chain.refill(ring.walk(head), ring.longest_chain()),
+            )));
         }
         let Some(head) = ring.take()? else {
             return Ok(None);
@@ -71,7 +74,10 @@ impl<'a> Ring<'a> {
         if let Some(tracker) = tracker {
             tracker.take(head).map_err(io::Error::other)?;
         }
-        Ok(Some((head, chain.refill(ring.walk(head)))))
+        Ok(Some((
+            head,
+            chain.refill(ring.walk(head), ring.longest_chain()),
+        )))
     }
 
     /// Puts the chain that was taken last back, not executed: it will be the next again.

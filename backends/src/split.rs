@@ -13,6 +13,7 @@ use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_N
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
+use crate::chain::longest;
 use crate::look_again::look_again;
 use crate::page_log::{GuestRam, GuestSlice};
 use crate::walk::{Table, Walk};
@@ -126,6 +127,11 @@ impl<'m> SplitRing<'m> {
     /// The descriptors of the chain at `head`.
     pub fn walk(&self, head: u16) -> Walk<'m> {
         Walk::new(self.memory, Table::of(self.descriptors, self.size), head)
+    }
+
+    /// Most descriptors of a chain.
+    pub fn longest_chain(&self) -> usize {
+        longest(self.size)
     }
 
     /// Whether the ring has a chain of that number.

@@ -91,7 +91,7 @@ impl Bench {
         queue.set_ready(true);
         let descriptors = queue.iter(&self.memory).unwrap().next().unwrap();
         let mut chain = Chain::default();
-        chain.refill(descriptors).unwrap();
+        chain.refill(descriptors, 1024).unwrap();
         let mut room = IoVecBuf::default();
         let (disk, memory) = (&self.disk, &self.memory);
         let result = disk

@@ -49,7 +49,7 @@ impl Bench {
         let pieces = (0..count)
             .rev()
             .map(|i| Descriptor::new(at + i * u64::from(len), len, flags(i), 0));
-        request.chain.refill(pieces).unwrap();
+        request.chain.refill(pieces, 1024).unwrap();
         let all = count * u64::from(len);
         match writable {
             true => request.describe_writable(0, all).unwrap(),
