@@ -41,7 +41,7 @@ shell: setup-demo
 
 bench: setup-bench build
 	@target/release/bench
-	@cargo bench --locked --package backends --bench disk
+	@cargo bench --locked --package backends --bench disk --bench frames
 	@tests/bed/run target/release/bench linux
 	@OUTBOARD_BED_ICOUNT=yes tests/bed/run tests/bed/in-memory target/release/bench start
 

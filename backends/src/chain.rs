@@ -67,10 +67,25 @@ struct Segment {
 }
 
 /// One direction of a chain.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct Buffers {
     segments: Vec<Segment>,
     len: u64,
+}
+
+impl Clone for Buffers {
+    fn clone(&self) -> Self {
+        Buffers {
+            segments: self.segments.clone(),
+            len: self.len,
+        }
+    }
+
+    /// Keeps the room, which the derived one would not.
+    fn clone_from(&mut self, other: &Self) {
+        self.segments.clone_from(&other.segments);
+        self.len = other.len;
+    }
 }
 
 impl Buffers {

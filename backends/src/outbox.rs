@@ -77,7 +77,7 @@ impl Outbox {
                     deadline = end.min(Instant::now() + PATIENCE);
                 }
                 Err(rustix::io::Errno::INTR) => (),
-                Err(rustix::io::Errno::AGAIN) if wait(fd, deadline)? => (),
+                Err(rustix::io::Errno::AGAIN) if wait(fd, PollFlags::OUT, deadline)? => (),
                 Err(rustix::io::Errno::AGAIN) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
@@ -86,11 +86,11 @@ impl Outbox {
     }
 }
 
-/// Waits until `fd` takes bytes; `false` at the deadline.
-fn wait(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+/// Waits until `fd` is ready for `events`; `false` at the deadline.
+pub(crate) fn wait(fd: BorrowedFd<'_>, events: PollFlags, deadline: Instant) -> io::Result<bool> {
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let mut fds = [PollFd::from_borrowed_fd(fd, events)];
     match poll(&mut fds, Some(&timeout)) {
         Err(rustix::io::Errno::INTR) => Ok(true),
         result => Ok(result? > 0),

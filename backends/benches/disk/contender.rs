@@ -4,8 +4,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
-use super::backend::{Backend, Busy, other, ours, program, qemu};
+use super::backend::Backend;
 use super::common::{DEADLINE, connect_within};
+use super::disks::{Busy, other, ours, program, qemu};
 use super::figures::Figures;
 use super::load::Load;
 use super::row::{DIRTY, Row, Work};

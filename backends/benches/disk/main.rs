@@ -7,8 +7,11 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+#[path = "../backend.rs"]
 mod backend;
+
 mod contender;
+mod disks;
 mod figures;
 mod load;
 mod plain;
@@ -19,9 +22,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use backend::{ours, program};
 use common::{DEADLINE, connect_within};
 use contender::Contender;
+use disks::{ours, program};
 use figures::{Figures, median};
 use load::Load;
 use row::{Row, Work, random};

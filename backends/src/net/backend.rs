@@ -4,6 +4,7 @@
 //! left, and a driver that then adds buffers kicks. So a guest that takes no packets costs
 //! nothing, and packets queue up in the link, which bounds them.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +25,7 @@ use super::pcap::Capture;
 use super::wishes::Wishes;
 use crate::page_log::GuestRam;
 use crate::ratelimit::RateLimit;
-use crate::request::{Outcome, Request};
+use crate::request::{Finished, Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
@@ -117,7 +118,12 @@ impl<L: Link> NetDevice<L> {
                 return Outcome::Untouched;
             }
             if let Some(capture) = &self.capture {
-                capture.add(inbox.frame(header));
+                let frame = inbox.frame(header);
+                let copy = |bytes: &mut [u8]| {
+                    bytes.copy_from_slice(frame);
+                    Ok::<_, Infallible>(())
+                };
+                let Ok(()) = capture.add(frame.len(), copy);
             }
         }
         let mergeable = self.has(VIRTIO_NET_F_MRG_RXBUF);
@@ -158,7 +164,6 @@ impl<L: Link> NetDevice<L> {
         let Request { chain, room, .. } = request;
         let header = self.header_size();
         let capture = self.capture.as_ref();
-        let capture = capture.map(|capture| |frame: &[u8]| capture.add(frame));
         let sent = packet::transmit(&self.link, pair, memory, chain, header, room, capture);
         match sent {
             // The driver has been told that the link is down, or will be.
@@ -349,6 +354,13 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
             tracing::info!(up, "the link has changed");
         }
         changed
+    }
+
+    /// Sends the packets that `process` has only collected.
+    fn poll(&self, queue: u16, _finished: &mut Finished) {
+        if let Role::Transmit(_) = self.role(queue) {
+            self.link.flush();
+        }
     }
 
     fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {

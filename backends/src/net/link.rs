@@ -42,10 +42,18 @@ pub trait Link: Send + Sync + 'static {
         None
     }
 
-    /// Sends a frame without a header, where there is no such descriptor.
-    fn send(&self, _frame: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// Sends a frame of `len` bytes without a header, which `fill` writes, where there is no such
+    /// descriptor. It may wait for [`Link::flush`]. The outer error is that of `fill`.
+    fn send<E>(
+        &self,
+        _len: usize,
+        _fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<io::Result<()>, E> {
+        Ok(Err(io::ErrorKind::Unsupported.into()))
     }
+
+    /// Has the frames leave that wait for others.
+    fn flush(&self) {}
 
     /// Whether packets can pass.
     fn is_up(&self) -> bool {

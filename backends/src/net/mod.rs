@@ -1,6 +1,7 @@
 //! The network device (virtio 1.3, section 5.1).
 //!
-//! * [`link`] is the host's end: [`tap`] is the kernel's, [`stream`] a socket;
+//! * [`link`] is the host's end: [`tap`] is the kernel's, [`stream`] a socket, to which
+//!   `outgoing` writes many frames at once;
 //! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] captures it;
 //! * [`config`] is the configuration space, [`control`] the driver's commands, [`wishes`] the
 //!   settings that they have made, [`filter`] the packets that it wants to receive;
@@ -11,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod filter;
 pub mod link;
+mod outgoing;
 pub mod packet;
 pub mod pcap;
 pub mod stream;

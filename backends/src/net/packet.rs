@@ -8,6 +8,7 @@ use thiserror::Error;
 use vm_memory::{GuestMemory, Permissions};
 
 use super::link::Link;
+use super::pcap::Capture;
 use crate::chain::{BufferError, Buffers, Chain};
 use crate::iovec::IoVecBuf;
 
@@ -47,14 +48,14 @@ pub enum PacketError {
 }
 
 /// A received packet on its way into one or more chains.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Inbox {
-    packet: Vec<u8>,
+    packet: Box<[u8]>,
     length: usize,
     /// Bytes that are in chains.
     given: usize,
-    /// Where the header is, once it is in a chain.
-    header: Option<Buffers>,
+    /// Where the header is, of a packet in several chains.
+    header: Buffers,
 }
 
 /// The outcome for one chain.
@@ -66,6 +67,17 @@ pub enum Given {
     Part(u32),
     /// The packet is longer than the chain and may not be spread. It is dropped.
     TooLong,
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Inbox {
+            packet: vec![0; MAX_PACKET].into(),
+            length: 0,
+            given: 0,
+            header: Buffers::default(),
+        }
+    }
 }
 
 impl Inbox {
@@ -86,7 +98,6 @@ impl Inbox {
 
     /// Takes the link's next packet. `false` if there is none.
     pub fn receive(&mut self, link: &impl Link, pair: u16, header_size: usize) -> io::Result<bool> {
-        self.packet.resize(MAX_PACKET, 0);
         let length = link.receive(pair, header_size, &mut self.packet)?;
         self.length = length.unwrap_or(0);
         if let Some(count) = self.packet[..self.length].get_mut(NUM_BUFFERS..header_size) {
@@ -108,7 +119,6 @@ impl Inbox {
     ) -> Result<Given, PacketError> {
         if part == 0 {
             self.given = 0;
-            self.header = None;
             if buffer.len() < header_size as u64 {
                 return Err(PacketError::NoHeader(buffer.len()));
             }
@@ -123,20 +133,21 @@ impl Inbox {
         self.given += len;
         if self.given < self.length {
             if part == 0 {
-                self.header = Some(buffer.clone());
+                self.header.clone_from(buffer);
             }
             return Ok(Given::Part(len as u32));
         }
         self.drop_packet();
-        if let Some(header) = &self.header {
+        if part > 0 {
             let count = u16::try_from(part + 1).unwrap_or(u16::MAX);
-            header.write(memory, NUM_BUFFERS as u64, &count.to_le_bytes())?;
+            self.header
+                .write(memory, NUM_BUFFERS as u64, &count.to_le_bytes())?;
         }
         Ok(Given::Last(len as u32))
     }
 }
 
-/// Sends the packet in a chain of the transmit queue; `frame`, if any, is called with its frame.
+/// Sends the packet in a chain of the transmit queue, and adds its frame to `capture`, if any.
 pub fn transmit<M: GuestMemory>(
     link: &impl Link,
     pair: u16,
@@ -144,30 +155,28 @@ pub fn transmit<M: GuestMemory>(
     chain: &Chain,
     header_size: usize,
     room: &mut IoVecBuf,
-    capture: Option<impl FnOnce(&[u8])>,
+    capture: Option<&Capture>,
 ) -> Result<(), PacketError> {
     let buffer = &chain.readable;
     let header = header_size as u64;
     if buffer.len() < header + MIN_FRAME as u64 {
         return Err(PacketError::TooShort(buffer.len()));
     }
+    let len = (buffer.len() - header) as usize;
     let direct = link.packet_fd(pair);
-    if direct.is_none() || capture.is_some() {
-        if buffer.len() > MAX_PACKET as u64 {
-            return Err(PacketError::TooLong(buffer.len()));
-        }
-        let mut frame = vec![0; (buffer.len() - header) as usize];
-        buffer.read(memory, header, &mut frame)?;
-        if let Some(capture) = capture {
-            capture(&frame);
-        }
-        if direct.is_none() {
-            return link.send(&frame).map_err(PacketError::Link);
-        }
+    if (direct.is_none() || capture.is_some()) && len > MAX_PACKET - header_size {
+        return Err(PacketError::TooLong(buffer.len()));
     }
-    if let Some(fd) = direct {
-        let iovecs = buffer.iovecs(memory, 0, buffer.len(), Permissions::Read, room)?;
-        iovecs.send(fd).map_err(PacketError::Link)?;
+    let copy = |bytes: &mut [u8]| buffer.read(memory, header, bytes);
+    if let Some(capture) = capture {
+        capture.add(len, copy)?;
     }
-    Ok(())
+    let sent = match direct {
+        Some(fd) => {
+            let iovecs = buffer.iovecs(memory, 0, buffer.len(), Permissions::Read, room)?;
+            iovecs.send(fd).map(drop)
+        }
+        None => link.send(len, copy)?,
+    };
+    sent.map_err(PacketError::Link)
 }

@@ -24,7 +24,14 @@ const LINKTYPE_ETHERNET: u32 = 1;
 /// survives a crash.
 #[derive(Debug)]
 pub struct Capture {
-    file: Mutex<File>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    file: File,
+    /// A packet with its header, reused.
+    record: Vec<u8>,
 }
 
 impl Capture {
@@ -38,25 +45,32 @@ impl Capture {
         }
         let mut file = File::create(path)?;
         file.write_all(&header)?;
-        Ok(Capture {
-            file: Mutex::new(file),
-        })
+        let record = Vec::new();
+        let writer = Mutex::new(Writer { file, record });
+        Ok(Capture { writer })
     }
 
-    /// Adds a frame. A full disk does not stop the network.
-    pub fn add(&self, frame: &[u8]) {
+    /// Adds a frame of `len` bytes, which `fill` writes. A full disk does not stop the network.
+    pub fn add<E>(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default();
-        let length = frame.len() as u32;
-        let mut record = Vec::with_capacity(16 + frame.len());
-        for field in [now.as_secs() as u32, now.subsec_nanos(), length, length] {
-            record.extend(field.to_ne_bytes());
-        }
-        record.extend_from_slice(frame);
-        let mut file = self.file.lock().unwrap_or_else(|e| e.into_inner());
-        if let Err(error) = file.write_all(&record) {
+        let length = len as u32;
+        let header = [now.as_secs() as u32, now.subsec_nanos(), length, length];
+        let mut writer = self.writer.lock().unwrap_or_else(|e| e.into_inner());
+        let Writer { file, record } = &mut *writer;
+        record.clear();
+        record.extend(header.into_iter().flat_map(u32::to_ne_bytes));
+        let start = record.len();
+        record.resize(start + len, 0);
+        fill(&mut record[start..])?;
+        if let Err(error) = file.write_all(record) {
             warn_limited!(LOG, %error, "a packet is missing from the capture file");
         }
+        Ok(())
     }
 }
 
@@ -69,8 +83,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.pcap");
         let capture = Capture::create(&path).unwrap();
-        capture.add(&[7; 60]);
-        capture.add(&[8; 1514]);
+        let add = |len, byte| {
+            capture.add(len, |bytes| {
+                bytes.fill(byte);
+                (byte != 0).then_some(()).ok_or("no such byte")
+            })
+        };
+        add(60, 7).unwrap();
+        add(100, 0).unwrap_err();
+        add(1514, 8).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 24 + 16 + 60 + 16 + 1514);
         assert_eq!(bytes[..4], 0xa1b2_3c4du32.to_ne_bytes());

@@ -5,45 +5,71 @@
 //! checksums, so there are no offloads.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::link::Link;
+use super::outgoing::Outgoing;
 use super::packet::MAX_PACKET;
-use crate::outbox::Outbox;
 use crate::peer::{Meet, Peer};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 
 /// Size of a frame's length.
-const PREFIX: usize = 4;
+pub(super) const PREFIX: usize = 4;
 /// Longest frame that is sent: for a longer one, passt closes the connection.
 const MAX_SENT: usize = 65535;
-/// Bytes read at once.
-const CHUNK: usize = 1 << 16;
+/// Bytes read at once, at most. The longest frame fits behind what is left of one.
+const ROOM: usize = 2 * (PREFIX + MAX_PACKET);
 
 static LOG: RateLimit = RateLimit::for_logs();
 
 /// Frames to and from a peer.
 pub struct FrameStream {
     peer: Peer,
-    input: Mutex<Input>,
-    output: Mutex<Outbox>,
+    input: Mutex<Talk<Input>>,
+    output: Mutex<Talk<Outgoing>>,
+}
+
+/// One direction of the exchange with a peer, of which the next peer has nothing.
+#[derive(Default)]
+struct Talk<T> {
+    peer: Weak<UnixStream>,
+    state: T,
+}
+
+impl<T: Default> Talk<T> {
+    fn with(&mut self, peer: &Arc<UnixStream>) -> &mut T {
+        if self.peer.as_ptr() != Arc::as_ptr(peer) {
+            self.peer = Arc::downgrade(peer);
+            self.state = T::default();
+        }
+        &mut self.state
+    }
 }
 
 /// Bytes that have been read but not been made packets of.
-#[derive(Default)]
 struct Input {
-    bytes: Vec<u8>,
-    start: usize,
+    room: Box<[u8]>,
+    bytes: Range<usize>,
+}
+
+impl Default for Input {
+    fn default() -> Self {
+        Input {
+            room: vec![0; ROOM].into(),
+            bytes: 0..0,
+        }
+    }
 }
 
 impl Input {
     /// The next frame, if all of it has come.
     fn frame(&mut self) -> Result<Option<&[u8]>, io::Error> {
-        let rest = &self.bytes[self.start..];
-        let Some(prefix) = rest.first_chunk::<PREFIX>() else {
+        let rest = &self.room[self.bytes.clone()];
+        let Some((prefix, rest)) = rest.split_first_chunk::<PREFIX>() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*prefix) as usize;
@@ -52,25 +78,23 @@ impl Input {
                 "the peer announced a frame of {length} bytes"
             )));
         }
-        let frame = self.start + PREFIX..self.start + PREFIX + length;
-        if frame.end > self.bytes.len() {
+        let Some(frame) = rest.get(..length) else {
             return Ok(None);
-        }
-        self.start = frame.end;
-        Ok(Some(&self.bytes[frame]))
+        };
+        self.bytes.start += PREFIX + length;
+        Ok(Some(frame))
     }
 
     /// Reads more. `false` if there is nothing now.
     fn fill(&mut self, mut stream: &UnixStream) -> io::Result<bool> {
-        self.bytes.drain(..self.start);
-        self.start = 0;
-        let len = self.bytes.len();
-        self.bytes.resize(len + CHUNK, 0);
-        let result = stream.read(&mut self.bytes[len..]);
-        self.bytes.truncate(len + *result.as_ref().unwrap_or(&0));
-        match result {
+        self.room.copy_within(self.bytes.clone(), 0);
+        self.bytes = 0..self.bytes.len();
+        match stream.read(&mut self.room[self.bytes.end..]) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => Ok(true),
+            Ok(count) => {
+                self.bytes.end += count;
+                Ok(true)
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(e) => Err(e),
@@ -93,7 +117,14 @@ impl FrameStream {
             warn_limited!(LOG, %error, "the network peer is given up");
         }
         self.peer.lost(stream);
-        lock(&self.output).clear();
+    }
+
+    fn write(&self, output: &mut Outgoing, stream: &Arc<UnixStream>) {
+        match output.flush(stream.as_fd()) {
+            Ok(true) => (),
+            Ok(false) => warn_limited!(LOG, "the network peer takes nothing; packets are lost"),
+            Err(error) => self.lose(stream, &error),
+        }
     }
 }
 
@@ -116,10 +147,11 @@ impl Link for FrameStream {
         header_size: usize,
         packet: &mut [u8],
     ) -> io::Result<Option<usize>> {
-        let mut input = lock(&self.input);
         let Some(stream) = self.peer.current() else {
             return Ok(None);
         };
+        let mut input = lock(&self.input);
+        let input = input.with(&stream);
         let failed = loop {
             match input.frame() {
                 Ok(Some(frame)) => {
@@ -137,27 +169,35 @@ impl Link for FrameStream {
                 Err(error) => break error,
             }
         };
-        *input = Input::default();
         self.lose(&stream, &failed);
         Ok(None)
     }
 
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
+    fn send<E>(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<io::Result<()>, E> {
+        if len > MAX_SENT {
+            let text = "it is longer than any frame on a stream";
+            return Ok(Err(io::Error::other(text)));
+        }
         let Some(stream) = self.peer.current() else {
-            return Ok(());
+            return Ok(Ok(()));
         };
-        if frame.len() > MAX_SENT {
-            return Err(io::Error::other("it is longer than any frame on a stream"));
+        let mut output = lock(&self.output);
+        let output = output.with(&stream);
+        output.add(len, fill)?;
+        if output.is_full() {
+            self.write(output, &stream);
         }
-        let mut message = (frame.len() as u32).to_be_bytes().to_vec();
-        message.extend_from_slice(frame);
-        let sent = lock(&self.output).send(stream.as_fd(), &message);
-        match sent {
-            Ok(true) => (),
-            Ok(false) => warn_limited!(LOG, "the network peer takes nothing; packets are lost"),
-            Err(error) => self.lose(&stream, &error),
+        Ok(Ok(()))
+    }
+
+    fn flush(&self) {
+        if let Some(stream) = self.peer.current() {
+            self.write(lock(&self.output).with(&stream), &stream);
         }
-        Ok(())
     }
 
     fn is_up(&self) -> bool {

@@ -217,15 +217,19 @@ impl Ring {
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
+    /// Whether there is a used element that has not been seen.
+    pub fn has_used(&self, memory: &GuestMemoryMmap) -> bool {
+        let index = GuestAddress(self.base + USED + 2);
+        let used: u16 = memory.load(index, Ordering::Acquire).unwrap();
+        used != self.used
+    }
+
     /// The next used element, if there is one: head and length.
     pub fn poll_used(&mut self, memory: &GuestMemoryMmap) -> Option<(u16, u32)> {
-        let ring = self.base + USED;
-        let idx: u16 = memory
-            .load(GuestAddress(ring + 2), Ordering::Acquire)
-            .unwrap();
-        if idx == self.used {
+        if !self.has_used(memory) {
             return None;
         }
+        let ring = self.base + USED;
         let at = ring + 4 + 8 * u64::from(self.used % QUEUE_SIZE);
         self.used = self.used.wrapping_add(1);
         let head: u32 = memory.read_obj(GuestAddress(at)).unwrap();

@@ -1,0 +1,113 @@
+//! A network interface without a guest: frames to a peer that sends each back, by the tests'
+//! frontend, which sleeps until it is interrupted.
+//!
+//! `OUTBOARD_NET_OTHER` names another build of `outboard-net`: both are measured in turn, and each
+//! row is a median with the median of the ratios.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+#[path = "../backend.rs"]
+mod backend;
+
+mod load;
+mod peer;
+
+use std::ffi::{OsStr, OsString};
+use std::time::{Duration, Instant};
+
+use backend::Backend;
+use common::{DEADLINE, Driver, connect_within};
+use load::Load;
+use peer::Peer;
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::VhostUserConfigFlags;
+use virtio_bindings::virtio_net::VIRTIO_NET_S_LINK_UP;
+
+/// Of each measurement.
+const ROUNDS: usize = 7;
+const DURATION: Duration = Duration::from_secs(2);
+
+/// Bytes of a frame.
+const SIZES: [u32; 2] = [64, 1500];
+
+/// The result of one measurement.
+#[derive(Clone, Copy)]
+struct Figures {
+    per_second: f64,
+    /// Of the backend's time on a processor, in microseconds.
+    cpu_per_frame: f64,
+}
+
+fn main() {
+    let mut programs = vec![OsString::from(env!("CARGO_BIN_EXE_outboard-net"))];
+    programs.extend(std::env::var_os("OUTBOARD_NET_OTHER"));
+    println!("frames to a peer and back, by a frontend without a guest");
+    for size in SIZES {
+        let round = |_| -> Vec<Figures> {
+            let programs = programs.iter();
+            programs.map(|program| measure(program, size)).collect()
+        };
+        let rounds: Vec<Vec<Figures>> = (0..ROUNDS).map(round).collect();
+        report(size, &programs, &rounds);
+    }
+}
+
+fn measure(program: &OsStr, size: u32) -> Figures {
+    let options = ["--socket=socket", "--peer-listen=link"].map(str::to_owned);
+    let backend = Backend::start(program, &options);
+    let mut driver = connect_within(DEADLINE, &backend.socket(), 2);
+    let _peer = Peer::connect(&backend.file("link"));
+    wait_for_link(&mut driver);
+    driver.start();
+    let mut load = Load::new(driver, size);
+    load.run(DURATION / 10);
+    let (cpu, begin) = (backend.cpu(), Instant::now());
+    let frames = load.run(DURATION);
+    Figures {
+        per_second: frames as f64 / begin.elapsed().as_secs_f64(),
+        cpu_per_frame: (backend.cpu() - cpu).as_secs_f64() * 1e6 / frames as f64,
+    }
+}
+
+/// Until the configuration space says that the link is up.
+fn wait_for_link(driver: &mut Driver) {
+    let end = Instant::now() + DEADLINE;
+    let flags = VhostUserConfigFlags::empty();
+    while Instant::now() < end {
+        let (_, status) = driver.frontend.get_config(6, 2, flags, &[0; 2]).unwrap();
+        if u32::from(status[0]) & VIRTIO_NET_S_LINK_UP != 0 {
+            return;
+        }
+    }
+    panic!("the peer is not there");
+}
+
+fn report(size: u32, programs: &[OsString], rounds: &[Vec<Figures>]) {
+    println!("frames of {size} bytes:");
+    for (which, program) in programs.iter().enumerate() {
+        let of = |field: fn(&Figures) -> f64| median(rounds.iter().map(|all| field(&all[which])));
+        let ratio = |field: fn(&Figures) -> f64| {
+            median(rounds.iter().map(|all| field(&all[0]) / field(&all[which])))
+        };
+        println!(
+            "  {}: {:.0} a second, {:.2} µs of CPU each",
+            program.display(),
+            of(|figures| figures.per_second),
+            of(|figures| figures.cpu_per_frame),
+        );
+        if which > 0 {
+            println!(
+                "    the first has {:.2} times as many, for {:.2} times the CPU each",
+                ratio(|figures| figures.per_second),
+                ratio(|figures| figures.cpu_per_frame),
+            );
+        }
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
