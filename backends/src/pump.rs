@@ -81,6 +81,14 @@ pub struct Pump {
     again: (EventConsumer, EventNotifier),
 }
 
+/// What became of a chain.
+enum Served {
+    /// Nothing more is done with it for now.
+    Ended(Outcome),
+    /// So many bytes are in it, and the next chain belongs to it.
+    Continued(u32),
+}
+
 /// Why a pass over the ring ended.
 enum Pass {
     Drained,
@@ -225,7 +233,13 @@ impl Pump {
                 continue;
             };
             let served = match chain {
-                Ok(()) if enabled => self.offer(head, ring.memory(), server),
+                Ok(()) if enabled => match self.offer(head, ring.memory(), server) {
+                    Served::Ended(outcome) => outcome,
+                    Served::Continued(len) => {
+                        self.parts.push((head, len));
+                        continue;
+                    }
+                },
                 Ok(()) => Outcome::Done(0),
                 Err(error) => {
                     self.met_error = true;
@@ -245,10 +259,6 @@ impl Pump {
                 }
                 Outcome::Pending if self.parts.is_empty() => turn.kept(),
                 Outcome::Pending => return Err(io::Error::other(PENDING_AFTER_MORE)),
-                Outcome::More(len) => {
-                    self.parts.push((head, len));
-                    continue;
-                }
                 Outcome::Untouched => {
                     ring.put_back(head)?;
                     self.put_back_parts(ring)?;
@@ -273,24 +283,27 @@ impl Pump {
     }
 
     /// Offers the chain at `head` to the device. The request tells whether the device has kept it.
-    fn offer(&mut self, head: u16, memory: &GuestRam, server: &mut impl Serve) -> Outcome {
-        self.request.part = self.parts.len();
+    fn offer(&mut self, head: u16, memory: &GuestRam, server: &mut impl Serve) -> Served {
+        self.request.set_part(self.parts.len());
         self.request.set_ticket(self.pending.ticket(head));
         let outcome = server.process(memory, &mut self.request);
         if self.request.ticket().is_none() {
             if let Some(room) = self.pending.add() {
                 self.request = room;
             }
-            return Outcome::Pending;
+            return Served::Ended(Outcome::Pending);
+        }
+        if let Some(len) = self.request.take_continued() {
+            return Served::Continued(len);
         }
         if outcome == Outcome::Pending {
             tracing::error!(
                 head,
                 "the device says that a request is pending but has not kept it"
             );
-            return Outcome::Done(0);
+            return Served::Ended(Outcome::Done(0));
         }
-        outcome
+        Served::Ended(outcome)
     }
 
     /// Polls for a moment whether the driver adds more, and gives finished requests back

@@ -42,10 +42,6 @@ pub enum Outcome {
     Done(u32),
     /// The device has kept it ([`Request::keep`]) and finishes it later.
     Pending,
-    /// So many bytes were written into it, and there is more for the next chain. The driver gets
-    /// all of them at once with the one that is `Done`; if there are not enough, all are put back
-    /// and the next one is the first again.
-    More(u32),
     /// Nothing was done with it; it stays available and the device has something else to try.
     Untouched,
     /// Nothing was done with it, and nothing can be until the device has an event of its own.
@@ -58,8 +54,6 @@ pub enum Outcome {
 /// system calls. The kit reuses them, so that a steady stream of requests allocates nothing.
 #[derive(Debug)]
 pub struct Request {
-    /// How many chains before this one belong to it ([`Outcome::More`]).
-    pub part: usize,
     /// The buffers.
     pub chain: Chain,
     /// Room to hand them to the kernel.
@@ -71,6 +65,10 @@ pub struct Request {
     /// The request has changed the configuration space. The driver has it back when it can read
     /// the new one.
     pub has_new_config: bool,
+    /// How many chains before this one belong to it.
+    part: usize,
+    /// The bytes in this one, where the next one belongs to it.
+    continued: Option<u32>,
     memory: Arc<GuestRam>,
     /// Where it belongs. `None` after the request was kept.
     ticket: Option<Ticket>,
@@ -89,12 +87,13 @@ impl Request {
     /// An empty one for chains in `memory`.
     pub(crate) fn new(memory: Arc<GuestRam>) -> Self {
         Request {
-            part: 0,
             chain: Chain::default(),
             room: IoVecBuf::default(),
             features: 0,
             has_new_state: false,
             has_new_config: false,
+            part: 0,
+            continued: None,
             memory,
             ticket: None,
         }
@@ -136,6 +135,27 @@ impl Request {
     /// Its memory, its buffers, and its room, to be filled from those.
     pub fn parts(&mut self) -> (&GuestRam, &Chain, &mut IoVecBuf) {
         (&self.memory, &self.chain, &mut self.room)
+    }
+
+    /// How many chains before this one belong to it ([`continue_in_next`](Self::continue_in_next)).
+    pub(crate) fn part(&self) -> usize {
+        self.part
+    }
+
+    /// Ends `process` for a packet that is longer than the chain: `written` bytes of it are there,
+    /// and the rest is for the next chain. The driver gets all of them at once with the one that is
+    /// `Done`; if there are not enough, all are put back, and the next one is the first again.
+    pub(crate) fn continue_in_next(&mut self, written: u32) -> Outcome {
+        self.continued = Some(written);
+        Outcome::Pending
+    }
+
+    pub(crate) fn set_part(&mut self, part: usize) {
+        self.part = part;
+    }
+
+    pub(crate) fn take_continued(&mut self) -> Option<u32> {
+        self.continued.take()
     }
 
     pub(crate) fn set_ticket(&mut self, ticket: Ticket) {

@@ -128,9 +128,9 @@ impl<L: Link> NetDevice<L> {
         }
         let mergeable = self.has(VIRTIO_NET_F_MRG_RXBUF);
         let buffer = &request.chain.writable;
-        match inbox.give(memory, buffer, request.part, header, mergeable) {
+        match inbox.give(memory, buffer, request.part(), header, mergeable) {
             Ok(Given::Last(len)) => Outcome::Done(len),
-            Ok(Given::Part(len)) => Outcome::More(len),
+            Ok(Given::Part(len)) => request.continue_in_next(len),
             Ok(Given::TooLong) => {
                 warn_limited!(
                     LOG,
