@@ -241,7 +241,10 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     fn check_device_state(&self) -> io::Result<()> {
         match self.transfer.finish()? {
             Transferred::Saved => Ok(()),
-            Transferred::Loaded(state) => self.device.restore(&state),
+            Transferred::Loaded(state) => self.device.restore(&state).map(|()| {
+                // The frontend has read the configuration space already.
+                self.notify();
+            }),
         }
     }
 

@@ -409,6 +409,12 @@ fn serve_pairs() -> (Server, Arc<AtomicU16>, UnixDatagram) {
 /// Behind two pairs.
 const CONTROL_OF_TWO: usize = 4;
 
+/// The status in the configuration space: link up, announce.
+fn status(driver: &mut Driver) -> Vec<u8> {
+    let flags = VhostUserConfigFlags::empty();
+    driver.frontend.get_config(6, 2, flags, &[0; 2]).unwrap().1
+}
+
 fn mac(driver: &mut Driver) -> Vec<u8> {
     let flags = VhostUserConfigFlags::empty();
     driver.frontend.get_config(0, 6, flags, &[0; 6]).unwrap().1
@@ -438,9 +444,16 @@ fn what_the_driver_has_set_is_in_the_record_for_the_next_process() {
     let mut driver = Driver::connect(&server.socket(), 5, 0);
     assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, 1]);
     assert_eq!(active.load(Ordering::SeqCst), 1);
+    let (mut notified, theirs) = UnixStream::pair().unwrap();
+    notified.set_read_timeout(Some(DEADLINE)).unwrap();
+    driver.frontend.set_backend_request_fd(&theirs).unwrap();
+    assert_eq!(status(&mut driver), [1, 0]);
     driver.frontend.set_inflight_fd(&place, fd).unwrap();
     assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, 9]);
     assert_eq!(active.load(Ordering::SeqCst), 2);
+    // The driver is asked to announce itself.
+    notified.read_exact(&mut [0; 12]).unwrap();
+    assert_eq!(status(&mut driver), [3, 0]);
 
     // The next driver asks for itself.
     driver.frontend.reset_device().unwrap();
@@ -492,6 +505,12 @@ fn what_the_driver_has_set_is_saved_and_loaded() {
         assert_eq!(mac(&mut driver), [2, 0, 0, 0, 0, last]);
         let pairs = if loads { 2 } else { 1 };
         assert_eq!(active.load(Ordering::SeqCst), pairs);
+        if loads {
+            assert_eq!(status(&mut driver), [3, 0]);
+            driver.start();
+            assert_eq!(command_on(CONTROL_OF_TWO, &mut driver, &[3, 0, 0]), 0);
+            assert_eq!(status(&mut driver), [1, 0]);
+        }
     }
 }
 

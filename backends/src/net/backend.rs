@@ -12,11 +12,12 @@ use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_OK,
+    VIRTIO_NET_ERR, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MQ,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_OK,
 };
 
 use super::MAX_QUEUE_SIZE;
-use super::config::{MacAddress, NetConfig};
+use super::config::{Current, MacAddress, NetConfig};
 use super::control::{self, Command, MAX_COMMAND, Mode};
 use super::filter::Filter;
 use super::link::Link;
@@ -49,6 +50,9 @@ pub struct NetDevice<L> {
     inboxes: Vec<Mutex<Inbox>>,
     /// The state of the link that the driver was last told.
     up: AtomicBool,
+    /// The driver is to make itself known: this process has taken the place of another, perhaps
+    /// elsewhere in the network (virtio 1.4, section 5.1.6.5.4).
+    is_to_announce: AtomicBool,
 }
 
 impl<L: Link> NetDevice<L> {
@@ -58,6 +62,7 @@ impl<L: Link> NetDevice<L> {
         Ok(NetDevice {
             inboxes: (0..link.pairs()).map(|_| Mutex::default()).collect(),
             up: AtomicBool::new(link.is_up()),
+            is_to_announce: AtomicBool::new(false),
             link,
             wishes: RwLock::new(Wishes::new(config.mac.0)),
             config,
@@ -183,8 +188,10 @@ impl<L: Link> NetDevice<L> {
         let read = chain.readable.read(memory, 0, &mut bytes);
         let command = read.ok().and_then(|()| control::decode(&bytes));
         let done = command.as_ref().is_some_and(|command| self.obey(command));
-        // virtio 1.4, section 5.1.6.5.2: then the driver reads its own address there.
-        request.has_new_config = done && matches!(command, Some(Command::Address(_)));
+        // Then the driver reads its own address there (virtio 1.4, section 5.1.6.5.2), or that
+        // it has announced itself.
+        let changes = matches!(command, Some(Command::Address(_) | Command::Announces));
+        request.has_new_config = done && changes;
         tracing::debug!(?command, done, "control queue");
         let ack = [if done { VIRTIO_NET_OK } else { VIRTIO_NET_ERR } as u8];
         match chain.writable.write(memory, 0, &ack) {
@@ -201,6 +208,7 @@ impl<L: Link> NetDevice<L> {
             Command::Mode(mode, on) => *switch(filter, mode) = on,
             Command::Tables(unicast, multicast) => filter.set_tables(unicast, multicast),
             Command::Address(address) => filter.mac = address,
+            Command::Announces => self.is_to_announce.store(false, Ordering::Relaxed),
             Command::Pairs(pairs) => {
                 let possible = self.has(VIRTIO_NET_F_MQ)
                     && self.can_use(pairs)
@@ -289,6 +297,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
 
     fn reset(&self) {
         *self.wishes_mut() = Wishes::new(self.config.mac.0);
+        self.is_to_announce.store(false, Ordering::Relaxed);
         done(self.link.set_pairs(1));
     }
 
@@ -308,9 +317,12 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
     }
 
     fn config(&self) -> Vec<u8> {
-        let mac = MacAddress(self.wishes().filter.mac);
-        let up = self.link.is_up();
-        self.config.space(mac, up, self.link.pairs()).to_vec()
+        let current = Current {
+            mac: MacAddress(self.wishes().filter.mac),
+            is_up: self.link.is_up(),
+            is_to_announce: self.is_to_announce.load(Ordering::Relaxed),
+        };
+        self.config.space(&current, self.link.pairs()).to_vec()
     }
 
     /// Packets may come twice, and a command that is repeated sets the same state.
@@ -334,6 +346,8 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         }
         self.link.set_pairs(wishes.pairs)?;
         *self.wishes_mut() = wishes;
+        let announces = self.has(VIRTIO_NET_F_GUEST_ANNOUNCE);
+        self.is_to_announce.store(announces, Ordering::Relaxed);
         Ok(())
     }
 

@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
-    VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
-    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE,
+    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP,
 };
 
 /// Size of `struct virtio_net_config` up to and including the MTU.
@@ -76,6 +77,24 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
 }
 
+/// The changing part of the configuration space.
+#[derive(Debug, Clone, Copy)]
+pub struct Current {
+    /// The address that the driver has set, or else that it was given.
+    pub mac: MacAddress,
+    /// Packets can pass.
+    pub is_up: bool,
+    /// The driver is to make itself known in the network.
+    pub is_to_announce: bool,
+}
+
+impl Current {
+    fn status(&self) -> u16 {
+        let bit = |is_set: bool, bit: u32| if is_set { bit as u16 } else { 0 };
+        bit(self.is_up, VIRTIO_NET_S_LINK_UP) | bit(self.is_to_announce, VIRTIO_NET_S_ANNOUNCE)
+    }
+}
+
 impl NetConfig {
     /// Feature bits offered with `pairs` queue pairs, without the link's offloads.
     pub fn features(&self, pairs: u16) -> u64 {
@@ -88,6 +107,7 @@ impl NetConfig {
             VIRTIO_NET_F_CTRL_RX_EXTRA,
             VIRTIO_NET_F_CTRL_MAC_ADDR,
             VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+            VIRTIO_NET_F_GUEST_ANNOUNCE,
         ];
         if self.mtu.is_some() {
             bits.push(VIRTIO_NET_F_MTU);
@@ -98,13 +118,11 @@ impl NetConfig {
         bits.into_iter().fold(0, |mask, bit| mask | 1 << bit)
     }
 
-    /// The configuration space, little-endian, with the driver's own address if it has set one.
-    /// Fields of features that are not offered are zero.
-    pub fn space(&self, mac: MacAddress, up: bool, pairs: u16) -> [u8; CONFIG_SIZE] {
+    /// The configuration space, little-endian. Fields of features that are not offered are zero.
+    pub fn space(&self, current: &Current, pairs: u16) -> [u8; CONFIG_SIZE] {
         let mut space = [0; CONFIG_SIZE];
-        let status = if up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
-        space[0..6].copy_from_slice(&mac.0); // mac
-        space[6..8].copy_from_slice(&status.to_le_bytes()); // status
+        space[0..6].copy_from_slice(&current.mac.0); // mac
+        space[6..8].copy_from_slice(&current.status().to_le_bytes()); // status
         space[8..10].copy_from_slice(&pairs.to_le_bytes()); // max_virtqueue_pairs
         space[10..12].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes()); // mtu
         space
@@ -153,15 +171,20 @@ mod tests {
             mac,
             mtu: Some(9000),
         };
-        let other = MacAddress([2, 0, 0, 0, 0, 8]);
-        let expected = [2, 0, 0, 0, 0, 8, 1, 0, 3, 0, 0x28, 0x23];
-        assert_eq!(config.space(other, true, 3), expected);
+        let mut current = Current {
+            mac: MacAddress([2, 0, 0, 0, 0, 8]),
+            is_up: true,
+            is_to_announce: true,
+        };
+        let expected = [2, 0, 0, 0, 0, 8, 3, 0, 3, 0, 0x28, 0x23];
+        assert_eq!(config.space(&current, 3), expected);
         let has = |features: u64, bit: u32| features & (1 << bit) != 0;
         assert!(has(config.features(1), VIRTIO_NET_F_MTU));
         assert!(has(config.features(2), VIRTIO_NET_F_MQ));
         config.mtu = None;
         let expected = [2, 0, 0, 0, 0, 7, 0, 0, 1, 0, 0, 0];
-        assert_eq!(config.space(mac, false, 1), expected);
+        (current.mac, current.is_up, current.is_to_announce) = (mac, false, false);
+        assert_eq!(config.space(&current, 1), expected);
         assert!(!has(config.features(1), VIRTIO_NET_F_MTU));
         assert!(!has(config.features(1), VIRTIO_NET_F_MQ));
     }

@@ -1,11 +1,12 @@
 //! Commands of the control queue (virtio 1.3, section 5.1.6.5).
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MAC,
-    VIRTIO_NET_CTRL_MAC_ADDR_SET, VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MQ,
-    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI,
-    VIRTIO_NET_CTRL_RX_ALLUNI, VIRTIO_NET_CTRL_RX_NOBCAST, VIRTIO_NET_CTRL_RX_NOMULTI,
-    VIRTIO_NET_CTRL_RX_NOUNI, VIRTIO_NET_CTRL_RX_PROMISC,
+    VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+    VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET,
+    VIRTIO_NET_CTRL_MAC_TABLE_SET, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+    VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_ALLMULTI, VIRTIO_NET_CTRL_RX_ALLUNI,
+    VIRTIO_NET_CTRL_RX_NOBCAST, VIRTIO_NET_CTRL_RX_NOMULTI, VIRTIO_NET_CTRL_RX_NOUNI,
+    VIRTIO_NET_CTRL_RX_PROMISC,
 };
 
 /// Longest command accepted, in bytes: two tables of some thousand addresses.
@@ -24,6 +25,8 @@ pub enum Command<'a> {
     Pairs(u16),
     /// Feature bits of the offloads that it can do with now.
     Offloads(u64),
+    /// It announces itself, as it was asked to.
+    Announces,
 }
 
 /// The filter's switches.
@@ -64,6 +67,7 @@ pub fn decode(bytes: &[u8]) -> Option<Command<'_>> {
         (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET) => {
             Some(Command::Offloads(u64::from_le_bytes(*data.first_chunk()?)))
         }
+        (VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK) => Some(Command::Announces),
         _ => None,
     }
 }
@@ -99,6 +103,7 @@ mod tests {
             Some(Command::Mode(Mode::AllMulticast, true))
         );
         assert_eq!(decode(&[4, 0, 2, 0]), Some(Command::Pairs(2)));
+        assert_eq!(decode(&[3, 0]), Some(Command::Announces));
         let tables = [&[1, 0][..], &[1, 0, 0, 0], &[5; 6], &[0, 0, 0, 0]].concat();
         assert_eq!(decode(&tables), Some(Command::Tables(&[5; 6], &[])));
         assert_eq!(
