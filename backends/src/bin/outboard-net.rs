@@ -1,5 +1,6 @@
 //! `outboard-net`: a tap interface, passt or a peer as a vhost-user network device.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,9 +11,11 @@ use backends::listener::Listener;
 use backends::log;
 use backends::net::backend::NetDevice;
 use backends::net::config::{MIN_MTU, MacAddress, NetConfig};
+use backends::net::link::Link;
 use backends::net::pcap::Capture;
 use backends::net::stream::FrameStream;
-use backends::net::tap::{Tap, TapName};
+use backends::net::tap::Tap;
+use backends::net::tap_name::TapName;
 use backends::peer::Meet;
 use backends::shutdown::Shutdown;
 use clap::{Args, Parser};
@@ -55,6 +58,12 @@ struct LinkArgs {
     #[arg(long, value_name = "NAME")]
     tap: Option<TapName>,
 
+    /// Descriptor of an open tap, which this process inherits; several, separated by commas, are
+    /// queue pairs of one tap
+    #[arg(long, value_name = "N", value_delimiter = ',', num_args = 1,
+          value_parser = clap::value_parser!(i32).range(0..))]
+    tap_fd: Vec<RawFd>,
+
     /// Socket of a passt process: the user's network without any privilege
     #[arg(long, value_name = "SOCKET")]
     passt: Option<PathBuf>,
@@ -81,32 +90,36 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
-    let config = NetConfig {
-        mac: match cli.mac {
-            Some(mac) => mac,
-            None => {
-                let mac = MacAddress::of_link(&format!("{:?}", cli.link));
-                mac.context("cannot make up an Ethernet address")?
-            }
-        },
-        mtu: cli.mtu,
-    };
     let meeting = cli.socket.open()?;
     let capture = cli.pcap.as_deref().map(|path| {
         Capture::create(path).with_context(|| format!("cannot create {}", path.display()))
     });
     let capture = capture.transpose()?;
-    tracing::info!(link = ?cli.link, mac = %config.mac, mtu = config.mtu, queues = cli.queues,
-        "serving an interface");
-    if let Some(name) = &cli.link.tap {
-        let tap = open_tap(name, cli)?;
+    if let Some(tap) = open_tap(cli)? {
+        let config = cli.config(&format!("tap {}", tap.name()))?;
+        tracing::debug!(tap = %tap.name(), pairs = tap.pairs(), "attached");
         let device = NetDevice::new(tap, config, capture);
         let device = device.context("the tap takes no packet headers")?;
         return Ok(meeting.serve_device(device, shutdown)?);
     }
     anyhow::ensure!(cli.queues == 1, "--queues {} needs --tap", cli.queues);
+    let config = cli.config(&format!("{:?}", cli.link))?;
     let stream = FrameStream::start(cli.link.meet()?).context("cannot look for the peer")?;
     Ok(meeting.serve_device(NetDevice::new(stream, config, capture)?, shutdown)?)
+}
+
+impl Cli {
+    /// The interface's configuration. Without `--mac`, its address follows from what `link` says.
+    fn config(&self, link: &str) -> anyhow::Result<NetConfig> {
+        let mac = match self.mac {
+            Some(mac) => mac,
+            None => MacAddress::of_link(link).context("cannot make up an Ethernet address")?,
+        };
+        tracing::info!(link = ?self.link, %mac, mtu = self.mtu, queues = self.queues,
+            "serving an interface");
+        let mtu = self.mtu;
+        Ok(NetConfig { mac, mtu })
+    }
 }
 
 impl LinkArgs {
@@ -120,10 +133,20 @@ impl LinkArgs {
     }
 }
 
-/// Attaches to the tap. Somebody may have made the privileged settings already for an unprivileged
-/// user.
-fn open_tap(name: &TapName, cli: &Cli) -> anyhow::Result<Tap> {
-    let tap = Tap::open(name, cli.queues)?;
+/// Attaches to the tap, if it is one. Somebody may have made the privileged settings already for
+/// an unprivileged user.
+fn open_tap(cli: &Cli) -> anyhow::Result<Option<Tap>> {
+    let tap = match (&cli.link.tap, &cli.link.tap_fd[..]) {
+        (Some(name), _) => Tap::open(name, cli.queues)?,
+        (None, []) => return Ok(None),
+        (None, fds) => {
+            let text =
+                "--queues is for --tap; with --tap-fd there are as many pairs as descriptors";
+            anyhow::ensure!(cli.queues == 1, text);
+            Tap::inherit(fds)?
+        }
+    };
+    let name = tap.name();
     if let Some(mtu) = cli.mtu
         && let Err(error) = tap.set_mtu(mtu)
     {
@@ -134,5 +157,5 @@ fn open_tap(name: &TapName, cli: &Cli) -> anyhow::Result<Tap> {
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, "bring it up with: ip link set {name} up");
     }
-    Ok(tap)
+    Ok(Some(tap))
 }

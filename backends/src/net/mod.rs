@@ -1,6 +1,7 @@
 //! The network device (virtio 1.3, section 5.1).
 //!
-//! * [`link`] is the host's end: [`tap`] is the kernel's, [`stream`] a socket, to which
+//! * [`link`] is the host's end: [`tap`] is the kernel's, by its
+//!   name ([`tap_name`]) or a descriptor ([`tap_fd`]), [`stream`] a socket, to which
 //!   `outgoing` writes many frames at once;
 //! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] captures it;
 //! * [`config`] is the configuration space, [`control`] the driver's commands, [`wishes`] the
@@ -17,6 +18,8 @@ pub mod packet;
 pub mod pcap;
 pub mod stream;
 pub mod tap;
+pub mod tap_fd;
+pub mod tap_name;
 pub mod wishes;
 
 /// Largest ring.

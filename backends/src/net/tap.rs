@@ -2,14 +2,11 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::c_char;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
-use std::str::FromStr;
 use std::sync::Mutex;
 
 use thiserror::Error;
@@ -20,6 +17,8 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::link::Link;
+use super::tap_fd::{self, TapFdError};
+use super::tap_name::{TapName, interface_request};
 
 const TUN_DEVICE: &str = "/dev/net/tun";
 
@@ -50,6 +49,9 @@ pub enum TapError {
         /// The name asked for.
         name: String,
     },
+    /// It was to be opened already.
+    #[error(transparent)]
+    Fd(#[from] TapFdError),
     /// A setting was refused.
     #[error("tap {name}: {what} cannot be set")]
     Set {
@@ -61,32 +63,6 @@ pub enum TapError {
         #[source]
         source: io::Error,
     },
-}
-
-/// A name that an interface can have: 1 to 15 bytes without `/`, `:` and blanks. One with a `%`
-/// would be a pattern, by which the kernel gives the interface a name of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TapName(String);
-
-impl FromStr for TapName {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let usable = |b: u8| !b.is_ascii_whitespace() && !b"/:%\0".contains(&b);
-        let valid = (1..libc::IFNAMSIZ).contains(&name.len()) && name.bytes().all(usable);
-        if !valid || name == "." || name == ".." {
-            return Err(
-                "an interface's name has 1 to 15 bytes without '/', ':', '%' and blanks".into(),
-            );
-        }
-        Ok(TapName(name.to_owned()))
-    }
-}
-
-impl fmt::Display for TapName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Feature bits, and the kernel's flags (linux/if_tun.h), of the work that a driver can do on
@@ -132,7 +108,7 @@ impl Tap {
         };
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         let many = flags | libc::IFF_MULTI_QUEUE;
-        let files = match open_queue(name, if pairs > 1 { many } else { flags })? {
+        let mut files = match open_queue(name, if pairs > 1 { many } else { flags })? {
             Ok(file) => vec![file],
             // An existing tap must be asked for with the flags it was created with.
             Err(e) if pairs == 1 && e.kind() == io::ErrorKind::InvalidInput => {
@@ -145,22 +121,33 @@ impl Tap {
             }
             Err(e) => return Err(attach(e)),
         };
+        for _ in 1..pairs {
+            files.push(open_queue(name, many)?.map_err(attach)?);
+        }
+        Tap::over(name.clone(), files)
+    }
+
+    /// The tap that these descriptors are queues of. Somebody else has opened them for this
+    /// process, which needs no privilege then.
+    pub fn inherit(fds: &[RawFd]) -> Result<Self, TapError> {
+        let (name, files) = tap_fd::take(fds)?;
+        Tap::over(name, files)
+    }
+
+    /// All queues are attached.
+    fn over(name: TapName, files: Vec<File>) -> Result<Self, TapError> {
         let set = |what, source| TapError::Set {
             name: name.to_string(),
             what,
             source,
         };
         let mut tap = Tap {
+            active: Mutex::new(files.len() as u16),
             files,
-            active: Mutex::new(pairs),
             name: name.clone(),
             udp_offloads: false,
             changes: interface_changes().map_err(|e| set("a watch for changes", e))?,
         };
-        for _ in 1..pairs {
-            let file = open_queue(name, many)?.map_err(attach)?;
-            tap.files.push(file);
-        }
         tap.set_pairs(1).map_err(|e| set("its queues", e))?;
         tap.udp_offloads = tap.set_offloads(0x01 | 0x02 | 0x04 | UDP_OFFLOADS).is_ok();
         tap.set_offloads(0).map_err(|e| set("offloads", e))?;
@@ -339,16 +326,6 @@ fn interface_changes() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// An `ifreq` that names an interface and says nothing else.
-fn interface_request(name: &TapName) -> libc::ifreq {
-    // SAFETY: `ifreq` is plain data for which all zeroes is valid.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(name.0.bytes()) {
-        *to = from as c_char;
-    }
-    request
-}
-
 /// An ioctl about an interface, for which any socket will do.
 ///
 /// # Safety
@@ -365,28 +342,4 @@ fn check(result: libc::c_int) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_no_interface_can_have_are_refused() {
-        for name in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a b",
-            "sixteen-bytes-xx",
-            "nul\0",
-            "tap%d",
-            "a:b",
-        ] {
-            assert!(name.parse::<TapName>().is_err(), "{name:?}");
-        }
-        let request = interface_request(&"fifteen-bytes-x".parse().unwrap());
-        assert_eq!(request.ifr_name[15], 0);
-    }
 }
