@@ -24,6 +24,7 @@ const SENT: u64 = BUFFERS;
 pub struct Load {
     driver: Driver,
     size: u32,
+    depth: u16,
     /// Frames that have not come back.
     in_flight: u16,
     /// Frames that the device has not taken.
@@ -38,7 +39,8 @@ fn slot(head: u16) -> u64 {
 }
 
 impl Load {
-    pub fn new(mut driver: Driver, size: u32) -> Self {
+    /// Frames of `size` bytes, `depth` of them in flight.
+    pub fn new(mut driver: Driver, size: u32, depth: u16) -> Self {
         let epoll = Epoll::new().unwrap();
         let event = EpollEvent::new(EventSet::IN, 0);
         let call = driver.rings[RECEIVE].call.as_raw_fd();
@@ -54,6 +56,7 @@ impl Load {
         Load {
             driver,
             size,
+            depth,
             in_flight: 0,
             queued: 0,
             epoll,
@@ -80,7 +83,8 @@ impl Load {
         while ring.poll_used(memory).is_some() {
             self.queued -= 1;
         }
-        let added = QUEUE_SIZE - self.queued.max(self.in_flight);
+        let room = QUEUE_SIZE - self.queued;
+        let added = room.min(self.depth - self.in_flight);
         for _ in 0..added {
             ring.add(memory, &[r(SENT, HEADER + self.size)]);
         }

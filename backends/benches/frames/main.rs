@@ -13,11 +13,11 @@ mod backend;
 mod load;
 mod peer;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use backend::Backend;
-use common::{DEADLINE, Driver, connect_within};
+use common::{DEADLINE, Driver, QUEUE_SIZE, connect_within};
 use load::Load;
 use peer::Peer;
 use vhost::vhost_user::VhostUserFrontend;
@@ -26,10 +26,37 @@ use virtio_bindings::virtio_net::VIRTIO_NET_S_LINK_UP;
 
 /// Of each measurement.
 const ROUNDS: usize = 7;
-const DURATION: Duration = Duration::from_secs(2);
+const DURATION: Duration = Duration::from_secs(1);
 
-/// Bytes of a frame.
-const SIZES: [u32; 2] = [64, 1500];
+/// What is measured.
+struct Row {
+    /// Bytes of a frame.
+    size: u32,
+    /// Frames in flight.
+    depth: u16,
+}
+
+const ROWS: [Row; 4] = [
+    Row {
+        size: 64,
+        depth: QUEUE_SIZE,
+    },
+    Row {
+        size: 1500,
+        depth: QUEUE_SIZE,
+    },
+    Row { size: 64, depth: 1 },
+    Row {
+        size: 1500,
+        depth: 1,
+    },
+];
+
+/// A program with its options.
+struct Contender {
+    program: OsString,
+    options: &'static [&'static str],
+}
 
 /// The result of one measurement.
 #[derive(Clone, Copy)]
@@ -40,27 +67,39 @@ struct Figures {
 }
 
 fn main() {
-    let mut programs = vec![OsString::from(env!("CARGO_BIN_EXE_outboard-net"))];
-    programs.extend(std::env::var_os("OUTBOARD_NET_OTHER"));
+    let contenders = contenders();
     println!("frames to a peer and back, by a frontend without a guest");
-    for size in SIZES {
-        let round = |_| -> Vec<Figures> {
-            let programs = programs.iter();
-            programs.map(|program| measure(program, size)).collect()
-        };
+    for row in &ROWS {
+        let figures = |contender: &Contender| measure(contender, row);
+        let round = |_| -> Vec<Figures> { contenders.iter().map(figures).collect() };
         let rounds: Vec<Vec<Figures>> = (0..ROUNDS).map(round).collect();
-        report(size, &programs, &rounds);
+        report(row, &contenders, &rounds);
     }
 }
 
-fn measure(program: &OsStr, size: u32) -> Figures {
-    let options = ["--socket=socket", "--peer-listen=link"].map(str::to_owned);
-    let backend = Backend::start(program, &options);
+fn contenders() -> Vec<Contender> {
+    let ours = OsString::from(env!("CARGO_BIN_EXE_outboard-net"));
+    let contender = |program: &OsString, options| Contender {
+        program: program.clone(),
+        options,
+    };
+    let mut contenders = vec![contender(&ours, &[]), contender(&ours, &["--poll-us=50"])];
+    if let Some(other) = std::env::var_os("OUTBOARD_NET_OTHER") {
+        contenders.push(contender(&other, &[]));
+    }
+    contenders
+}
+
+fn measure(contender: &Contender, row: &Row) -> Figures {
+    let ends = ["--socket=socket", "--peer-listen=link"];
+    let options = ends.iter().chain(contender.options);
+    let options: Vec<String> = options.map(|&option| option.to_owned()).collect();
+    let backend = Backend::start(&contender.program, &options);
     let mut driver = connect_within(DEADLINE, &backend.socket(), 2);
     let _peer = Peer::connect(&backend.file("link"));
     wait_for_link(&mut driver);
     driver.start();
-    let mut load = Load::new(driver, size);
+    let mut load = Load::new(driver, row.size, row.depth);
     load.run(DURATION / 10);
     let (cpu, begin) = (backend.cpu(), Instant::now());
     let frames = load.run(DURATION);
@@ -83,16 +122,17 @@ fn wait_for_link(driver: &mut Driver) {
     panic!("the peer is not there");
 }
 
-fn report(size: u32, programs: &[OsString], rounds: &[Vec<Figures>]) {
-    println!("frames of {size} bytes:");
-    for (which, program) in programs.iter().enumerate() {
+fn report(row: &Row, contenders: &[Contender], rounds: &[Vec<Figures>]) {
+    println!("frames of {} bytes, {} in flight:", row.size, row.depth);
+    for (which, contender) in contenders.iter().enumerate() {
         let of = |field: fn(&Figures) -> f64| median(rounds.iter().map(|all| field(&all[which])));
         let ratio = |field: fn(&Figures) -> f64| {
             median(rounds.iter().map(|all| field(&all[0]) / field(&all[which])))
         };
         println!(
-            "  {}: {:.0} a second, {:.2} µs of CPU each",
-            program.display(),
+            "  {} {}: {:.0} a second, {:.2} µs of CPU each",
+            contender.program.display(),
+            contender.options.join(" "),
             of(|figures| figures.per_second),
             of(|figures| figures.cpu_per_frame),
         );

@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use backends::capabilities::{self, Capabilities};
@@ -44,6 +45,12 @@ struct Cli {
     /// MTU to announce to the guest and to set on the tap, in bytes
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     mtu: Option<u16>,
+
+    /// Microseconds to poll for the guest's next packet before a thread sleeps, where that pays; 0
+    /// never polls
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=10_000))]
+    poll_us: u64,
 
     /// Write all packets to a capture file
     #[arg(long, value_name = "FILE")]
@@ -95,17 +102,19 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Capture::create(path).with_context(|| format!("cannot create {}", path.display()))
     });
     let capture = capture.transpose()?;
+    let poll_time = Duration::from_micros(cli.poll_us);
     if let Some(tap) = open_tap(cli)? {
         let config = cli.config(&format!("tap {}", tap.name()))?;
         tracing::debug!(tap = %tap.name(), pairs = tap.pairs(), "attached");
         let device = NetDevice::new(tap, config, capture);
         let device = device.context("the tap takes no packet headers")?;
-        return Ok(meeting.serve_device(device, shutdown)?);
+        return Ok(meeting.serve_device(device.polling(poll_time), shutdown)?);
     }
     anyhow::ensure!(cli.queues == 1, "--queues {} needs --tap", cli.queues);
     let config = cli.config(&format!("{:?}", cli.link))?;
     let stream = FrameStream::start(cli.link.meet()?).context("cannot look for the peer")?;
-    Ok(meeting.serve_device(NetDevice::new(stream, config, capture)?, shutdown)?)
+    let device = NetDevice::new(stream, config, capture)?;
+    Ok(meeting.serve_device(device.polling(poll_time), shutdown)?)
 }
 
 impl Cli {

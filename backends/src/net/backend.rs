@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_net::{
@@ -53,6 +54,7 @@ pub struct NetDevice<L> {
     /// The driver is to make itself known: this process has taken the place of another, perhaps
     /// elsewhere in the network (virtio 1.4, section 5.1.6.5.4).
     is_to_announce: AtomicBool,
+    poll_time: Duration,
 }
 
 impl<L: Link> NetDevice<L> {
@@ -63,12 +65,18 @@ impl<L: Link> NetDevice<L> {
             inboxes: (0..link.pairs()).map(|_| Mutex::default()).collect(),
             up: AtomicBool::new(link.is_up()),
             is_to_announce: AtomicBool::new(false),
+            poll_time: Duration::ZERO,
             link,
             wishes: RwLock::new(Wishes::new(config.mac.0)),
             config,
             capture,
             features: AtomicU64::new(0),
         })
+    }
+
+    /// Has the threads that send poll for more packets for so long before they sleep.
+    pub fn polling(self, poll_time: Duration) -> Self {
+        NetDevice { poll_time, ..self }
     }
 
     fn has(&self, feature: u32) -> bool {
@@ -349,6 +357,10 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         let announces = self.has(VIRTIO_NET_F_GUEST_ANNOUNCE);
         self.is_to_announce.store(announces, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn poll_time(&self) -> Duration {
+        self.poll_time
     }
 
     fn event(&self, queue: u16) -> Option<RawFd> {
