@@ -58,6 +58,7 @@ pub mod peer;
 mod pending;
 mod polling;
 pub mod prelude;
+mod pressure;
 mod progress;
 pub mod pump;
 pub mod pump_backend;

@@ -2,14 +2,16 @@
 //!
 //! To be woken takes longer than many requests do, so polling pays where the next request comes
 //! soon. It costs where another thread could use the processor meanwhile: the very one that makes
-//! the next request, perhaps. Nobody tells how busy the processors are, but the thread can see
-//! what it gains: it measures how long it has nothing to do, as a mean, where it sleeps at once
-//! and where it polls first. It polls as long as that makes the wait clearly shorter. A thread that
-//! is preempted while it polls, or polls in vain, waits longer.
+//! the next request, perhaps. So a thread does not poll while threads wait for processors
+//! ([`Pressure`]), and it looks what it gains: it measures how long it has nothing to do, as a mean,
+//! where it sleeps at once and where it polls first. It polls as long as that makes the wait
+//! clearly shorter. A thread that is preempted while it polls, or polls in vain, waits longer.
 //!
 //! What is in vain is tried again after pauses that become longer.
 
 use std::time::{Duration, Instant};
+
+use crate::pressure::Pressure;
 
 /// A sleep of up to so many times as long as polling may last is a short one: it contains a
 /// wake-up. In longer ones that does not count.
@@ -43,6 +45,7 @@ pub struct Polling {
     /// Polling pays, or is tried.
     stint: Option<Stint>,
     pause: Pause,
+    pressure: Pressure,
 }
 
 /// A time without anything to do.
@@ -64,10 +67,11 @@ struct Stint {
 }
 
 impl Polling {
-    /// Polls for `limit`, where it pays.
-    pub fn new(limit: Duration) -> Self {
+    /// Polls for `limit`, where it pays by itself and by the `pressure` on processors.
+    pub fn new(limit: Duration, pressure: Pressure) -> Self {
         Polling {
             limit,
+            pressure,
             ..Polling::default()
         }
     }
@@ -85,6 +89,10 @@ impl Polling {
 
     fn is_worthwhile(&mut self, now: Instant) -> bool {
         if !self.is_busy || self.stint.is_none() && !self.may_try(now) {
+            return false;
+        }
+        if self.pressure.is_high(now) {
+            self.stint = None;
             return false;
         }
         let stint = self.stint.get_or_insert(Stint {

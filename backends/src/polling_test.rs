@@ -20,7 +20,7 @@ struct Thread {
 impl Thread {
     fn new(limit: Duration) -> Self {
         Thread {
-            polling: Polling::new(limit),
+            polling: Polling::new(limit, Pressure::default()),
             now: Instant::now(),
             wake_up: Duration::from_micros(30),
             polled: Duration::ZERO,

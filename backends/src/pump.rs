@@ -23,6 +23,7 @@ use crate::memory::SharedMemory;
 use crate::page_log::{GuestRam, PageLog};
 use crate::pending::Pending;
 use crate::polling::Polling;
+use crate::pressure::Pressure;
 use crate::progress::Record;
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
@@ -134,7 +135,7 @@ impl Pump {
 
     /// How long to look for more before the thread sleeps, where that pays.
     pub fn set_polling(&mut self, limit: Duration) {
-        self.polling = Polling::new(limit);
+        self.polling = Polling::new(limit, Pressure::of_host());
     }
 
     /// The memory that chains point into from here on. The ring does not run.
