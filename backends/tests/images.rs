@@ -6,10 +6,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT};
 
 mod common;
 
-use common::{DEADLINE, connect_within};
+use common::{BUFFERS, DEADLINE, connect_within, r, w};
+use vm_memory::{Bytes, GuestAddress};
 
 fn tool(name: &str, args: &[&str], dir: &Path) {
     let output = Command::new(name).args(args).current_dir(dir).output();
@@ -224,4 +226,57 @@ fn a_qcow2_image_that_is_written_is_not_read_by_qemu() {
     }
     let _reader = serve(&[&args[..], &["--readonly"]].concat(), &dir);
     assert!(is_read());
+}
+
+/// The threads that serve a qcow2 image allocate clusters side by side.
+#[test]
+fn a_qcow2_image_is_written_by_many_requests_at_once() {
+    const COUNT: u64 = 20;
+    const LEN: u64 = 8192;
+    let dir = tempfile::tempdir().unwrap();
+    qemu_img(&["create", "-q", "-f", "qcow2", "disk", "64M"], &dir);
+    let args = ["--path", "disk", "--format", "qcow2"];
+    let mut running = Running(outboard_blk(&args, &dir).spawn().unwrap());
+    let mut driver = connect_within(DEADLINE, &dir.path().join("socket"), 1);
+    driver.start();
+    let at = |i: u64| BUFFERS + 0x4000 * i;
+    let memory = driver.memory.clone();
+    let (put, get) = (
+        |at, byte: u8| memory.write_obj(byte, GuestAddress(at)),
+        |at| memory.read_obj::<u8>(GuestAddress(at)),
+    );
+    for kind in [VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_IN] {
+        for i in 0..COUNT {
+            let (header, status, data) = (at(i), at(i) + 0x100, at(i) + 0x1000);
+            // Half of a cluster each, and clusters in a wild order.
+            let sector = (i * 7 % COUNT) * 64 + i / 10 * 4096;
+            memory.write_obj(kind, GuestAddress(header)).unwrap();
+            memory.write_obj(sector, GuestAddress(header + 8)).unwrap();
+            put(status, 0xff).unwrap();
+            let byte = if kind == VIRTIO_BLK_T_OUT {
+                i as u8 + 1
+            } else {
+                0
+            };
+            let bytes = [byte; LEN as usize];
+            memory.write_slice(&bytes, GuestAddress(data)).unwrap();
+            let data = match kind {
+                VIRTIO_BLK_T_OUT => r(data, LEN as u32),
+                _ => w(data, LEN as u32),
+            };
+            driver.rings[0].add(&memory, &[r(header, 16), data, w(status, 1)]);
+        }
+        driver.rings[0].kick();
+        for _ in 0..COUNT {
+            driver.rings[0].wait_used(&memory);
+        }
+        for i in 0..COUNT {
+            assert_eq!(get(at(i) + 0x100).unwrap(), 0);
+            assert_eq!(get(at(i) + 0x1000 + LEN - 1).unwrap(), i as u8 + 1);
+        }
+    }
+    drop(driver);
+    running.0.kill().unwrap();
+    running.wait();
+    qemu_img(&["check", "-q", "disk"], &dir);
 }

@@ -1,5 +1,5 @@
-//! Threads for work that would make a queue wait: flushes, discards and zeroes, and everything that
-//! takes time where io_uring is refused.
+//! Threads for work that would make a queue wait: flushes, discards and zeroes, everything on an
+//! image that is no file, and everything that takes time where io_uring is refused.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +9,8 @@ use std::thread;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::image::Image;
 use super::job::{Done, Job};
-use super::request::{Disk, Ranges, RequestError};
+use super::request::{Command, Disk, Ranges, RequestError};
 use crate::request::Request;
 
 /// Most threads of a disk: enough to keep one that has its own queue busy.
@@ -57,16 +56,24 @@ pub enum Work {
     Flush(Request),
     /// A discard, or zeroes.
     Change(Request, Ranges),
+    /// Any command on an image that is no file.
+    Command(Request, Command),
 }
 
 impl Work {
-    /// Only a disk that is a file is given work.
-    fn execute(self, image: &Image) -> Done {
+    fn execute(self, disk: &Disk) -> Done {
+        let image = disk.image();
         let (request, result) = match (self, image.file()) {
             (Work::Job(job), Some(file)) => return job.execute(file),
+            // Only a disk that is a file is given jobs.
             (Work::Job(job), None) => return job.done(Err(io::ErrorKind::Unsupported.into())),
             (Work::Flush(request), _) => (request, image.flush()),
             (Work::Change(request, ranges), _) => (request, ranges.execute(image)),
+            (Work::Command(mut request, command), _) => {
+                let (memory, chain, room) = request.parts();
+                let result = disk.execute(&command, memory, chain, room);
+                return Done { request, result };
+            }
         };
         let result = result.map_err(RequestError::from);
         Done { request, result }
@@ -144,7 +151,7 @@ fn run(
 ) {
     let next = || take(&queue.lock().unwrap_or_else(PoisonError::into_inner));
     while let Some(Task { work, outbox }) = next() {
-        let done = work.execute(disk.image());
+        let done = work.execute(disk);
         unfinished.fetch_sub(1, Ordering::Relaxed);
         outbox.push(done);
     }

@@ -116,9 +116,9 @@ impl Queue {
         command: Command,
         request: &mut Request,
     ) -> Option<Result<(), RequestError>> {
-        if self.disk.image().file().is_none() {
-            let (memory, chain, room) = request.parts();
-            return Some(self.disk.execute(&command, memory, chain, room));
+        let is_nothing = matches!(command, Command::Nothing);
+        if !is_nothing && self.disk.image().file().is_none() {
+            return self.hand_over(Work::Command(request.keep(), command));
         }
         if let Err(error) = command.describe(request) {
             return Some(Err(error));
