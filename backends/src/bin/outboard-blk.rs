@@ -53,6 +53,11 @@ struct Cli {
     #[arg(long)]
     direct: bool,
 
+    /// Size of the disk's blocks, which a guest reads and writes whole [default: the device's own,
+    /// and 512 for a file]
+    #[arg(long, value_name = "512|4096", value_parser = parse_block_size)]
+    block_size: Option<u32>,
+
     /// What becomes of a request for which the host has no space left
     #[arg(long, value_enum, default_value_t)]
     enospc: Enospc,
@@ -82,6 +87,13 @@ fn parse_serial(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_block_size(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(size @ (512 | 4096)) => Ok(size),
+        _ => Err("512 or 4096 can be had".to_owned()),
+    }
+}
+
 /// How long an image may still be in use by a predecessor that was killed.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -95,6 +107,7 @@ impl Cli {
                 data_file: self.data_file,
             },
             direct: self.direct,
+            block_size: self.block_size,
             patience: PATIENCE,
             force: self.force,
         }

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::SECTOR_SIZE;
-
 /// Why an image cannot be used. The user's doing, or the host's.
 #[derive(Debug, Error)]
 pub enum ImageError {
@@ -34,12 +32,24 @@ pub enum ImageError {
         source: io::Error,
     },
     /// Nothing to offer.
-    #[error("image {path} has {len} bytes; a disk needs at least one sector of {SECTOR_SIZE}")]
+    #[error("image {path} has {len} bytes; a disk needs at least one block of {block}")]
     TooSmall {
         /// The path asked for.
         path: PathBuf,
         /// Its length in bytes.
         len: u64,
+        /// The disk's block size in bytes.
+        block: u64,
+    },
+    /// Smaller blocks than the device can read and write.
+    #[error("image {path} has blocks of {least} bytes; blocks of {asked} cannot be had of it")]
+    BlockSize {
+        /// The path asked for.
+        path: PathBuf,
+        /// The size asked for, in bytes.
+        asked: u32,
+        /// The device's own.
+        least: u32,
     },
     /// Its contents are not valid.
     #[error("image {path} cannot be used as qcow2")]

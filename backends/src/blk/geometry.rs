@@ -25,6 +25,20 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// The same for a disk of larger blocks, if they can be read and written.
+    pub fn with_blocks(self, size: u32) -> Option<Self> {
+        (size >= self.logical_block).then_some(Geometry {
+            logical_block: size,
+            ..self
+        })
+    }
+
+    /// The sectors of all whole blocks in `len` bytes.
+    pub fn whole_sectors(&self, len: u64) -> u64 {
+        let block = u64::from(self.logical_block);
+        len / block * (block / SECTOR_SIZE)
+    }
+
     /// The length now of a file or device of this shape.
     pub fn current_len(&self, mut file: &File) -> io::Result<u64> {
         match self.is_device {
@@ -143,5 +157,8 @@ mod tests {
         };
         assert_eq!(shape(4096).physical_block_exp(), 3);
         assert_eq!(shape(512).physical_block_exp(), 0);
+        let larger = shape(4096).with_blocks(4096).unwrap();
+        assert_eq!(larger.physical_block_exp(), 0);
+        assert_eq!(larger.with_blocks(512), None);
     }
 }

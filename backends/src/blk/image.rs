@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::SECTOR_SIZE;
 use super::direct::Alignment;
 pub use super::error::ImageError;
 use super::geometry::{Geometry, fallocate};
@@ -43,6 +42,8 @@ pub struct Options {
     pub allowed: Allowed,
     /// All access goes past the page cache.
     pub direct: bool,
+    /// The disk's block size in bytes, a power of two; `None` for the file's or device's own.
+    pub block_size: Option<u32>,
     /// How long it may still be in use. The kernel finishes the requests of a process that was
     /// killed, and keeps the process's lock until then: only after that may a successor repeat
     /// them.
@@ -81,7 +82,7 @@ impl Image {
         Image::open_with(path, options)
     }
 
-    /// Opens an image. Bytes after the last whole sector are not offered.
+    /// Opens an image. Bytes after the last whole block are not offered.
     pub fn open_with(path: &Path, options: Options) -> Result<Self, ImageError> {
         let read_only = options.read_only;
         let mut file = open_file(path, options)?;
@@ -89,7 +90,14 @@ impl Image {
             path: path.to_owned(),
             source,
         })?;
-        let geometry = geometry.ok_or_else(|| ImageError::Kind(path.to_owned()))?;
+        let mut geometry = geometry.ok_or_else(|| ImageError::Kind(path.to_owned()))?;
+        if let Some(asked) = options.block_size {
+            geometry = geometry.with_blocks(asked).ok_or(ImageError::BlockSize {
+                path: path.to_owned(),
+                asked,
+                least: geometry.logical_block,
+            })?;
+        }
         let can_discard =
             !read_only && options.format == Format::Raw && geometry.can_discard(&file);
         let alignment = options
@@ -111,21 +119,23 @@ impl Image {
                 (Data::Qcow2(image), len)
             }
         };
-        if len < SECTOR_SIZE {
+        let block = u64::from(geometry.logical_block);
+        if len < block {
             return Err(ImageError::TooSmall {
                 path: path.to_owned(),
                 len,
+                block,
             });
         }
-        if len % SECTOR_SIZE != 0 {
+        if len % block != 0 {
             tracing::warn!(
-                path = %path.display(), bytes = len % SECTOR_SIZE,
-                "the image's length is not a multiple of 512; the last bytes are not offered"
+                path = %path.display(), bytes = len % block,
+                "the image's length is not a multiple of {block}; the last bytes are not offered"
             );
         }
         Ok(Image {
             data,
-            sectors: AtomicU64::new(len / SECTOR_SIZE),
+            sectors: AtomicU64::new(geometry.whole_sectors(len)),
             geometry,
             read_only,
             can_discard,
@@ -150,7 +160,8 @@ impl Image {
         let Data::Raw(file) = &self.data else {
             return Ok(None);
         };
-        let sectors = self.geometry.current_len(file)? / SECTOR_SIZE;
+        let len = self.geometry.current_len(file)?;
+        let sectors = self.geometry.whole_sectors(len);
         let is_other = sectors > 0 && self.sectors.swap(sectors, Ordering::Relaxed) != sectors;
         Ok(is_other.then_some(sectors))
     }
@@ -362,12 +373,37 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_may_have_larger_blocks() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4096 + 3584).unwrap();
+        let options = |block_size| Options {
+            block_size,
+            ..Options::default()
+        };
+        let image = Image::open_with(file.path(), options(Some(4096))).unwrap();
+        assert_eq!((image.sectors(), image.block_size()), (8, 4096));
+        assert_eq!(image.physical_block_exp(), 0);
+        file.as_file().set_len(3 * 4096 + 512).unwrap();
+        assert_eq!(image.update_size().unwrap(), Some(24));
+        drop(image);
+        file.as_file().set_len(4095).unwrap();
+        assert!(matches!(
+            Image::open_with(file.path(), options(Some(4096))),
+            Err(ImageError::TooSmall { block: 4096, .. })
+        ));
+    }
+
+    #[test]
     fn what_is_no_disk_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(511).unwrap();
         assert!(matches!(
             Image::open(file.path(), false),
-            Err(ImageError::TooSmall { len: 511, .. })
+            Err(ImageError::TooSmall {
+                len: 511,
+                block: 512,
+                ..
+            })
         ));
         assert!(matches!(
             Image::open(Path::new("/dev/null"), true),
