@@ -266,10 +266,14 @@ fn enable_before_start(bench: &Bench) -> Verdict {
 }
 
 fn not_started(bench: &Bench) -> Verdict {
-    let mut session = bench.start(&bench.setup().leave_out(Step::Kick))?;
+    let setup = bench.setup().leave_out(Step::Kick).leave_out(Step::Enable);
+    let mut session = bench.start(&setup)?;
     let buffers = bench.place(&session)?;
     let queue = bench.sample().queue;
     session.queue_mut(queue).submit(buffers.chain())?;
+    for index in 0..session.queues().len() {
+        session.enable(index, true)?;
+    }
     nothing_used(bench, &mut session, "before SET_VRING_KICK")
 }
 
