@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use tests::network::{self, WebServer, guest_address};
 use tests::process::Stream;
@@ -128,16 +129,20 @@ fn console_on_hvc0_carries_a_session() {
     assert!(!vmm.console().contains("hvc=ok"), "{}", vmm.console());
 }
 
-/// Segmentation both ways, two queue pairs, another address, a backend that is killed, and a link
-/// that goes down.
+/// Segmentation both ways, two queue pairs, another address, a backend that is killed, to whose
+/// successor the guest announces itself, and a link that goes down.
 #[test]
 fn tap_with_offloads_and_two_queues() {
     let guest = guest::linux();
     let dir = scratch();
     let capture = dir.path().join("capture");
-    let successor = ["--queues", "2", "--mac", "02:00:00:00:77:02"];
-    let options = [&successor[..], &["--pcap", capture.to_str().unwrap()]].concat();
-    let net = network::outboard_net(dir.path(), "otap1", &options);
+    let later_capture = dir.path().join("later-capture");
+    let start = |capture: &Path| {
+        let options = ["--queues", "2", "--mac", "02:00:00:00:77:02", "--pcap"];
+        let options = [&options[..], &[capture.to_str().unwrap()]].concat();
+        network::outboard_net(dir.path(), "otap1", &options)
+    };
+    let net = start(&capture);
     let body = network::noise(4 << 20);
     let server = WebServer::start(body.clone()).unwrap();
     let (upload, uploaded) = network::take_upload(body.len()).unwrap();
@@ -157,7 +162,7 @@ fn tap_with_offloads_and_two_queues() {
     // The driver does not ask again for what a killed backend has done.
     assert_eq!(network::queues("otap1"), 2);
     drop(net);
-    let _net = network::outboard_net(dir.path(), "otap1", &successor);
+    let _net = start(&later_capture);
     vmm.process.wait_for("the backend is back", BOOT);
     assert_eq!(network::queues("otap1"), 2);
     network::ip(&["link", "set", "otap1", "down"]);
@@ -173,9 +178,10 @@ fn tap_with_offloads_and_two_queues() {
     assert_eq!(vmm.guest_value("net-queues"), "2");
     assert_eq!(vmm.guest_value("link-mac"), "02:00:00:00:77:99");
     // CSUM, GUEST_CSUM, CTRL_GUEST_OFFLOADS, MTU absent, MAC; GUEST_TSO4 and 6, HOST_TSO4 and 6,
-    // MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, MQ, CTRL_MAC_ADDR (virtio 1.3, section 5.1.3).
+    // MRG_RXBUF, STATUS, CTRL_VQ, CTRL_RX, GUEST_ANNOUNCE, MQ, CTRL_MAC_ADDR (virtio 1.3, section
+    // 5.1.3).
     let features = vmm.guest_value("net-features");
-    for bit in [0, 1, 2, 5, 7, 8, 11, 12, 15, 16, 17, 18, 22, 23] {
+    for bit in [0, 1, 2, 5, 7, 8, 11, 12, 15, 16, 17, 18, 21, 22, 23] {
         assert_eq!(&features[bit..=bit], "1", "bit {bit} of {features}");
     }
     let frames = network::captured(&capture);
@@ -194,6 +200,16 @@ fn tap_with_offloads_and_two_queues() {
     let from_guest = frames.iter().filter(|frame| frame[6..12] == guest_mac);
     let longest = from_guest.map(Vec::len).max().unwrap();
     assert!(longest > FRAME, "segments go together: {longest}");
+    assert!(!frames.iter().any(|frame| is_announcement(frame)));
+    let later = network::captured(&later_capture);
+    assert!(later.iter().any(|frame| is_announcement(frame)));
+}
+
+/// An ARP request of a host for its own address.
+fn is_announcement(frame: &[u8]) -> bool {
+    const ARP: [u8; 2] = [8, 6];
+    let (sender, target) = (28..32, 38..42);
+    frame[12..14] == ARP && frame[sender] == frame[target]
 }
 
 #[test]
