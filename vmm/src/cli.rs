@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use workbench::trace::cli::TraceArgs;
+use workbench::trace::cli::{ExplainArgs, TraceArgs};
 
 use crate::config::{GdbWait, OnReboot};
 
@@ -37,6 +37,8 @@ pub enum Command {
     /// Both may be anybody's. Messages and descriptors are passed on as they are. Ends at
     /// SIGINT or SIGTERM, when the trace is whole.
     Trace(TraceArgs),
+    /// Say in words what a trace shows of requests that hang and of backends that do not answer.
+    Explain(ExplainArgs),
 }
 
 #[derive(Args, Debug)]

@@ -49,6 +49,13 @@ fn carry_out(started: Instant) -> ExitCode {
                 Err(error) => fail(&error.into(), HOST_FAILURE),
             }
         }
+        Command::Explain(args) => {
+            log_by_default();
+            match trace::explain(&args) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(&error.into(), HOST_FAILURE),
+            }
+        }
         Command::Trace(args) => {
             log_by_default();
             match trace_connections(&args) {

@@ -13,10 +13,10 @@ use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
 /// A proxy that frontends reach at its socket.
-fn trace(backend: &Backend, file: &Path) -> Backend {
+fn trace(backend: &Backend, file: &Path, options: &[&str]) -> Backend {
     let socket = file.with_file_name("disk.sock");
     let mut command = Command::new(program::own("outboard"));
-    command.arg("trace").args(["--type", "blk"]);
+    command.arg("trace").args(["--type", "blk"]).args(options);
     command.arg("--listen").arg(&socket);
     command.arg("--connect").arg(&backend.socket);
     command.arg("--output").arg(file);
@@ -26,7 +26,7 @@ fn trace(backend: &Backend, file: &Path) -> Backend {
 /// Runs a guest that writes and reads a disk through a proxy, and returns the trace.
 fn traced(dir: &Path, disk: &Backend, name: &str) -> PathBuf {
     let file = dir.join(name);
-    let mut proxy = trace(disk, &file);
+    let mut proxy = trace(disk, &file, &[]);
     let vmm = Vmm::new(guest::bare("virtio"))
         .cmdline(&format!("sectors=64 seed={SEED} event_idx"))
         .device("blk", &proxy.socket)
@@ -38,8 +38,7 @@ fn traced(dir: &Path, disk: &Backend, name: &str) -> PathBuf {
     );
     // Requests take the same way as without it.
     assert_eq!(vmm.device_counter("blk0", "notify-exits"), 0);
-    proxy.process.signal(libc::SIGINT);
-    proxy.process.expect_exit(0, DEADLINE);
+    end(&mut proxy);
     file
 }
 
@@ -93,6 +92,79 @@ fn the_storage_daemon_of_qemu_is_traced_too() {
     let bytes = reply["fields"]["bytes"].as_str().unwrap();
     assert!(bytes.starts_with("0020000000000000"), "{bytes}");
     assert!(reply["latency"].as_u64().unwrap() > 0);
+}
+
+fn end(proxy: &mut Backend) {
+    proxy.process.signal(libc::SIGINT);
+    proxy.process.expect_exit(0, DEADLINE);
+}
+
+#[test]
+fn kicks_calls_and_requests_are_seen_on_their_way() {
+    let start: [fn(&Path, &Path) -> Backend; 2] = [
+        |dir, image| backend::outboard_blk(dir, image, &[]),
+        backend::qemu_storage_daemon,
+    ];
+    for start in start {
+        let dir = scratch();
+        let image = backend::disk_image(dir.path(), 4);
+        let disk = start(dir.path(), &image);
+        let file = dir.path().join("trace.txt");
+        let mut proxy = trace(&disk, &file, &["--rings"]);
+        for mode in ["", "indirect", "event_idx", "indirect poll ring=0"] {
+            let vmm = Vmm::new(guest::bare("virtio"))
+                .cmdline(&format!("sectors=64 seed={SEED} {mode}"))
+                .device("blk", &proxy.socket)
+                .run(0);
+            let console = vmm.console();
+            let verdict = "blk: ok sectors=64 written=1";
+            assert!(console.contains(verdict), "{mode}: {console}");
+            check_image(&image, 64);
+        }
+        end(&mut proxy);
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Of the last one, which polls, chains are seen late.
+        for connection in 1..=3 {
+            let of_it = |line: &&str| line.contains(&format!("disk#{connection} "));
+            let lines: Vec<_> = text.lines().filter(of_it).collect();
+            expect(
+                &lines.join("\n"),
+                &[
+                    "-> SET_VRING_KICK index=0 [",
+                    "-> kick, queue 0",
+                    ": OUT sector 0, ",
+                    "used after ",
+                    "FLUSH: OK, 1 bytes written",
+                    ": IN sector 0, ",
+                ],
+            );
+        }
+    }
+}
+
+/// Neither a kick nor a call is lost on its way, whenever a backend dies.
+#[test]
+fn a_storm_on_a_disk_that_is_killed_goes_through_a_proxy_that_looks_into_rings() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let start = || backend::outboard_blk(dir.path(), &image, &[]);
+    let mut disk = start();
+    let file = dir.path().join("trace.jsonl");
+    let mut proxy = trace(&disk, &file, &["--rings"]);
+    let spec = format!("blk,socket={}", proxy.socket.display());
+    for options in ["", "packed"] {
+        let vmm = killstorm::storming_on(1, &spec, options).start();
+        vmm.process.wait_for("storm: start queues=1", DEADLINE);
+        let mut last = 0;
+        for _ in 0..3 {
+            disk.process.signal(libc::SIGKILL);
+            disk = start();
+            let back = "the backend is back";
+            (last, _) = vmm.process.wait_for_after(last, back, DEADLINE);
+        }
+        killstorm::finish_on(1, vmm);
+    }
+    end(&mut proxy);
 }
 
 /// A machine writes down itself what is said to its backends, however it reaches them.

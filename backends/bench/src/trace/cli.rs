@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use vhost_user_wire::DeviceType;
 
+use super::explain;
 use super::format::{Kind, Writer, line};
 use super::proxy::{self, ProxyError, Route};
 use super::record::{Record, Start};
@@ -48,6 +49,9 @@ struct ProxyArgs {
     /// The device, blk, net, ... or a virtio device number, so that its features have names.
     #[arg(long = "type", value_name = "TYPE")]
     device_type: Option<DeviceType>,
+    /// Trace kicks, calls and requests too. They pass the proxy then, which takes time.
+    #[arg(long)]
+    rings: bool,
 }
 
 #[derive(Args, Debug)]
@@ -66,6 +70,12 @@ struct ShowArgs {
     /// Write a page with a timeline and histograms to this file instead.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// A trace in the form json or pcapng.
+    file: PathBuf,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -108,6 +118,7 @@ fn trace(args: &ProxyArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<
         connect: args.connect.clone(),
         device: device_name(&args.listen),
         device_type: args.device_type,
+        rings: args.rings,
     };
     let writer = create(args.output.as_deref(), args.format)?;
     let recorder = Recorder::new(Sink::start(writer).map_err(Error::Begin)?);
@@ -116,6 +127,16 @@ fn trace(args: &ProxyArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<
     let written = recorder.finish();
     served?;
     Ok(written?)
+}
+
+/// Prints why what is traced hangs, if it does.
+pub fn explain(args: &ExplainArgs) -> Result<(), Error> {
+    let trace = Trace::read(&args.file)?;
+    let text = explain::explain(&trace.records);
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
+        _ => Ok(()),
+    }
 }
 
 fn show(args: &ShowArgs) -> Result<(), Error> {

@@ -1,9 +1,11 @@
 //! Traces of vhost-user connections that a person can read.
 //!
 //! * [`proxy`] stands between any frontend and any backend and sees each message.
+//! * [`rings`] looks into virtqueues on the way of their kicks and calls.
 //! * [`Recorder`] makes [`Record`]s of what it is shown, and a thread writes them to a file.
 //! * [`format`] has the forms of that file, two of which can be read back.
 //! * [`decode`] names what stands in a message.
+//! * [`explain`] says in words why something hangs.
 //! * [`show`] filters and sums up a trace that has been written.
 
 pub mod cli;
@@ -11,11 +13,13 @@ pub mod decode;
 mod descriptors;
 mod duration;
 mod escape;
+pub mod explain;
 pub mod format;
 mod pending;
 pub mod proxy;
 pub mod record;
 mod recorder;
+pub mod rings;
 mod shapes;
 pub mod show;
 mod sink;

@@ -76,6 +76,20 @@ pub enum Event {
     Closed {
         by: Side,
     },
+    /// The driver has something for the device (seen with --rings, as all that follows).
+    Kick {
+        queue: u8,
+    },
+    /// The device has something for the driver.
+    Call {
+        queue: u8,
+    },
+    /// The driver has made a chain of buffers available.
+    Available(Available),
+    /// The device has used a chain.
+    Used(Used),
+    /// The connection was open when the trace ended.
+    End,
     /// So many records were dropped here, because the trace could not be written as fast.
     Lost {
         records: u64,
@@ -136,6 +150,42 @@ impl Message {
     pub fn is_reply(&self) -> bool {
         self.header().is_reply()
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Available {
+    pub queue: u8,
+    /// The number of its first descriptor.
+    pub head: u16,
+    /// What is asked of the device, in words that begin with the request's name.
+    pub what: String,
+    pub buffers: Vec<Buffer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    pub queue: u8,
+    pub head: u16,
+    /// Bytes that the device says it has written.
+    pub written: u32,
+    /// What was asked, where the chain was seen when it was made available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
+    /// How it went, where the device says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// Nanoseconds since the chain was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<u64>,
+}
+
+/// One descriptor of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Buffer {
+    pub address: u64,
+    pub len: u32,
+    /// For the device.
+    pub is_writable: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -155,9 +155,19 @@ impl ConnectionRecorder {
         self.event(Event::Closed { by });
     }
 
-    fn event(&self, event: Event) {
+    /// Something that is no message.
+    pub fn event(&self, event: Event) {
         let time = self.recorder.now();
         self.push(&mut self.recorder.lock(), time, event);
+    }
+
+    /// Nanoseconds since the trace began.
+    pub fn now(&self) -> u64 {
+        self.recorder.now()
+    }
+
+    pub fn device_type(&self) -> Option<DeviceType> {
+        self.device_type.and_then(DeviceType::new)
     }
 
     fn match_reply(&self, channel: Side, header: &Header, time: u64) -> Option<u64> {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::writer::Writer;
 use crate::trace::decode;
 use crate::trace::pending::expects_reply;
-use crate::trace::record::{Event, Message, Record, Side};
+use crate::trace::record::{Event, Message, Record, Side, Used};
 
 /// Requests of a channel that wait for replies. Earlier ones count as unanswered.
 const MOST: usize = 256;
@@ -136,6 +136,25 @@ impl Chrome {
         }))
     }
 
+    /// A chain from when it was seen to when it was used. Chains overlap, which spans of a track
+    /// cannot: they are asynchronous.
+    fn used(&mut self, record: &Record, used: &Used) -> io::Result<()> {
+        let (process, thread) = self.track(&record.device, ring(record, used.queue))?;
+        let latency = used.latency.unwrap_or(0);
+        let name = used.what.as_deref().unwrap_or("a chain");
+        let args = json!({ "head": used.head, "written": used.written, "result": used.result });
+        for (phase, time) in [
+            ("b", record.time.saturating_sub(latency)),
+            ("e", record.time),
+        ] {
+            self.write(&json!({
+                "ph": phase, "cat": "chain", "id": record.number, "name": name,
+                "ts": micros(time), "pid": process, "tid": thread, "args": args
+            }))?;
+        }
+        Ok(())
+    }
+
     fn forget(&mut self, connection: u32) -> io::Result<()> {
         for channel in [Side::Frontend, Side::Backend] {
             let asked = self.asked.remove(&(connection, channel));
@@ -160,6 +179,12 @@ impl Writer for Chrome {
                 let args = json!({ "from": fragment.from.name(), "bytes": fragment.bytes.len() });
                 self.instant(record, "no whole message", connection, args)
             }
+            Event::Kick { queue } => self.instant(record, "kick", ring(record, *queue), json!({})),
+            Event::Call { queue } => self.instant(record, "call", ring(record, *queue), json!({})),
+            // It is drawn when it ends.
+            Event::Available(_) => Ok(()),
+            Event::Used(used) => self.used(record, used),
+            Event::End => self.instant(record, "end of the trace", connection, json!({})),
             Event::Lost { records } => {
                 let args = json!({ "records": records });
                 self.instant(record, "records are missing", connection, args)
@@ -184,6 +209,10 @@ impl Writer for Chrome {
         self.out.write_all(b"\n]\n")?;
         self.out.flush()
     }
+}
+
+fn ring(record: &Record, queue: u8) -> String {
+    format!("connection {}: queue {queue}", record.connection)
 }
 
 fn track(record: &Record, message: &Message) -> String {

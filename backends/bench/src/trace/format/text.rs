@@ -7,7 +7,9 @@ use super::writer::Writer;
 use crate::trace::decode;
 use crate::trace::duration::duration;
 use crate::trace::escape::to_hex;
-use crate::trace::record::{Descriptor, Event, Fragment, Message, Record, Side};
+use crate::trace::record::{
+    Available, Buffer, Descriptor, Event, Fragment, Message, Record, Side, Used,
+};
 
 pub struct Text {
     out: Box<dyn Write + Send>,
@@ -42,7 +44,20 @@ pub fn line(record: &Record) -> String {
         Event::Connected => "connected".to_owned(),
         Event::Message(message) => self::message(message, record),
         Event::Fragment(fragment) => self::fragment(fragment),
+        Event::Kick { queue } => format!("-> kick, queue {queue}"),
+        Event::Call { queue } => format!("<- call, queue {queue}"),
+        Event::Available(chain) => {
+            let Available {
+                queue, head, what, ..
+            } = chain;
+            format!(
+                "-> queue {queue} chain {head}: {what}{}",
+                buffers(&chain.buffers)
+            )
+        }
+        Event::Used(used) => self::used(used),
         Event::Closed { by } => format!("closed by the {}", by.name()),
+        Event::End => "open at the end of the trace".to_owned(),
         Event::Lost { records } => {
             format!("{records} records are missing here: the trace could not be written as fast")
         }
@@ -86,6 +101,38 @@ fn fragment(fragment: &Fragment) -> String {
         "{arrow} {len} bytes, no whole message: {hex}{dots}{}",
         files(&fragment.files)
     )
+}
+
+/// `readable + writable` lengths.
+fn buffers(buffers: &[Buffer]) -> String {
+    let lengths = |is_writable| {
+        let these = buffers
+            .iter()
+            .filter(|buffer| buffer.is_writable == is_writable);
+        let lengths: Vec<_> = these.map(|buffer| buffer.len.to_string()).collect();
+        lengths.join(" ")
+    };
+    format!(" [{} | {}]", lengths(false), lengths(true))
+}
+
+fn used(used: &Used) -> String {
+    let Used {
+        queue,
+        head,
+        written,
+        ..
+    } = used;
+    let mut text = format!("<- queue {queue} chain {head} used");
+    if let Some(latency) = used.latency {
+        text += &format!(" after {}", duration(latency));
+    }
+    if let Some(what) = &used.what {
+        text += &format!(": {what}");
+    }
+    if let Some(result) = &used.result {
+        text += &format!(": {result}");
+    }
+    text + &format!(", {written} bytes written")
 }
 
 fn arrow(from: Side) -> &'static str {

@@ -37,6 +37,8 @@ pub struct Route {
     /// The device's name in the trace.
     pub device: String,
     pub device_type: Option<DeviceType>,
+    /// Whether kicks and calls pass the proxy too.
+    pub rings: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +84,7 @@ fn open(
 ) -> io::Result<Session> {
     let backend = dial(&route.connect, quit)?;
     let recorder = recorder.connected(&route.device, route.device_type);
-    Session::start(frontend, backend, recorder)
+    Session::start(frontend, backend, recorder, route.rings)
 }
 
 /// The next frontend; `None` when it is time to quit.

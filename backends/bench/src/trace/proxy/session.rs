@@ -13,8 +13,9 @@ use vhost::vhost_user::message::FrontendReq;
 use vhost_user_wire::Raw;
 
 use super::relay::Relay;
-use crate::trace::record::Side;
+use crate::trace::record::{Event, Side};
 use crate::trace::recorder::ConnectionRecorder;
+use crate::trace::rings::Rings;
 
 /// A frontend and a backend that are connected through threads.
 pub struct Session {
@@ -28,6 +29,8 @@ struct Shared {
     /// Both sockets of each channel for requests of the backend.
     beside: Mutex<Vec<UnixStream>>,
     recorder: ConnectionRecorder,
+    /// Where kicks, calls and chains are looked at, if somebody wants to know.
+    rings: Option<Rings>,
     /// Whether it is known who hung up.
     is_closed: Mutex<bool>,
 }
@@ -37,12 +40,15 @@ impl Session {
         frontend: UnixStream,
         backend: UnixStream,
         recorder: ConnectionRecorder,
+        looks_into_rings: bool,
     ) -> io::Result<Self> {
+        let rings = looks_into_rings.then(Rings::new).transpose()?;
         let shared = Arc::new(Shared {
             frontend,
             backend,
             beside: Mutex::default(),
             recorder,
+            rings,
             is_closed: Mutex::default(),
         });
         let theirs = shared.clone();
@@ -56,13 +62,14 @@ impl Session {
         self.thread.is_finished()
     }
 
-    /// Hangs up to both sides.
+    /// Hangs up to both sides, at the end of the trace.
     pub fn end(self) {
-        *self
-            .shared
-            .is_closed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
+        let is_closed = &self.shared.is_closed;
+        let mut is_closed = is_closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *is_closed, true) {
+            self.shared.recorder.event(Event::End);
+        }
+        drop(is_closed);
         self.shared.shut_down();
         // A panic has been reported by then.
         let _ = self.thread.join();
@@ -72,6 +79,9 @@ impl Session {
 impl Shared {
     fn run(&self) {
         thread::scope(|scope| {
+            if self.pass_signals_on(scope).is_err() {
+                return self.shut_down();
+            }
             let replies = thread::Builder::new().name("replies".into());
             let replies = replies.spawn_scoped(scope, || {
                 let sockets = (&self.backend, &self.frontend);
@@ -79,9 +89,7 @@ impl Shared {
             });
             if replies.is_ok() {
                 let sockets = (&self.frontend, &self.backend);
-                self.relay(sockets, Side::Frontend, &mut |raw| {
-                    self.interpose(raw, scope)
-                });
+                self.relay(sockets, Side::Frontend, &mut |raw| self.edit(raw, scope));
             }
             // The threads of the channels beside it end with the connection.
             drop(replies.map(|replies| replies.join()));
@@ -125,6 +133,31 @@ impl Shared {
             // One that is shut down already is.
             let _ = stream.shutdown(Shutdown::Both);
         }
+        if let Some(rings) = &self.rings {
+            rings.end();
+        }
+    }
+
+    fn pass_signals_on<'s>(&'s self, scope: &'s Scope<'s, '_>) -> io::Result<()> {
+        let Some(rings) = &self.rings else {
+            return Ok(());
+        };
+        let thread = thread::Builder::new().name("rings".into());
+        thread.spawn_scoped(scope, || {
+            // Without signals nothing works.
+            if rings.run(&self.recorder).is_err() {
+                self.shut_down();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Changes what a message of the frontend hands over.
+    fn edit<'s>(&'s self, raw: &mut Raw, scope: &'s Scope<'s, '_>) -> io::Result<()> {
+        if let Some(rings) = &self.rings {
+            rings.learn(raw)?;
+        }
+        self.interpose(raw, scope)
     }
 
     /// Puts a socket of the proxy's in the place of the frontend's, if this hands one over for

@@ -99,6 +99,12 @@ fn timeline(records: &[&Record], first: u64, last: u64) -> String {
 /// The lane of a record, where its mark begins, and the mark's class.
 fn place(record: &Record) -> (&'static str, u64, &'static str) {
     match &record.event {
+        Event::Kick { .. } | Event::Available(_) => ("rings", record.time, "frontend"),
+        Event::Call { .. } => ("rings", record.time, "backend"),
+        Event::Used(used) => {
+            let begin = record.time.saturating_sub(used.latency.unwrap_or(0));
+            ("rings", begin, "backend")
+        }
         Event::Message(message) => {
             // A reply belongs to the request that it ends.
             let latency = message.latency.unwrap_or(0);

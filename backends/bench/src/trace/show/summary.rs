@@ -6,7 +6,7 @@ use std::fmt;
 use crate::trace::decode;
 use crate::trace::duration::duration;
 use crate::trace::pending::expects_reply;
-use crate::trace::record::{Event, Message, Record, Side};
+use crate::trace::record::{Event, Message, Record, Side, Used};
 
 /// One kind of request.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +37,15 @@ impl Summary {
     pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut rows: BTreeMap<(Side, u32), Row> = BTreeMap::new();
         let mut answered: BTreeMap<(Side, u32), (usize, usize)> = BTreeMap::new();
+        let mut chains: BTreeMap<String, Row> = BTreeMap::new();
         for record in records {
-            let Event::Message(message) = &record.event else {
-                continue;
+            let message = match &record.event {
+                Event::Message(message) => message,
+                Event::Used(used) => {
+                    count_used(&mut chains, used);
+                    continue;
+                }
+                _ => continue,
             };
             let key = (message.channel, message.request);
             let row = rows.entry(key).or_insert_with(|| Row {
@@ -53,10 +59,24 @@ impl Summary {
             row.unanswered = asked.saturating_sub(got);
             row.latencies.sort_unstable();
         }
-        let mut rows: Vec<_> = rows.into_values().collect();
+        for row in chains.values_mut() {
+            row.latencies.sort_unstable();
+        }
+        let mut rows: Vec<_> = rows.into_values().chain(chains.into_values()).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.percentile(99)));
         Self { rows }
     }
+}
+
+/// Chains are called as their requests are: by the first word.
+fn count_used(chains: &mut BTreeMap<String, Row>, used: &Used) {
+    let what = used.what.as_deref().unwrap_or("chain");
+    let word = what.split([' ', ',']).next().unwrap_or(what);
+    let name = format!("queue {}: {word}", used.queue);
+    let row = chains.entry(name.clone()).or_default();
+    row.name = name;
+    row.requests += 1;
+    row.latencies.extend(used.latency);
 }
 
 fn count(row: &mut Row, (asked, got): &mut (usize, usize), message: &Message) {
