@@ -8,7 +8,7 @@ use vhost_user_wire::frontend::{
     GetFeatures, GetProtocolFeatures, GetQueueNum, SetOwner, SetProtocolFeatures,
 };
 
-use crate::device::{DeviceType, Sample, least_queues, sample};
+use crate::device::{DeviceType, Sample, features_on_demand, least_queues, sample};
 use crate::driver::{Buffers, DriverError, Frontend, MessageLog, Session, Setup, Used};
 use crate::target::{Exit, Instance, Target, TargetError};
 
@@ -131,9 +131,12 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// A set-up with the queues that every device of the type has.
+    /// A set-up with the queues that every device of the type has, without features that need
+    /// more of a driver than these queues.
     pub fn setup(&self) -> Setup {
-        Setup::default().queues(least_queues(self.profile.device_type), 64)
+        let kind = self.profile.device_type;
+        let setup = Setup::default().without(features_on_demand(kind));
+        setup.queues(least_queues(kind), 64)
     }
 
     /// Connects and sets up.

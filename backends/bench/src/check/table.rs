@@ -2,8 +2,9 @@
 
 use super::types::Check;
 use super::{
-    ack, blk, config, hostile, inflight, log, memory, message, negotiation, queues, reconnect,
-    ring, rng, state, status, vring,
+    ack, blk, config, console, fs, gpio, hostile, i2c, inflight, input, log, memory, message,
+    negotiation, net, net_control, net_receive, queues, reconnect, ring, rng, scsi, sound, state,
+    status, vring, vsock,
 };
 
 /// By theme: what comes first is what the others rest upon.
@@ -24,6 +25,17 @@ const THEMES: &[&[Check]] = &[
     state::CHECKS,
     blk::CHECKS,
     rng::CHECKS,
+    net::CHECKS,
+    net_control::CHECKS,
+    net_receive::CHECKS,
+    console::CHECKS,
+    fs::CHECKS,
+    vsock::CHECKS,
+    scsi::CHECKS,
+    input::CHECKS,
+    sound::CHECKS,
+    gpio::CHECKS,
+    i2c::CHECKS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Check> {

@@ -3,6 +3,6 @@
 mod queues;
 mod sample;
 
-pub use queues::least_queues;
+pub use queues::{features_on_demand, least_queues};
 pub use sample::{Sample, sample};
 pub use vhost_user_wire::DeviceType;
