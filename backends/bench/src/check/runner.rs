@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use vhost_user_wire::frontend::GetFeatures;
+
 use super::bench::{Bench, Profile};
 use super::types::{Check, Fault, Need, Verdict};
 use crate::device::{DeviceType, sample};
 use crate::driver::{DriverError, Entry, Frontend, MessageLog};
-use crate::target::{Exit, Target, TargetError};
+use crate::target::{Exit, Instance, Target, TargetError};
 
 /// What became of a check.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Finding {
 pub struct Runner {
     target: Target,
     profile: Profile,
+    /// One process serves one connection after another.
+    reconnects: bool,
     seed: u64,
 }
 
@@ -61,12 +65,14 @@ impl Runner {
         let mut frontend = Frontend::new(stream.map_err(TargetError::from)?);
         let profile = Profile::ask(&mut frontend, device_type).map_err(RunnerError::Silent)?;
         drop(frontend);
+        let reconnects = target.reconnects() && serves_again(&mut instance);
         if let Some(process) = instance.process() {
             process.finish();
         }
         Ok(Self {
             target,
             profile,
+            reconnects,
             seed,
         })
     }
@@ -153,12 +159,21 @@ impl Runner {
                 "the backend is not this program's to kill (--exec)".to_owned(),
             ),
             Need::Reconnects => (
-                self.target.reconnects(),
-                "the backend is given one connection, and no socket to listen on ({socket})".into(),
+                self.reconnects,
+                "the backend serves one connection only".into(),
             ),
         };
         if holds { Ok(()) } else { Err(reason) }
     }
+}
+
+/// Whether a backend that has had a connection takes another. Some end by design, and the
+/// document leaves that to them.
+fn serves_again(instance: &mut Instance) -> bool {
+    let Ok(Some(stream)) = instance.connect() else {
+        return false;
+    };
+    Frontend::new(stream).request(&GetFeatures).is_ok()
 }
 
 fn names(bits: u64) -> String {
