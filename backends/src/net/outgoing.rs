@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use super::stream::PREFIX;
 use crate::outbox::wait;
+
+/// Size of a frame's length, which stands before it.
+pub(super) const PREFIX: usize = 4;
 
 /// How long a writer waits for a peer that takes nothing. It waits once; then frames are lost
 /// until the peer takes something again.

@@ -11,14 +11,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::link::Link;
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, PREFIX};
 use super::packet::MAX_PACKET;
 use crate::peer::{Meet, Peer};
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 
-/// Size of a frame's length.
-pub(super) const PREFIX: usize = 4;
 /// Longest frame that is sent: for a longer one, passt closes the connection.
 const MAX_SENT: usize = 65535;
 /// Bytes read at once, at most. The longest frame fits behind what is left of one.
