@@ -104,6 +104,15 @@ pub const CHECKS: &[Check] = &[
         run: read_across,
     },
     Check {
+        name: "blk.write-behind-the-end",
+        level: Level::Should,
+        source: Source::Virtio("5.2.6 Device Operation"),
+        rule: "the status is VIRTIO_BLK_S_IOERR for a driver error: a write behind the capacity, \
+               which leaves the capacity as it is",
+        needs: &[BLK, CONFIG],
+        run: write_behind,
+    },
+    Check {
         name: "blk.sector-overflow",
         level: Level::Should,
         source: Source::Virtio("5.2.6 Device Operation"),
@@ -425,6 +434,21 @@ fn read_across(bench: &Bench) -> Verdict {
         return Err(Fault::skip("the disk is empty"));
     };
     read_is_refused(&mut session, sector)
+}
+
+fn write_behind(bench: &Bench) -> Verdict {
+    if bench.profile().has(VIRTIO_BLK_F_RO) {
+        return Err(Fault::skip("the device is read-only (VIRTIO_BLK_F_RO)"));
+    }
+    let (mut session, config) = configured(bench)?;
+    let sector = config.capacity().next_multiple_of(SECTORS);
+    let data = vec![0; BLOCK];
+    let reply = request(&mut session, VIRTIO_BLK_T_OUT, sector, &data, 0)?;
+    expect(&reply, IOERR, &format!("a write to sector {sector}"))?;
+    let capacity = Config::read(&mut session)?.capacity();
+    demand(capacity == config.capacity(), || {
+        format!("the capacity was {} and is {capacity}", config.capacity())
+    })
 }
 
 fn sector_overflow(bench: &Bench) -> Verdict {

@@ -5,7 +5,7 @@ use vhost_user_wire::frontend::{GetStatus, ResetDevice, SetFeatures, SetStatus};
 
 use super::bench::Bench;
 use super::types::{Check, Fault, Level, Need, Source, Verdict, demand};
-use crate::driver::{QUIET, Session, Step};
+use crate::driver::{Format, QUIET, Session, Step};
 
 const STATUS: Need = Need::Protocol(Protocol::STATUS);
 const RESET: Need = Need::Protocol(Protocol::RESET_DEVICE);
@@ -47,6 +47,15 @@ pub const CHECKS: &[Check] = &[
         run: no_needs_reset,
     },
     Check {
+        name: "status.needs-reset-of-a-broken-ring",
+        level: Level::Should,
+        source: Source::Virtio("2.1.2 Device Requirements: Device Status Field"),
+        rule: "the device SHOULD set DEVICE_NEEDS_RESET when it enters an error state that a reset \
+               is needed: more buffers available than the ring has entries",
+        needs: &[STATUS, Need::Sample],
+        run: needs_reset,
+    },
+    Check {
         name: "reset.then-set-up-again",
         level: Level::Must,
         source: RESET_DEVICE,
@@ -72,6 +81,9 @@ pub const CHECKS: &[Check] = &[
         run: with_requests_away,
     },
 ];
+
+/// How often, [`QUIET`] apart, it is looked whether a device has noticed.
+const LOOKS: usize = 20;
 
 const NEEDS_RESET: u64 = 64;
 /// ACKNOWLEDGE and DRIVER.
@@ -120,6 +132,25 @@ fn no_needs_reset(bench: &Bench) -> Verdict {
     }
     let found = status(&mut session)?;
     demand(found & NEEDS_RESET == 0, || format!("it is {found:#x}"))
+}
+
+fn needs_reset(bench: &Bench) -> Verdict {
+    let setup = bench.setup().format(Format::Split);
+    let setup = setup.require_protocol(Protocol::STATUS);
+    let mut session = bench.start(&setup)?;
+    let queue = bench.sample().queue;
+    let driver = session.queue(queue).places().driver;
+    session.memory().store_u16(driver + 2, 0x7000)?;
+    session.queue(queue).kick();
+    let mut found = 0;
+    for _ in 0..LOOKS {
+        found = status(&mut session)?;
+        if found & NEEDS_RESET != 0 {
+            return Ok(());
+        }
+        _ = session.queue(queue).is_notified_within(QUIET)?;
+    }
+    Err(Fault::broken(format!("it is {found:#x}")))
 }
 
 fn started(bench: &Bench) -> Result<Session, Fault> {

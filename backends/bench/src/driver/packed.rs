@@ -168,6 +168,8 @@ impl PackedRing {
         }
         let last = chain.elements.len() - 1;
         for (n, element) in chain.elements.iter().enumerate() {
+            // The id is in the last descriptor; nothing reads the others' (section 2.8.6).
+            let id = if n < last { !id } else { id };
             let descriptor = describe(element, id, n < last);
             self.stage_one(memory, descriptor, n == 0)?;
         }
