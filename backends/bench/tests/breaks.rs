@@ -94,21 +94,27 @@ fn a_sound_backend_passes() {
     assert!(reports.is_empty(), "{}", reports.join("\n"));
 }
 
-#[test]
-fn each_break_fails_the_check_that_names_its_rule() {
-    let missed: Vec<String> = std::thread::scope(|scope| {
+/// Most of these wait for a deadline; but what watches for something late wants a processor.
+const AT_ONCE: usize = 10;
+
+/// The breaks that their checks do not find.
+fn missed_of(breaks: &'static [(Break, &'static str)]) -> Vec<String> {
+    std::thread::scope(|scope| {
         let run = |(what, name): &'static (Break, &'static str)| {
             scope.spawn(move || {
                 let is_found = failures(*what, &[name]).contains_key(name);
                 (!is_found).then(|| format!("{what:?} passes {name}"))
             })
         };
-        let threads: Vec<_> = BREAKS.iter().map(run).collect();
-        threads
-            .into_iter()
-            .filter_map(|thread| thread.join().unwrap())
-            .collect()
-    });
+        let threads: Vec<_> = breaks.iter().map(run).collect();
+        let results = threads.into_iter().map(|thread| thread.join().unwrap());
+        results.flatten().collect()
+    })
+}
+
+#[test]
+fn each_break_fails_the_check_that_names_its_rule() {
+    let missed: Vec<String> = BREAKS.chunks(AT_ONCE).flat_map(missed_of).collect();
     println!(
         "{} of {} breaks found",
         BREAKS.len() - missed.len(),
