@@ -143,8 +143,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "-> SET_FEATURES NEED_REPLY 0x100000000 (VERSION_1)",
-                "-> request 99 size 3 of which 2 follow 01 02 + 2 files",
+                "-> SET_FEATURES NEED_REPLY features=0x100000000 (VERSION_1)",
+                "-> unknown request 99 (size 3, of which 2 follow) payload=0102 + 2 files",
                 "-- closed",
             ]
         );
