@@ -140,7 +140,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "blk.get-id",
-        level: Level::Must,
+        level: Level::Should,
         source: Source::Virtio("5.2.6 Device Operation"),
         rule: "the device ID string is a NUL-padded ASCII string up to 20 bytes long",
         needs: &[BLK],
