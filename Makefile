@@ -12,7 +12,7 @@ INTEL_TESTS := host:: crash:: gdb::breakpoints gdb::ends gdb::events gdb::int3 g
 	disk_reads_right no_time_passes stepping::programs_get stepping::the_kernel_patches
 INTEL_LOG := target/test-intel.log
 
-.PHONY: help demo shell test test-linux test-intel soak bench build setup lint clean
+.PHONY: help demo shell test test-linux test-intel soak bench conformance build setup lint clean
 
 help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
@@ -21,6 +21,7 @@ help:
 	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes,'
 	@echo '             all bare-metal tests on an emulated Intel processor'
 	@echo 'make bench   the measures of docs/performance.md'
+	@echo 'make conformance   docs/conformance.md: checks of device types, on all backends there are'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what all of these need: packages, guests, the bed'
 
@@ -44,6 +45,10 @@ bench: setup-bench build
 	@cargo bench --locked --package backends --bench disk --bench frames
 	@tests/bed/run target/release/bench linux
 	@OUTBOARD_BED_ICOUNT=yes tests/bed/run tests/bed/in-memory target/release/bench start
+
+conformance: setup-conformance
+	cargo build --locked --workspace
+	@tests/conformance
 
 lint:
 	cargo fmt --all --check
