@@ -105,7 +105,7 @@ fn run(options: &Options) -> anyhow::Result<Summary> {
     Ok(Summary::of(&findings))
 }
 
-/// The checks that were asked for.
+/// The checks that were asked for. Those of other device types are not, unless by name.
 fn select(options: &Options) -> anyhow::Result<Vec<&'static Check>> {
     let patterns = |texts: &[String]| -> Vec<Pattern> {
         texts.iter().map(|text| Pattern::new(text)).collect()
@@ -120,7 +120,11 @@ fn select(options: &Options) -> anyhow::Result<Vec<&'static Check>> {
     }
     let is_asked = |check: &&Check| {
         let is_one_of = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(check.name));
-        (only.is_empty() || is_one_of(&only)) && !is_one_of(&skip)
+        let is_meant = match options.device_type {
+            Some(device_type) if only.is_empty() => check.concerns(device_type),
+            _ => only.is_empty() || is_one_of(&only),
+        };
+        is_meant && !is_one_of(&skip)
     };
     Ok(all().filter(is_asked).collect())
 }

@@ -75,6 +75,14 @@ pub struct Check {
     pub run: fn(&Bench) -> Verdict,
 }
 
+impl Check {
+    /// Whether it is about devices of this type: either about all, or about these alone.
+    pub fn concerns(&self, device_type: DeviceType) -> bool {
+        let is_other = |need: &Need| matches!(need, Need::Type(other) if *other != device_type);
+        !self.needs.iter().any(is_other)
+    }
+}
+
 /// Why a check did not pass.
 #[derive(Debug)]
 pub enum Fault {
