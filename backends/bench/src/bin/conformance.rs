@@ -153,13 +153,17 @@ fn failure(finding: &Finding) -> Option<String> {
     };
     let check = finding.check;
     let mut text = format!(
-        "* **{}** ({}; {}). Demanded: {}. Found: {}.\n\n  ```text\n",
+        "* **{}** ({}; {}). Demanded: {}. Found: {}.\n",
         check.name,
         check.level,
         check.source,
         check.rule,
         failure.found.replace('\n', " ")
     );
+    if check.level == Level::Should {
+        return Some(text);
+    }
+    text += "\n  ```text\n";
     let skipped = failure.messages.len().saturating_sub(MESSAGES);
     let messages = failure
         .messages

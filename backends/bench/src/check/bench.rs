@@ -64,16 +64,25 @@ pub struct Bench<'a> {
     target: &'a Target,
     profile: &'a Profile,
     log: MessageLog,
+    /// One process serves one connection after another.
+    reconnects: bool,
     instance: RefCell<Option<Instance>>,
     random: Cell<u64>,
 }
 
 impl<'a> Bench<'a> {
-    pub fn new(target: &'a Target, profile: &'a Profile, log: MessageLog, seed: u64) -> Self {
+    pub fn new(
+        target: &'a Target,
+        profile: &'a Profile,
+        reconnects: bool,
+        log: MessageLog,
+        seed: u64,
+    ) -> Self {
         Self {
             target,
             profile,
             log,
+            reconnects,
             instance: RefCell::new(None),
             random: Cell::new(seed),
         }
@@ -97,7 +106,8 @@ impl<'a> Bench<'a> {
 
     fn try_connect(&self) -> Result<std::os::unix::net::UnixStream, TargetError> {
         let mut slot = self.instance.borrow_mut();
-        if let Some(instance) = slot.as_mut()
+        if self.reconnects
+            && let Some(instance) = slot.as_mut()
             && let Some(stream) = instance.connect()?
         {
             return Ok(stream);

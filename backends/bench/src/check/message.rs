@@ -121,7 +121,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "message.memory-table-of-full-size",
-        level: Level::Must,
+        level: Level::Should,
         source: Source::VhostUser("Multiple Memory regions description"),
         rule: "the regions field contains 8 regions, of which the first num regions count: a \
                table of full size with one region is accepted",

@@ -104,7 +104,13 @@ impl Runner {
 
     fn try_check(&self, check: &Check) -> Outcome {
         let log = MessageLog::new(Some(self.profile.device_type));
-        let bench = Bench::new(&self.target, &self.profile, log.clone(), self.seed);
+        let bench = Bench::new(
+            &self.target,
+            &self.profile,
+            self.reconnects,
+            log.clone(),
+            self.seed,
+        );
         let verdict = (check.run)(&bench);
         let (exit, output) = bench.finish();
         match judge(verdict, exit) {

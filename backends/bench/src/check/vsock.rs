@@ -93,7 +93,7 @@ pub const CHECKS: &[Check] = &[
         source: Source::Virtio("5.10.6.7 Device Events"),
         rule: "events are communicated on the event virtqueue, and only \
                VIRTIO_VSOCK_EVENT_TRANSPORT_RESET is defined: no buffer is used for anything else",
-        needs: &[VSOCK],
+        needs: &[VSOCK, Need::Queues(EVENTS + 1)],
         run: event_buffers,
     },
 ];
@@ -234,7 +234,7 @@ fn overlong_length(bench: &Bench) -> Verdict {
 }
 
 fn event_buffers(bench: &Bench) -> Verdict {
-    let mut session = bench.start(&bench.setup())?;
+    let mut session = bench.start(&bench.setup().queues(EVENTS + 1, 64))?;
     let buffers = Buffers::place(session.memory(), &[], 4)?;
     session.queue_mut(EVENTS).submit(buffers.chain())?;
     session.queue(EVENTS).is_notified_within(QUIET)?;
