@@ -1,10 +1,13 @@
 //! `outboard trace` between a machine and a backend.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 use tests::backend::{self, Backend};
+use tests::process::{Stream, wait_until};
 use tests::vmm::Vmm;
 use tests::{DEADLINE, guest, program, scratch};
 
@@ -212,6 +215,82 @@ fn a_trace_that_cannot_be_made_is_an_error_and_no_machine() {
     let vmm = Vmm::new(guest::bare("hello")).arg("--trace", &file).run(1);
     let messages = vmm.messages();
     assert!(messages.contains("cannot create the trace"), "{messages}");
+}
+
+/// Runs a guest that hangs by the faults of `file`, and returns their schedule.
+fn hang(dir: &Path, disk: &Backend, file: &Path) -> String {
+    let output = dir.join("trace.jsonl");
+    let options = ["--rings", "--seed", "7", "--faults", file.to_str().unwrap()];
+    let mut proxy = trace(disk, &output, &options);
+    let vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline(&format!("sectors=64 seed={SEED}"))
+        .device("blk", &proxy.socket)
+        .start();
+    wait_until("a fault in the trace", DEADLINE, || {
+        std::fs::read_to_string(&output).is_ok_and(|text| text.contains("\"event\":\"fault\""))
+    });
+    end(&mut proxy);
+    drop(vmm);
+    let explain = Command::new(program::own("outboard"))
+        .arg("explain")
+        .arg(&output)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(explain.stdout).unwrap();
+    expect(
+        &text,
+        &[
+            "disk#1: open at the end of the trace",
+            "=> 1 faults were injected on purpose, the last ",
+            "=> the oldest of 1 requests in flight has waited for ",
+        ],
+    );
+    assert!(text.contains("drop (kick, queue 0)"), "{text}");
+    proxy.process.printed(Stream::Err)
+}
+
+#[test]
+fn a_dropped_kick_is_explained_and_its_schedule_repeats_it() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 4);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let file = dir.path().join("faults.toml");
+    std::fs::write(&file, "[[fault]]\nkick = 0\nafter = 4\ndo = \"drop\"\n").unwrap();
+    let schedule = hang(dir.path(), &disk, &file);
+    let expected =
+        "# 1 faults were injected\nseed = 7\n\n[[fault]]\nkick = 0\nnth = 5\ndo = \"drop\"\n";
+    assert_eq!(schedule, expected);
+    std::fs::write(&file, &schedule).unwrap();
+    assert_eq!(hang(dir.path(), &disk, &file), schedule);
+}
+
+#[test]
+fn a_backend_is_stopped_and_killed_by_a_fault() {
+    for (action, is_dead) in [("stop", false), ("kill", true)] {
+        let dir = scratch();
+        let image = backend::disk_image(dir.path(), 4);
+        let mut disk = backend::outboard_blk(dir.path(), &image, &[]);
+        let file = dir.path().join("faults.toml");
+        let rule = format!("[[fault]]\nmessage = \"SET_OWNER\"\nnth = 1\ndo = \"{action}\"\n");
+        std::fs::write(&file, rule).unwrap();
+        let output = dir.path().join("trace.jsonl");
+        let mut proxy = trace(&disk, &output, &["--faults", file.to_str().unwrap()]);
+        let mut frontend = UnixStream::connect(&proxy.socket).unwrap();
+        // SET_OWNER, without a payload.
+        let header = [3u32, 1, 0].map(u32::to_ne_bytes).concat();
+        frontend.write_all(&header).unwrap();
+        if is_dead {
+            use std::os::unix::process::ExitStatusExt;
+            let status = disk.process.wait(DEADLINE);
+            assert_eq!(status.signal(), Some(libc::SIGKILL));
+        } else {
+            let stat = format!("/proc/{}/stat", disk.process.pid());
+            let is_stopped = || std::fs::read_to_string(&stat).unwrap().contains(") T ");
+            wait_until("a stopped backend", DEADLINE, is_stopped);
+            disk.process.signal(libc::SIGCONT);
+        }
+        end(&mut proxy);
+    }
 }
 
 fn read(file: &Path) -> Vec<Value> {

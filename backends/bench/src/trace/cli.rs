@@ -1,6 +1,7 @@
 //! `outboard trace`.
 
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use clap::{Args, Subcommand};
 use vhost_user_wire::DeviceType;
 
 use super::explain;
+use super::faults::{FaultFile, Faults, FileError, Plan};
 use super::format::{Kind, Writer, line};
 use super::proxy::{self, ProxyError, Route};
 use super::record::{Record, Start};
@@ -52,6 +54,13 @@ struct ProxyArgs {
     /// Trace kicks, calls and requests too. They pass the proxy then, which takes time.
     #[arg(long)]
     rings: bool,
+    /// Inject the faults of this TOML file (docs/trace.md), and print at the end those that
+    /// happened, as such a file.
+    #[arg(long, value_name = "FILE")]
+    faults: Option<PathBuf>,
+    /// Decides what the file leaves open [default: the file's seed, or a new one].
+    #[arg(long, value_name = "N", requires = "faults")]
+    seed: Option<u32>,
 }
 
 #[derive(Args, Debug)]
@@ -91,6 +100,14 @@ pub enum Error {
     Page { path: PathBuf, source: io::Error },
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
+    #[error("cannot read the faults {}", .path.display())]
+    ReadFaults { path: PathBuf, source: io::Error },
+    #[error("the faults {} cannot be used", .path.display())]
+    Faults { path: PathBuf, source: FileError },
+    #[error(
+        "the faults {} are of kicks or calls, which pass the proxy only with --rings", .0.display()
+    )]
+    NeedsRings(PathBuf),
     #[error("cannot begin the trace")]
     Begin(#[source] io::Error),
     #[error(transparent)]
@@ -119,14 +136,42 @@ fn trace(args: &ProxyArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<
         device: device_name(&args.listen),
         device_type: args.device_type,
         rings: args.rings,
+        faults: args
+            .faults
+            .as_deref()
+            .map(|path| faults(path, args))
+            .transpose()?,
     };
     let writer = create(args.output.as_deref(), args.format)?;
     let recorder = Recorder::new(Sink::start(writer).map_err(Error::Begin)?);
     let served = proxy::run(&route, &recorder, quit, tell);
+    if let Some(faults) = &route.faults {
+        // As it is, so that it can be copied. Without a reader it is nobody's loss.
+        let _ = io::stderr().write_all(faults.schedule().as_bytes());
+    }
     // Also of a proxy that failed.
     let written = recorder.finish();
     served?;
     Ok(written?)
+}
+
+fn faults(path: &Path, args: &ProxyArgs) -> Result<Faults, Error> {
+    let path = path.to_owned();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(source) => return Err(Error::ReadFaults { path, source }),
+    };
+    let file = match FaultFile::parse(&text) {
+        Ok(file) => file,
+        Err(source) => return Err(Error::Faults { path, source }),
+    };
+    // Each hasher of std has random keys.
+    let random = || RandomState::new().build_hasher().finish() as u32;
+    let plan = Plan::new(file.rules, args.seed.or(file.seed).unwrap_or_else(random));
+    if plan.has_signals() && !args.rings {
+        return Err(Error::NeedsRings(path));
+    }
+    Ok(Faults::new(plan))
 }
 
 /// Prints why what is traced hangs, if it does.

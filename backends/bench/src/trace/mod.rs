@@ -3,6 +3,7 @@
 //! * [`proxy`] stands between any frontend and any backend and sees each message.
 //! * [`rings`] looks into virtqueues on the way of their kicks and calls.
 //! * [`Recorder`] makes [`Record`]s of what it is shown, and a thread writes them to a file.
+//! * [`faults`] plans what the proxy does wrong on purpose.
 //! * [`format`] has the forms of that file, two of which can be read back.
 //! * [`decode`] names what stands in a message.
 //! * [`explain`] says in words why something hangs.
@@ -14,6 +15,7 @@ mod descriptors;
 mod duration;
 mod escape;
 pub mod explain;
+pub mod faults;
 pub mod format;
 mod pending;
 pub mod proxy;

@@ -88,6 +88,12 @@ pub enum Event {
     Available(Available),
     /// The device has used a chain.
     Used(Used),
+    /// The proxy was told to do something wrong here (--faults).
+    Fault {
+        /// What passed.
+        at: String,
+        what: String,
+    },
     /// The connection was open when the trace ended.
     End,
     /// So many records were dropped here, because the trace could not be written as fast.

@@ -23,6 +23,8 @@ pub struct Connection {
     closed_by: Option<Side>,
     /// Rings are enabled one by one.
     needs_enable: bool,
+    /// Faults on purpose: their number, and the last: its time, what and where.
+    faults: (u64, Option<(u64, String, String)>),
     /// The trace has kicks, calls and chains.
     has_rings: bool,
 }
@@ -41,6 +43,10 @@ impl Connection {
             Event::Call { queue } => self.queue(*queue).call(time),
             Event::Available(chain) => self.queue(chain.queue).make_available(time, chain),
             Event::Used(used) => self.queue(used.queue).use_chain(time, used),
+            Event::Fault { at, what } => {
+                self.faults.0 += 1;
+                self.faults.1 = Some((time, what.clone(), at.clone()));
+            }
             Event::Closed { by } => self.closed_by = Some(*by),
             Event::Connected | Event::Fragment(_) | Event::End | Event::Lost { .. } => {}
         }
@@ -104,6 +110,14 @@ impl Connection {
         match self.closed_by {
             Some(side) => _ = write!(text, " closed by the {}", side.name()),
             None => text += " open at the end of the trace",
+        }
+        if let (count, Some((time, what, at))) = &self.faults {
+            let age = duration(end.saturating_sub(*time));
+            let _ = write!(
+                text,
+                "\n  => {count} faults were injected on purpose, the last {age} before the end: \
+                 {what} ({at})"
+            );
         }
         for (channel, code, time) in &self.asked {
             let (name, who) = (

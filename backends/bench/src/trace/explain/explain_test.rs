@@ -158,3 +158,17 @@ fn a_backend_that_leaves_requests_behind_is_named_and_one_that_works_is_not() {
     let text = explained(events);
     assert!(!text.contains("=>"), "{text}");
 }
+
+#[test]
+fn faults_on_purpose_are_named() {
+    let mut events = started();
+    for (time, what) in [(1, "delay by 5 ms"), (2, "drop")] {
+        let (at, what) = ("kick, queue 0".into(), what.into());
+        events.push((time, Event::Fault { at, what }));
+    }
+    events.push((30, say(F::SET_OWNER, 1, &[])));
+    let text = explained(events);
+    let expected = "=> 2 faults were injected on purpose, the last 28 s before the end: drop \
+                    (kick, queue 0)";
+    assert!(text.contains(expected), "{text}");
+}

@@ -184,6 +184,10 @@ impl Writer for Chrome {
             // It is drawn when it ends.
             Event::Available(_) => Ok(()),
             Event::Used(used) => self.used(record, used),
+            Event::Fault { at, what } => {
+                let args = json!({ "at": at, "what": what });
+                self.instant(record, "fault", connection, args)
+            }
             Event::End => self.instant(record, "end of the trace", connection, json!({})),
             Event::Lost { records } => {
                 let args = json!({ "records": records });

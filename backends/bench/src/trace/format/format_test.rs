@@ -54,6 +54,10 @@ fn records() -> Vec<Record> {
         message(Side::Frontend, 40, 1, None),
         fragment,
         Event::Lost { records: 4 },
+        Event::Fault {
+            at: "kick, queue 0".into(),
+            what: "drop".into(),
+        },
         Event::Closed { by: Side::Backend },
     ];
     let record = |(number, event)| Record {
@@ -132,6 +136,7 @@ fn a_timeline_has_spans_for_replies_and_instants_for_the_rest() {
             "SET_FEATURES",
             "no whole message",
             "records are missing",
+            "fault",
             "GET_STATUS",
             "closed"
         ]

@@ -57,6 +57,7 @@ pub fn line(record: &Record) -> String {
         }
         Event::Used(used) => self::used(used),
         Event::Closed { by } => format!("closed by the {}", by.name()),
+        Event::Fault { at, what } => format!("!! fault: {what} ({at})"),
         Event::End => "open at the end of the trace".to_owned(),
         Event::Lost { records } => {
             format!("{records} records are missing here: the trace could not be written as fast")

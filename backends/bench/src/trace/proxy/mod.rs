@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vhost_user_wire::DeviceType;
 
+use super::faults::Faults;
 use super::recorder::Recorder;
 pub use session::Session;
 
@@ -39,6 +40,8 @@ pub struct Route {
     pub device_type: Option<DeviceType>,
     /// Whether kicks and calls pass the proxy too.
     pub rings: bool,
+    /// What it does wrong on purpose.
+    pub faults: Option<Faults>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +86,13 @@ fn open(
     quit: BorrowedFd<'_>,
 ) -> io::Result<Session> {
     let backend = dial(&route.connect, quit)?;
+    let injector = route
+        .faults
+        .as_ref()
+        .map(|faults| faults.injector(&backend));
+    let injector = injector.transpose()?;
     let recorder = recorder.connected(&route.device, route.device_type);
-    Session::start(frontend, backend, recorder, route.rings)
+    Session::with_faults(frontend, backend, recorder, route.rings, injector)
 }
 
 /// The next frontend; `None` when it is time to quit.

@@ -8,6 +8,7 @@ use vhost::vhost_user::message::{BackendReq, FrontendReq as F};
 use vhost_user_wire::{Connection, Deadline, Header, Message, WireError};
 
 use super::*;
+use crate::trace::faults::{FaultFile, Plan};
 use crate::trace::format::Writer;
 use crate::trace::record::{Event, Record, Side};
 use crate::trace::sink::Sink;
@@ -42,17 +43,26 @@ struct Bench {
     proxy: JoinHandle<Result<(), ProxyError>>,
     kept: Kept,
     recorder: Recorder,
+    faults: Faults,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::with_faults("")
+    }
+
+    /// With --rings.
+    fn with_faults(text: &str) -> Self {
+        let rules = FaultFile::parse(text).unwrap().rules;
+        let faults = Faults::new(Plan::new(rules, 7));
         let dir = tempfile::tempdir().unwrap();
         let route = Route {
             listen: dir.path().join("disk.sock"),
             connect: dir.path().join("backend.sock"),
             device: "disk".into(),
             device_type: Some(DeviceType::BLK),
-            rings: false,
+            rings: !text.is_empty(),
+            faults: (!text.is_empty()).then(|| faults.clone()),
         };
         let backend = UnixListener::bind(&route.connect).unwrap();
         let (quit, theirs) = UnixStream::pair().unwrap();
@@ -68,6 +78,7 @@ impl Bench {
             proxy,
             kept,
             recorder,
+            faults,
         }
     }
 
@@ -299,3 +310,6 @@ fn quitting_hangs_up_to_both_sides() {
     assert_eq!(events, [&Event::Connected, &Event::End]);
     assert!(!socket.exists());
 }
+
+#[path = "faults_test.rs"]
+mod faults;

@@ -7,10 +7,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vhost_user_wire::{Connection, Deadline, HEADER_SIZE, Raw, WireError};
 
+use crate::trace::decode::request_name;
+use crate::trace::faults::{Action, Injector, Occurrence};
 use crate::trace::record::Side;
 use crate::trace::recorder::ConnectionRecorder;
 
@@ -27,12 +29,26 @@ pub struct Relay<'a> {
     channel: Side,
     sender: Side,
     recorder: &'a ConnectionRecorder,
+    injector: Option<&'a Injector>,
+    /// What a fault has put behind the next message.
+    held: Option<Raw>,
 }
 
 /// Which end of it failed, or has gone.
 enum Error {
     Receiving(WireError),
     Sending(WireError),
+    /// A fault has cut the connection.
+    Cut,
+}
+
+/// How it ended.
+#[derive(Debug, PartialEq)]
+pub enum End {
+    /// This side has gone.
+    Closed(Side),
+    Failed,
+    Cut,
 }
 
 impl From<WireError> for Error {
@@ -49,6 +65,7 @@ impl<'a> Relay<'a> {
         (from, to): (&UnixStream, &UnixStream),
         (channel, sender): (Side, Side),
         recorder: &'a ConnectionRecorder,
+        injector: Option<&'a Injector>,
     ) -> io::Result<Self> {
         Ok(Self {
             from: Connection::to_either(from.try_clone()?),
@@ -56,21 +73,32 @@ impl<'a> Relay<'a> {
             channel,
             sender,
             recorder,
+            injector,
+            held: None,
         })
     }
 
-    /// Passes on all that the sender sends, until one of both has gone or the socket fails. Says
-    /// who has gone.
-    pub fn run(&mut self, edit: &mut Edit) -> Option<Side> {
+    /// Passes on all that the sender sends, until one of both has gone, the socket fails or a
+    /// fault cuts it.
+    pub fn run(&mut self, edit: &mut Edit) -> End {
         let Err(error) = self.pass_all(edit);
+        if matches!(error, Error::Cut) {
+            return End::Cut;
+        }
+        if let Some(held) = self.held.take() {
+            // If it cannot be sent, the receiver has gone too.
+            let _ = self.send(&held);
+        }
         let begun = self.from.take_received();
         if !begun.bytes.is_empty() {
             // If it cannot be sent, the receiver has gone too.
             let _ = self.pass(begun);
         }
         match error {
-            Error::Receiving(error) => error.is_closed().then_some(self.sender),
-            Error::Sending(error) => error.is_closed().then_some(self.sender.other()),
+            Error::Receiving(error) if error.is_closed() => End::Closed(self.sender),
+            Error::Sending(error) if error.is_closed() => End::Closed(self.sender.other()),
+            Error::Receiving(_) | Error::Sending(_) => End::Failed,
+            Error::Cut => End::Cut,
         }
     }
 
@@ -83,9 +111,65 @@ impl<'a> Relay<'a> {
             let size = raw.header().map_or(0, |header| header.size as usize);
             let rest = (HEADER_SIZE + size).saturating_sub(raw.bytes.len());
             self.record(&raw);
+            // Only a message that is here as a whole can have a fault.
+            let fault = (rest == 0).then(|| self.fault(&raw)).flatten();
+            match fault {
+                Some(Action::Drop) => continue,
+                Some(Action::Cut) => return Err(Error::Cut),
+                _ => {}
+            }
             edit(&mut raw).map_err(WireError::Socket)?;
-            self.send(&raw)?;
+            if fault == Some(Action::Reorder) && self.held.is_none() {
+                self.held = Some(raw);
+                continue;
+            }
+            self.deliver(raw, fault)?;
             self.pass_rest(rest)?;
+            if let Some(held) = self.held.take() {
+                self.send(&held)?;
+            }
+        }
+    }
+
+    fn fault(&self, raw: &Raw) -> Option<Action> {
+        let name = request_name(self.channel, raw.header()?.request);
+        let occurrence = Occurrence::Message {
+            name: &name,
+            from: self.sender,
+            len: raw.bytes.len(),
+        };
+        self.injector?.next(&occurrence, self.recorder)
+    }
+
+    /// Sends a message with its fault.
+    fn deliver(&self, mut raw: Raw, fault: Option<Action>) -> Result<(), Error> {
+        match fault {
+            Some(Action::Delay(time)) => self.pause(time)?,
+            Some(Action::Truncate(Some(bytes))) => raw.bytes.truncate(bytes),
+            Some(Action::Corrupt(Some(place))) => {
+                if let Some(byte) = raw.bytes.get_mut(place) {
+                    *byte = !*byte;
+                }
+            }
+            _ => {}
+        }
+        self.send(&raw)?;
+        if fault == Some(Action::Double) {
+            self.send(&raw)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for so long, or until the connection is over.
+    fn pause(&self, time: Duration) -> Result<(), WireError> {
+        let limit = Timespec::try_from(time).map_err(io::Error::other);
+        let limit = limit.map_err(WireError::Socket)?;
+        match poll(
+            &mut [PollFd::new(&self.from, PollFlags::empty())],
+            Some(&limit),
+        ) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(WireError::Socket(error.into())),
         }
     }
 
@@ -133,7 +217,7 @@ impl<'a> Relay<'a> {
     /// own direction does.
     pub fn hang_up(&self) -> io::Result<()> {
         let mut fds = [PollFd::new(&self.from, PollFlags::empty())];
-        poll(&mut fds, Some(&rustix::event::Timespec::default()))?;
+        poll(&mut fds, Some(&Timespec::default()))?;
         let has_closed = fds[0].revents().contains(PollFlags::HUP);
         let how = if has_closed {
             Shutdown::Both

@@ -12,7 +12,8 @@ use rustix::fs::{FileType, fstat};
 use vhost::vhost_user::message::FrontendReq;
 use vhost_user_wire::Raw;
 
-use super::relay::Relay;
+use super::relay::{End, Relay};
+use crate::trace::faults::Injector;
 use crate::trace::record::{Event, Side};
 use crate::trace::recorder::ConnectionRecorder;
 use crate::trace::rings::Rings;
@@ -31,6 +32,7 @@ struct Shared {
     recorder: ConnectionRecorder,
     /// Where kicks, calls and chains are looked at, if somebody wants to know.
     rings: Option<Rings>,
+    injector: Option<Injector>,
     /// Whether it is known who hung up.
     is_closed: Mutex<bool>,
 }
@@ -42,6 +44,17 @@ impl Session {
         recorder: ConnectionRecorder,
         looks_into_rings: bool,
     ) -> io::Result<Self> {
+        Self::with_faults(frontend, backend, recorder, looks_into_rings, None)
+    }
+
+    /// As [`start`](Self::start), with faults on purpose.
+    pub fn with_faults(
+        frontend: UnixStream,
+        backend: UnixStream,
+        recorder: ConnectionRecorder,
+        looks_into_rings: bool,
+        injector: Option<Injector>,
+    ) -> io::Result<Self> {
         let rings = looks_into_rings.then(Rings::new).transpose()?;
         let shared = Arc::new(Shared {
             frontend,
@@ -49,6 +62,7 @@ impl Session {
             beside: Mutex::default(),
             recorder,
             rings,
+            injector,
             is_closed: Mutex::default(),
         });
         let theirs = shared.clone();
@@ -103,17 +117,27 @@ impl Shared {
         sender: Side,
         edit: &mut super::relay::Edit<'_>,
     ) {
-        let Ok(mut relay) = Relay::new(sockets, (Side::Frontend, sender), &self.recorder) else {
+        let sides = (Side::Frontend, sender);
+        let injector = self.injector.as_ref();
+        let Ok(mut relay) = Relay::new(sockets, sides, &self.recorder, injector) else {
             return self.shut_down();
         };
         match relay.run(edit) {
-            Some(side) => {
+            End::Closed(side) => {
                 self.closed(side);
                 // What cannot be shut down is gone already.
                 let _ = relay.hang_up();
             }
-            None => self.shut_down(),
+            End::Cut => self.cut(),
+            End::Failed => self.shut_down(),
         }
+    }
+
+    /// By a fault, which the trace has: neither side has hung up.
+    fn cut(&self) {
+        let is_closed = &self.is_closed;
+        *is_closed.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shut_down();
     }
 
     /// Notes who was the first to hang up.
@@ -144,9 +168,11 @@ impl Shared {
         };
         let thread = thread::Builder::new().name("rings".into());
         thread.spawn_scoped(scope, || {
-            // Without signals nothing works.
-            if rings.run(&self.recorder).is_err() {
-                self.shut_down();
+            match rings.run(&self.recorder, self.injector.as_ref()) {
+                Ok(true) => self.cut(),
+                Ok(false) => {}
+                // Without signals nothing works.
+                Err(_) => self.shut_down(),
             }
         })?;
         Ok(())
@@ -191,10 +217,14 @@ impl Shared {
             (Side::Frontend, (&frontend, &backend)),
         ];
         for (sender, sockets) in directions {
-            let mut relay = Relay::new(sockets, (Side::Backend, sender), &self.recorder)?;
+            let sides = (Side::Backend, sender);
+            let injector = self.injector.as_ref();
+            let mut relay = Relay::new(sockets, sides, &self.recorder, injector)?;
             let thread = thread::Builder::new().name("requests".into());
             thread.spawn_scoped(scope, move || {
-                relay.run(&mut |_| Ok(()));
+                if relay.run(&mut |_| Ok(())) == End::Cut {
+                    self.cut();
+                }
                 let _ = relay.hang_up();
             })?;
         }

@@ -5,6 +5,7 @@
 //! somebody signals: where signals are suppressed, chains are seen at the next one, and seem to
 //! take longer or shorter than they did.
 
+mod delayed;
 mod memory;
 mod queue;
 mod request;
@@ -14,9 +15,10 @@ mod wires;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use vhost::vhost_user::message::{
     FrontendReq as F, VhostUserSingleMemoryRegion, VhostUserVringAddr, VhostUserVringState,
@@ -24,13 +26,19 @@ use vhost::vhost_user::message::{
 use vhost_user_wire::payload::{MemoryTable, VringFile};
 use vhost_user_wire::{HEADER_SIZE, Payload, Raw};
 
+use super::faults::{Action, Injector, Occurrence};
 use super::recorder::ConnectionRecorder;
+use delayed::{Delayed, Signal};
 use memory::{Memory, Place};
 use queue::Queue;
 use split::Addresses;
-use wires::Interposed;
+use wires::{Interposed, put_back};
 
 const RING_PACKED: u64 = 1 << 34;
+
+/// Signals of an eventfd that come at once are one: the second of a doubled one comes so much
+/// later.
+const DOUBLE: Duration = Duration::from_millis(1);
 
 /// The rings of one connection.
 pub struct Rings {
@@ -45,6 +53,7 @@ struct State {
     queues: BTreeMap<u8, Queue>,
     /// Only signals are seen: packed rings are not looked into.
     is_packed: bool,
+    delayed: Delayed,
     is_over: bool,
 }
 
@@ -84,21 +93,29 @@ impl Rings {
         self.wake()
     }
 
-    /// Passes signals on until the connection [ends](Self::end).
-    pub fn run(&self, recorder: &ConnectionRecorder) -> io::Result<()> {
+    /// Passes signals on until the connection [ends](Self::end), or a fault cuts it: then it
+    /// returns `true`.
+    pub fn run(
+        &self,
+        recorder: &ConnectionRecorder,
+        injector: Option<&Injector>,
+    ) -> io::Result<bool> {
         loop {
-            let state = self.lock();
+            let mut state = self.lock();
             if state.is_over {
-                return Ok(());
+                return Ok(false);
             }
+            state.pass_delayed_on()?;
             let watched: Vec<_> = state.watched().collect();
+            let limit = state.delayed.next().map(Timespec::try_from);
+            let limit = limit.transpose().map_err(io::Error::other)?;
             drop(state);
-            let fds = watched.iter().map(|(_, _, wire)| wire.as_fd());
+            let fds = watched.iter().map(|signal| signal.wire.as_fd());
             let fds = std::iter::once(self.changed.as_fd()).chain(fds);
             let mut fds: Vec<_> = fds
                 .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
                 .collect();
-            match poll(&mut fds, None) {
+            match poll(&mut fds, limit.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -106,8 +123,10 @@ impl Rings {
             // An error means that nothing has changed.
             let _ = rustix::io::read(&self.changed, &mut [0; size_of::<u64>()]);
             let signalled = watched.iter().zip(&ready[1..]).filter(|(_, ready)| **ready);
-            for ((index, is_kick, wire), _) in signalled {
-                self.lock().signal(*index, *is_kick, wire, recorder)?;
+            for (signal, _) in signalled {
+                if self.lock().signal(signal, recorder, injector)? {
+                    return Ok(true);
+                }
             }
         }
     }
@@ -211,33 +230,71 @@ impl State {
         Some(self.queues.entry(index).or_default())
     }
 
-    /// Queue, whether it is a kick, and what to wait on.
-    fn watched(&self) -> impl Iterator<Item = (u8, bool, Arc<Interposed>)> {
+    /// What to wait for.
+    fn watched(&self) -> impl Iterator<Item = Signal> {
         self.queues.iter().flat_map(|(index, queue)| {
-            let kick = queue.kick().map(|wire| (*index, true, wire.clone()));
-            let call = queue.call().map(|wire| (*index, false, wire.clone()));
+            let signal = |is_kick, wire: &_| Signal {
+                queue: *index,
+                is_kick,
+                wire: Clone::clone(wire),
+            };
+            let kick = queue.kick().map(|wire| signal(true, wire));
+            let call = queue.call().map(|wire| signal(false, wire));
             kick.into_iter().chain(call)
         })
     }
 
-    /// Passes a signal on, if it still is the queue's.
+    /// Passes a signal on, if it still is the queue's, with its fault. Says whether that is to
+    /// cut the connection.
     fn signal(
         &mut self,
-        index: u8,
-        is_kick: bool,
-        wire: &Arc<Interposed>,
+        signal: &Signal,
         recorder: &ConnectionRecorder,
-    ) -> io::Result<()> {
-        let Some(queue) = self.queues.get_mut(&index) else {
-            return Ok(());
-        };
-        let current = if is_kick { queue.kick() } else { queue.call() };
-        if !current.is_some_and(|current| Arc::ptr_eq(current, wire)) {
-            return Ok(());
-        }
-        wire.take()?;
+        injector: Option<&Injector>,
+    ) -> io::Result<bool> {
+        let (index, is_kick, wire) = (signal.queue, signal.is_kick, &signal.wire);
         let memory = (!self.is_packed).then_some(&self.memory);
+        let Some(queue) = self
+            .queues
+            .get_mut(&index)
+            .filter(|queue| queue.has(signal))
+        else {
+            return Ok(false);
+        };
+        wire.take()?;
         queue.look(index, is_kick, memory, recorder);
-        wire.pass_on()
+        let occurrence = match is_kick {
+            true => Occurrence::Kick(index),
+            false => Occurrence::Call(index),
+        };
+        match injector.and_then(|injector| injector.next(&occurrence, recorder)) {
+            Some(Action::Drop) => {}
+            Some(Action::Delay(time)) => self.delayed.push(time, signal.clone()),
+            Some(Action::Double) => {
+                self.delayed.push(DOUBLE, signal.clone());
+                wire.pass_on()?;
+            }
+            Some(Action::Cut) => {
+                if is_kick {
+                    put_back(wire);
+                }
+                return Ok(true);
+            }
+            _ => wire.pass_on()?,
+        }
+        Ok(false)
+    }
+
+    /// Kicks of a ring that has stopped since wait for its next start.
+    fn pass_delayed_on(&mut self) -> io::Result<()> {
+        for signal in self.delayed.take_due() {
+            let queue = self.queues.get(&signal.queue);
+            if queue.is_some_and(|queue| queue.has(&signal)) {
+                signal.wire.pass_on()?;
+            } else if signal.is_kick {
+                put_back(&signal.wire);
+            }
+        }
+        Ok(())
     }
 }

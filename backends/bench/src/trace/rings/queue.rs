@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::delayed::Signal;
 use super::memory::Memory;
 use super::request;
 use super::split::{Look, Seen, Split};
@@ -29,6 +30,16 @@ impl Queue {
 
     pub fn call(&self) -> Option<&Arc<Interposed>> {
         self.call.as_ref()
+    }
+
+    /// Whether the signal is the queue's, and not of an earlier start.
+    pub fn has(&self, signal: &Signal) -> bool {
+        let current = if signal.is_kick {
+            self.kick()
+        } else {
+            self.call()
+        };
+        current.is_some_and(|current| Arc::ptr_eq(current, &signal.wire))
     }
 
     pub fn start(&mut self, kick: Interposed) {

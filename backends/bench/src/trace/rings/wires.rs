@@ -53,12 +53,17 @@ fn new() -> io::Result<(File, File)> {
     Ok((event.into(), copy.into()))
 }
 
+/// A kick that was not passed on is the next backend's.
+pub fn put_back(kick: &Interposed) {
+    // A full counter is a signal already.
+    let _ = (&kick.source).write_all(&1u64.to_ne_bytes());
+}
+
 /// A kick that the backend has not taken is the next backend's.
 pub fn give_back(kick: &Interposed) {
     let mut count = [0; size_of::<u64>()];
     if (&kick.target).read_exact(&mut count).is_ok() {
-        // A full counter is a signal already.
-        let _ = (&kick.source).write_all(&1u64.to_ne_bytes());
+        put_back(kick);
     }
 }
 

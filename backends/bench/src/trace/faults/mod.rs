@@ -1,0 +1,16 @@
+//! Faults on purpose (`--faults`): what a proxy does wrong, when, and so that it can be repeated.
+//!
+//! * [`rule`] is a fault of a file: where, when, what.
+//! * [`file`] reads rules.
+//! * [`Plan`] decides, from the seed and from what has passed so far, and nothing else.
+//! * [`Faults`] has the plan of all connections, and signals the backend's process.
+
+mod file;
+mod inject;
+mod plan;
+mod rule;
+
+pub use file::{FaultFile, FileError};
+pub use inject::{Faults, Injector};
+pub use plan::{Occurrence, Plan};
+pub use rule::Action;

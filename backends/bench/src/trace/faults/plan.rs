@@ -1,0 +1,164 @@
+//! Which faults happen.
+
+use std::fmt;
+
+use super::rule::{Action, Pick, Place, Rule, When};
+use crate::trace::record::Side;
+
+/// Faults that the schedule lists. More are counted: a run may be long.
+const LISTED: usize = 10_000;
+
+/// Something that passes the proxy.
+#[derive(Clone, Copy, Debug)]
+pub enum Occurrence<'a> {
+    Message {
+        name: &'a str,
+        from: Side,
+        /// In bytes, with the header.
+        len: usize,
+    },
+    Kick(u8),
+    Call(u8),
+}
+
+/// The same seed, rules and occurrences give the same faults. Rules count independently of each
+/// other; where several have a fault at once, the first has its way.
+#[derive(Debug)]
+pub struct Plan {
+    seed: u32,
+    /// Each with how often its place was passed.
+    rules: Vec<(Rule, u64)>,
+    /// Each as a rule for this fault alone.
+    injected: Vec<Rule>,
+    unlisted: u64,
+}
+
+impl Plan {
+    pub fn new(rules: Vec<Rule>, seed: u32) -> Self {
+        Self {
+            seed,
+            rules: rules.into_iter().map(|rule| (rule, 0)).collect(),
+            injected: Vec::new(),
+            unlisted: 0,
+        }
+    }
+
+    /// The fault of what passes now, with all that the rule left to the seed.
+    pub fn next(&mut self, occurrence: &Occurrence) -> Option<Action> {
+        let mut chosen = None;
+        for (index, (rule, count)) in self.rules.iter_mut().enumerate() {
+            if !rule.place.matches(occurrence) {
+                continue;
+            }
+            *count += 1;
+            let draw = |purpose| draw([self.seed.into(), index as u64, *count, purpose]);
+            if chosen.is_none() && rule.when.is_now(*count, draw(0)) {
+                let action = rule.action.settled(occurrence, draw(1));
+                chosen = Some(Rule {
+                    place: rule.place.clone(),
+                    when: When {
+                        after: 0,
+                        pick: Pick::Nth(*count),
+                    },
+                    action,
+                });
+            }
+        }
+        let chosen = chosen?;
+        let action = chosen.action;
+        match self.injected.len() < LISTED {
+            true => self.injected.push(chosen),
+            false => self.unlisted += 1,
+        }
+        Some(action)
+    }
+
+    pub fn has_signals(&self) -> bool {
+        let is_signal = |(rule, _): &(Rule, u64)| !matches!(rule.place, Place::Message { .. });
+        self.rules.iter().any(is_signal)
+    }
+
+    pub fn needs_process(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|(rule, _)| rule.action.needs_process())
+    }
+}
+
+/// The faults that were injected, as a file of faults.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.injected.len() as u64 + self.unlisted;
+        writeln!(f, "# {count} faults were injected")?;
+        writeln!(f, "seed = {}", self.seed)?;
+        for rule in &self.injected {
+            write!(f, "\n{rule}")?;
+        }
+        if self.unlisted > 0 {
+            writeln!(f, "\n# {} more are not listed", self.unlisted)?;
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    fn matches(&self, occurrence: &Occurrence) -> bool {
+        match (self, occurrence) {
+            (
+                Self::Message { name, from },
+                Occurrence::Message {
+                    name: is, from: by, ..
+                },
+            ) => name.as_ref().is_none_or(|name| name == is) && from.is_none_or(|from| from == *by),
+            (Self::Kick(queue), Occurrence::Kick(of)) => queue == of,
+            (Self::Call(queue), Occurrence::Call(of)) => queue == of,
+            _ => false,
+        }
+    }
+}
+
+impl When {
+    fn is_now(&self, count: u64, draw: u64) -> bool {
+        let Some(count) = count.checked_sub(self.after).filter(|count| *count > 0) else {
+            return false;
+        };
+        match self.pick {
+            Pick::Nth(nth) => count == nth,
+            Pick::Every(every) => count.is_multiple_of(every),
+            // 53 bits are what an f64 keeps.
+            Pick::Probability(p) => ((draw >> 11) as f64) < p * (1u64 << 53) as f64,
+        }
+    }
+}
+
+impl Action {
+    fn settled(self, occurrence: &Occurrence, draw: u64) -> Self {
+        let Occurrence::Message { len, .. } = *occurrence else {
+            return self;
+        };
+        match self {
+            // At least a byte is sent, and one is not.
+            Self::Truncate(None) => {
+                let most = len.saturating_sub(1).max(1);
+                Self::Truncate(Some(1 + (draw % most as u64) as usize))
+            }
+            Self::Corrupt(None) => Self::Corrupt(Some((draw % len.max(1) as u64) as usize)),
+            _ => self,
+        }
+    }
+}
+
+/// A number for these words alone, so that it does not matter which thread comes first
+/// (SplitMix64's output function).
+fn draw(words: [u64; 4]) -> u64 {
+    words.into_iter().fold(0, |state, word| {
+        let mixed = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    })
+}
+
+#[cfg(test)]
+#[path = "plan_test.rs"]
+mod tests;

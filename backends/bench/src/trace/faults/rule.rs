@@ -1,0 +1,131 @@
+//! One fault of a file. `Display` writes it as the file has it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::trace::record::Side;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub place: Place,
+    pub when: When,
+    pub action: Action,
+}
+
+/// Where it happens. A `None` matches all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    Message {
+        name: Option<String>,
+        from: Option<Side>,
+    },
+    Kick(u8),
+    Call(u8),
+}
+
+/// At which of the messages or signals of its place, which are counted from 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct When {
+    /// So many are left alone first, and not counted.
+    pub after: u64,
+    pub pick: Pick,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pick {
+    Nth(u64),
+    Every(u64),
+    Probability(f64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Drop,
+    Delay(Duration),
+    Double,
+    /// Only so many bytes are sent; by default the seed says how many.
+    Truncate(Option<usize>),
+    /// All bits of the byte at this offset are inverted; by default the seed says which.
+    Corrupt(Option<usize>),
+    /// It is sent behind the next message of its direction.
+    Reorder,
+    /// Both sides are hung up to.
+    Cut,
+    /// The backend's process gets SIGSTOP.
+    Stop,
+    /// The backend's process gets SIGKILL.
+    Kill,
+}
+
+impl Action {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Delay(_) => "delay",
+            Self::Double => "double",
+            Self::Truncate(_) => "truncate",
+            Self::Corrupt(_) => "corrupt",
+            Self::Reorder => "reorder",
+            Self::Cut => "cut",
+            Self::Stop => "stop",
+            Self::Kill => "kill",
+        }
+    }
+
+    /// For a line of a trace.
+    pub fn words(self) -> String {
+        match self {
+            Self::Delay(time) => format!("delay by {} ms", time.as_millis()),
+            Self::Truncate(Some(bytes)) => format!("truncate to {bytes} bytes"),
+            Self::Corrupt(Some(byte)) => format!("corrupt byte {byte}"),
+            _ => self.name().to_owned(),
+        }
+    }
+
+    /// A signal of an eventfd has no bytes and no order.
+    pub fn is_for_signals(self) -> bool {
+        !matches!(self, Self::Truncate(_) | Self::Corrupt(_) | Self::Reorder)
+    }
+
+    pub fn needs_process(self) -> bool {
+        matches!(self, Self::Stop | Self::Kill)
+    }
+}
+
+/// Keys and values of the action, one a line.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "do = \"{}\"", self.name())?;
+        match self {
+            Self::Delay(time) => write!(f, "\nmilliseconds = {}", time.as_millis()),
+            Self::Truncate(Some(bytes)) => write!(f, "\nbytes = {bytes}"),
+            Self::Corrupt(Some(byte)) => write!(f, "\nbyte = {byte}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "[[fault]]")?;
+        match &self.place {
+            Place::Message { name, from } => {
+                writeln!(f, "message = \"{}\"", name.as_deref().unwrap_or("any"))?;
+                if let Some(from) = from {
+                    writeln!(f, "from = \"{}\"", from.name())?;
+                }
+            }
+            Place::Kick(queue) => writeln!(f, "kick = {queue}")?,
+            Place::Call(queue) => writeln!(f, "call = {queue}")?,
+        }
+        if self.when.after > 0 {
+            writeln!(f, "after = {}", self.when.after)?;
+        }
+        match self.when.pick {
+            Pick::Nth(nth) => writeln!(f, "nth = {nth}")?,
+            Pick::Every(every) => writeln!(f, "every = {every}")?,
+            Pick::Probability(probability) => writeln!(f, "probability = {probability:?}")?,
+        }
+        writeln!(f, "{}", self.action)
+    }
+}
