@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use workbench::new_backend::NewBackendArgs;
 use workbench::trace::cli::{ExplainArgs, TraceArgs};
 
 use crate::config::{GdbWait, OnReboot};
@@ -39,6 +40,11 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say in words what a trace shows of requests that hang and of backends that do not answer.
     Explain(ExplainArgs),
+    /// Write a crate that is a vhost-user backend, with tests and a Makefile.
+    ///
+    /// `make test check` in it tests the device without a guest, `make run` puts it under one, and
+    /// `make restart` puts a rebuilt one under the guest that runs.
+    NewBackend(NewBackendArgs),
 }
 
 #[derive(Args, Debug)]

@@ -13,6 +13,7 @@ use vmm::cli::{Cli, Command, RunArgs};
 use vmm::config::Config;
 use vmm::signals::Signals;
 use vmm::{hints, host, log, machine, run, say};
+use workbench::new_backend::{self, NewBackendArgs};
 use workbench::trace::cli as trace;
 
 const HOST_FAILURE: u8 = 1;
@@ -63,6 +64,16 @@ fn carry_out(started: Instant) -> ExitCode {
                 Err(error) => fail(&error, HOST_FAILURE),
             }
         }
+        Command::NewBackend(args) => write_backend(&args),
+    }
+}
+
+fn write_backend(args: &NewBackendArgs) -> ExitCode {
+    log_by_default();
+    match new_backend::run(args) {
+        Ok(path) => print(format!("{}: see README.md there\n", path.display()).as_bytes()),
+        Err(error) if error.is_bad_usage() => fail(&error.into(), BAD_USAGE),
+        Err(error) => fail(&error.into(), HOST_FAILURE),
     }
 }
 

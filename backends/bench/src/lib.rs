@@ -8,12 +8,14 @@
 //! * [`check`] has the checks of `outboard-check`, each with the sentence that it enforces.
 //! * [`report`] shows what they found.
 //! * [`trace`] shows what a frontend and a backend say to each other.
+//! * [`new_backend`] writes a crate that is a backend, with tests that use all of these.
 //!
 //! Nothing here shares code with the backend kit: a judge of rings has rings of its own.
 
 pub mod check;
 pub mod device;
 pub mod driver;
+pub mod new_backend;
 pub mod report;
 pub mod target;
 pub mod trace;

@@ -4,10 +4,12 @@
 //! features, guest memory and queues, as QEMU sets them up, unless a step is left out or altered.
 //!
 //! ```no_run
-//! use std::os::unix::net::UnixStream;
 //! use workbench::driver::{Buffers, Frontend, Setup};
+//! use workbench::target::Target;
 //!
-//! let stream = UnixStream::connect("blk.sock")?;
+//! // A process that is ended with the test; a `UnixStream` to any other backend will do as well.
+//! let mut backend = Target::command("outboard-blk --path disk.img --fd {fd}")?.start()?;
+//! let stream = backend.connect()?.ok_or("there is no connection")?;
 //! let mut session = Setup::default().start(Frontend::new(stream))?;
 //! // Which sector is read: a block device's request header, then 512 bytes and a status.
 //! let buffers = Buffers::place(session.memory(), &[0; 16], 513)?;

@@ -1,0 +1,30 @@
+//! The backend keeps the vhost-user document and virtio 1.4: `outboard-check` as a library.
+
+use std::error::Error;
+
+use workbench::check::{Outcome, Runner, all};
+use workbench::report::Text;
+use workbench::target::Target;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_{{name}}");
+const OPTIONS: &str = "{{test-options}}--socket {socket}";
+
+/// The kit logs used rings as the guest memory that they are in.
+const KNOWN: &str = "log.used-ring-elsewhere";
+
+#[test]
+fn it_keeps_the_specifications() -> Result<(), Box<dyn Error>> {
+    let device_type = "{{type}}".parse()?;
+    let target = Target::command(&format!("'{PROGRAM}' {OPTIONS}"))?;
+    let runner = Runner::new(target, device_type, 1)?;
+    let mut failures = String::new();
+    let checks = all().filter(|check| check.concerns(device_type));
+    for check in checks.filter(|check| check.name != KNOWN) {
+        let finding = runner.run(check);
+        if let Outcome::Fail(_) = finding.outcome {
+            failures += &Text { colour: false }.finding(&finding, &runner);
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    Ok(())
+}
