@@ -45,9 +45,12 @@ const QEMU: &[(&[&str], &str)] = &[
 /// Hints for the words of a command line that was refused, one a line.
 pub fn hints(words: &[String]) -> Vec<String> {
     let subcommand = words.first().map(String::as_str);
-    if subcommand
-        .is_some_and(|word| matches!(word, "doctor" | "ctl" | "trace" | "explain" | "help"))
-    {
+    if subcommand.is_some_and(|word| {
+        matches!(
+            word,
+            "doctor" | "ctl" | "new-backend" | "trace" | "explain" | "help"
+        )
+    }) {
         return Vec::new();
     }
     let mut hints: Vec<_> = words.iter().filter_map(|word| qemu(word)).collect();
