@@ -152,13 +152,11 @@ fn failure(finding: &Finding) -> Option<String> {
         return None;
     };
     let check = finding.check;
+    let found = failure.found.replace('\n', " ");
+    let found: String = found.chars().take(WIDTH).collect();
     let mut text = format!(
         "* **{}** ({}; {}). Demanded: {}. Found: {}.\n",
-        check.name,
-        check.level,
-        check.source,
-        check.rule,
-        failure.found.replace('\n', " ")
+        check.name, check.level, check.source, check.rule, found
     );
     if check.level == Level::Should {
         return Some(text);
