@@ -5,7 +5,7 @@ use super::*;
 use vhost_user_wire::Payload;
 
 const PROMPT: Duration = Duration::from_secs(20);
-/// Long enough for a thread that does not wait to be seen to go on.
+/// Long enough for a thread that does not wait to be seen to continue.
 const MOMENT: Duration = Duration::from_millis(50);
 
 fn pair(acks: bool) -> (ConfigNotifier, Connection) {

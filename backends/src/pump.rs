@@ -42,7 +42,7 @@ const PENDING_AFTER_MORE: &str = "the device has kept the last of several chains
 const NOTIFY_AFTER: Duration = Duration::from_micros(50);
 
 /// Most chains that the driver gets back at once, if it has as many at hand: a driver that polls
-/// can go on with the first ones while the device serves the next.
+/// can continue with the first ones while the device serves the next.
 const BATCH: usize = 16;
 
 static LOG: RateLimit = RateLimit::for_logs();

@@ -463,7 +463,7 @@ fn a_backend_that_speaks_unasked_is_not_trusted_any_more() {
     assert!(matches!(again, DeviceEvent::Nothing), "once");
 }
 
-/// vhost-device-gpu waits for it, and its driver for ever.
+/// vhost-device-gpu waits for it, and its driver without end.
 #[test]
 fn a_gpu_is_refused_for_want_of_a_display() {
     let dir = tempfile::tempdir().unwrap();

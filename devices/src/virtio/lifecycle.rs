@@ -132,8 +132,7 @@ impl MmioTransport {
         self.device.reset(deadline);
         // Only a space that has changed is read again: that is a message, for which a backend may
         // not be ready at any other time.
-        if self.config.has_changed() {
-            self.refresh_config(deadline);
+        if self.config.has_changed() && self.refresh_config(deadline) {
             self.config.settle();
         }
         self.queues.reset();
@@ -159,10 +158,17 @@ impl MmioTransport {
         self.announce_config_change();
     }
 
-    fn refresh_config(&mut self, deadline: &Deadline) {
+    /// Publishes the configuration space as the device has it; says whether it could be read.
+    fn refresh_config(&mut self, deadline: &Deadline) -> bool {
         match self.device.read_config(deadline) {
-            Ok(config) => self.config.publish(config, &self.page),
-            Err(error) => self.broken(error.as_ref(), deadline),
+            Ok(config) => {
+                self.config.publish(config, &self.page);
+                true
+            }
+            Err(error) => {
+                self.broken(error.as_ref(), deadline);
+                false
+            }
         }
     }
 

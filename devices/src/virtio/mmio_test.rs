@@ -525,6 +525,20 @@ fn a_reset_publishes_the_configuration_that_the_device_has_again() {
 }
 
 #[test]
+fn a_reset_reads_the_configuration_until_it_has_it() {
+    let mut fixture = Fixture::running();
+    fixture.script().config[0] = 99;
+    fixture.emit(DeviceEvent::ConfigChanged);
+    fixture.script().config[0] = 1;
+    fixture.script().fail_read_config = true;
+    fixture.write(Register::Status, 0);
+    assert_eq!(fixture.read_config()[0], 99, "what is known");
+    fixture.script().fail_read_config = false;
+    fixture.write(Register::Status, 0);
+    assert_eq!(fixture.read_config()[0], 1);
+}
+
+#[test]
 fn a_configuration_change_before_driver_ok_is_published_only() {
     let mut fixture = Fixture::new();
     fixture.script().config[0] = 99;

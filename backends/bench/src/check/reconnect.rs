@@ -19,13 +19,13 @@ pub const CHECKS: &[Check] = &[
         run: served_again,
     },
     Check {
-        name: "reconnect.features-anew",
+        name: "reconnect.features-again",
         level: Level::Should,
         source: COMMUNICATION,
         rule: "features are negotiated on each connection: what another one accepted does not \
                count",
         needs: &[Need::Reconnects, Need::Sample],
-        run: features_anew,
+        run: features_again,
     },
     Check {
         name: "reconnect.same-features",
@@ -72,7 +72,7 @@ fn served_again(bench: &Bench) -> Verdict {
     Ok(())
 }
 
-fn features_anew(bench: &Bench) -> Verdict {
+fn features_again(bench: &Bench) -> Verdict {
     let features = [VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC];
     for round in 0..4 {
         let setup = bench.setup();

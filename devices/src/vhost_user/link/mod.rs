@@ -186,7 +186,7 @@ impl Link {
 
     /// The connection was lost while the backend was told.
     pub fn abandon(&mut self, session: Session, problem: Problem) -> Down {
-        // A backend that hangs over the driver's setup would do so for ever.
+        // A backend that hangs over the driver's setup would hang over it each time.
         let is_gone = problem.is_closed();
         if !is_gone {
             self.connector.kill();
