@@ -1,6 +1,7 @@
 //! A child process whose output is read as it comes.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
@@ -8,6 +9,8 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use crate::DEADLINE;
 
 /// A running program. Killed when dropped.
 pub struct Process {
@@ -159,6 +162,11 @@ impl Process {
         kill(self.child.id(), signal);
     }
 
+    /// Stops every thread of it, until SIGCONT.
+    pub fn stop(&self) {
+        stop(self.child.id());
+    }
+
     /// Waits for a line that contains `text` and returns it.
     ///
     /// # Panics
@@ -301,9 +309,23 @@ pub fn terminate(pid: u32) {
 
 #[allow(unsafe_code)]
 fn kill(pid: u32, signal: libc::c_int) {
-    // SAFETY: a system call on integers; callers name children of theirs that
-    // they have not waited for, so that the id is not somebody else's.
+    // SAFETY: a system call on integers; callers name children of theirs, or of these,
+    // that nobody has waited for, so that the id is not somebody else's.
     unsafe { libc::kill(pid as libc::pid_t, signal) };
+}
+
+/// Stops every thread of a child, or of a child's child.
+pub fn stop(pid: u32) {
+    kill(pid, libc::SIGSTOP);
+    wait_until("it is stopped", DEADLINE, || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten();
+        threads.flatten().all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        })
+    });
 }
 
 /// Waits until `ready` says so; looks every few milliseconds, for what no

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::process::{Process, Stream, wait_until};
+use tests::process::{Process, Stream, stop};
 use tests::vmm::Running;
 use tests::{DEADLINE, backend, program, scratch};
 
@@ -215,15 +215,4 @@ fn what_cannot_be_is_said_and_no_client_holds_up_another() {
     killstorm::finish(vmm);
     let absent = ctl(dir.path(), &["status"], 1);
     assert!(absent.contains("--api"), "{absent}");
-}
-
-#[allow(unsafe_code)]
-fn stop(pid: u32) {
-    // SAFETY: a system call on integers; the caller has just seen that it is the
-    // machine's child, and the machine has no reason to wait for it.
-    unsafe { libc::kill(pid as libc::pid_t, libc::SIGSTOP) };
-    wait_until("it is stopped", DEADLINE, || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.contains(") T ")
-    });
 }

@@ -72,6 +72,8 @@ int main(void)
 		sessions_with_resets(devices, found);
 	else if (string_equal(mode, "reboot"))
 		sessions_with_reboots(devices, found);
+	else if (string_equal(mode, "hold"))
+		sessions_held(devices, found);
 	else
 		for (u32 i = 0; i < found; i++)
 			run_device(&devices[i]);

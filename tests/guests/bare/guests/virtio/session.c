@@ -40,14 +40,21 @@ void sessions_with_resets(struct virtio_device *devices, u32 count)
 	}
 }
 
-void sessions_with_reboots(struct virtio_device *devices, u32 count)
+static u32 session_with_each(struct virtio_device *devices, u32 count)
 {
 	u32 in_flight = 0;
-	bool stop = console_take();
 
 	random_stir();
 	for (u32 i = 0; i < count; i++)
 		in_flight += session(&devices[i]);
+	return in_flight;
+}
+
+void sessions_with_reboots(struct virtio_device *devices, u32 count)
+{
+	bool stop = console_take();
+	u32 in_flight = session_with_each(devices, count);
+
 	if (!stop) {
 		printf("reboot: in_flight=%u\n", in_flight);
 		reboot();
@@ -55,4 +62,11 @@ void sessions_with_reboots(struct virtio_device *devices, u32 count)
 	for (u32 i = 0; i < count; i++)
 		virtio_reset(&devices[i]);
 	printf("reboot: ok\n");
+}
+
+void sessions_held(struct virtio_device *devices, u32 count)
+{
+	printf("hold: in_flight=%u\n", session_with_each(devices, count));
+	for (;;)
+		__asm__ volatile("pause");
 }

@@ -25,3 +25,9 @@ void sessions_with_resets(struct virtio_device *devices, u32 count);
  * all; until a byte comes on the console.
  */
 void sessions_with_reboots(struct virtio_device *devices, u32 count);
+
+/*
+ * A session with every device, and nothing behind it: the machine is reset
+ * from outside, with all devices in the middle of their work.
+ */
+void sessions_held(struct virtio_device *devices, u32 count);
