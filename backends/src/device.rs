@@ -235,6 +235,9 @@ impl<T: VhostUserBackend> Device<T> {
         let vring = self.vring(index);
         // Forgets the previous life of the ring, including counters only reset() can reach.
         vring.get_mut().get_queue_mut().reset();
+        if let Some(region) = inflight.filter(|_| ring.begins_again) {
+            region.forget_if_idle(index)?;
+        }
         if ring.packed {
             self.configure_packed(index, ring, event_idx, inflight)?;
         } else {

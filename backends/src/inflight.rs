@@ -36,16 +36,14 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64};
 
 pub use region::{InflightError, Region, Shape, create};
 
-use layout::{SPLIT, VERSION};
+use layout::{ENTRY_INFLIGHT, HEADER_VERSION, SPLIT, VERSION};
 
 /// Where the fields of `struct QueueRegionSplit` are, in bytes.
-const HEADER_VERSION: usize = 8;
 const HEADER_DESC_NUM: usize = 10;
 const HEADER_LAST_BATCH_HEAD: usize = 12;
 const HEADER_USED_IDX: usize = 14;
 
 /// Where the fields of `struct DescStateSplit` are, in bytes.
-const ENTRY_INFLIGHT: usize = 0;
 const ENTRY_NEXT: usize = 6;
 const ENTRY_COUNTER: usize = 8;
 

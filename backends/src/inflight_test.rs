@@ -63,6 +63,24 @@ fn a_record_is_as_the_document_lays_it_out() {
 }
 
 #[test]
+fn a_part_is_forgotten_when_nothing_of_it_is_in_flight() {
+    let (region, _) = region();
+    let (mut tracker, _) = Tracker::recover(&region, 1, SIZE, 5).unwrap();
+    tracker.take(3).unwrap();
+    region.forget_if_idle(1).unwrap();
+    assert_eq!(recover(&region, 5), (vec![3], Some(6)), "the chain is kept");
+    tracker.put_back(3).unwrap();
+    assert!(
+        Tracker::recover(&region, 1, SIZE, 0).is_err(),
+        "another ring"
+    );
+    region.forget_if_idle(1).unwrap();
+    assert_eq!(recover(&region, 0), (vec![], None));
+    // A ring that the record has no part of.
+    region.forget_if_idle(2).unwrap();
+}
+
+#[test]
 fn a_record_cannot_change_its_size_and_is_described_in_full() {
     let (place, file) = create(shape()).unwrap();
     assert!(file.set_len(0).is_err());

@@ -12,7 +12,9 @@ use vhost::vhost_user::message::{
     VhostUserShMemConfig,
 };
 use vhost_user_backend::VhostUserBackend;
-use virtio_bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
+use virtio_bindings::virtio_config::{
+    VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::epoll::EventSet;
 
@@ -37,8 +39,10 @@ use crate::warn_limited;
 static LOG: RateLimit = RateLimit::for_logs();
 
 /// Features that the kit implements for every device.
-const KIT_FEATURES: u64 =
-    1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_INDIRECT_DESC | 1 << VIRTIO_RING_F_EVENT_IDX;
+const KIT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_F_RING_RESET
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | 1 << VIRTIO_RING_F_EVENT_IDX;
 
 /// Event of a worker whose turn was cut short, counted from the first free one.
 const AGAIN: u16 = 0;

@@ -24,8 +24,8 @@ pub trait VirtioDevice: Send + Sync + 'static {
         256
     }
 
-    /// Feature bits of the device type. VERSION_1, INDIRECT_DESC, EVENT_IDX and RING_PACKED are
-    /// the kit's.
+    /// Feature bits of the device type. VERSION_1, RING_RESET, INDIRECT_DESC, EVENT_IDX and
+    /// RING_PACKED are the kit's.
     fn features(&self) -> u64 {
         0
     }

@@ -134,9 +134,21 @@ pub struct RingSetup {
     pub kick: Option<File>,
     /// Whether the frontend lets data pass.
     pub flow: Flow,
+    /// The base that the frontend was told when it stopped the ring.
+    stopped_at: Option<u32>,
 }
 
 impl RingSetup {
+    /// GET_VRING_BASE of a ring that ran.
+    pub fn stop(&mut self) {
+        self.stopped_at = Some(self.base);
+    }
+
+    /// The ring runs.
+    pub fn start(&mut self) {
+        self.stopped_at = None;
+    }
+
     /// SET_VRING_NUM.
     pub fn set_size(&mut self, size: u32, max: u16, packed: bool) -> Result<(), RingError> {
         let entries = u16::try_from(size).ok().filter(|n| (1..=max).contains(n));
@@ -210,6 +222,7 @@ impl RingSetup {
             available: find("available ring", addresses.available, available)?,
             used: find("used ring", addresses.used, used)?,
             base: self.base,
+            begins_again: self.stopped_at.is_some_and(|base| base != self.base),
             enabled: self.flow == Flow::Passed,
             kick,
         }))
@@ -240,6 +253,9 @@ pub struct ReadyRing<'a> {
     pub used: GuestAddress,
     /// Where to resume: the available index or, of a packed ring, both positions.
     pub base: u32,
+    /// Whether it was stopped in order and does not resume where it stood: the driver has reset
+    /// the queue (virtio 1.4, section 2.6.1.1), and what was known of its requests is past.
+    pub begins_again: bool,
     /// Whether its chains are processed. Else they are discarded.
     pub enabled: bool,
     /// Kick descriptor.

@@ -3,6 +3,11 @@
 /// The layout's only version; 0 is memory that nobody has used yet.
 pub const VERSION: u16 = 1;
 
+/// Where the version is in a queue's part, and what says of an entry that it is in flight: in
+/// both formats alike.
+pub const HEADER_VERSION: usize = 8;
+pub const ENTRY_INFLIGHT: usize = 0;
+
 /// Each queue's part begins at a multiple of this.
 pub const ALIGNMENT: usize = 64;
 

@@ -22,12 +22,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-use super::layout::{PACKED, VERSION};
+use super::layout::{ENTRY_INFLIGHT, HEADER_VERSION, PACKED, VERSION};
 use super::{InflightError, Region, Shape};
 use crate::packed::{Descriptor, OWNER, Position};
 
 /// Where the fields of `struct QueueRegionPacked` are, in bytes.
-const HEADER_VERSION: usize = 8;
 const HEADER_DESC_NUM: usize = 10;
 const HEADER_FREE_HEAD: usize = 12;
 const HEADER_OLD_FREE_HEAD: usize = 14;
@@ -35,7 +34,6 @@ const HEADER_OLD_FREE_HEAD: usize = 14;
 const HEADER_USED: usize = 16;
 
 /// Where the fields of `struct DescStatePacked` are, in bytes.
-const ENTRY_INFLIGHT: usize = 0;
 const ENTRY_NEXT: usize = 2;
 const ENTRY_LAST: usize = 4;
 const ENTRY_NUM: usize = 6;

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use host_io::files::sealed_memfd;
 use thiserror::Error;
 use vhost::vhost_user::message::VhostUserInflight;
 use vm_memory::{AtomicInteger, FileOffset, MmapRegion, VolatileMemory};
 
-use super::layout::{ALIGNMENT, PACKED, SPLIT, STATE, VERSION};
+use super::layout::{
+    ALIGNMENT, ENTRY_INFLIGHT, HEADER_VERSION, PACKED, Queue, SPLIT, STATE, VERSION,
+};
 
 /// virtio 1.3, section 2.7.
 const MAX_QUEUE_SIZE: u16 = 32768;
@@ -121,9 +123,13 @@ impl Shape {
         }
     }
 
+    fn queue(self) -> Queue {
+        if self.packed { PACKED } else { SPLIT }
+    }
+
     /// Bytes from one queue's region to the next.
     pub(super) fn stride(self) -> usize {
-        let queue = if self.packed { PACKED } else { SPLIT };
+        let queue = self.queue();
         (queue.header + queue.entry * usize::from(self.size)).next_multiple_of(ALIGNMENT)
     }
 
@@ -178,6 +184,23 @@ impl Region {
         let map = MmapRegion::from_file(FileOffset::new(file, offset), shape.bytes())
             .map_err(InflightError::Map)?;
         Ok(Region { map, shape })
+    }
+
+    /// Makes the part of queue `index` one of a ring that has not run, unless it has requests in
+    /// flight. For a ring that was stopped in order and begins again somewhere else.
+    pub fn forget_if_idle(&self, index: usize) -> Result<(), InflightError> {
+        if index >= usize::from(self.shape.queues) {
+            return Ok(());
+        }
+        let queue = self.shape.queue();
+        let start = self.shape.stride() * index;
+        for entry in 0..usize::from(self.shape.size) {
+            let at = start + queue.header + queue.entry * entry + ENTRY_INFLIGHT;
+            if self.load::<AtomicU8>(at)? != 0 {
+                return Ok(());
+            }
+        }
+        self.store::<AtomicU16>(start + HEADER_VERSION, 0)
     }
 
     /// Makes it another record.

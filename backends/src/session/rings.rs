@@ -74,9 +74,13 @@ where
         state: VhostUserVringState,
     ) -> Result<Answer, RequestError> {
         let index = self.ring_index(state.index)?;
+        let ran = self.rings[index].running;
         self.stop(index)?;
         self.device.vring(index).set_call(None);
         let setup = &mut self.rings[index].setup;
+        if ran {
+            setup.stop();
+        }
         setup.kick = None;
         if setup.flow == Flow::Discarded {
             setup.flow = Flow::Held;
@@ -160,6 +164,7 @@ where
             "ring started"
         );
         *running = true;
+        setup.start();
         if self.inflight.is_some() {
             // The backend that had the ring before may have died between using a chain and
             // signalling it.
