@@ -30,6 +30,7 @@ mod net_receive;
 mod queues;
 mod reconnect;
 mod ring;
+mod ring_reset;
 mod rng;
 mod scsi;
 mod sound;

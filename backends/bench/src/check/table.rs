@@ -3,8 +3,8 @@
 use super::types::Check;
 use super::{
     ack, blk, config, console, fs, gpio, hostile, i2c, inflight, input, log, memory, message,
-    negotiation, net, net_control, net_receive, queues, reconnect, ring, rng, scsi, sound, state,
-    status, vring, vsock,
+    negotiation, net, net_control, net_receive, queues, reconnect, ring, ring_reset, rng, scsi,
+    sound, state, status, vring, vsock,
 };
 
 /// By theme: what comes first is what the others rest upon.
@@ -16,6 +16,7 @@ const THEMES: &[&[Check]] = &[
     vring::CHECKS,
     ring::CHECKS,
     queues::CHECKS,
+    ring_reset::CHECKS,
     config::CHECKS,
     status::CHECKS,
     hostile::CHECKS,

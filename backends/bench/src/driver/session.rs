@@ -13,13 +13,15 @@ use vhost_user_wire::frontend::{
     SetVringCall, SetVringEnable, SetVringErr, SetVringKick, SetVringNum,
 };
 use vhost_user_wire::payload::VringFile;
+use virtio_bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED};
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 use super::buffers::Buffers;
 use super::error::DriverError;
 use super::frontend::Frontend;
 use super::memory::Memory;
-use super::queue::Queue;
-use super::ring::Used;
+use super::queue::{Queue, QueueFeatures};
+use super::ring::{Format, Used};
 
 /// ACKNOWLEDGE, DRIVER, FEATURES_OK and DRIVER_OK (virtio 1.4, section 2.1).
 const READY: u64 = 1 | 2 | 8 | 4;
@@ -39,6 +41,19 @@ impl Negotiated {
 
     pub fn has_protocol(&self, feature: Protocol) -> bool {
         self.protocol & feature.bits() != 0
+    }
+
+    /// What concerns every queue.
+    pub fn of_queues(&self) -> QueueFeatures {
+        QueueFeatures {
+            format: if self.has(VIRTIO_F_RING_PACKED) {
+                Format::Packed
+            } else {
+                Format::Split
+            },
+            event_idx: self.has(VIRTIO_RING_F_EVENT_IDX),
+            in_order: self.has(VIRTIO_F_IN_ORDER),
+        }
     }
 }
 
@@ -99,6 +114,15 @@ impl Session {
     pub fn with_queues(mut self, queues: Vec<Queue>) -> Self {
         self.queues = queues;
         self
+    }
+
+    /// Puts an empty ring of `size` descriptors, elsewhere in memory, in the place of queue
+    /// `index`, which has been stopped. The backend is told by [`restart`](Self::restart).
+    pub fn renew_queue(&mut self, index: usize, size: u16) -> Result<(), DriverError> {
+        let features = self.negotiated.of_queues();
+        let queue = Queue::new(&self.memory, index, size, features)?;
+        self.queues[index] = queue.with_log(self.frontend.log().clone());
+        Ok(())
     }
 
     /// Submits a request on queue `index` and waits until it comes back.

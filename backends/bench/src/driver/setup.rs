@@ -8,14 +8,14 @@ use vhost_user_wire::frontend::{
     GetFeatures, GetProtocolFeatures, SetFeatures, SetOwner, SetProtocolFeatures, SetStatus,
 };
 use virtio_bindings::virtio_config::{
-    VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
+    VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET, VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use super::error::DriverError;
 use super::frontend::Frontend;
 use super::memory::{Layout, Memory};
-use super::queue::{Queue, QueueFeatures};
+use super::queue::Queue;
 use super::ring::Format;
 use super::session::{Negotiated, Session};
 
@@ -200,11 +200,7 @@ impl Setup {
             Some(memory) => Rc::clone(memory),
             None => Rc::new(Memory::new(&self.layouts)?),
         };
-        let features = QueueFeatures {
-            format: self.format,
-            event_idx: negotiated.has(VIRTIO_RING_F_EVENT_IDX),
-            in_order: negotiated.has(VIRTIO_F_IN_ORDER),
-        };
+        let features = negotiated.of_queues();
         let mut queues = Vec::new();
         for (index, size) in self.queues.iter().enumerate() {
             let log = frontend.log().clone();
