@@ -6,7 +6,8 @@
 //! the bit, and copied the page, in between.
 //!
 //! vm-memory sets the bits for all writes that go through it. The device itself reports the
-//! kernel's writes on its behalf ([`crate::chain::Buffers::written_by_kernel`]).
+//! kernel's writes on its behalf ([`crate::chain::Buffers::written_by_kernel`]). A used ring may
+//! have another place in the log than the memory that it is in ([`RingLog`]).
 //!
 //! vhost-user document, "Migration" and SET_LOG_BASE.
 
@@ -22,8 +23,8 @@ use vhost::vhost_user::message::VhostUserLog;
 use vm_memory::bitmap::{BS, Bitmap, RefSlice, WithBitmapSlice};
 use vm_memory::mmap::NewBitmap;
 use vm_memory::{
-    FileOffset, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion, VolatileMemory,
-    VolatileSlice,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MmapRegion,
+    VolatileMemory, VolatileSlice,
 };
 
 /// Bytes that a bit stands for, whatever the host's pages.
@@ -56,12 +57,12 @@ pub enum LogError {
     /// `mmap` failed.
     #[error("the log cannot be mapped")]
     Map(#[source] vm_memory::mmap::MmapRegionError),
-    /// Memory that has no bit.
-    #[error("a log of {size} bytes ends before the guest memory at {end:#x}, which takes {want}")]
+    /// Memory, or a ring that is logged elsewhere, that has no bit.
+    #[error("a log of {size} bytes ends before the address {end:#x}, which takes {want}")]
     Short {
         /// Size in bytes.
         size: u64,
-        /// Last byte of memory.
+        /// The last byte.
         end: u64,
         /// The size needed in bytes.
         want: u64,
@@ -95,7 +96,7 @@ impl Log {
     }
 
     /// Whether there is a bit for each page of memory up to and with the byte at `end`.
-    fn check(&self, end: u64) -> Result<(), LogError> {
+    pub(crate) fn check(&self, end: u64) -> Result<(), LogError> {
         let (size, want) = (self.bits.len() as u64, end / PAGE / PAGES_PER_BYTE + 1);
         if want <= size {
             return Ok(());
@@ -103,13 +104,42 @@ impl Log {
         Err(LogError::Short { size, end, want })
     }
 
+    /// Sets the bits of the pages from the byte at `first` to the one at `last`.
+    fn set_pages(&self, (first, last): (u64, u64)) {
+        for page in first / PAGE..=last / PAGE {
+            self.set(page);
+        }
+    }
+
     /// Sets the bit of a page.
     fn set(&self, page: u64) {
         let (byte, bit) = (page / PAGES_PER_BYTE, page % PAGES_PER_BYTE);
-        // Memory was checked to have bits: an error is a page that no region has.
+        // Memory and rings were checked to have bits: an error is a page that none of them has.
         if let Ok(bits) = self.bits.get_atomic_ref::<AtomicU8>(byte as usize) {
             bits.fetch_or(1 << bit, Ordering::Release);
         }
+    }
+}
+
+/// A used ring whose writes are logged at another address too, which need not be guest memory
+/// (VHOST_VRING_F_LOG).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingLog {
+    /// The ring's first byte in guest memory.
+    pub ring: GuestAddress,
+    /// Its size in bytes.
+    pub len: u64,
+    /// The address at which a write to its first byte is logged.
+    pub log: u64,
+}
+
+impl RingLog {
+    /// Where the part of `written` that is the ring's is logged: its first and last byte.
+    fn logged(&self, (first, last): (u64, u64)) -> Option<(u64, u64)> {
+        let begin = first.max(self.ring.0);
+        let end = last.min(self.ring.0.saturating_add(self.len.checked_sub(1)?));
+        let place = |at: u64| self.log.saturating_add(at - self.ring.0);
+        (begin <= end).then(|| (place(begin), place(end)))
     }
 }
 
@@ -133,11 +163,27 @@ impl PageLog {
     }
 }
 
-/// A log, and the guest-physical address at which the region begins that writes into it.
+/// A log, the guest-physical address at which the region begins that writes into it, and the
+/// rings that have a place of their own there.
 #[derive(Debug)]
 struct Attached {
     log: Arc<Log>,
     start: u64,
+    rings: Arc<[RingLog]>,
+}
+
+impl Attached {
+    fn mark(&self, offset: usize, len: usize) {
+        let Some(last) = len.checked_sub(1) else {
+            return;
+        };
+        let first = self.start.saturating_add(offset as u64);
+        let written = (first, first.saturating_add(last as u64));
+        self.log.set_pages(written);
+        for place in self.rings.iter().filter_map(|ring| ring.logged(written)) {
+            self.log.set_pages(place);
+        }
+    }
 }
 
 impl Bitmap for PageLog {
@@ -146,22 +192,15 @@ impl Bitmap for PageLog {
         if !self.0.is_on.load(Ordering::Relaxed) {
             return;
         }
-        let attached = self.0.attached.load();
-        let (Some(Attached { log, start }), Some(last)) = (attached.as_deref(), len.checked_sub(1))
-        else {
-            return;
-        };
-        let first = start.saturating_add(offset as u64);
-        let last = first.saturating_add(last as u64);
-        for page in first / PAGE..=last / PAGE {
-            log.set(page);
+        if let Some(attached) = self.0.attached.load().as_deref() {
+            attached.mark(offset, len);
         }
     }
 
     /// Not asked by anybody here: the frontend reads the log.
     fn dirty_at(&self, offset: usize) -> bool {
         let attached = self.0.attached.load();
-        let Some(Attached { log, start }) = attached.as_deref() else {
+        let Some(Attached { log, start, .. }) = attached.as_deref() else {
             return false;
         };
         let page = start.saturating_add(offset as u64) / PAGE;
@@ -192,24 +231,27 @@ pub fn is_loggable<B: Bitmap + 'static>() -> bool {
     std::any::TypeId::of::<B>() == std::any::TypeId::of::<PageLog>()
 }
 
-/// Has all writes into `memory` logged from here on, or, with no log, none.
+/// Has all writes into `memory` logged from here on, those to `rings` at their own places too; or,
+/// with no log, none.
 pub fn attach<B: Bitmap + 'static>(
     memory: &GuestMemoryMmap<B>,
     log: Option<&Arc<Log>>,
+    rings: &[RingLog],
 ) -> Result<(), LogError> {
     if let Some(log) = log {
         for region in memory.iter() {
             log.check(region.last_addr().0)?;
         }
     }
+    let rings: Arc<[RingLog]> = rings.into();
     for region in memory.iter() {
         let mapping: &MmapRegion<B> = region;
         let bitmap: &dyn Any = mapping.bitmap();
         if let Some(target) = bitmap.downcast_ref::<PageLog>() {
             let start = region.start_addr().0;
             target.attach(log.map(|log| {
-                let log = Arc::clone(log);
-                Arc::new(Attached { log, start })
+                let (log, rings) = (Arc::clone(log), Arc::clone(&rings));
+                Arc::new(Attached { log, start, rings })
             }));
         }
     }

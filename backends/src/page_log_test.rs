@@ -2,7 +2,7 @@ use std::os::unix::fs::FileExt;
 
 use virtio_bindings::virtio_ring::VRING_DESC_F_WRITE;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::Bytes;
 
 use super::*;
 use crate::chain::Chain;
@@ -41,7 +41,7 @@ fn every_page_that_is_written_is_logged_and_no_other() {
     let memory = memory();
     let (log, file) = log(5);
     memory.write_obj(1u8, LOW).unwrap();
-    attach(&memory, Some(&log)).unwrap();
+    attach(&memory, Some(&log), &[]).unwrap();
     assert!(pages(&file).is_empty());
     // The last byte of a page, two bytes across a boundary, nothing, and the last byte of all.
     memory.write_obj(1u8, GuestAddress(0x2fff)).unwrap();
@@ -60,7 +60,7 @@ fn every_page_that_is_written_is_logged_and_no_other() {
 fn writes_past_vm_memory_are_logged_when_reported() {
     let memory = memory();
     let (log, file) = log(5);
-    attach(&memory, Some(&log)).unwrap();
+    attach(&memory, Some(&log), &[]).unwrap();
     let mut chain = Chain::default();
     let flags = VRING_DESC_F_WRITE as u16;
     chain
@@ -77,10 +77,10 @@ fn writes_past_vm_memory_are_logged_when_reported() {
 fn a_log_takes_the_place_of_another_and_ends() {
     let memory = memory();
     let ((first, first_file), (second, second_file)) = (log(5), log(5));
-    attach(&memory, Some(&first)).unwrap();
-    attach(&memory, Some(&second)).unwrap();
+    attach(&memory, Some(&first), &[]).unwrap();
+    attach(&memory, Some(&second), &[]).unwrap();
     memory.write_obj(1u8, LOW).unwrap();
-    attach(&memory, None).unwrap();
+    attach(&memory, None, &[]).unwrap();
     memory.write_obj(1u8, HIGH).unwrap();
     assert_eq!((pages(&first_file), pages(&second_file)), (vec![], vec![2]));
 }
@@ -89,12 +89,35 @@ fn a_log_takes_the_place_of_another_and_ends() {
 fn a_log_that_does_not_cover_all_memory_is_refused_and_the_one_before_stays() {
     let memory = memory();
     let ((small, small_file), (large, large_file)) = (log(4), log(5));
-    attach(&memory, Some(&large)).unwrap();
-    let refused = attach(&memory, Some(&small)).unwrap_err();
-    let text = "a log of 4 bytes ends before the guest memory at 0x23fff, which takes 5";
+    attach(&memory, Some(&large), &[]).unwrap();
+    let refused = attach(&memory, Some(&small), &[]).unwrap_err();
+    let text = "a log of 4 bytes ends before the address 0x23fff, which takes 5";
     assert_eq!(refused.to_string(), text);
     memory.write_obj(1u8, LOW).unwrap();
     assert_eq!((pages(&small_file), pages(&large_file)), (vec![], vec![2]));
+}
+
+/// Pages 33 and 34 of memory, of which the ring has the last byte of the first and two of the
+/// second, are logged as pages 38 and 39.
+#[test]
+fn a_used_ring_is_logged_where_the_frontend_says_and_nothing_else_is() {
+    let memory = memory();
+    let (log, file) = log(5);
+    let ring = GuestAddress(0x21fff);
+    let place = RingLog {
+        ring,
+        len: 3,
+        log: 0x26fff,
+    };
+    attach(&memory, Some(&log), &[place]).unwrap();
+    memory.write_slice(&[1; 2], GuestAddress(0x21ffd)).unwrap();
+    memory.write_obj(1u8, GuestAddress(0x22002)).unwrap();
+    memory.write_obj(1u8, LOW).unwrap();
+    assert_eq!(pages(&file), [2, 33, 34]);
+    memory.write_obj(1u8, ring).unwrap();
+    assert_eq!(pages(&file), [2, 33, 34, 38]);
+    memory.write_slice(&[1; 9], GuestAddress(0x21ffe)).unwrap();
+    assert_eq!(pages(&file), [2, 33, 34, 38, 39]);
 }
 
 #[test]

@@ -8,14 +8,14 @@
 use std::fs::File;
 
 use thiserror::Error;
-use vhost::vhost_user::message::VhostUserVringAddr;
+use vhost::vhost_user::message::{VhostUserVringAddr, VhostUserVringAddrFlags};
 use vhost_user_backend::VringRwLock;
 use vm_memory::GuestAddress;
 use vm_memory::mmap::NewBitmap;
 
 use crate::memory::{MemoryError, MemoryTable, SharedMemory, UserAddress};
 use crate::packed;
-use crate::page_log::PageLog;
+use crate::page_log::{PageLog, RingLog};
 
 /// A ring of a device of the kit's, as the rust-vmm crate keeps it.
 pub type Vring = VringRwLock<SharedMemory<PageLog>>;
@@ -83,6 +83,9 @@ pub struct RingAddresses {
     pub available: UserAddress,
     /// Used (device) ring.
     pub used: UserAddress,
+    /// Where writes to the used ring are logged, if not only where it is in guest memory
+    /// (VHOST_VRING_F_LOG).
+    pub log: Option<u64>,
 }
 
 impl RingAddresses {
@@ -102,10 +105,12 @@ impl RingAddresses {
                 });
             }
         }
+        let is_logged = message.flags & VhostUserVringAddrFlags::VHOST_VRING_F_LOG.bits() != 0;
         Ok(RingAddresses {
             descriptors: UserAddress(message.descriptor),
             available: UserAddress(message.available),
             used: UserAddress(message.used),
+            log: is_logged.then_some(message.log),
         })
     }
 }
@@ -208,13 +213,7 @@ impl RingSetup {
                 .map_err(|source| RingError::Memory { part, source })
         };
         let entries = u64::from(size);
-        let (available, used) = if packed {
-            // Event suppression structures (virtio 1.3, section 2.8.14).
-            (packed::EVENTS, packed::EVENTS)
-        } else {
-            // Section 2.7, with the two bytes that EVENT_IDX adds.
-            (6 + 2 * entries, 6 + 8 * entries)
-        };
+        let (available, used) = (available_len(size, packed), used_len(size, packed));
         Ok(Some(ReadyRing {
             packed,
             size,
@@ -226,6 +225,38 @@ impl RingSetup {
             enabled: self.flow == Flow::Passed,
             kick,
         }))
+    }
+
+    /// Where writes to the used ring are logged, if that is another place than its own.
+    pub fn used_log<B: NewBitmap + 'static>(
+        &self,
+        memory: &MemoryTable<B>,
+        packed: bool,
+    ) -> Option<RingLog> {
+        let RingAddresses { used, log, .. } = self.addresses?;
+        let len = used_len(self.size?, packed);
+        let ring = memory.translate(used, len).ok()?;
+        let log = log.filter(|log| *log != ring.0)?;
+        Some(RingLog { ring, len, log })
+    }
+}
+
+/// Bytes of an available ring with the two that EVENT_IDX adds (virtio 1.4, section 2.7), or of
+/// the driver's event suppression structure (section 2.8.14).
+fn available_len(entries: u16, packed: bool) -> u64 {
+    if packed {
+        packed::EVENTS
+    } else {
+        6 + 2 * u64::from(entries)
+    }
+}
+
+/// The same of a used ring.
+fn used_len(entries: u16, packed: bool) -> u64 {
+    if packed {
+        packed::EVENTS
+    } else {
+        6 + 8 * u64::from(entries)
     }
 }
 

@@ -16,6 +16,7 @@ fn addresses(descriptors: u64, available: u64, used: u64) -> RingAddresses {
         descriptors: UserAddress(USER + descriptors),
         available: UserAddress(USER + available),
         used: UserAddress(USER + used),
+        log: None,
     }
 }
 

@@ -8,12 +8,6 @@ use workbench::device::DeviceType;
 use workbench::report::{Summary, Text};
 use workbench::target::Target;
 
-/// Checks that fail, and why that is left so.
-const KNOWN: &[(&str, &str)] = &[(
-    "log.used-ring-elsewhere",
-    "used rings are logged as the guest memory that they are in, where frontends have them logged",
-)];
-
 /// A whole run takes no longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -23,9 +17,6 @@ fn passes(program: &str, options: &str, device_type: DeviceType) {
     let begun = Instant::now();
     let (mut findings, mut reports) = (Vec::new(), Vec::new());
     for check in all().filter(|check| check.concerns(device_type)) {
-        if KNOWN.iter().any(|(name, _)| *name == check.name) {
-            continue;
-        }
         let finding = runner.run(check);
         if let Outcome::Fail(_) = &finding.outcome {
             reports.push(Text { colour: false }.finding(&finding, &runner));

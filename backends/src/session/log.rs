@@ -1,7 +1,8 @@
 //! The requests about the log of written pages.
 //!
 //! The log is written while there is one and VHOST_F_LOG_ALL is among the features. Used rings
-//! are guest memory like any other here: VHOST_VRING_F_LOG and its address are not needed.
+//! are guest memory like any other here; one with VHOST_VRING_F_LOG is logged at its own address
+//! too.
 
 use std::sync::Arc;
 
@@ -10,12 +11,12 @@ use vhost::vhost_user::message::{
 };
 use vhost_user_backend::VhostUserBackend;
 use vhost_user_wire::Message;
-use vm_memory::GuestMemoryMmap;
 use vm_memory::mmap::NewBitmap;
 
 use super::error::RequestError;
 use super::{Answer, Session};
-use crate::page_log::{self, Log, LogError};
+use crate::memory::MemoryTable;
+use crate::page_log::{self, Log};
 
 impl<T> Session<'_, T>
 where
@@ -36,7 +37,7 @@ where
         let place: VhostUserLog = request.body()?;
         let log = Log::map(&place, request.take_file()?)?;
         let log = Arc::new(log);
-        page_log::attach(&self.memory.guest_memory()?, self.wanted(Some(&log)))?;
+        self.attach(&self.memory, self.wanted(Some(&log)))?;
         self.log = Some(log);
         tracing::debug!(
             bytes = place.mmap_size,
@@ -48,8 +49,26 @@ where
     }
 
     /// Has writes to `memory` logged, or not, as the frontend wants it now.
-    pub(super) fn apply_log(&self, memory: &GuestMemoryMmap<T::Bitmap>) -> Result<(), LogError> {
-        page_log::attach(memory, self.wanted(self.log.as_ref()))
+    pub(super) fn apply_log(&self, memory: &MemoryTable<T::Bitmap>) -> Result<(), RequestError> {
+        self.attach(memory, self.wanted(self.log.as_ref()))
+    }
+
+    fn attach(
+        &self,
+        memory: &MemoryTable<T::Bitmap>,
+        log: Option<&Arc<Log>>,
+    ) -> Result<(), RequestError> {
+        let packed = self.is_packed();
+        let rings = self.rings.iter();
+        let rings: Vec<_> = rings
+            .filter_map(|ring| ring.setup.used_log(memory, packed))
+            .collect();
+        for ring in &rings {
+            log.map_or(Ok(()), |log| {
+                log.check(ring.log.saturating_add(ring.len - 1))
+            })?;
+        }
+        Ok(page_log::attach(&memory.guest_memory()?, log, &rings)?)
     }
 
     fn wanted<'a>(&self, log: Option<&'a Arc<Log>>) -> Option<&'a Arc<Log>> {

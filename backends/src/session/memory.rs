@@ -41,7 +41,7 @@ where
     /// uses the old one when the frontend gets its answer.
     fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
         let memory = table.guest_memory()?;
-        self.apply_log(&memory)?;
+        self.apply_log(&table)?;
         self.stop_all()?;
         self.memory = table;
         self.device

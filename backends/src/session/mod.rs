@@ -246,7 +246,7 @@ where
         }
         let changed = self.features ^ features;
         self.features = features;
-        self.apply_log(&self.memory.guest_memory()?)?;
+        self.apply_log(&self.memory)?;
         // Logging begins and ends while rings run, and is none of the backend's business.
         if changed == VhostUserVirtioFeatures::LOG_ALL.bits() {
             return Ok(Answer::Done);

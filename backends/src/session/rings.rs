@@ -140,10 +140,13 @@ where
     /// Starts a ring that has everything it needs and does not run yet.
     pub(super) fn start_if_ready(&mut self, index: usize) -> Result<(), RequestError> {
         let (packed, event_idx) = (self.is_packed(), self.event_idx());
-        let Ring { setup, running } = &mut self.rings[index];
-        if *running {
+        let Ring { setup, running } = &self.rings[index];
+        if *running || setup.missing(&self.memory).is_some() {
             return Ok(());
         }
+        // Its used ring may have a place of its own in the log by now.
+        self.apply_log(&self.memory)?;
+        let Ring { setup, running } = &mut self.rings[index];
         let ready = setup
             .ready(&self.memory, packed)
             .map_err(|source| RequestError::Ring { index, source })?;

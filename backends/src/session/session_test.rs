@@ -368,6 +368,43 @@ fn what_is_written_is_logged_while_the_frontend_wants_it() {
     assert_eq!(logged(&file), 1 << 1 | 1 << 3 | 1 << 5);
 }
 
+/// The ring is at page 2 of memory, and is logged as page 40 while it runs with VHOST_VRING_F_LOG.
+#[test]
+fn a_used_ring_is_logged_at_its_own_address_from_the_message_on() {
+    let mut bench = Bench::new(1);
+    let (mut talk, recorder, _) = bench.talk();
+    talk.negotiate();
+    talk.set_memory(0, USER);
+    talk.set_ring(0, 0);
+    talk.enable(0, true);
+    let file = memfd(4096);
+    let log = VhostUserLog::new(4096, 0);
+    talk.ask(
+        FrontendReq::SET_LOG_BASE,
+        log.as_slice(),
+        vec![file.try_clone().unwrap()],
+    );
+    let features = talk.get(FrontendReq::GET_FEATURES).to_ne_bytes();
+    assert!(talk.acked(FrontendReq::SET_FEATURES, &features, vec![]));
+    let write = |at: u64| {
+        let memory = recorder.memory.lock().unwrap().clone().unwrap();
+        memory.memory().write_obj(1u8, GuestAddress(at)).unwrap();
+    };
+    let mut address = addresses(0, USER);
+    address.flags = VhostUserVringAddrFlags::VHOST_VRING_F_LOG.bits();
+    address.log = 40 << 12;
+    assert!(talk.acked(FrontendReq::SET_VRING_ADDR, address.as_slice(), vec![]));
+    write(0x1000);
+    assert_eq!(logged(&file), 1 << 1);
+    write(0x2000);
+    assert_eq!(logged(&file), 1 << 1 | 1 << 2 | 1 << 40);
+    // One that the log has no room for is refused.
+    address.log = 0x1000_0000;
+    assert!(!talk.acked(FrontendReq::SET_VRING_ADDR, address.as_slice(), vec![]));
+    let plain = addresses(0, USER);
+    assert!(talk.acked(FrontendReq::SET_VRING_ADDR, plain.as_slice(), vec![]));
+}
+
 #[test]
 fn without_log_shmfd_nobody_waits_for_an_answer_about_a_log() {
     let mut bench = Bench::new(1);
