@@ -18,7 +18,7 @@ fn passes(program: &str, options: &str, device_type: DeviceType) {
     let (mut findings, mut reports) = (Vec::new(), Vec::new());
     for check in all().filter(|check| check.concerns(device_type)) {
         let finding = runner.run(check);
-        if let Outcome::Fail(_) = &finding.outcome {
+        if let Outcome::Fail(_) | Outcome::Untried(_) = &finding.outcome {
             reports.push(Text { colour: false }.finding(&finding, &runner));
         }
         findings.push(finding);

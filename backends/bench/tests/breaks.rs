@@ -74,7 +74,7 @@ fn failures(what: Break, names: &[&str]) -> BTreeMap<&'static str, String> {
     for check in all().filter(|check| names.is_empty() || names.contains(&check.name)) {
         let finding = runner.run(check);
         match &finding.outcome {
-            Outcome::Fail(_) => {
+            Outcome::Fail(_) | Outcome::Untried(_) => {
                 let report = Text { colour: false }.finding(&finding, &runner);
                 failures.insert(check.name, report);
             }

@@ -111,14 +111,14 @@ impl Backend {
 
 fn table(backends: &[Backend]) -> String {
     let mut text = "\
-| backend | version | type | passed | failed MUST | failed SHOULD | skipped |
-|---|---|---|---|---|---|---|
+| backend | version | type | passed | failed MUST | failed SHOULD | skipped | not tried |
+|---|---|---|---|---|---|---|---|
 "
     .to_owned();
     for backend in backends {
         let failures = |level| backend.count(|one| failed(one) && one.check.level == level);
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
             backend.name,
             backend.version,
             backend.device_type,
@@ -126,6 +126,7 @@ fn table(backends: &[Backend]) -> String {
             failures(Level::Must),
             failures(Level::Should),
             backend.count(|one| is_skipped(one, backend.device_type)),
+            backend.count(|one| matches!(one.outcome, Outcome::Untried(_))),
         );
     }
     text
@@ -184,6 +185,7 @@ fn verdict(finding: &Finding) -> &'static str {
         Outcome::Pass => "passed",
         Outcome::Fail(_) => "failed",
         Outcome::Skip(_) => "skipped",
+        Outcome::Untried(_) => "not tried",
     }
 }
 

@@ -16,7 +16,7 @@ use workbench::target::Target;
 ///
 /// It plays the frontend and the driver. Checks may write to the device, and put back what was
 /// there: use a disk that you can lose. The exit status is 0 when all checks that apply passed,
-/// 1 when one failed, 2 when nothing could be checked.
+/// 1 when one failed or could not be tried, 2 when nothing could be checked.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {

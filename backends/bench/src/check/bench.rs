@@ -8,9 +8,10 @@ use vhost_user_wire::frontend::{
     GetFeatures, GetProtocolFeatures, GetQueueNum, SetOwner, SetProtocolFeatures,
 };
 
+use super::processes::{Ended, Processes};
 use crate::device::{DeviceType, Sample, features_on_demand, least_queues, sample};
 use crate::driver::{Buffers, DriverError, Frontend, MessageLog, Session, Setup, Used};
-use crate::target::{Exit, Instance, Target, TargetError};
+use crate::target::Target;
 
 /// What a backend offers, as it said when it was asked first.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +62,9 @@ impl Profile {
 /// One check's access to the backend. Everything that is sent and received goes into one log.
 #[derive(Debug)]
 pub struct Bench<'a> {
-    target: &'a Target,
     profile: &'a Profile,
     log: MessageLog,
-    /// One process serves one connection after another.
-    reconnects: bool,
-    instance: RefCell<Option<Instance>>,
+    processes: RefCell<Processes<'a>>,
     random: Cell<u64>,
 }
 
@@ -79,11 +77,9 @@ impl<'a> Bench<'a> {
         seed: u64,
     ) -> Self {
         Self {
-            target,
             profile,
             log,
-            reconnects,
-            instance: RefCell::new(None),
+            processes: RefCell::new(Processes::new(target, reconnects)),
             random: Cell::new(seed),
         }
     }
@@ -99,46 +95,21 @@ impl<'a> Bench<'a> {
     /// A connection on which nothing has been sent: the next one to the process of this check, or
     /// the first one to another process, where one process serves one connection.
     pub fn connect(&self) -> Result<Frontend, DriverError> {
-        let connected = self.try_connect();
+        let connected = self.processes.borrow_mut().connect();
         let stream = connected.map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Frontend::with_log(stream, self.log.clone()))
     }
 
-    fn try_connect(&self) -> Result<std::os::unix::net::UnixStream, TargetError> {
-        let mut slot = self.instance.borrow_mut();
-        if self.reconnects
-            && let Some(instance) = slot.as_mut()
-            && let Some(stream) = instance.connect()?
-        {
-            return Ok(stream);
-        }
-        // The one before has to be gone: both may want the same files.
-        *slot = None;
-        let mut instance = self.target.start()?;
-        let stream = instance.connect()?;
-        *slot = Some(instance);
-        stream.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected).into())
-    }
-
     /// Kills the backend's process, if it is this program's. The next connection is to another.
     pub fn kill(&self) {
-        if let Some(mut instance) = self.instance.take()
-            && let Some(process) = instance.process()
-        {
-            process.kill();
+        if self.processes.borrow_mut().kill() {
             self.log.event("the backend is killed (SIGKILL)");
         }
     }
 
-    /// Ends the process of this check; says how it had ended by itself, and its last lines.
-    pub fn finish(&self) -> (Option<Exit>, Vec<String>) {
-        let Some(mut instance) = self.instance.take() else {
-            return (None, Vec::new());
-        };
-        match instance.process() {
-            Some(process) => (process.finish(), process.last_lines()),
-            None => (None, Vec::new()),
-        }
+    /// Ends the process of this check; says how those that it had have ended.
+    pub fn finish(&self) -> Ended {
+        self.processes.borrow_mut().finish()
     }
 
     /// A set-up with the queues that every device of the type has, without features that need

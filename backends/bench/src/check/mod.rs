@@ -5,6 +5,7 @@
 //! checks of one theme, [`all`] has all of them.
 
 mod bench;
+mod processes;
 mod runner;
 mod table;
 mod types;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use vhost_user_wire::frontend::GetFeatures;
 
 use super::bench::{Bench, Profile};
+use super::processes::Ended;
 use super::types::{Check, Fault, Need, Verdict};
 use crate::device::{DeviceType, sample};
 use crate::driver::{DriverError, Entry, Frontend, MessageLog};
@@ -17,6 +18,8 @@ pub enum Outcome {
     Fail(Box<Failure>),
     /// It does not apply, for this reason.
     Skip(String),
+    /// It applies, but a process that it needs could not be started, for this reason.
+    Untried(String),
 }
 
 /// What a person needs to know of a check that failed.
@@ -112,8 +115,15 @@ impl Runner {
             self.seed,
         );
         let verdict = (check.run)(&bench);
-        let (exit, output) = bench.finish();
-        match judge(verdict, exit) {
+        let Ended {
+            crash,
+            not_started,
+            output,
+        } = bench.finish();
+        if let (None, Some(reason)) = (crash, not_started) {
+            return Outcome::Untried(reason);
+        }
+        match judge(verdict, crash) {
             Ok(()) => Outcome::Pass,
             Err(Fault::Skip(reason)) => Outcome::Skip(reason),
             Err(Fault::Broken(found)) => Outcome::Fail(Box::new(Failure {
@@ -187,8 +197,8 @@ fn names(bits: u64) -> String {
 }
 
 /// A crash fails any check; and it is what explains most failures.
-fn judge(verdict: Verdict, exit: Option<Exit>) -> Verdict {
-    let Some(exit) = exit.filter(|exit| exit.is_crash()) else {
+fn judge(verdict: Verdict, crash: Option<Exit>) -> Verdict {
+    let Some(exit) = crash else {
         return verdict;
     };
     let found = match verdict {

@@ -21,6 +21,7 @@ pub fn json(findings: &[Finding], runner: &Runner) -> String {
         "failed_must": summary.failed_must,
         "failed_should": summary.failed_should,
         "skipped": summary.skipped,
+        "untried": summary.untried,
         "seconds": summary.time.as_secs_f64(),
         "checks": checks,
     });
@@ -39,6 +40,7 @@ fn check(finding: &Finding, runner: &Runner) -> Value {
     let more = match &finding.outcome {
         Outcome::Pass => object!({"outcome": "pass"}),
         Outcome::Skip(reason) => object!({"outcome": "skip", "reason": reason}),
+        Outcome::Untried(reason) => object!({"outcome": "error", "reason": reason}),
         Outcome::Fail(failure) => object!({
             "outcome": "fail",
             "found": failure.found,

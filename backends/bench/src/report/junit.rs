@@ -12,10 +12,11 @@ pub fn junit(findings: &[Finding], runner: &Runner) -> String {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     _ = writeln!(
         xml,
-        "<testsuite name=\"outboard-check\" tests=\"{}\" failures=\"{}\" skipped=\"{}\" \
+        "<testsuite name=\"outboard-check\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" \
          time=\"{:.3}\">",
         findings.len(),
         summary.failed_must + summary.failed_should,
+        summary.untried,
         summary.skipped,
         summary.time.as_secs_f64()
     );
@@ -36,6 +37,10 @@ fn case(finding: &Finding, runner: &Runner) -> String {
         Outcome::Skip(reason) => {
             let reason = escape(reason);
             format!("{head}><skipped message=\"{reason}\"/></testcase>\n")
+        }
+        Outcome::Untried(reason) => {
+            let reason = escape(reason);
+            format!("{head}><error message=\"{reason}\"/></testcase>\n")
         }
         Outcome::Fail(failure) => {
             let level = finding.check.level;

@@ -11,6 +11,7 @@ pub struct Summary {
     pub failed_must: usize,
     pub failed_should: usize,
     pub skipped: usize,
+    pub untried: usize,
     pub time: Duration,
 }
 
@@ -22,6 +23,7 @@ impl Summary {
             match (&finding.outcome, finding.check.level) {
                 (Outcome::Pass, _) => summary.passed += 1,
                 (Outcome::Skip(_), _) => summary.skipped += 1,
+                (Outcome::Untried(_), _) => summary.untried += 1,
                 (Outcome::Fail(_), Level::Must) => summary.failed_must += 1,
                 (Outcome::Fail(_), Level::Should) => summary.failed_should += 1,
             }
@@ -31,6 +33,6 @@ impl Summary {
 
     /// Whether all checks that apply passed.
     pub fn is_good(&self) -> bool {
-        self.failed_must == 0 && self.failed_should == 0
+        self.failed_must + self.failed_should + self.untried == 0
     }
 }

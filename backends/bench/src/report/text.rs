@@ -39,6 +39,13 @@ impl Text {
                 let reason = self.paint(DIM, &format!("({reason})"));
                 format!("{} {} {reason}\n", self.paint(YELLOW, "skip"), check.name)
             }
+            Outcome::Untried(reason) => {
+                let name = self.paint(BOLD, check.name);
+                format!(
+                    "{} {name} (could not be tried: {reason})\n",
+                    self.paint(RED, "ERROR")
+                )
+            }
             Outcome::Fail(failure) => self.failure(check, failure, runner),
         }
     }
@@ -90,10 +97,13 @@ impl Text {
         }
         let failed = summary.failed_must + summary.failed_should;
         let style = if summary.is_good() { GREEN } else { RED };
-        let counts = format!(
+        let mut counts = format!(
             "{} passed, {failed} failed ({} MUST, {} SHOULD), {} skipped",
             summary.passed, summary.failed_must, summary.failed_should, summary.skipped
         );
+        if summary.untried > 0 {
+            counts += &format!(", {} could not be tried", summary.untried);
+        }
         let seconds = summary.time.as_secs_f64();
         _ = writeln!(text, "\n{} in {seconds:.1} s", self.paint(style, &counts));
         text

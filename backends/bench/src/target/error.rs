@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::exit::Exit;
+
 /// How long a process may take to listen.
 pub(super) const START: Duration = Duration::from_secs(10);
 
@@ -23,6 +25,13 @@ pub enum TargetError {
     #[error("{program} did not listen within {START:?}{hint}: {last}")]
     NotListening {
         program: String,
+        hint: &'static str,
+        last: String,
+    },
+    #[error("{program} ended ({exit}) and listens no more{hint}: {last}")]
+    Ended {
+        program: String,
+        exit: Exit,
         hint: &'static str,
         last: String,
     },

@@ -11,6 +11,7 @@ use host_io::command::{CommandLine, Handover};
 use tempfile::TempDir;
 
 use super::error::{START, TargetError};
+use super::exit::Exit;
 use super::process::Process;
 
 /// Where a process is to listen. Some programs put the number of a device behind it.
@@ -143,6 +144,25 @@ fn dial(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path)
 }
 
+fn not_listening(process: &mut Process, exit: Option<Exit>) -> TargetError {
+    let program = process.program().to_owned();
+    let hint = process.hint();
+    let last = process.last_lines().join("\n");
+    match exit {
+        Some(exit) => TargetError::Ended {
+            program,
+            exit,
+            hint,
+            last,
+        },
+        None => TargetError::NotListening {
+            program,
+            hint,
+            last,
+        },
+    }
+}
+
 /// Connects to a process that is about to listen.
 fn dial_process(process: &mut Process, path: &Path) -> Result<UnixStream, TargetError> {
     let end = Instant::now() + START;
@@ -153,12 +173,9 @@ fn dial_process(process: &mut Process, path: &Path) -> Result<UnixStream, Target
         if let Some(stream) = found {
             return Ok(stream);
         }
-        if process.exit_within(Duration::from_millis(2)).is_some() || Instant::now() > end {
-            return Err(TargetError::NotListening {
-                program: process.program().to_owned(),
-                hint: process.hint(),
-                last: process.last_lines().join("\n"),
-            });
+        let exit = process.exit_within(Duration::from_millis(2));
+        if exit.is_some() || Instant::now() > end {
+            return Err(not_listening(process, exit));
         }
     }
 }

@@ -1,9 +1,11 @@
 //! How a backend is reached.
 
 mod error;
+mod exit;
 mod instance;
 mod process;
 
 pub use error::TargetError;
+pub use exit::Exit;
 pub use instance::{Instance, Target};
-pub use process::{Exit, Process};
+pub use process::Process;

@@ -2,11 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, BufRead, BufReader, PipeReader};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,41 +16,13 @@ use rustix::process::set_parent_process_death_signal;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use super::error::TargetError;
+use super::exit::Exit;
 use crate::driver::wait_readable;
 
 /// Lines of output that are kept.
 const LINES: usize = 12;
 /// How long a process may take to end once its connection is closed, or when it is asked to.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// How a process has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exit(ExitStatus);
-
-impl Exit {
-    /// The status of a Rust program that panicked.
-    const PANIC: i32 = 101;
-
-    /// Whether the program is broken: whatever a frontend sends, no program ends so by intention.
-    pub fn is_crash(self) -> bool {
-        let by_fault = [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGILL,
-            libc::SIGFPE,
-            libc::SIGABRT,
-        ];
-        let signal = self.0.signal();
-        signal.is_some_and(|signal| by_fault.contains(&signal))
-            || self.0.code() == Some(Self::PANIC)
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
 
 /// A running process in a group of its own. One that is dropped is killed.
 #[derive(Debug)]
@@ -127,7 +98,7 @@ impl Process {
     /// How it has ended, if it does so within `time`.
     pub fn exit_within(&mut self, time: Duration) -> Option<Exit> {
         if self.exit.is_none() && wait_readable(&self.pidfd, time).unwrap_or(false) {
-            self.exit = self.child.wait().ok().map(Exit);
+            self.exit = self.child.wait().ok().map(Exit::new);
         }
         self.exit
     }

@@ -1,0 +1,59 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+#[test]
+fn a_process_that_crashed_is_told_of_whatever_came_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("mark");
+    let once = format!("[ -e {0} ] && exec cat <&$0; >{0}", mark.display());
+    let text = format!("sh -c '{once}; cat <&$0; echo my last words; kill -SEGV $$' {{fd}}");
+    let target = Target::command(&text).unwrap();
+    let mut processes = Processes::new(&target, false);
+    let first = processes.connect().unwrap();
+    wait_for(|| mark.exists());
+    drop(first);
+    let crashed = processes.current.as_mut().and_then(Instance::process);
+    assert!(
+        crashed
+            .unwrap()
+            .exit_within(Duration::from_secs(10))
+            .is_some()
+    );
+    drop(processes.connect().unwrap());
+    assert!(processes.kill());
+    assert!(!processes.kill());
+    let ended = processes.finish();
+    assert!(ended.crash.is_some_and(Exit::is_crash), "{ended:?}");
+    assert_eq!(ended.output, ["my last words"]);
+    assert_eq!(ended.not_started, None);
+}
+
+#[test]
+fn a_process_that_cannot_be_started_again_is_no_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("backend");
+    fs::write(&program, "#!/bin/sh\nexec cat <&$1\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let target = Target::command(&format!("{} {{fd}}", program.display())).unwrap();
+    let mut processes = Processes::new(&target, false);
+    drop(processes.connect().unwrap());
+    fs::remove_file(&program).unwrap();
+    assert!(processes.connect().is_err());
+    let ended = processes.finish();
+    assert!(ended.crash.is_none());
+    let reason = ended.not_started.unwrap();
+    assert!(
+        reason.ends_with("cannot be started: No such file or directory (os error 2)"),
+        "{reason}"
+    );
+}
+
+fn wait_for(mut holds: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(std::time::Instant::now() < end);
+        std::thread::yield_now();
+    }
+}
