@@ -96,7 +96,7 @@ impl<'a> Bench<'a> {
     /// the first one to another process, where one process serves one connection.
     pub fn connect(&self) -> Result<Frontend, DriverError> {
         let connected = self.processes.borrow_mut().connect();
-        let stream = connected.map_err(|error| std::io::Error::other(error.to_string()))?;
+        let stream = connected.map_err(|error| DriverError::Connect(error.into()))?;
         Ok(Frontend::with_log(stream, self.log.clone()))
     }
 

@@ -5,7 +5,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 
 use super::bench::Bench;
 use super::types::{Check, Fault, Level, Need, Source, Verdict, demand};
-use crate::driver::{Buffers, Chain, Format, QUIET, Session, Setup, Table};
+use crate::driver::{Buffers, Chain, DriverError, Format, QUIET, Session, Setup, Table};
 
 const PACKED: Need = Need::Feature(VIRTIO_F_RING_PACKED, "VIRTIO_F_RING_PACKED");
 const EVENT_IDX: Need = Need::Feature(VIRTIO_RING_F_EVENT_IDX, "VIRTIO_F_EVENT_IDX");
@@ -61,7 +61,12 @@ both! {
          that it has used";
     "framing" Must "2.7.4.1 Device Requirements: Message Framing" "2.8.5 Scatter-Gather Support" []
         framing,
-        "the device MUST NOT make assumptions about the particular arrangement of descriptors";
+        "the device MUST NOT make assumptions about the particular arrangement of descriptors: of \
+         the two parts of a buffer, each may be in two";
+    "framing-many" Should "2.7.4.1 Device Requirements: Message Framing"
+        "2.8.5 Scatter-Gather Support" [] framing_many,
+        "the device MAY have a reasonable limit of descriptors it will allow in a chain: four of \
+         each kind are not beyond it";
     "batch" Must "2.7.13 Supplying Buffers to The Device" "2.8.21 Supplying Buffers to The Device"
         [] batch,
         "several buffers that are made available at once are all used, after one notification";
@@ -139,8 +144,19 @@ fn request(bench: &Bench, format: Format) -> Verdict {
     demand(more.is_none(), || "a buffer was used twice".into())
 }
 
+/// Whether a buffer of several descriptors comes back at all is not for checks of other rules.
+fn needs_several(bench: &Bench, session: &mut Session, buffers: &Buffers) -> Verdict {
+    match again(bench, session, buffers, &buffers.split(&[1], &[1])) {
+        Err(Fault::Driver(DriverError::NotUsed { .. })) => Err(Fault::skip(
+            "no buffer of several descriptors comes back: see the check of framing",
+        )),
+        verdict => verdict,
+    }
+}
+
 fn used_id(bench: &Bench, format: Format) -> Verdict {
-    let mut session = bench.start(&setup(bench, format))?;
+    let (mut session, buffers) = start(bench, &setup(bench, format))?;
+    needs_several(bench, &mut session, &buffers)?;
     let queue = bench.sample().queue;
     for count in [1, 3, 2, 5] {
         let mut away = Vec::new();
@@ -243,19 +259,33 @@ fn done_means_done(bench: &Bench, format: Format) -> Verdict {
 }
 
 fn framing(bench: &Bench, format: Format) -> Verdict {
-    let (mut session, buffers) = start(bench, &setup(bench, format))?;
     let sample = bench.sample();
-    let (half, status) = (
-        sample.readable.len() as u32 / 2,
-        sample.writable.saturating_sub(1),
-    );
-    let arrangements: [(&[u32], &[u32]); 5] = [
+    let half = sample.readable.len() as u32 / 2;
+    let last = sample.writable.saturating_sub(1);
+    let arrangements: [(&[u32], &[u32]); 4] = [
         (&[], &[]),
-        (&[1], &[status]),
-        (&[half], &[1, 2, 3]),
-        (&[1, 1, half], &[status / 2, 1]),
-        (&[half, 1], &[status.saturating_sub(1)]),
+        (&[1], &[last]),
+        (&[half], &[1]),
+        (&[half + 1], &[last / 2]),
     ];
+    framed(bench, format, &arrangements)
+}
+
+fn framing_many(bench: &Bench, format: Format) -> Verdict {
+    let sample = bench.sample();
+    let half = sample.readable.len() as u32 / 2;
+    let last = sample.writable.saturating_sub(1);
+    let arrangements: [(&[u32], &[u32]); 3] = [
+        (&[half], &[1, 2, 3]),
+        (&[1, 1, half], &[last / 2, 1]),
+        (&[half, 1], &[last.saturating_sub(1)]),
+    ];
+    framed(bench, format, &arrangements)
+}
+
+/// Runs the sample with its two parts divided in each of these ways.
+fn framed(bench: &Bench, format: Format, arrangements: &[(&[u32], &[u32])]) -> Verdict {
+    let (mut session, buffers) = start(bench, &setup(bench, format))?;
     for (readable, writable) in arrangements {
         let chain = buffers.split(readable, writable);
         again(bench, &mut session, &buffers, &chain)?;
@@ -423,15 +453,12 @@ fn indirect(bench: &Bench, format: Format) -> Verdict {
     let (mut session, buffers) = start(bench, &setup)?;
     let table = table(&session)?;
     let half = bench.sample().writable / 2;
-    for chain in [buffers.chain().clone(), buffers.split(&[1, 2], &[half])] {
-        again(
-            bench,
-            &mut session,
-            &buffers,
-            &chain.clone().indirect(table),
-        )?;
-        again(bench, &mut session, &buffers, &chain)?;
-    }
+    let single = buffers.chain().clone();
+    again(bench, &mut session, &buffers, &single.indirect(table))?;
+    needs_several(bench, &mut session, &buffers)?;
+    let several = buffers.split(&[1], &[half]).indirect(table);
+    again(bench, &mut session, &buffers, &several)?;
+    needs_several(bench, &mut session, &buffers)?;
     no_stray(&session)
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong between a driver and its backend.
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub enum DriverError {
         #[source]
         source: PayloadError,
     },
+    #[error("there is no connection to the backend")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
     #[error("{name} was answered by a message that is no reply to it: {got}")]
     Unexpected { name: Name, got: String },
     #[error("{name} was refused with {code}")]

@@ -21,8 +21,9 @@ pub const CHECKS: &[Check] = &[
         name: "vring.kick-before-enable",
         level: Level::Must,
         source: STATES,
-        rule: "a request that was made available, and kicked for, while the ring was disabled is \
-               processed once it is enabled, without another kick",
+        rule: "started and disabled: the back-end must process the ring without causing any side \
+               effects; one that was made available, and kicked for, while the ring was disabled \
+               comes back at the latest once it is enabled, without another kick",
         needs: &[PF, Need::Sample],
         run: kick_before_enable,
     },

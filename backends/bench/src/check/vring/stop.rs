@@ -59,8 +59,9 @@ pub const CHECKS: &[Check] = &[
         name: "vring.restart-many-times",
         level: Level::Must,
         source: STATES,
-        rule: "a ring can be stopped and started any number of times, and nothing is lost or \
-               done twice",
+        rule: "a stopped ring enters the started state again with SET_VRING_KICK and the back-end \
+               resumes processing requests: twenty times, each with requests on their way, of \
+               which none is lost or done twice",
         needs: &[Need::Sample],
         run: restart_many_times,
     },
