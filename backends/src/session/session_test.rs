@@ -569,7 +569,10 @@ fn a_ring_that_cannot_go_on_does_not_hold_up_the_others() {
     // A device that fails to stop is forgotten all the same.
     recorder.failing.store(true, Ordering::SeqCst);
     talk.session.end().unwrap();
-    assert_eq!(*recorder.stops.lock().unwrap(), [0, 1, 1]);
+    // Those of one step stop side by side.
+    let mut stops = recorder.stops.lock().unwrap().clone();
+    stops.sort_unstable();
+    assert_eq!(stops, [0, 1, 1]);
     assert!(bench.device.vring(1).get_ref().get_call().is_none());
     drop(call);
 }
