@@ -32,18 +32,38 @@ pub const MAX_QUEUES: usize = 64;
 
 /// Where a device keeps the state that its driver has set, for the process that takes its place.
 #[derive(Debug, Clone, Default)]
-pub struct StateRecord(Arc<Mutex<Option<Arc<Region>>>>);
+pub struct StateRecord(Arc<Mutex<Recorded>>);
+
+#[derive(Debug, Default)]
+struct Recorded {
+    region: Option<Arc<Region>>,
+    /// What was stored last. A driver may write into its configuration space before there is a
+    /// record.
+    state: Option<Vec<u8>>,
+}
 
 impl StateRecord {
-    /// The record in use from here on, if there is one.
-    pub(crate) fn set(&self, region: Option<Arc<Region>>) {
-        *self.lock() = region;
+    /// The record in use from here on. One without a state takes what was stored before.
+    pub(crate) fn begin(&self, region: Arc<Region>) -> Result<(), InflightError> {
+        let mut recorded = self.lock();
+        if let (Some(state), None) = (&recorded.state, region.state()?) {
+            region.store_state(state)?;
+        }
+        recorded.region = Some(region);
+        Ok(())
     }
 
-    /// Keeps `state` in place of any before it, if a frontend holds a record that outlives this
-    /// process.
+    /// The session is over. The record belongs to the frontend.
+    pub(crate) fn end(&self) {
+        *self.lock() = Recorded::default();
+    }
+
+    /// Keeps `state` in place of any before it, for a frontend that holds a record that outlives
+    /// this process.
     pub fn store(&self, state: &[u8]) -> Result<(), InflightError> {
-        match &*self.lock() {
+        let mut recorded = self.lock();
+        recorded.state = Some(state.to_vec());
+        match &recorded.region {
             Some(region) => region.store_state(state).map(drop),
             None => Ok(()),
         }
@@ -51,13 +71,13 @@ impl StateRecord {
 
     /// The device has been reset: there is nothing to keep.
     pub(crate) fn forget(&self) -> Result<(), InflightError> {
-        match self.lock().take() {
+        match std::mem::take(&mut *self.lock()).region {
             Some(region) => region.forget_state(),
             None => Ok(()),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Region>>> {
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -288,7 +288,9 @@ impl<D: VirtioDevice> VhostUserBackend for PumpBackend<D> {
     }
 
     fn set_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
-        self.device.write_config(offset, bytes)
+        self.device.write_config(offset, bytes)?;
+        self.record_state();
+        Ok(())
     }
 
     fn update_memory(&self, memory: SharedMemory<PageLog>) -> io::Result<()> {

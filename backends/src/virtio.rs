@@ -113,10 +113,11 @@ pub trait VirtioDevice: Send + Sync + 'static {
         false
     }
 
-    /// The state that the driver has set by requests that are done, for the process that takes this
-    /// one's place: at most [`crate::inflight::state::MAX`] bytes. It is recorded whenever
-    /// `process` says so (`Request::has_new_state`), before the driver has the chain back. `None`:
-    /// there is no such thing.
+    /// The state that the driver has set by requests that are done, or by its configuration space,
+    /// for the process that takes this one's place: at most [`crate::inflight::state::MAX`] bytes.
+    /// It is recorded after a [`write_config`](VirtioDevice::write_config), and whenever `process`
+    /// says so (`Request::has_new_state`), before the driver has the chain back. `None`: there is
+    /// no such thing.
     fn state(&self) -> Option<Vec<u8>> {
         None
     }

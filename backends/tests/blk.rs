@@ -18,7 +18,7 @@ use backends::blk::request::Disk;
 use common::requests::Requests;
 use common::{BUFFERS, Desc, Driver, Server, r, w};
 use vhost::vhost_user::VhostUserFrontend;
-use vhost::vhost_user::message::VhostUserConfigFlags;
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight};
 use vhost::{VhostBackend, VhostUserDirtyLogRegion};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
@@ -413,6 +413,42 @@ fn every_queue_works_and_the_configuration_space_says_how_many() {
         let id: [u8; 20] = driver.memory.read_obj(GuestAddress(DATA)).unwrap();
         assert_eq!(&id[..9], b"serial-0\0");
     }
+}
+
+/// The cache's mode: `writeback` in the configuration space.
+fn mode(driver: &mut Driver) -> u8 {
+    let flags = VhostUserConfigFlags::empty();
+    driver.frontend.get_config(32, 1, flags, &[0]).unwrap().1[0]
+}
+
+#[test]
+fn the_driver_sets_the_mode_of_the_cache_and_it_is_in_the_record_for_the_next_process() {
+    let flags = VhostUserConfigFlags::WRITABLE;
+    let server = serve(1);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    assert_eq!(mode(&mut driver), 1);
+    // Before there is a record, as a driver may.
+    driver.frontend.set_config(32, flags, &[0]).unwrap();
+    let want = VhostUserInflight::new(0, 0, 1, common::QUEUE_SIZE);
+    let (place, file) = driver.frontend.get_inflight_fd(&want).unwrap();
+    let fd = file.as_raw_fd();
+    driver.frontend.set_inflight_fd(&place, fd).unwrap();
+    driver.start();
+    let written = request(&mut driver, VIRTIO_BLK_T_OUT, 0, &[r(DATA, 512)]);
+    assert_eq!((written, mode(&mut driver)), ((0, 1), 0));
+    drop((driver, server));
+
+    let server = serve(1);
+    let mut driver = Driver::connect(&server.socket(), 1, 0);
+    assert_eq!(mode(&mut driver), 1);
+    driver.frontend.set_inflight_fd(&place, fd).unwrap();
+    assert_eq!(mode(&mut driver), 0);
+    driver.frontend.set_config(32, flags, &[1]).unwrap();
+    assert_eq!(mode(&mut driver), 1);
+    // The next driver begins where all do.
+    driver.frontend.set_config(32, flags, &[0]).unwrap();
+    driver.frontend.reset_device().unwrap();
+    assert_eq!(mode(&mut driver), 1);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::cache::WRITEBACK;
 use super::full::{Enospc, Full};
 use super::pool::Pool;
 use super::queue::{Engine, Queue};
@@ -119,8 +120,35 @@ impl VirtioDevice for BlkDevice {
         config::features(self.disk.image(), self.count())
     }
 
+    fn negotiated(&self, features: u64) {
+        self.disk.cache().negotiated(features);
+    }
+
+    fn reset(&self) {
+        self.disk.cache().reset();
+    }
+
     fn config(&self) -> Vec<u8> {
-        config::space(self.disk.image(), self.count()).to_vec()
+        config::space(&self.disk, self.count()).to_vec()
+    }
+
+    /// The cache's mode is all that a driver can set.
+    fn write_config(&self, offset: u32, bytes: &[u8]) -> io::Result<()> {
+        if self.disk.image().is_read_only() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let written = self.disk.cache().write(offset, bytes);
+        written.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+    }
+
+    /// The cache's mode: a driver that has chosen writethrough sends no FLUSH.
+    fn state(&self) -> Option<Vec<u8>> {
+        let has_mode = !self.disk.image().is_read_only();
+        has_mode.then(|| vec![self.disk.cache().mode()])
+    }
+
+    fn restore(&self, state: &[u8]) -> io::Result<()> {
+        self.write_config(WRITEBACK, state)
     }
 
     /// A write that is repeated writes the same; a driver expects no order of requests in flight.

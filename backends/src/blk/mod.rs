@@ -5,13 +5,14 @@
 //!   [`lock`] who else uses them, [`error`] why an image is not served;
 //! * [`resize`] notices that an image has got another size;
 //! * [`full`] holds requests for which the host has no space left;
-//! * [`config`] describes it to the driver;
+//! * [`config`] describes it to the driver, which sets the mode of its [`cache`];
 //! * [`request`] makes a command of a descriptor chain, and a status byte of its result;
 //! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
 //!   kernel's ([`uring`]) or of threads ([`pool`]), or past the page cache ([`direct`]);
 //! * [`backend`] connects it to rings.
 
 pub mod backend;
+pub mod cache;
 pub mod config;
 pub mod direct;
 pub mod error;

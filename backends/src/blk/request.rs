@@ -9,13 +9,13 @@ use std::io;
 
 use thiserror::Error;
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
-    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
-    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use vm_memory::{GuestMemory, Permissions};
 
+use super::cache::WriteCache;
 use super::image::Image;
 use super::{MAX_DISCARD_SECTORS, MAX_RANGES, MAX_WRITE_ZEROES_SECTORS, SECTOR_SIZE};
 use crate::chain::{BufferError, Chain};
@@ -110,11 +110,12 @@ pub struct Answered {
     pub error: Option<RequestError>,
 }
 
-/// A disk: an image, a name, and the rules.
+/// A disk: an image, a name, a write cache, and the rules.
 #[derive(Debug)]
 pub struct Disk {
     image: Image,
     id: [u8; ID_SIZE],
+    cache: WriteCache,
 }
 
 impl Disk {
@@ -124,12 +125,21 @@ impl Disk {
         for (to, from) in bytes.iter_mut().zip(id.bytes()) {
             *to = from;
         }
-        Disk { image, id: bytes }
+        Disk {
+            image,
+            id: bytes,
+            cache: WriteCache::default(),
+        }
     }
 
     /// The image behind it.
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// Its write cache.
+    pub fn cache(&self) -> &WriteCache {
+        &self.cache
     }
 
     /// The command of the request in `chain`, with the feature bits `features` negotiated.
@@ -145,8 +155,7 @@ impl Disk {
             memory,
             chain,
             data_len: data_len.ok_or(RequestError::NoStatus)?,
-            // Without FLUSH the driver can never ask for stability, so it gets it at once.
-            durable: features & (1 << VIRTIO_BLK_F_FLUSH) == 0,
+            durable: self.cache.is_writethrough(features),
         };
         parser.parse()
     }

@@ -1,12 +1,14 @@
 use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH};
 use virtio_queue::desc::RawDescriptor;
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
+use crate::blk::cache::WRITEBACK;
 
 const OK: u8 = 0;
 const IOERR: u8 = 1;
@@ -73,8 +75,8 @@ impl Bench {
         bytes
     }
 
-    /// Runs a chain of (address, length, writable).
-    fn run(&mut self, parts: &[(u64, u32, bool)]) -> Result<u32, NoStatus> {
+    /// A chain of (address, length, writable).
+    fn chain(&self, parts: &[(u64, u32, bool)]) -> Chain {
         let mut queue = Queue::new(64).unwrap();
         for (i, &(addr, len, writable)) in parts.iter().enumerate() {
             let next = u16::from(i + 1 < parts.len());
@@ -92,6 +94,12 @@ impl Bench {
         let descriptors = queue.iter(&self.memory).unwrap().next().unwrap();
         let mut chain = Chain::default();
         chain.refill(descriptors, 1024).unwrap();
+        chain
+    }
+
+    /// Runs it.
+    fn run(&mut self, parts: &[(u64, u32, bool)]) -> Result<u32, NoStatus> {
+        let chain = self.chain(parts);
         let mut room = IoVecBuf::default();
         let (disk, memory) = (&self.disk, &self.memory);
         let result = disk
@@ -146,6 +154,22 @@ fn reads_and_writes_reach_the_sector_they_name() {
     assert_eq!(bench.request(FLUSH, 0, &[]), (OK, 1));
     // No data at all is a multiple of a sector too.
     assert_eq!(bench.request(IN, 16, &[]), (OK, 1));
+}
+
+#[test]
+fn the_drivers_cache_mode_says_whether_a_write_is_durable() {
+    let mut bench = Bench::new();
+    bench.features = 1 << VIRTIO_BLK_F_FLUSH | 1 << VIRTIO_BLK_F_CONFIG_WCE;
+    for (mode, expected) in [(1, false), (0, true)] {
+        bench.disk.cache().write(WRITEBACK, &[mode]).unwrap();
+        bench.header(OUT, 0);
+        let chain = bench.chain(&[(HEADER, 16, false), (DATA, 512, false), (STATUS, 1, true)]);
+        let command = bench.disk.parse(&bench.memory, &chain, bench.features);
+        let Ok(Command::Write { durable, .. }) = command else {
+            panic!("{command:?}");
+        };
+        assert_eq!(durable, expected, "writeback {mode}");
+    }
 }
 
 #[test]

@@ -390,7 +390,7 @@ where
     /// kept.
     pub fn end(mut self) -> Result<(), SessionError> {
         self.device.notifier.set_channel(None, false);
-        self.device.state_record().set(None);
+        self.device.state_record().end();
         match self.forget_rings() {
             Err(RequestError::Worker(e)) => return Err(e.into()),
             Err(error) => {

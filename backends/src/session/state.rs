@@ -68,8 +68,7 @@ where
             self.load(&state).map_err(RequestError::Backend)?;
             tracing::debug!(bytes = state.len(), "took over the state of a predecessor");
         }
-        self.device.state_record().set(Some(Arc::clone(region)));
-        Ok(())
+        Ok(self.device.state_record().begin(Arc::clone(region))?)
     }
 
     /// Loads a state as a frontend would. It is shorter than what a pipe holds.

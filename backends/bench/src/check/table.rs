@@ -30,6 +30,7 @@ const THEMES: &[&[Check]] = &[
     blk::bounds::CHECKS,
     blk::requests::CHECKS,
     blk::write::CHECKS,
+    blk::cache::CHECKS,
     rng::CHECKS,
     net::CHECKS,
     net_control::CHECKS,
