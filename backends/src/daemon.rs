@@ -101,6 +101,11 @@ where
         self.device.error_sign(ring)
     }
 
+    /// Keeps the thread of worker `id` on one of the host's processors.
+    pub fn keep_on(&self, id: usize, processor: usize) -> io::Result<()> {
+        self.device.keep_on(id, processor)
+    }
+
     /// Where the backend keeps the state that its driver has set, if it is to outlive the
     /// process. The backend gets it back as device state (`set_device_state_fd` and
     /// `check_device_state` of its trait).

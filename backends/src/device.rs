@@ -205,6 +205,12 @@ impl<T: VhostUserBackend> Device<T> {
         self.pool.error_sign(ring)
     }
 
+    /// Keeps the thread of worker `id` on one processor.
+    pub fn keep_on(&self, id: usize, processor: usize) -> io::Result<()> {
+        let kept = self.pool.keep_on(id, processor).map_err(io::Error::other)?;
+        kept.map_err(io::Error::other)
+    }
+
     /// The backend keeps the records of all its rings, so that they can be offered to frontends.
     pub fn keep_records(&self) {
         self.tracked.store(true, Ordering::Relaxed);

@@ -59,6 +59,7 @@ mod pending;
 mod polling;
 pub mod prelude;
 mod pressure;
+pub mod processors;
 mod progress;
 pub mod pump;
 pub mod pump_backend;

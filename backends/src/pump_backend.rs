@@ -105,6 +105,9 @@ impl<D: VirtioDevice> PumpBackend<D> {
                 pump.set_polling(self.device.poll_time());
                 pump.attach(&listeners, self.first_event + AGAIN)
             })?;
+            if let Some(processor) = self.device.processor(queue) {
+                daemon.keep_on(id, processor)?;
+            }
             if self.device.discards_disabled(queue) {
                 daemon.discard_disabled(id);
             }

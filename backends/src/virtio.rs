@@ -86,6 +86,12 @@ pub trait VirtioDevice: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// The processor that the queue's thread is kept on, by its number in Linux. `None`: wherever
+    /// the scheduler likes.
+    fn processor(&self, _queue: u16) -> Option<usize> {
+        None
+    }
+
     /// A descriptor that is readable when the configuration space may have changed.
     fn config_event(&self) -> Option<RawFd> {
         None

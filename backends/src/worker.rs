@@ -27,6 +27,7 @@ use vmm_sys_util::event::{
 use crate::error_sign::ErrorSign;
 use crate::listeners::Listeners;
 use crate::patience::{DRAIN_DEADLINE, LOG_EVERY};
+use crate::processors::{self, Unusable};
 use crate::ratelimit::RateLimit;
 use crate::shutdown::ShutdownHandle;
 use crate::{log_limited, warn_limited};
@@ -327,6 +328,16 @@ impl<T: VhostUserBackend> Pool<T> {
     /// Where the backend registers descriptors of its own with worker `id`.
     pub fn listeners(&self, id: usize) -> Option<Listeners> {
         self.workers.get(id).map(|w| w.listeners.clone())
+    }
+
+    /// Keeps the thread of worker `id` on one processor.
+    pub fn keep_on(
+        &self,
+        id: usize,
+        processor: usize,
+    ) -> Result<Result<(), Unusable>, WorkerError> {
+        let worker = self.workers.get(id).ok_or(WorkerError::Gone(id))?;
+        worker.call(move |_| processors::keep_on(processor))
     }
 
     /// Lets the worker process `ring` whenever `kick` is signalled, and once now.

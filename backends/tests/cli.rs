@@ -48,7 +48,12 @@ struct Blk {
 
 impl Blk {
     fn start(image: &Path, socket: &Path) -> Self {
+        Blk::start_with(image, socket, &[])
+    }
+
+    fn start_with(image: &Path, socket: &Path, options: &[&str]) -> Self {
         let mut child = Command::new(BLK)
+            .args(options)
             .arg("--path")
             .arg(image)
             .arg("--socket")
@@ -362,4 +367,55 @@ fn a_disk_takes_the_options_of_the_conventions() {
     drop(driver);
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The processors that the threads named so may run on.
+fn allowed(child: &Child, name: &str) -> Vec<String> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let statuses = threads.map(|thread| {
+        let path = thread.unwrap().path();
+        let read = |file| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        (read("comm"), read("status"))
+    });
+    let mine = statuses.filter(|(comm, _)| comm.starts_with(name));
+    let lists = mine.filter_map(|(_, status)| {
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("Cpus_allowed_list:"));
+        line.map(|line| {
+            line.split_whitespace()
+                .last()
+                .unwrap_or_default()
+                .to_owned()
+        })
+    });
+    lists.collect()
+}
+
+#[test]
+fn the_queues_threads_are_kept_on_processors() {
+    let (_dir, image, socket) = scratch();
+    let own = Blk::start(&image, &socket);
+    let free = allowed(&own.child, "vring-worker").remove(0);
+    drop(own);
+    let first = free.split(['-', ',']).next().unwrap();
+    let blk = Blk::start_with(&image, &socket, &["--queues", "2", "--cpus", first]);
+    assert_eq!(allowed(&blk.child, "vring-worker"), [first, first]);
+}
+
+#[test]
+fn a_processor_that_is_not_there_is_refused() {
+    let (_dir, image, socket) = scratch();
+    let (image, socket) = (image.to_str().unwrap(), socket.to_str().unwrap());
+    let start = |cpus| run(BLK, &["--path", image, "--socket", socket, "--cpus", cpus]);
+    let refused = start("1023");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("processor 1023 is not there"),
+        "{}",
+        stderr(&refused)
+    );
+    let nonsense = start("3-1");
+    assert_eq!(nonsense.status.code(), Some(2));
+    assert!(stderr(&nonsense).contains("0-3,6"), "{}", stderr(&nonsense));
 }

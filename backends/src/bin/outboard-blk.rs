@@ -13,6 +13,7 @@ use backends::blk::request::{Disk, ID_SIZE};
 use backends::capabilities::{self, Capabilities};
 use backends::cli::{self, SocketArgs};
 use backends::log;
+use backends::processors::Processors;
 use backends::shutdown::Shutdown;
 use clap::Parser;
 
@@ -66,6 +67,11 @@ struct Cli {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=64))]
     queues: u16,
+
+    /// Processors that the queues' threads are kept on, in turn, such as 0-3,6 [default: wherever
+    /// the host's scheduler likes]
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<Processors>,
 
     /// Microseconds at most that a queue's thread looks for the next request before it sleeps;
     /// 0: never. It does so only where requests follow each other that closely, and not where
@@ -144,6 +150,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     let meeting = cli.socket.open()?;
     let device = BlkDevice::new(disk, cli.queues, cli.enospc)
         .context("no eventfd for a queue")?
-        .polling(Duration::from_micros(cli.poll_us));
+        .polling(Duration::from_micros(cli.poll_us))
+        .kept_on(cli.cpus.clone());
     Ok(meeting.serve_device(device, shutdown)?)
 }

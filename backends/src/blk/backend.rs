@@ -16,6 +16,7 @@ use super::resize::SizeWatch;
 use super::{MAX_QUEUE_SIZE, config};
 use crate::chain::Chain;
 use crate::page_log::GuestRam;
+use crate::processors::Processors;
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
 use crate::virtio::VirtioDevice;
@@ -34,6 +35,7 @@ pub struct BlkDevice {
     /// `None` for an image whose size is fixed.
     size_watch: Option<SizeWatch>,
     poll_time: Duration,
+    processors: Option<Processors>,
 }
 
 impl BlkDevice {
@@ -71,12 +73,18 @@ impl BlkDevice {
             events,
             size_watch,
             poll_time: Duration::ZERO,
+            processors: None,
         })
     }
 
     /// Has the queues' threads poll for more for so long before they sleep.
     pub fn polling(self, poll_time: Duration) -> Self {
         BlkDevice { poll_time, ..self }
+    }
+
+    /// Keeps the queues' threads on `processors`, or lets them run where the scheduler likes.
+    pub fn kept_on(self, processors: Option<Processors>) -> Self {
+        BlkDevice { processors, ..self }
     }
 
     fn queue(&self, number: u16) -> MutexGuard<'_, Queue> {
@@ -184,6 +192,10 @@ impl VirtioDevice for BlkDevice {
 
     fn poll_time(&self) -> Duration {
         self.poll_time
+    }
+
+    fn processor(&self, queue: u16) -> Option<usize> {
+        self.processors.as_ref()?.of_queue(queue)
     }
 
     fn process(&self, queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
