@@ -50,6 +50,12 @@ fn an_open_tap_is_served_with_a_pair_of_queues_for_each_descriptor() {
         // virtio 1.4, section 5.1.4: `status`, with VIRTIO_NET_S_LINK_UP, and the number of pairs.
         let config = driver.frontend.get_config(6, 4, flags, &[0; 4]);
         assert_eq!(config.unwrap().1, [1, 0, taps.len() as u8, 0]);
+        // `speed` and `duplex`: 10 Mbit/s, or 10 Gbit/s since Linux 5.19, both ways at once.
+        let config = driver.frontend.get_config(12, 5, flags, &[0; 5]);
+        let [a, b, c, d, duplex]: [u8; 5] = config.unwrap().1.try_into().unwrap();
+        let speed = u32::from_le_bytes([a, b, c, d]);
+        assert!([10, 10_000].contains(&speed), "{speed}");
+        assert_eq!(duplex, 1);
         drop(driver);
         child.kill().unwrap();
         child.wait().unwrap();

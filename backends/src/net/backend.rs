@@ -328,6 +328,7 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         let current = Current {
             mac: MacAddress(self.wishes().filter.mac),
             is_up: self.link.is_up(),
+            speed: self.link.speed(),
             is_to_announce: self.is_to_announce.load(Ordering::Relaxed),
         };
         self.config.space(&current, self.link.pairs()).to_vec()

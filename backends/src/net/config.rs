@@ -8,11 +8,13 @@ use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX,
     VIRTIO_NET_F_CTRL_RX_EXTRA, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE,
     VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
-    VIRTIO_NET_F_STATUS, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP,
 };
 
-/// Size of `struct virtio_net_config` up to and including the MTU.
-pub const CONFIG_SIZE: usize = 12;
+use super::speed::{self, Speed};
+
+/// Size of `struct virtio_net_config` up to and including the duplex mode.
+pub const CONFIG_SIZE: usize = 17;
 
 /// Smallest MTU that may be announced (virtio 1.3, section 5.1.4.1).
 pub const MIN_MTU: u16 = 68;
@@ -84,6 +86,8 @@ pub struct Current {
     pub mac: MacAddress,
     /// Packets can pass.
     pub is_up: bool,
+    /// How fast, if the link can tell.
+    pub speed: Option<Speed>,
     /// The driver is to make itself known in the network.
     pub is_to_announce: bool,
 }
@@ -108,6 +112,7 @@ impl NetConfig {
             VIRTIO_NET_F_CTRL_MAC_ADDR,
             VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
             VIRTIO_NET_F_GUEST_ANNOUNCE,
+            VIRTIO_NET_F_SPEED_DUPLEX,
         ];
         if self.mtu.is_some() {
             bits.push(VIRTIO_NET_F_MTU);
@@ -125,6 +130,7 @@ impl NetConfig {
         space[6..8].copy_from_slice(&current.status().to_le_bytes()); // status
         space[8..10].copy_from_slice(&pairs.to_le_bytes()); // max_virtqueue_pairs
         space[10..12].copy_from_slice(&self.mtu.unwrap_or(0).to_le_bytes()); // mtu
+        space[12..17].copy_from_slice(&speed::fields(current.speed)); // speed, duplex
         space
     }
 }
@@ -174,15 +180,19 @@ mod tests {
         let mut current = Current {
             mac: MacAddress([2, 0, 0, 0, 0, 8]),
             is_up: true,
+            speed: Speed::new(10_000, 1),
             is_to_announce: true,
         };
-        let expected = [2, 0, 0, 0, 0, 8, 3, 0, 3, 0, 0x28, 0x23];
+        let expected = [
+            2, 0, 0, 0, 0, 8, 3, 0, 3, 0, 0x28, 0x23, 0x10, 0x27, 0, 0, 1,
+        ];
         assert_eq!(config.space(&current, 3), expected);
         let has = |features: u64, bit: u32| features & (1 << bit) != 0;
         assert!(has(config.features(1), VIRTIO_NET_F_MTU));
         assert!(has(config.features(2), VIRTIO_NET_F_MQ));
         config.mtu = None;
-        let expected = [2, 0, 0, 0, 0, 7, 0, 0, 1, 0, 0, 0];
+        let expected = [2, 0, 0, 0, 0, 7, 0, 0, 1, 0, 0, 0, 255, 255, 255, 255, 255];
+        current.speed = None;
         (current.mac, current.is_up, current.is_to_announce) = (mac, false, false);
         assert_eq!(config.space(&current, 1), expected);
         assert!(!has(config.features(1), VIRTIO_NET_F_MTU));

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::speed::Speed;
+
 /// Carries Ethernet frames, each behind a `struct virtio_net_hdr`, and does not block.
 pub trait Link: Send + Sync + 'static {
     /// Queue pairs that it can have.
@@ -58,6 +60,11 @@ pub trait Link: Send + Sync + 'static {
     /// Whether packets can pass.
     fn is_up(&self) -> bool {
         true
+    }
+
+    /// How fast it is now, if it can tell.
+    fn speed(&self) -> Option<Speed> {
+        None
     }
 
     /// Readable when [`Link::is_up`] may have changed.

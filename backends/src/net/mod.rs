@@ -4,7 +4,7 @@
 //!   name ([`tap_name`]) or a descriptor ([`tap_fd`]), [`stream`] a socket, to which
 //!   `outgoing` writes many frames at once;
 //! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] captures it;
-//! * [`config`] is the configuration space, [`control`] the driver's commands, [`wishes`] the
+//! * [`config`] is the configuration space, [`speed`] a part of it, [`control`] the driver's commands, [`wishes`] the
 //!   settings that they have made, [`filter`] the packets that it wants to receive;
 //! * [`backend`] connects all that.
 
@@ -16,6 +16,7 @@ pub mod link;
 mod outgoing;
 pub mod packet;
 pub mod pcap;
+pub mod speed;
 pub mod stream;
 pub mod tap;
 pub mod tap_fd;

@@ -17,10 +17,37 @@ use virtio_bindings::virtio_net::{
 };
 
 use super::link::Link;
+use super::speed::Speed;
 use super::tap_fd::{self, TapFdError};
 use super::tap_name::{TapName, interface_request};
 
 const TUN_DEVICE: &str = "/dev/net/tun";
+
+/// linux/sockios.h.
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+/// linux/ethtool.h.
+const ETHTOOL_GSET: u32 = 1;
+
+/// `struct ethtool_cmd` of linux/ethtool.h.
+#[repr(C)]
+#[derive(Default)]
+struct Settings {
+    command: u32,
+    supported: u32,
+    advertising: u32,
+    speed: u16,
+    duplex: u8,
+    port: u8,
+    phy_address: u8,
+    transceiver: u8,
+    autoneg: u8,
+    mdio_support: u8,
+    packets: [u32; 2],
+    speed_hi: u16,
+    crossover: [u8; 2],
+    partner_advertising: u32,
+    reserved: [u32; 2],
+}
 
 /// Why a tap cannot be used. The user's doing, or the host's.
 #[derive(Debug, Error)]
@@ -188,6 +215,19 @@ impl Tap {
         Ok(unsafe { request.ifr_ifru.ifru_flags })
     }
 
+    fn settings(&self) -> io::Result<Settings> {
+        let mut settings = Settings {
+            command: ETHTOOL_GSET,
+            ..Settings::default()
+        };
+        let mut request = interface_request(&self.name);
+        request.ifr_ifru.ifru_data = (&raw mut settings).cast();
+        // SAFETY: SIOCETHTOOL takes an `ifreq` with a name and a pointer to a command with its
+        // structure: ETHTOOL_GSET fills in a `struct ethtool_cmd`, which `settings` is.
+        unsafe { interface_ioctl(SIOCETHTOOL, &mut request) }?;
+        Ok(settings)
+    }
+
     fn set(&self, what: &'static str, source: io::Error) -> TapError {
         TapError::Set {
             name: self.name.to_string(),
@@ -282,6 +322,13 @@ impl Link for Tap {
         i32::from(flags) & libc::IFF_UP != 0
     }
 
+    /// As the host sets it: `ethtool --change NAME speed N duplex full|half`.
+    fn speed(&self) -> Option<Speed> {
+        let settings = self.settings().ok()?;
+        let megabits = u32::from(settings.speed_hi) << 16 | u32::from(settings.speed);
+        Speed::new(megabits, settings.duplex)
+    }
+
     fn change_fd(&self) -> Option<RawFd> {
         Some(self.changes.as_raw_fd())
     }
@@ -330,7 +377,8 @@ fn interface_changes() -> io::Result<OwnedFd> {
 ///
 /// # Safety
 ///
-/// `operation` must be one that reads and writes an `ifreq` and nothing else.
+/// `operation` must be one that reads and writes an `ifreq`, what that points to if it has a
+/// pointer, and nothing else.
 unsafe fn interface_ioctl(operation: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     // SAFETY: the caller vouches for the operation; `request` outlives the call.
