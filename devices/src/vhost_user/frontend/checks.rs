@@ -9,9 +9,8 @@
 use std::time::Duration;
 
 use super::Frontend;
-use super::ring::Ring;
 use super::stall::LONG;
-use crate::virtio::{DeviceEvent, GuestMemory};
+use crate::virtio::DeviceEvent;
 
 /// Between checks.
 const QUEUES: Duration = Duration::from_secs(5);
@@ -36,10 +35,7 @@ impl Frontend {
         }
         let memory = self.ram.guest();
         for (queue, ring) in self.driver.rings_mut() {
-            if ring
-                .stall
-                .check(is_waiting(ring, memory), ring.used(memory))
-            {
+            if ring.check_stall(memory) {
                 let device = &self.options.id;
                 tracing::warn!(
                     device,
@@ -57,11 +53,6 @@ impl Frontend {
     pub(super) fn stalled(&self, queue: u16) -> Duration {
         let memory = self.ram.guest();
         let ring = self.driver.ring(queue);
-        ring.filter(|ring| is_waiting(ring, memory))
-            .map_or(Duration::ZERO, |ring| ring.stall.time(ring.used(memory)))
+        ring.map_or(Duration::ZERO, |ring| ring.stalled(memory))
     }
-}
-
-fn is_waiting(ring: &Ring, memory: &GuestMemory) -> bool {
-    ring.is_running() && ring.is_split() && ring.may_be_in_flight(memory) && ring.has_unread_kicks()
 }

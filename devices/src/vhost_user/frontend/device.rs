@@ -186,7 +186,7 @@ impl Frontend {
     /// The queue's state at its backend.
     pub(crate) fn queue_health(&self, index: u16) -> QueueHealth {
         QueueHealth {
-            errors: self.driver.ring(index).map_or(0, |ring| ring.errors),
+            errors: self.driver.ring(index).map_or(0, |ring| ring.errors()),
             stalled: self.stalled(index),
         }
     }
@@ -255,7 +255,7 @@ impl Frontend {
             self.offer.check_queue(index)?;
             ring.mark_running(base);
         }
-        let addresses = self.ram.ring_addresses(index, &ring.queue)?;
+        let addresses = self.ram.ring_addresses(index, ring.queue())?;
         let setup = ring_setup(&mut ring, addresses, base)?;
         self.driver.put_ring(index, ring);
         Ok(setup)

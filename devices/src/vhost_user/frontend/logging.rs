@@ -37,7 +37,7 @@ impl Frontend {
             return Ok(());
         };
         let running = self.driver.rings().filter(|(_, ring)| ring.is_running());
-        let running = running.map(|(index, ring)| self.ram.ring_addresses(index, &ring.queue));
+        let running = running.map(|(index, ring)| self.ram.ring_addresses(index, ring.queue()));
         let running = running.collect::<Result<Vec<_>, _>>()?;
         let Some(session) = self.link.session() else {
             return Ok(());

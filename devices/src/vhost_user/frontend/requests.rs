@@ -52,7 +52,7 @@ impl Frontend {
         for queue in queues {
             // One that the driver has taken away is of no concern any more.
             if let Some(ring) = self.driver.ring_mut(queue) {
-                ring.errors += 1;
+                ring.count_error();
                 broken = Some(queue);
             }
             self.warnings.ring_error(queue);

@@ -41,7 +41,7 @@ pub fn resume_points(
             CannotResume::InFlight => Problem::InFlight { queue, device_type },
             CannotResume::Position => Problem::PositionLost { queue },
         })?;
-        let addresses = ram.ring_addresses(queue, &ring.queue)?;
+        let addresses = ram.ring_addresses(queue, ring.queue())?;
         Ok(ResumePoint { addresses, base })
     };
     driver.rings().map(point).collect()
@@ -87,9 +87,9 @@ pub fn ring_setup(
     let failed = |source| Problem::EventFd { queue, source };
     Ok(RingSetup {
         addresses,
-        size: ring.queue.size,
+        size: ring.queue().size,
         base,
         kick: ring.connect().map_err(failed)?,
-        call: ring.call.try_clone().map_err(failed)?,
+        call: ring.call().map_err(failed)?,
     })
 }

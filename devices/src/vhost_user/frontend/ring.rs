@@ -23,6 +23,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
@@ -65,12 +66,12 @@ pub enum Evidence {
 
 /// A queue and its event descriptors, as long as the driver wants it to run.
 pub struct Ring {
-    pub queue: QueueConfig,
-    pub call: EventFd,
+    queue: QueueConfig,
+    call: EventFd,
     /// How often its backends have reported an error.
-    pub errors: u64,
+    errors: u64,
     /// Whether anybody serves it.
-    pub stall: Stall,
+    stall: Stall,
     kick: Arc<Kick>,
     /// The descriptor on which its backend waits for kicks, while it has one.
     given: Option<EventFd>,
@@ -117,6 +118,48 @@ impl Ring {
                 Format::Packed => PACKED_START,
             },
         })
+    }
+
+    /// The driver's setup of the queue.
+    pub fn queue(&self) -> &QueueConfig {
+        &self.queue
+    }
+
+    /// The call descriptor, for a backend. Fails when the host is out of descriptors.
+    pub fn call(&self) -> io::Result<EventFd> {
+        self.call.try_clone()
+    }
+
+    /// A backend reports an error on it.
+    pub fn count_error(&mut self) {
+        self.errors += 1;
+    }
+
+    /// How often its backends have.
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// Checks whether anybody serves it. Returns whether that is to be reported now.
+    pub fn check_stall(&mut self, memory: &GuestMemory) -> bool {
+        let (waits, used) = (self.is_waiting(memory), self.used(memory));
+        self.stall.check(waits, used)
+    }
+
+    /// For how long requests have waited on it that nobody serves, as the checks have it.
+    pub fn stalled(&self, memory: &GuestMemory) -> Duration {
+        if !self.is_waiting(memory) {
+            return Duration::ZERO;
+        }
+        self.stall.time(self.used(memory))
+    }
+
+    /// Whether there are requests, and kicks that the backend has not read.
+    fn is_waiting(&self, memory: &GuestMemory) -> bool {
+        self.is_running()
+            && self.is_split()
+            && self.may_be_in_flight(memory)
+            && self.has_unread_kicks()
     }
 
     /// The base of a queue that no backend has seen. All that the driver has added
