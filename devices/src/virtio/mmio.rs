@@ -3,6 +3,10 @@
 //! The guest always reads from the [`RegisterPage`]. Its writes change the
 //! state here, and the page is published again from that state.
 
+mod lifecycle;
+mod publish;
+mod registers;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -43,21 +47,21 @@ pub enum Error {
     QueueSizes { id: String, sizes: Vec<u16> },
 }
 
-/// A virtio-mmio device on the bus.
+/// A virtio-mmio device on the bus. Only this module and those below it see its parts.
 pub struct MmioTransport {
     id: String,
-    pub(super) device: Box<dyn Device>,
-    pub(super) memory: Arc<GuestMemory>,
-    pub(super) page: Arc<RegisterPage>,
-    pub(super) status: Status,
-    pub(super) features: Negotiation,
-    pub(super) queues: Queues,
+    device: Box<dyn Device>,
+    memory: Arc<GuestMemory>,
+    page: Arc<RegisterPage>,
+    status: Status,
+    features: Negotiation,
+    queues: Queues,
     /// ShmSel.
-    pub(super) shared_memory_select: u32,
-    pub(super) interrupts: Interrupts,
-    pub(super) config: ConfigSpace,
-    pub(super) counters: Counters,
-    pub(super) log: FaultLog,
+    shared_memory_select: u32,
+    interrupts: Interrupts,
+    config: ConfigSpace,
+    counters: Counters,
+    log: FaultLog,
 }
 
 impl MmioTransport {
@@ -181,7 +185,7 @@ impl MmioTransport {
     }
 
     /// The deadline of an operation that begins now: all its waits share it.
-    pub(super) fn deadline(&self) -> Deadline {
+    fn deadline(&self) -> Deadline {
         Deadline::after(self.device.patience())
     }
 

@@ -1,12 +1,12 @@
 //! The driver's accesses to the registers (virtio 1.3, section 4.2.2).
 
-use super::mmio::MmioTransport;
-use super::queue::{Half, Part, QueueSetup};
-use super::queues::Queue;
-use super::spec::{self, InterruptBits, Register};
-use super::status::Status;
+use super::MmioTransport;
 use crate::bus::{AccessError, BusDevice};
 use crate::deadline::Deadline;
+use crate::virtio::queue::{Half, Part, QueueSetup};
+use crate::virtio::queues::Queue;
+use crate::virtio::spec::{self, InterruptBits, Register};
+use crate::virtio::status::Status;
 
 impl MmioTransport {
     fn write_register(

@@ -4,11 +4,11 @@
 use std::error::Error;
 use std::ops::Range;
 
-use super::features::{Negotiation, RING_RESET};
-use super::mmio::MmioTransport;
-use super::queues::Queue;
-use super::status::{Status, Step};
+use super::MmioTransport;
 use crate::deadline::Deadline;
+use crate::virtio::features::{Negotiation, RING_RESET};
+use crate::virtio::queues::Queue;
+use crate::virtio::status::{Status, Step};
 
 impl MmioTransport {
     pub(super) fn write_status(&mut self, value: u32, deadline: &Deadline) {

@@ -1,9 +1,9 @@
 //! Publishing the state on the register page.
 
-use super::mmio::MmioTransport;
-use super::queues::Queue;
-use super::shared_memory;
-use super::spec::{self, Register};
+use super::MmioTransport;
+use crate::virtio::queues::Queue;
+use crate::virtio::shared_memory;
+use crate::virtio::spec::{self, Register};
 
 impl MmioTransport {
     /// Registers that never change.
