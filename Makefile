@@ -41,6 +41,7 @@ shell: setup-demo
 	@tests/bed/run --tty target/release/shell
 
 bench: setup-bench build
+	@cargo bench --locked --package tests --bench instructions
 	@target/release/bench
 	@cargo bench --locked --package backends --bench disk --bench frames
 	@tests/bed/run target/release/bench linux
