@@ -47,8 +47,8 @@ impl Late {
 
 impl VirtioDevice for Late {
     /// The worker listens for kicks and for this.
-    fn event(&self, _queue: u16) -> Option<RawFd> {
-        Some(self.timer)
+    fn events(&self, _queue: u16) -> Vec<RawFd> {
+        vec![self.timer]
     }
 
     fn process(&self, _queue: u16, _memory: &GuestRam, request: &mut Request) -> Outcome {

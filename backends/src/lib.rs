@@ -76,5 +76,6 @@ mod testing;
 mod transfer;
 pub mod virtio;
 pub mod vring;
+mod wakers;
 mod walk;
 pub mod worker;

@@ -5,4 +5,4 @@ pub use crate::cli::{self, SocketArgs};
 pub use crate::page_log::GuestRam;
 pub use crate::request::{Finished, Outcome, Request};
 pub use crate::shutdown::Shutdown;
-pub use crate::virtio::VirtioDevice;
+pub use crate::virtio::{VirtioDevice, Wakers};

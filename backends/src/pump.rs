@@ -114,13 +114,19 @@ impl Pump {
         })
     }
 
-    /// Lets the pump call its worker back with `event` when a turn had to be cut short.
+    /// Lets the pump call its worker back with `event` when a turn had to be cut short, or somebody
+    /// [wakes](Pump::waker) it.
     pub fn attach(&self, listeners: &Listeners, event: u16) -> io::Result<()> {
         listeners.register(
             self.again.0.as_raw_fd(),
             EventSet::IN | EventSet::EDGE_TRIGGERED,
             event,
         )
+    }
+
+    /// Causes that event from any thread.
+    pub fn waker(&self) -> io::Result<EventNotifier> {
+        self.again.1.try_clone()
     }
 
     /// Where the ring's chains in flight are to be recorded.

@@ -34,6 +34,7 @@ use crate::split::IndexError;
 use crate::transfer::{Transfer, Transferred};
 use crate::virtio::VirtioDevice;
 use crate::vring::Vring;
+use crate::wakers::Wakers;
 use crate::warn_limited;
 
 static LOG: RateLimit = RateLimit::for_logs();
@@ -44,14 +45,12 @@ const KIT_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
     | 1 << VIRTIO_RING_F_EVENT_IDX;
 
-/// Event of a worker whose turn was cut short, counted from the first free one.
+/// Event of a worker whose turn was cut short or that was woken, counted from the first free one.
 const AGAIN: u16 = 0;
-/// Event of the device's own descriptor for the worker's queue.
-const READY: u16 = 1;
 /// Event of the descriptor that announces another configuration.
-const CONFIG: u16 = 2;
-/// Event of the device's own timer for the worker's queue.
-const TIMER: u16 = 3;
+const CONFIG: u16 = 1;
+/// The event of all descriptors that the device has for the worker's queue.
+const READY: u16 = 2;
 
 /// A [`VirtioDevice`] behind the daemon.
 pub struct PumpBackend<D> {
@@ -112,15 +111,12 @@ impl<D: VirtioDevice> PumpBackend<D> {
                 daemon.discard_disabled(id);
             }
             let edge = EventSet::IN | EventSet::EDGE_TRIGGERED;
-            let own = [
-                (self.device.event(queue), READY),
-                (self.device.timer(queue), TIMER),
-            ];
-            for (fd, event) in own {
-                watch(&listeners, fd, edge, self.first_event + event)?;
+            for fd in self.device.events(queue) {
+                watch(&listeners, fd, edge, self.first_event + READY)?;
             }
-            if queue == 0 {
-                let fd = self.device.config_event();
+            if queue == 0
+                && let Some(fd) = self.device.config_event()
+            {
                 watch(&listeners, fd, EventSet::IN, self.first_event + CONFIG)?;
             }
         }
@@ -130,7 +126,16 @@ impl<D: VirtioDevice> PumpBackend<D> {
         self.notifier.get_or_init(|| daemon.config_notifier());
         self.state.get_or_init(|| daemon.state_record());
         self.needs_reset.get_or_init(|| daemon.needs_reset());
+        self.device.attached(self.wakers()?);
         Ok(())
+    }
+
+    fn wakers(&self) -> io::Result<Wakers> {
+        let wakers = self
+            .pumps
+            .iter()
+            .map(|pump| pump.configure(|pump| pump.waker()));
+        Ok(Wakers::new(wakers.collect::<io::Result<_>>()?))
     }
 
     fn pump(&self, id: usize) -> io::Result<&SharedPump> {
@@ -185,12 +190,8 @@ impl<D: VirtioDevice> Serve for Queue<'_, D> {
     }
 }
 
-/// Watches `fd`, if there is one and epoll can: a file that it cannot watch (EPERM) never makes
-/// anybody wait.
-fn watch(listeners: &Listeners, fd: Option<RawFd>, set: EventSet, event: u16) -> io::Result<()> {
-    let Some(fd) = fd else {
-        return Ok(());
-    };
+/// Watches `fd`, if epoll can: a file that it cannot watch (EPERM) never makes anybody wait.
+fn watch(listeners: &Listeners, fd: RawFd, set: EventSet, event: u16) -> io::Result<()> {
     match listeners.register(fd, set, event) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result,

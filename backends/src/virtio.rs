@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::page_log::GuestRam;
 pub use crate::pump_backend::PumpBackend;
 use crate::request::{Finished, Outcome, Request};
+pub use crate::wakers::Wakers;
 
 /// One virtio device. Every queue has a thread, and all of them call [`VirtioDevice::process`].
 pub trait VirtioDevice: Send + Sync + 'static {
@@ -38,7 +39,7 @@ pub trait VirtioDevice: Send + Sync + 'static {
 
     /// The frontend stops a queue, and waits until nothing of it is pending. Requests that cannot be
     /// finished soon are given up by [`poll`](VirtioDevice::poll)
-    /// ([`Finished::push_unfinished`]); the queue's event has it called.
+    /// ([`Finished::push_unfinished`]); one of the queue's events has it called.
     fn stopping(&self, _queue: u16) {}
 
     /// The frontend has stopped or disabled a queue, and nothing of it is pending any more;
@@ -67,18 +68,18 @@ pub trait VirtioDevice: Send + Sync + 'static {
         false
     }
 
-    /// A descriptor that becomes readable when a queue that had to wait ([`Outcome::Wait`]) can
-    /// continue, and when [`poll`](VirtioDevice::poll) has something to do. It is watched
-    /// edge-triggered and must stay open; an eventfd need not be read. One that is always ready (a
-    /// regular file) need not be watched and is not.
-    fn event(&self, _queue: u16) -> Option<RawFd> {
-        None
+    /// Descriptors that become readable when a queue that had to wait ([`Outcome::Wait`]) can
+    /// continue, and when [`poll`](VirtioDevice::poll) has something to do: sockets, eventfds,
+    /// timers, as many as the device likes. They are watched edge-triggered and must stay open; an
+    /// eventfd need not be read. One that is always ready (a regular file) need not be watched and
+    /// is not.
+    fn events(&self, _queue: u16) -> Vec<RawFd> {
+        Vec::new()
     }
 
-    /// A timer of the queue's, which is watched as its [`event`](VirtioDevice::event) is.
-    fn timer(&self, _queue: u16) -> Option<RawFd> {
-        None
-    }
+    /// The queues have their threads, which a device can wake from here on: one queue's request may
+    /// be what another one waits for.
+    fn attached(&self, _wakers: Wakers) {}
 
     /// How long a queue's thread polls for more before it sleeps. It does so only where requests
     /// follow each other that closely, and less and less where it is in vain.
@@ -138,7 +139,7 @@ pub trait VirtioDevice: Send + Sync + 'static {
 
     /// Hands over requests that were kept ([`Outcome::Pending`]) and are finished, and starts
     /// those that `process` has only collected. It is called after each pass over the ring and
-    /// when the queue's [`event`](VirtioDevice::event) comes, by the same thread as `process`;
+    /// when one of the queue's [`events`](VirtioDevice::events) comes, by the same thread as `process`;
     /// while the queue is being stopped too, until nothing is pending.
     fn poll(&self, _queue: u16, _finished: &mut Finished) {}
 }

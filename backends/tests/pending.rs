@@ -40,8 +40,8 @@ impl VirtioDevice for Handle {
         true
     }
 
-    fn event(&self, _queue: u16) -> Option<RawFd> {
-        Some(self.0.release.as_raw_fd())
+    fn events(&self, _queue: u16) -> Vec<RawFd> {
+        vec![self.0.release.as_raw_fd()]
     }
 
     fn process(&self, _queue: u16, _memory: &GuestRam, request: &mut Request) -> Outcome {
@@ -191,8 +191,8 @@ impl VirtioDevice for PairHandle {
         2
     }
 
-    fn event(&self, queue: u16) -> Option<RawFd> {
-        Some(self.0.events[usize::from(queue)].as_raw_fd())
+    fn events(&self, queue: u16) -> Vec<RawFd> {
+        vec![self.0.events[usize::from(queue)].as_raw_fd()]
     }
 
     fn stopping(&self, _queue: u16) {

@@ -164,13 +164,9 @@ impl VirtioDevice for BlkDevice {
         true
     }
 
-    fn event(&self, queue: u16) -> Option<RawFd> {
-        let event = self.events.get(usize::from(queue));
-        event.map(|event| event.as_raw_fd())
-    }
-
-    fn timer(&self, queue: u16) -> Option<RawFd> {
-        self.timers.get(usize::from(queue)).copied()
+    fn events(&self, queue: u16) -> Vec<RawFd> {
+        let number = usize::from(queue);
+        vec![self.events[number].as_raw_fd(), self.timers[number]]
     }
 
     fn stopping(&self, queue: u16) {

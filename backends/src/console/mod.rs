@@ -139,10 +139,9 @@ impl VirtioDevice for Console {
         }
     }
 
-    fn event(&self, queue: u16) -> Option<RawFd> {
-        (queue == RECEIVE)
-            .then(|| self.terminal.input_fd())
-            .flatten()
+    fn events(&self, queue: u16) -> Vec<RawFd> {
+        let input = self.terminal.input_fd();
+        input.filter(|_| queue == RECEIVE).into_iter().collect()
     }
 
     fn config_event(&self) -> Option<RawFd> {

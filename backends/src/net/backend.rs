@@ -364,9 +364,10 @@ impl<L: Link> VirtioDevice for NetDevice<L> {
         self.poll_time
     }
 
-    fn event(&self, queue: u16) -> Option<RawFd> {
-        let pairs = self.link.pairs();
-        (queue.is_multiple_of(2) && queue < 2 * pairs).then(|| self.link.ready_fd(queue / 2))
+    fn events(&self, queue: u16) -> Vec<RawFd> {
+        let receives = queue.is_multiple_of(2) && queue < 2 * self.link.pairs();
+        let ready = receives.then(|| self.link.ready_fd(queue / 2));
+        ready.into_iter().collect()
     }
 
     fn config_event(&self) -> Option<RawFd> {

@@ -140,11 +140,11 @@ impl VirtioDevice for Rng {
         true
     }
 
-    fn event(&self, _queue: u16) -> Option<RawFd> {
-        Some(match &self.throttle {
+    fn events(&self, _queue: u16) -> Vec<RawFd> {
+        vec![match &self.throttle {
             Some(throttle) => throttle.ready.as_raw_fd(),
             None => self.source.as_raw_fd(),
-        })
+        }]
     }
 
     fn process(&self, _queue: u16, memory: &GuestRam, request: &mut Request) -> Outcome {
