@@ -66,7 +66,7 @@ impl Connector for Traced {
         } = &self.options;
         let recorder = self.recorder.connected(id, Some(*device_type));
         // Its threads end with the connection.
-        Session::start(theirs, backend, recorder, false).map_err(Problem::Events)?;
+        Session::start(theirs, backend, recorder).map_err(Problem::Events)?;
         Ok(ours)
     }
 

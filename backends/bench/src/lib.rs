@@ -15,6 +15,7 @@
 pub mod check;
 pub mod device;
 pub mod driver;
+mod interpose;
 pub mod new_backend;
 pub mod report;
 pub mod target;

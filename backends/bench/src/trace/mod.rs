@@ -17,6 +17,7 @@ mod escape;
 pub mod explain;
 pub mod faults;
 pub mod format;
+mod interposer;
 mod pending;
 pub mod proxy;
 pub mod record;
@@ -27,6 +28,7 @@ pub mod show;
 mod sink;
 mod value;
 
+pub use interposer::Interposer;
 pub use record::Record;
 pub use recorder::{ConnectionRecorder, Recorder};
 pub use sink::{Sink, SinkError};

@@ -23,7 +23,7 @@ struct Shared {
 }
 
 struct State {
-    /// Until the trace is finished.
+    /// Until the trace is finished, if there is one.
     sink: Option<Sink>,
     descriptors: Descriptors,
     records: u64,
@@ -33,8 +33,17 @@ struct State {
 impl Recorder {
     /// The time of the trace begins now.
     pub fn new(sink: Sink) -> Self {
+        Self::writing_to(Some(sink))
+    }
+
+    /// Nobody wants a trace.
+    pub fn silent() -> Self {
+        Self::writing_to(None)
+    }
+
+    fn writing_to(sink: Option<Sink>) -> Self {
         let state = State {
-            sink: Some(sink),
+            sink,
             descriptors: Descriptors::default(),
             records: 0,
             connections: 0,

@@ -21,7 +21,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use vhost_user_wire::DeviceType;
 
 use super::faults::Faults;
+use super::interposer::Interposer;
 use super::recorder::Recorder;
+use super::rings::Rings;
 pub use session::Session;
 
 /// A backend that listens, but has no room for one more connection, may take so long.
@@ -59,23 +61,39 @@ pub fn run(
     quit: BorrowedFd<'_>,
     tell: impl Fn(&str),
 ) -> Result<(), ProxyError> {
-    let bound = sockets::bind(&route.listen);
-    let (listener, _file) = bound.map_err(|source| ProxyError::Bind {
-        path: route.listen.clone(),
-        source,
-    })?;
     let mut sessions = Vec::new();
-    while let Some(frontend) = accept(&listener, quit).map_err(ProxyError::Accept)? {
+    serve(&route.listen, quit, |frontend| {
         sessions.retain(|session: &Session| !session.is_over());
         match open(route, recorder, frontend, quit) {
             Ok(session) => sessions.push(session),
-            Err(error) => tell(&format!(
-                "the backend cannot be reached at {}: {error}; the frontend's connection is closed",
-                route.connect.display()
-            )),
+            Err(error) => tell(&unreachable(&route.connect, &error)),
         }
-    }
+    })?;
     sessions.into_iter().for_each(Session::end);
+    Ok(())
+}
+
+/// What a user should know of a backend that does not accept a connection.
+pub fn unreachable(backend: &Path, error: &io::Error) -> String {
+    let backend = backend.display();
+    format!(
+        "the backend cannot be reached at {backend}: {error}; the frontend's connection is closed"
+    )
+}
+
+/// Listens, and hands each frontend to `open` until `quit` is readable.
+pub fn serve(
+    listen: &Path,
+    quit: BorrowedFd<'_>,
+    mut open: impl FnMut(UnixStream),
+) -> Result<(), ProxyError> {
+    let (listener, _file) = sockets::bind(listen).map_err(|source| ProxyError::Bind {
+        path: listen.to_owned(),
+        source,
+    })?;
+    while let Some(frontend) = accept(&listener, quit).map_err(ProxyError::Accept)? {
+        open(frontend);
+    }
     Ok(())
 }
 
@@ -91,8 +109,12 @@ fn open(
         .as_ref()
         .map(|faults| faults.injector(&backend));
     let injector = injector.transpose()?;
+    let rings: Option<Box<dyn Interposer>> = match route.rings {
+        true => Some(Box::new(Rings::new()?)),
+        false => None,
+    };
     let recorder = recorder.connected(&route.device, route.device_type);
-    Session::with_faults(frontend, backend, recorder, route.rings, injector)
+    Session::interposed(frontend, backend, recorder, rings, injector)
 }
 
 /// The next frontend; `None` when it is time to quit.
@@ -117,7 +139,7 @@ fn is_passing(error: &io::Error) -> bool {
 }
 
 /// Connects without waiting for longer than the limit, or when it is time to quit.
-fn dial(path: &Path, quit: BorrowedFd<'_>) -> io::Result<UnixStream> {
+pub fn dial(path: &Path, quit: BorrowedFd<'_>) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let began = Instant::now();
     loop {

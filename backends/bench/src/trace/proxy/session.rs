@@ -8,15 +8,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, Scope};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
 use vhost::vhost_user::message::FrontendReq;
 use vhost_user_wire::Raw;
 
 use super::relay::{End, Relay};
 use crate::trace::faults::Injector;
+use crate::trace::interposer::Interposer;
 use crate::trace::record::{Event, Side};
 use crate::trace::recorder::ConnectionRecorder;
-use crate::trace::rings::Rings;
 
 /// A frontend and a backend that are connected through threads.
 pub struct Session {
@@ -30,32 +31,31 @@ struct Shared {
     /// Both sockets of each channel for requests of the backend.
     beside: Mutex<Vec<UnixStream>>,
     recorder: ConnectionRecorder,
-    /// Where kicks, calls and chains are looked at, if somebody wants to know.
-    rings: Option<Rings>,
+    /// Kicks and calls pass it, if somebody wants to know of them.
+    rings: Option<Box<dyn Interposer>>,
     injector: Option<Injector>,
     /// Whether it is known who hung up.
     is_closed: Mutex<bool>,
 }
 
 impl Session {
+    /// Messages pass, and signals do not.
     pub fn start(
         frontend: UnixStream,
         backend: UnixStream,
         recorder: ConnectionRecorder,
-        looks_into_rings: bool,
     ) -> io::Result<Self> {
-        Self::with_faults(frontend, backend, recorder, looks_into_rings, None)
+        Self::interposed(frontend, backend, recorder, None, None)
     }
 
-    /// As [`start`](Self::start), with faults on purpose.
-    pub fn with_faults(
+    /// As [`start`](Self::start), with somebody between the rings, and with faults on purpose.
+    pub fn interposed(
         frontend: UnixStream,
         backend: UnixStream,
         recorder: ConnectionRecorder,
-        looks_into_rings: bool,
+        rings: Option<Box<dyn Interposer>>,
         injector: Option<Injector>,
     ) -> io::Result<Self> {
-        let rings = looks_into_rings.then(Rings::new).transpose()?;
         let shared = Arc::new(Shared {
             frontend,
             backend,
@@ -74,6 +74,15 @@ impl Session {
     /// Whether both sides have gone.
     pub fn is_over(&self) -> bool {
         self.thread.is_finished()
+    }
+
+    /// Whether a side has hung up, though threads may still be at work.
+    pub fn is_ending(&self) -> bool {
+        let has_gone = |stream: &UnixStream| {
+            let mut fds = [PollFd::new(stream, PollFlags::empty())];
+            poll(&mut fds, Some(&Timespec::default())).is_ok() && !fds[0].revents().is_empty()
+        };
+        self.is_over() || has_gone(&self.shared.frontend) || has_gone(&self.shared.backend)
     }
 
     /// Hangs up to both sides, at the end of the trace.
@@ -99,7 +108,7 @@ impl Shared {
             let replies = thread::Builder::new().name("replies".into());
             let replies = replies.spawn_scoped(scope, || {
                 let sockets = (&self.backend, &self.frontend);
-                self.relay(sockets, Side::Backend, &mut |_| Ok(()));
+                self.relay(sockets, Side::Backend, &mut |raw| self.edit_reply(raw));
             });
             if replies.is_ok() {
                 let sockets = (&self.frontend, &self.backend);
@@ -148,6 +157,9 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *is_closed, true) {
             self.recorder.closed(by);
+            if let Some(rings) = &self.rings {
+                rings.closed(by);
+            }
         }
     }
 
@@ -181,9 +193,16 @@ impl Shared {
     /// Changes what a message of the frontend hands over.
     fn edit<'s>(&'s self, raw: &mut Raw, scope: &'s Scope<'s, '_>) -> io::Result<()> {
         if let Some(rings) = &self.rings {
-            rings.learn(raw)?;
+            rings.request(raw)?;
         }
         self.interpose(raw, scope)
+    }
+
+    fn edit_reply(&self, raw: &mut Raw) -> io::Result<()> {
+        match &self.rings {
+            Some(rings) => rings.reply(raw),
+            None => Ok(()),
+        }
     }
 
     /// Puts a socket of the proxy's in the place of the frontend's, if this hands one over for

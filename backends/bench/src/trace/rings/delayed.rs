@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::wires::{Interposed, put_back};
+use crate::interpose::{Interposed, put_back};
 
 /// A kick or a call of a queue.
 #[derive(Clone, Debug)]

@@ -6,11 +6,9 @@
 //! take longer or shorter than they did.
 
 mod delayed;
-mod memory;
 mod queue;
 mod request;
 mod split;
-mod wires;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,12 +25,12 @@ use vhost_user_wire::payload::{MemoryTable, VringFile};
 use vhost_user_wire::{HEADER_SIZE, Payload, Raw};
 
 use super::faults::{Action, Injector, Occurrence};
+use super::interposer::Interposer;
 use super::recorder::ConnectionRecorder;
+use crate::interpose::{Interposed, Memory, Place, is_eventfd, put_back};
 use delayed::{Delayed, Signal};
-use memory::{Memory, Place};
 use queue::Queue;
 use split::Addresses;
-use wires::{Interposed, put_back};
 
 const RING_PACKED: u64 = 1 << 34;
 
@@ -66,9 +64,22 @@ impl Rings {
         })
     }
 
+    fn wake(&self) -> io::Result<()> {
+        match rustix::io::write(&self.changed, &1u64.to_ne_bytes()) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Interposer for Rings {
     /// Learns from a message of the frontend, and puts eventfds of its own in the place of those
     /// of kicks and calls.
-    pub fn learn(&self, raw: &mut Raw) -> io::Result<()> {
+    fn request(&self, raw: &mut Raw) -> io::Result<()> {
         let Some(code) = raw
             .header()
             .and_then(|header| F::try_from(header.request).ok())
@@ -93,13 +104,7 @@ impl Rings {
         self.wake()
     }
 
-    /// Passes signals on until the connection [ends](Self::end), or a fault cuts it: then it
-    /// returns `true`.
-    pub fn run(
-        &self,
-        recorder: &ConnectionRecorder,
-        injector: Option<&Injector>,
-    ) -> io::Result<bool> {
+    fn run(&self, recorder: &ConnectionRecorder, injector: Option<&Injector>) -> io::Result<bool> {
         loop {
             let mut state = self.lock();
             if state.is_over {
@@ -131,29 +136,17 @@ impl Rings {
         }
     }
 
-    /// The connection is over.
-    pub fn end(&self) {
+    fn end(&self) {
         self.lock().is_over = true;
         // A full counter wakes too.
         let _ = self.wake();
-    }
-
-    fn wake(&self) -> io::Result<()> {
-        match rustix::io::write(&self.changed, &1u64.to_ne_bytes()) {
-            Ok(_) | Err(Errno::AGAIN) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The message hands over an eventfd of the queue's; the backend gets another.
 fn interpose(queue: &mut Queue, code: F, raw: &mut Raw) -> io::Result<()> {
     let file = match &raw.files[..] {
-        [file] if wires::is_eventfd(file) => file.try_clone()?,
+        [file] if is_eventfd(file) => file.try_clone()?,
         // No signal, or none that could be passed on.
         _ => return Ok(()),
     };

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::delayed::Signal;
-use super::memory::Memory;
 use super::request;
 use super::split::{Look, Seen, Split};
-use super::wires::{Interposed, give_back};
+use crate::interpose::Memory;
+use crate::interpose::{Interposed, give_back};
 use crate::trace::record::{Available, Event, Used};
 use crate::trace::recorder::ConnectionRecorder;
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::memory::Memory;
+use crate::interpose::Memory;
 use crate::trace::record::Buffer;
 
 const DESCRIPTOR: u64 = 16;

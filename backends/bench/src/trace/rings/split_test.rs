@@ -1,7 +1,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::trace::rings::memory::Place;
+use crate::interpose::Place;
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 
 const GUEST: u64 = 0x10_0000;
