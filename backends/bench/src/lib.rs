@@ -8,6 +8,7 @@
 //! * [`check`] has the checks of `outboard-check`, each with the sentence that it enforces.
 //! * [`report`] shows what they found.
 //! * [`trace`] shows what a frontend and a backend say to each other.
+//! * [`recording`] is the file in which that is.
 //! * [`new_backend`] writes a crate that is a backend, with tests that use all of these.
 //!
 //! Nothing here shares code with the backend kit: a judge of rings has rings of its own.
@@ -17,6 +18,7 @@ pub mod device;
 pub mod driver;
 mod interpose;
 pub mod new_backend;
+pub mod recording;
 pub mod report;
 pub mod target;
 pub mod trace;
