@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use workbench::new_backend::NewBackendArgs;
+use workbench::record::cli::RecordArgs;
+use workbench::replay::cli::ReplayArgs;
 use workbench::trace::cli::{ExplainArgs, TraceArgs};
 
 use crate::config::{GdbWait, OnReboot};
@@ -40,6 +42,16 @@ pub enum Command {
     Trace(TraceArgs),
     /// Say in words what a trace shows of requests that hang and of backends that do not answer.
     Explain(ExplainArgs),
+    /// Keep what a guest asks of a vhost-user device, and what the device answers.
+    ///
+    /// Stands between a frontend and its backend until SIGINT or SIGTERM. A disk has to be copied
+    /// before: a replay needs it as it was.
+    Record(RecordArgs),
+    /// Give a backend what a recording has, without a guest, and compare its answers.
+    ///
+    /// Ends with status 0 when all answers that can be compared are the same, 1 when one is not,
+    /// 2 when the recording cannot be replayed.
+    Replay(ReplayArgs),
     /// Write a crate that is a vhost-user backend, with tests and a Makefile.
     ///
     /// `make test check` in it tests the device without a guest, `make run` puts it under one, and

@@ -48,7 +48,7 @@ pub fn hints(words: &[String]) -> Vec<String> {
     if subcommand.is_some_and(|word| {
         matches!(
             word,
-            "doctor" | "ctl" | "new-backend" | "trace" | "explain" | "help"
+            "doctor" | "ctl" | "new-backend" | "trace" | "explain" | "record" | "replay" | "help"
         )
     }) {
         return Vec::new();

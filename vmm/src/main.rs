@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::panic;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -14,10 +15,15 @@ use vmm::config::Config;
 use vmm::signals::Signals;
 use vmm::{hints, host, log, machine, run, say};
 use workbench::new_backend::{self, NewBackendArgs};
+use workbench::record::Tell;
+use workbench::record::cli::{self as record, RecordArgs};
+use workbench::replay::cli as replay;
 use workbench::trace::cli as trace;
 
 const HOST_FAILURE: u8 = 1;
 const BAD_USAGE: u8 = 2;
+/// Of a replay whose answers are not those of the recording.
+const DIFFERENT: u8 = 1;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -64,6 +70,24 @@ fn carry_out(started: Instant) -> ExitCode {
                 Err(error) => fail(&error, HOST_FAILURE),
             }
         }
+        Command::Record(args) => {
+            log_by_default();
+            match record_connections(&args) {
+                Ok(requests) => {
+                    say!("outboard: {requests} requests were recorded");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => fail(&error, HOST_FAILURE),
+            }
+        }
+        Command::Replay(args) => {
+            log_by_default();
+            match replay::run(&args) {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => DIFFERENT.into(),
+                Err(error) => fail(&error.into(), BAD_USAGE),
+            }
+        }
         Command::NewBackend(args) => write_backend(&args),
     }
 }
@@ -81,6 +105,12 @@ fn trace_connections(args: &trace::TraceArgs) -> anyhow::Result<()> {
     let signals = Signals::catch().context("cannot catch signals")?;
     trace::run(args, signals.quit(), |text| say!("outboard: {text}"))?;
     Ok(())
+}
+
+fn record_connections(args: &RecordArgs) -> anyhow::Result<u64> {
+    let signals = Signals::catch().context("cannot catch signals")?;
+    let tell: Tell = Arc::new(|text| say!("outboard: {text}"));
+    Ok(record::run(args, signals.quit(), &tell)?)
 }
 
 /// A machine's configuration says how it logs; for other commands the environment does.

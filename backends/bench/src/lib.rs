@@ -8,7 +8,9 @@
 //! * [`check`] has the checks of `outboard-check`, each with the sentence that it enforces.
 //! * [`report`] shows what they found.
 //! * [`trace`] shows what a frontend and a backend say to each other.
+//! * [`record`] keeps what a device is asked under a guest, and what it answers.
 //! * [`recording`] is the file in which that is.
+//! * [`replay`] gives that to a backend without a guest.
 //! * [`new_backend`] writes a crate that is a backend, with tests that use all of these.
 //!
 //! Nothing here shares code with the backend kit: a judge of rings has rings of its own.
@@ -18,7 +20,9 @@ pub mod device;
 pub mod driver;
 mod interpose;
 pub mod new_backend;
+pub mod record;
 pub mod recording;
+pub mod replay;
 pub mod report;
 pub mod target;
 pub mod trace;

@@ -16,6 +16,7 @@ mod pausing;
 mod peers;
 mod power;
 mod reload;
+mod replay;
 mod resets;
 mod rust_vmm;
 mod serial;

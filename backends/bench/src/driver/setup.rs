@@ -68,6 +68,7 @@ const PROTOCOL: Protocol = Protocol::MQ
 #[derive(Clone, Debug)]
 pub struct Setup {
     without: u64,
+    wanted: u64,
     required: u64,
     protocol_without: u64,
     protocol_required: u64,
@@ -85,6 +86,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             without: 0,
+            wanted: 0,
             required: 0,
             protocol_without: 0,
             protocol_required: 0,
@@ -108,6 +110,12 @@ impl Setup {
     /// Accepts these, and fails where they are not offered.
     pub fn require(mut self, features: &[u32]) -> Self {
         self.required |= mask(features);
+        self
+    }
+
+    /// Accepts those of these that are offered, and nothing else but what is required.
+    pub fn only(mut self, features: u64) -> Self {
+        (self.without, self.wanted) = (!0, features);
         self
     }
 
@@ -219,7 +227,7 @@ impl Setup {
             frontend.send(&SetOwner)?;
         }
         let offered = frontend.request(&GetFeatures)?;
-        let wanted = (COMMON | OF_TYPE) & !self.without | self.required;
+        let wanted = (COMMON | OF_TYPE) & !self.without | self.wanted | self.required;
         let features = offered & wanted;
         if self.required & !offered != 0 {
             return Err(DriverError::NotOffered("a feature that this needs"));

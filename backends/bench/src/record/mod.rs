@@ -1,0 +1,14 @@
+//! `outboard record`: a proxy that keeps what a guest asks of a device, and what it answers.
+//!
+//! * [`mirror`] has each ring twice, so that nothing passes unseen.
+//! * [`wiring`] learns from messages where the rings are.
+//! * [`rings`] passes kicks and calls on.
+//! * [`tape`] writes what they tell to a file.
+
+pub mod cli;
+mod mirror;
+mod rings;
+mod tape;
+mod wiring;
+
+pub use rings::Tell;
