@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub enum LaneError {
     #[error(transparent)]
     Target(#[from] TargetError),
-    #[error("{0}")]
+    #[error(transparent)]
     Driver(#[from] DriverError),
     #[error("it does not offer {0}, which the recorded driver used")]
     NotOffered(String),
