@@ -13,8 +13,12 @@ use self::circles::{circles, ties};
 use self::imports::Modules;
 
 /// The folder of a crate, the siblings it may use, and crates it must not use.
-const EDGES: [(&str, &[&str], &[&str]); 7] = [
-    ("vmm", &["devices", "gdb", "host-io", "workbench"], &[]),
+const EDGES: [(&str, &[&str], &[&str]); 8] = [
+    (
+        "vmm",
+        &["devices", "diagnosis", "gdb", "host-io", "workbench"],
+        &[],
+    ),
     ("devices", &["vhost-user-wire", "host-io"], &KVM),
     (
         "devices/wire",
@@ -22,11 +26,16 @@ const EDGES: [(&str, &[&str], &[&str]); 7] = [
         &["kvm-ioctls", "kvm-bindings", "virtio-queue"],
     ),
     ("devices/host", &[], &KVM),
+    (
+        "devices/diagnosis",
+        &[],
+        &["kvm-ioctls", "kvm-bindings", "vm-memory", "virtio-queue"],
+    ),
     ("backends", &["vhost-user-wire", "host-io"], &KVM),
     // A judge that shared the ring code of its subjects would share their mistakes.
     (
         "backends/bench",
-        &["vhost-user-wire", "host-io"],
+        &["diagnosis", "vhost-user-wire", "host-io"],
         &[
             "kvm-ioctls",
             "kvm-bindings",
@@ -36,14 +45,15 @@ const EDGES: [(&str, &[&str], &[&str]); 7] = [
     ),
     (
         "gdb",
-        &["host-io"],
+        &["diagnosis", "host-io"],
         &["kvm-ioctls", "kvm-bindings", "vm-memory"],
     ),
 ];
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
-const SIBLINGS: [&str; 8] = [
+const SIBLINGS: [&str; 9] = [
     "vmm",
     "devices",
+    "diagnosis",
     "vhost-user-wire",
     "host-io",
     "backends",

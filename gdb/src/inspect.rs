@@ -141,6 +141,12 @@ pub trait Inspect {
         Err(TargetError::Unsupported("a list of devices"))
     }
 
+    /// Pictures of the virtio devices, and what is wrong with them. It takes a moment, and no
+    /// device is waited for.
+    fn explain(&mut self) -> Result<Vec<diagnosis::Device>> {
+        Err(TargetError::Unsupported("pictures of devices"))
+    }
+
     /// Reads 1, 2, 4 or 8 bytes of a device, as the guest would: that can change
     /// the device.
     fn read_mmio(&mut self, addr: PhysAddr, _data: &mut [u8]) -> Result<()> {

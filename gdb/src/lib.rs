@@ -21,6 +21,7 @@
 //! | [`symbol_file`] | the ELF file that gdb gets its symbols from |
 //! | [`arch`] | register layout, target description |
 //! | `virtqueue` | what a virtqueue in guest memory holds |
+//! | [`ring_look`] | the same as the rules of `diagnosis` see it |
 //! | [`target`], [`inspect`] | the seam to the VMM |
 //! | `address`, `error`, `limits` | what all of these name places and failures by, and the size of a packet |
 
@@ -35,6 +36,7 @@ mod monitor;
 mod packed;
 pub mod paging;
 mod qemu;
+pub mod ring_look;
 pub mod server;
 mod session;
 pub mod symbol_file;

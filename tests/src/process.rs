@@ -328,6 +328,11 @@ pub fn stop(pid: u32) {
     });
 }
 
+/// Lets a process run on that was [stopped](stop).
+pub fn resume(pid: u32) {
+    kill(pid, libc::SIGCONT);
+}
+
 /// Waits until `ready` says so; looks every few milliseconds, for what no
 /// descriptor tells (a file that another process makes).
 ///

@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
 use devices::vhost_user::{self, Connector, Options, Problem};
+use host_io::sockets;
 use workbench::trace::Recorder;
 use workbench::trace::proxy::Session;
 
@@ -45,6 +46,8 @@ struct Traced {
     connector: Box<dyn Connector>,
     recorder: Recorder,
     options: Options,
+    /// The process behind the last connection.
+    process: Option<u32>,
 }
 
 impl Traced {
@@ -53,6 +56,7 @@ impl Traced {
             connector,
             recorder,
             options: options.clone(),
+            process: None,
         }
     }
 }
@@ -60,6 +64,7 @@ impl Traced {
 impl Connector for Traced {
     fn connect(&mut self) -> Result<UnixStream, Problem> {
         let backend = self.connector.connect()?;
+        self.process = self.connector.process().or_else(|| sockets::peer(&backend));
         let (ours, theirs) = UnixStream::pair().map_err(Problem::Events)?;
         let Options {
             id, device_type, ..
@@ -84,6 +89,10 @@ impl Connector for Traced {
 
     fn is_supervisor(&self) -> bool {
         self.connector.is_supervisor()
+    }
+
+    fn process(&self) -> Option<u32> {
+        self.process
     }
 
     fn replace(&mut self) {

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use workbench::new_backend::NewBackendArgs;
 use workbench::record::cli::RecordArgs;
 use workbench::replay::cli::ReplayArgs;
-use workbench::trace::cli::{ExplainArgs, TraceArgs};
+use workbench::trace::cli::TraceArgs;
 
 use crate::config::{GdbWait, OnReboot};
 
@@ -40,7 +40,9 @@ pub enum Command {
     /// Both may be anybody's. Messages and descriptors are passed on as they are. Ends at
     /// SIGINT or SIGTERM, when the trace is whole.
     Trace(TraceArgs),
-    /// Say in words what a trace shows of requests that hang and of backends that do not answer.
+    /// Say in words why a device hangs: one of a machine that runs with --api, or one in a trace.
+    ///
+    /// Nothing that is looked at changes, and no backend is waited for.
     Explain(ExplainArgs),
     /// Keep what a guest asks of a vhost-user device, and what the device answers.
     ///
@@ -57,6 +59,16 @@ pub enum Command {
     /// `make test check` in it tests the device without a guest, `make run` puts it under one, and
     /// `make restart` puts a rebuilt one under the guest that runs.
     NewBackend(NewBackendArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// The socket of the machine's control API.
+    #[arg(long, value_name = "PATH")]
+    pub api: Option<PathBuf>,
+    /// A trace in the form json or pcapng; with --api the name of a device [default: all devices].
+    #[arg(value_name = "FILE|DEVICE", required_unless_present = "api")]
+    pub what: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

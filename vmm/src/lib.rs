@@ -14,6 +14,7 @@ pub mod crash;
 pub mod debug;
 pub mod event_loop;
 pub mod events;
+mod explain;
 pub mod guest_mapping;
 mod guest_virtual;
 pub mod hints;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::panic;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use vmm::api;
 use vmm::boot;
-use vmm::cli::{Cli, Command, RunArgs};
+use vmm::cli::{Cli, Command, ExplainArgs, RunArgs};
 use vmm::config::Config;
 use vmm::signals::Signals;
 use vmm::{hints, host, log, machine, run, say};
@@ -58,9 +59,9 @@ fn carry_out(started: Instant) -> ExitCode {
         }
         Command::Explain(args) => {
             log_by_default();
-            match trace::explain(&args) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => fail(&error.into(), HOST_FAILURE),
+            match explain(&args) {
+                Ok(text) => print(format!("{text}\n").as_bytes()),
+                Err(error) => fail(&error, HOST_FAILURE),
             }
         }
         Command::Trace(args) => {
@@ -99,6 +100,16 @@ fn write_backend(args: &NewBackendArgs) -> ExitCode {
         Err(error) if error.is_bad_usage() => fail(&error.into(), BAD_USAGE),
         Err(error) => fail(&error.into(), HOST_FAILURE),
     }
+}
+
+fn explain(args: &ExplainArgs) -> anyhow::Result<String> {
+    let what = args.what.as_deref();
+    let Some(api) = &args.api else {
+        // The command line has one of both.
+        return Ok(trace::explain(what.unwrap_or(Path::new("")))?);
+    };
+    let device = what.map(Path::to_string_lossy);
+    Ok(api::client::explain(api, device.as_deref())?)
 }
 
 fn trace_connections(args: &trace::TraceArgs) -> anyhow::Result<()> {

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 /// Why a path cannot be taken.
@@ -38,6 +39,14 @@ pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
         identity: identity(path),
     };
     Ok((listener, file))
+}
+
+/// The process that has connected to, or listens at, the other end; `None` when that is this one,
+/// which may have handed its end to another.
+pub fn peer(stream: &UnixStream) -> Option<u32> {
+    let pid = socket_peercred(stream).ok()?.pid.as_raw_pid();
+    let pid = u32::try_from(pid).ok()?;
+    (pid != std::process::id()).then_some(pid)
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {

@@ -74,6 +74,12 @@ impl Handle {
         lock(&self.frontend).queue_health(index)
     }
 
+    /// How many requests of the queue the backend has taken and not finished, where it keeps a
+    /// record that can be read.
+    pub fn taken(&self, index: u16) -> Option<u32> {
+        lock(&self.frontend).taken(index)
+    }
+
     /// Ends the process behind the device and has another one take its place.
     /// The driver's requests wait meanwhile. Returns when the old one serves no
     /// more; the new one is there when [`backend_status`](Self::backend_status) says so.

@@ -36,6 +36,8 @@ pub struct TransportInfo {
     pub device_type: DeviceType,
     /// The status register in names.
     pub status: String,
+    /// InterruptStatus.
+    pub interrupt_status: u32,
     /// The device's features that the transport lets through, in names.
     pub features_offered: Vec<String>,
     /// The driver's choice, in names.

@@ -27,6 +27,15 @@ pub struct Kick {
     state: Mutex<State>,
 }
 
+/// What the kernel says of an eventfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KickCounter {
+    /// Signals that nobody has read.
+    pub signals: u64,
+    /// The eventfd's number, the same in each process that has it. Kernels before 5.2 do not tell.
+    pub id: Option<u64>,
+}
+
 struct State {
     /// The descriptor that a kick signals.
     target: EventFd,
@@ -88,6 +97,11 @@ impl Kick {
     /// Kicks in the guest's place.
     pub fn signal(&self) {
         signal(&self.lock().target);
+    }
+
+    /// The counter of its eventfd, where the kernel tells. Asking takes no signal.
+    pub fn counter(&self) -> Option<KickCounter> {
+        counter(&self.lock().target)
     }
 
     /// Has the guest's kicks exit to user space, or no longer.
@@ -157,6 +171,21 @@ pub fn is_unread(kick: &EventFd) -> bool {
     matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1))
 }
 
+/// By proc_pid_fdinfo(5). A read of the descriptor would clear it.
+fn counter(kick: &EventFd) -> Option<KickCounter> {
+    let path = format!("/proc/self/fdinfo/{}", kick.as_raw_fd());
+    let info = std::fs::read_to_string(path).ok()?;
+    let field = |name: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
+    };
+    Some(KickCounter {
+        signals: u64::from_str_radix(field("eventfd-count:")?, 16).ok()?,
+        id: field("eventfd-id:").and_then(|id| id.parse().ok()),
+    })
+}
+
 /// Non-blocking, since it is shared with processes that may read it twice.
 pub fn event_fd() -> io::Result<EventFd> {
     EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)
@@ -216,6 +245,20 @@ mod tests {
         notify(&hypervisor);
         assert!(first.read().is_err());
         assert_eq!(second.read().unwrap(), 2);
+    }
+
+    #[test]
+    fn kicks_are_counted_and_stay_where_they_are() {
+        let (hypervisor, kick) = kick();
+        let signals = || kick.counter().map(|counter| counter.signals);
+        assert_eq!(signals(), Some(0));
+        let given = kick.connect().unwrap();
+        for _ in 0..15 {
+            notify(&hypervisor);
+        }
+        assert_eq!((signals(), signals()), (Some(16), Some(16)));
+        assert_eq!(given.read().unwrap(), 16);
+        assert_eq!(signals(), Some(0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::counters::{Counters, TransportInfo};
 use super::fault_log::FaultLog;
 use super::features::{self, Negotiation, VERSION_1};
 use super::interrupts::Interrupts;
+use super::kick::KickCounter;
 use super::page::RegisterPage;
 use super::queue;
 use super::queues::{Queue, Queues};
@@ -147,6 +148,11 @@ impl MmioTransport {
         found.ok_or(io::ErrorKind::NotFound)?.kick().trap(trap)
     }
 
+    /// The counter of the kicks of `queue`, where the kernel tells.
+    pub fn kick_counter(&self, queue: u16) -> Option<KickCounter> {
+        self.queues.get(queue.into())?.kick().counter()
+    }
+
     /// The descriptor to wait on, for as long as the transport exists; readable
     /// when [`handle_event`](Self::handle_event) is to be called.
     pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -203,6 +209,7 @@ impl MmioTransport {
             id: self.id.clone(),
             device_type,
             status: self.status.to_string(),
+            interrupt_status: self.interrupts.status(self.status),
             features_offered: features::names(device_type, self.features.offered()),
             features_chosen: features::names(device_type, self.features.chosen()),
             queues: self.queues.iter().map(Queue::info).collect(),

@@ -8,6 +8,7 @@ mod args;
 mod break_if;
 mod devices;
 mod error;
+mod explain;
 mod info;
 mod lx;
 mod machine;
@@ -62,6 +63,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[COUNT]",
         help: "the last exits of each vCPU to the VMM, with where and when",
         run: machine::recent_exits,
+    },
+    Command {
+        name: "explain",
+        arguments: "[DEVICE]",
+        help: "why a virtio device hangs: its queues, its backend, and what is wrong",
+        run: explain::explain,
     },
     Command {
         name: "gva2gpa",

@@ -216,3 +216,13 @@ fn what_cannot_be_is_said_and_no_client_holds_up_another() {
     let absent = ctl(dir.path(), &["status"], 1);
     assert!(absent.contains("--api"), "{absent}");
 }
+
+/// The body of the API's answer to `request`.
+pub fn ask(dir: &Path, request: &str) -> Value {
+    let mut client = UnixStream::connect(socket(dir)).unwrap();
+    let head = format!("{request} HTTP/1.1\r\n\r\n");
+    client.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}

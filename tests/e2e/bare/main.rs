@@ -7,6 +7,7 @@ mod clocks;
 mod console;
 mod control;
 mod crash;
+mod explain;
 mod gdb;
 mod host;
 mod killstorm;

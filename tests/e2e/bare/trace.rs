@@ -16,7 +16,7 @@ use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
 /// A proxy that frontends reach at its socket.
-fn trace(backend: &Backend, file: &Path, options: &[&str]) -> Backend {
+pub fn proxy(backend: &Backend, file: &Path, options: &[&str]) -> Backend {
     let socket = file.with_file_name("disk.sock");
     let mut command = Command::new(program::own("outboard"));
     command.arg("trace").args(["--type", "blk"]).args(options);
@@ -29,7 +29,7 @@ fn trace(backend: &Backend, file: &Path, options: &[&str]) -> Backend {
 /// Runs a guest that writes and reads a disk through a proxy, and returns the trace.
 fn traced(dir: &Path, disk: &Backend, name: &str) -> PathBuf {
     let file = dir.join(name);
-    let mut proxy = trace(disk, &file, &[]);
+    let mut proxy = proxy(disk, &file, &[]);
     let vmm = Vmm::new(guest::bare("virtio"))
         .cmdline(&format!("sectors=64 seed={SEED} event_idx"))
         .device("blk", &proxy.socket)
@@ -113,7 +113,7 @@ fn kicks_calls_and_requests_are_seen_on_their_way() {
         let image = backend::disk_image(dir.path(), 4);
         let disk = start(dir.path(), &image);
         let file = dir.path().join("trace.txt");
-        let mut proxy = trace(&disk, &file, &["--rings"]);
+        let mut proxy = proxy(&disk, &file, &["--rings"]);
         for mode in ["", "indirect", "event_idx", "indirect poll ring=0"] {
             let vmm = Vmm::new(guest::bare("virtio"))
                 .cmdline(&format!("sectors=64 seed={SEED} {mode}"))
@@ -153,7 +153,7 @@ fn a_storm_on_a_disk_that_is_killed_goes_through_a_proxy_that_looks_into_rings()
     let start = || backend::outboard_blk(dir.path(), &image, &[]);
     let mut disk = start();
     let file = dir.path().join("trace.jsonl");
-    let mut proxy = trace(&disk, &file, &["--rings"]);
+    let mut proxy = proxy(&disk, &file, &["--rings"]);
     let spec = format!("blk,socket={}", proxy.socket.display());
     for options in ["", "packed"] {
         let vmm = killstorm::storming_on(1, &spec, options).start();
@@ -221,7 +221,7 @@ fn a_trace_that_cannot_be_made_is_an_error_and_no_machine() {
 fn hang(dir: &Path, disk: &Backend, file: &Path) -> String {
     let output = dir.join("trace.jsonl");
     let options = ["--rings", "--seed", "7", "--faults", file.to_str().unwrap()];
-    let mut proxy = trace(disk, &output, &options);
+    let mut proxy = proxy(disk, &output, &options);
     let vmm = Vmm::new(guest::bare("virtio"))
         .cmdline(&format!("sectors=64 seed={SEED}"))
         .device("blk", &proxy.socket)
@@ -274,7 +274,7 @@ fn a_backend_is_stopped_and_killed_by_a_fault() {
         let rule = format!("[[fault]]\nmessage = \"SET_OWNER\"\nnth = 1\ndo = \"{action}\"\n");
         std::fs::write(&file, rule).unwrap();
         let output = dir.path().join("trace.jsonl");
-        let mut proxy = trace(&disk, &output, &["--faults", file.to_str().unwrap()]);
+        let mut proxy = proxy(&disk, &output, &["--faults", file.to_str().unwrap()]);
         let mut frontend = UnixStream::connect(&proxy.socket).unwrap();
         // SET_OWNER, without a payload.
         let header = [3u32, 1, 0].map(u32::to_ne_bytes).concat();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
+use super::explain::Report;
 use crate::cli::{CtlArgs, CtlCommand};
 
 /// Longer than any command takes.
@@ -58,6 +59,19 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
             ))
         }
     }
+}
+
+/// Asks what is wrong with the machine's devices, or with one, and returns it as text.
+pub fn explain(path: &Path, device: Option<&str>) -> Result<String, Error> {
+    let target = device.map_or("/v1/explain".to_owned(), |id| {
+        let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
+        format!("/v1/devices/{name}/explain")
+    });
+    let answer = ask(path, "GET", &target)?;
+    let report: Report = serde_json::from_value(answer).map_err(|_| Error::NotTheApi {
+        path: path.to_owned(),
+    })?;
+    Ok(report.text())
 }
 
 /// A command whose answer only says that it was done.

@@ -38,10 +38,16 @@ pub fn status(control: &Control) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "state": control.vcpus().group_within(PATIENCE).map_or("changing", |group| state(&group)),
+        "state": machine_state(control),
         "vcpus": vcpus,
         "devices": devices,
     })
+}
+
+/// The same, unless it is about to change.
+pub fn machine_state(control: &Control) -> &'static str {
+    let group = control.vcpus().group_within(PATIENCE);
+    group.map_or("changing", |group| state(&group))
 }
 
 /// Whether the guest runs, and if not, who has stopped it.
@@ -164,15 +170,23 @@ fn queue(queue: &QueueInfo, health: QueueHealth) -> Value {
     })
 }
 
-/// Has another process take the place of device `id`'s backend, and waits until
-/// it serves.
-pub fn restart(control: &Control, id: &str) -> (Status, Value) {
-    let has_name = |shared: &&SharedTransport| shared.id() == id;
-    let Some(shared) = control.transports().iter().find(has_name) else {
+/// The device with this name, or the answer that there is none.
+pub fn find<'a>(control: &'a Control, id: &str) -> Result<&'a SharedTransport, (Status, Value)> {
+    let mut transports = control.transports().iter();
+    transports.find(|shared| shared.id() == id).ok_or_else(|| {
         let names = control.transports().iter().map(SharedTransport::id);
         let names: Vec<_> = names.collect();
         let text = format!("there is no device {id:?}; there are {}", names.join(", "));
-        return (Status::NotFound, problem(text));
+        (Status::NotFound, problem(text))
+    })
+}
+
+/// Has another process take the place of device `id`'s backend, and waits until
+/// it serves.
+pub fn restart(control: &Control, id: &str) -> (Status, Value) {
+    let shared = match find(control, id) {
+        Ok(shared) => shared,
+        Err(refused) => return refused,
     };
     let started = Instant::now();
     let mut transport = shared.lock();

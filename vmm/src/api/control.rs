@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use devices::virtio::GuestMemory;
 use gdb::server::Detacher;
 
 use crate::boot;
@@ -16,6 +17,7 @@ pub struct Control {
     power: Arc<PowerSwitch>,
     boot: Arc<boot::Source>,
     transports: Vec<SharedTransport>,
+    memory: Arc<GuestMemory>,
     debugger: Option<Detacher>,
 }
 
@@ -26,6 +28,7 @@ impl Control {
             power: machine.power().clone(),
             boot: machine.boot().clone(),
             transports: machine.transports().to_vec(),
+            memory: machine.memory().clone(),
             debugger,
         }
     }
@@ -44,6 +47,10 @@ impl Control {
 
     pub fn transports(&self) -> &[SharedTransport] {
         &self.transports
+    }
+
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
     }
 
     /// Where the machine serves gdb.

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | vCPUs, devices, their backends, counters |
+//! | `GET /v1/explain`, `/v1/devices/ID/explain` | queues and backends as they are, and what is wrong |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
@@ -15,6 +16,7 @@
 pub mod client;
 mod commands;
 mod control;
+mod explain;
 mod http;
 
 use std::io;
@@ -152,27 +154,35 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
     let parts: Vec<&str> = request.path.split('/').skip(1).collect();
     match (request.method.as_str(), &parts[..]) {
         ("GET", ["v1", "status"]) => (Status::Ok, commands::status(control)),
-        ("POST", ["v1", "devices", id, "restart"]) => {
-            let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
-            commands::restart(control, &id)
-        }
+        ("GET", ["v1", "explain"]) => explain::all(control),
+        ("GET", ["v1", "devices", id, "explain"]) => explain::one(control, &decode(id)),
+        ("POST", ["v1", "devices", id, "restart"]) => commands::restart(control, &decode(id)),
         ("POST", ["v1", "debugger", "detach"]) => commands::detach(control),
         ("POST", ["v1", "pause"]) => commands::pause(control),
         ("POST", ["v1", "resume"]) => commands::resume(control),
         ("POST", ["v1", "reset"]) => commands::reset(control),
         ("POST", ["v1", "reload"]) => commands::reload(control),
-        (_, ["v1", "status"]) => wrong_method(request, "GET"),
+        (_, ["v1", "status" | "explain"] | ["v1", "devices", _, "explain"]) => {
+            wrong_method(request, "GET")
+        }
         (_, ["v1", "devices", _, "restart"] | ["v1", "debugger", "detach"])
         | (_, ["v1", "pause" | "resume" | "reset" | "reload" | "shutdown"]) => {
             wrong_method(request, "POST")
         }
         _ => {
-            let known = "GET /v1/status, POST /v1/devices/ID/restart, /v1/debugger/detach, \
+            let known = "GET /v1/status, /v1/explain, /v1/devices/ID/explain, \
+                         POST /v1/devices/ID/restart, /v1/debugger/detach, \
                          /v1/pause, /v1/resume, /v1/reset, /v1/reload, /v1/shutdown";
             let text = format!("there is no {}; there are {known}", request.path);
             (Status::NotFound, problem(text))
         }
     }
+}
+
+/// A device's name in a path.
+fn decode(id: &str) -> String {
+    let id = percent_encoding::percent_decode_str(id);
+    id.decode_utf8_lossy().into_owned()
 }
 
 fn wrong_method(request: &Request, right: &'static str) -> (Status, Value) {

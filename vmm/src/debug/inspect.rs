@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
+use crate::explain::explain;
 use crate::layout;
 use crate::power::PowerRequest;
 use crate::transports::SharedTransport;
@@ -105,6 +106,10 @@ impl Inspect for DebugTarget {
             device(slot, transport.info(), shared.backend())
         };
         Ok(transports.map(device).collect())
+    }
+
+    fn explain(&mut self) -> Result<Vec<diagnosis::Device>> {
+        Ok(explain(&self.machine.transports, &self.memory.0))
     }
 
     fn read_mmio(&mut self, addr: PhysAddr, data: &mut [u8]) -> Result<()> {

@@ -87,6 +87,11 @@ impl Child {
         })
     }
 
+    /// The leader of its process group.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether it ends, or has ended, within `time`.
     pub fn ends_within(&self, time: Duration) -> bool {
         let end = Instant::now() + time;

@@ -170,6 +170,10 @@ impl Connector for Supervised {
         true
     }
 
+    fn process(&self) -> Option<u32> {
+        lock(&self.slot).child().map(|child| child.pid())
+    }
+
     fn replace(&mut self) {
         self.is_used = true;
         if let Some(child) = lock(&self.slot).child() {

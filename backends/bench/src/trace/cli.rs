@@ -81,12 +81,6 @@ struct ShowArgs {
     html: Option<PathBuf>,
 }
 
-#[derive(Args, Debug)]
-pub struct ExplainArgs {
-    /// A trace in the form json or pcapng.
-    file: PathBuf,
-}
-
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -174,14 +168,10 @@ fn faults(path: &Path, args: &ProxyArgs) -> Result<Faults, Error> {
     Ok(Faults::new(plan))
 }
 
-/// Prints why what is traced hangs, if it does.
-pub fn explain(args: &ExplainArgs) -> Result<(), Error> {
-    let trace = Trace::read(&args.file)?;
-    let text = explain::explain(&trace.records);
-    match writeln!(io::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
-        _ => Ok(()),
-    }
+/// Why what is traced in `file` hangs, if it does.
+pub fn explain(file: &Path) -> Result<String, Error> {
+    let trace = Trace::read(file)?;
+    Ok(explain::explain(&trace.records))
 }
 
 fn show(args: &ShowArgs) -> Result<(), Error> {

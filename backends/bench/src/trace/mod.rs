@@ -12,7 +12,6 @@
 pub mod cli;
 pub mod decode;
 mod descriptors;
-mod duration;
 mod escape;
 pub mod explain;
 pub mod faults;

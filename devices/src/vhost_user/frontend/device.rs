@@ -191,6 +191,12 @@ impl Frontend {
         }
     }
 
+    /// Requests of the queue that the backend has taken, by its record of those in flight.
+    pub(crate) fn taken(&self, index: u16) -> Option<u32> {
+        let format = self.driver.ring(index)?.queue().format;
+        self.driver.inflight()?.taken(index, format)
+    }
+
     /// Readable when [`handle_event`](Self::handle_event) has something to do.
     pub(crate) fn events(&self) -> &Arc<Events> {
         &self.events

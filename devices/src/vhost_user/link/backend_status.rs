@@ -9,6 +9,10 @@ pub struct Backend {
     /// How to reach it, in words.
     pub address: String,
     pub connected: bool,
+    /// Its process, where that is known.
+    pub pid: Option<u32>,
+    /// It is started and ended from here, and has a process group of its own.
+    pub is_supervised: bool,
     /// How often it has connected.
     pub connections: u64,
     /// How many that came since then did not get as far as to serve.
@@ -25,10 +29,11 @@ pub struct BackendStatus {
 }
 
 impl BackendStatus {
-    pub fn new(address: String) -> Self {
+    pub fn new(address: String, is_supervised: bool) -> Self {
         Self {
             state: Mutex::new(Backend {
                 address,
+                is_supervised,
                 ..Backend::default()
             }),
             changed: Condvar::new(),
@@ -39,9 +44,10 @@ impl BackendStatus {
         self.lock().clone()
     }
 
-    pub(crate) fn connected(&self) {
+    pub(crate) fn connected(&self, pid: Option<u32>) {
         let mut state = self.lock();
         state.connected = true;
+        state.pid = pid;
         state.connections += 1;
         state.problem = None;
         state.failures = 0;
@@ -51,6 +57,7 @@ impl BackendStatus {
     pub(crate) fn away(&self, problem: String) {
         let mut state = self.lock();
         state.connected = false;
+        state.pid = None;
         state.problem = Some(problem);
         self.changed.notify_all();
     }
@@ -87,8 +94,8 @@ mod tests {
 
     #[test]
     fn another_connection_ends_the_wait_and_the_time_does() {
-        let backend_status = BackendStatus::new("at /a".into());
-        backend_status.connected();
+        let backend_status = BackendStatus::new("at /a".into(), false);
+        backend_status.connected(Some(1));
         backend_status.away("it died".into());
         backend_status.failed("it died again".into());
         let another = |state: &Backend| state.connections > 1;
@@ -98,7 +105,7 @@ mod tests {
         thread::scope(|scope| {
             let waiting =
                 scope.spawn(|| backend_status.wait_until(Duration::from_secs(60), another));
-            backend_status.connected();
+            backend_status.connected(Some(1));
             let state = waiting.join().unwrap();
             assert!(state.connected && state.problem.is_none());
             assert_eq!((state.connections, state.failures), (2, 0));

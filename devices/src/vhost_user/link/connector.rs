@@ -44,6 +44,11 @@ pub trait Connector: Send {
         false
     }
 
+    /// The process behind the last connection, where more is known than the socket tells.
+    fn process(&self) -> Option<u32> {
+        None
+    }
+
     /// Asks the backend of the last connection to end. The next connection is
     /// to another one.
     fn replace(&mut self) {}

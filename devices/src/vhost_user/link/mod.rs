@@ -94,8 +94,10 @@ impl Link {
             .map_err(Problem::Events)?;
         negotiate::log(&options.id, options.device_type, session.agreement());
         watch_beside(&events, &mut session)?;
-        let status = Arc::new(BackendStatus::new(options.address.to_string()));
-        status.connected();
+        let is_supervised = connector.is_supervisor();
+        let status = BackendStatus::new(options.address.to_string(), is_supervised);
+        status.connected(process(connector.as_ref(), &session));
+        let status = Arc::new(status);
         let link = Self {
             options,
             profile,
@@ -177,8 +179,9 @@ impl Link {
 
     /// The backend has been told all. Returns for how long there was none.
     pub fn keep(&mut self, session: Session) -> Duration {
+        let pid = process(self.connector.as_ref(), &session);
         self.state = State::Up(session);
-        self.status.connected();
+        self.status.connected(pid);
         let absent = self.timer.absent();
         self.timer.end();
         absent
@@ -338,6 +341,11 @@ impl Link {
         self.status.failed(chain(&error));
         Down::Rejected { error, is_passing }
     }
+}
+
+/// The process that serves, where that is known.
+fn process(connector: &dyn Connector, session: &Session) -> Option<u32> {
+    connector.process().or_else(|| session.peer())
 }
 
 fn open_first(

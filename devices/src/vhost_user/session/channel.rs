@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use host_io::sockets;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use vhost::vhost_user::message::FrontendReq;
@@ -52,6 +53,11 @@ impl Channel {
             requests: None,
             acks: false,
         }
+    }
+
+    /// The process at the other end, if it is another one.
+    pub fn peer(&self) -> Option<u32> {
+        sockets::peer(self.connection.stream())
     }
 
     /// From now on the backend acknowledges messages that have no reply of their own.

@@ -109,6 +109,11 @@ impl Session {
         Ok((session, config))
     }
 
+    /// The process at the other end of the socket, where there is one.
+    pub fn peer(&self) -> Option<u32> {
+        self.channel.peer()
+    }
+
     pub fn agreement(&self) -> &Agreement {
         &self.agreement
     }

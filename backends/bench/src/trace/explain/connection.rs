@@ -1,8 +1,8 @@
 //! What is known of a connection.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
+use diagnosis::{Device, Unanswered, duration};
 use vhost::vhost_user::message::{FrontendReq as F, VhostUserVringState};
 use vhost_user_wire::Payload;
 use vhost_user_wire::features::VHOST_USER_F_PROTOCOL_FEATURES;
@@ -10,13 +10,13 @@ use vhost_user_wire::payload::VringFile;
 
 use super::queue::Queue;
 use crate::trace::decode;
-use crate::trace::duration::duration;
 use crate::trace::pending::expects_reply;
 use crate::trace::record::{Event, Message, Record, Side};
 
 #[derive(Debug, Default)]
 pub struct Connection {
     name: String,
+    device_type: Option<u32>,
     queues: BTreeMap<u8, Queue>,
     /// Requests that wait for their replies: channel, code, time.
     asked: Vec<(Side, u32, u64)>,
@@ -33,6 +33,7 @@ impl Connection {
     pub fn follow(&mut self, record: &Record) {
         let time = record.time;
         self.name = format!("{}#{}", record.device, record.connection);
+        self.device_type = record.device_type;
         self.has_rings |= matches!(
             record.event,
             Event::Kick { .. } | Event::Call { .. } | Event::Available(_) | Event::Used(_)
@@ -106,48 +107,69 @@ impl Connection {
 
     /// As of `end`, the end of the trace.
     pub fn explain(&self, end: u64) -> String {
-        let mut text = format!("{}:", self.name);
+        let mut device = self.picture(end);
         match self.closed_by {
-            Some(side) => _ = write!(text, " closed by the {}", side.name()),
-            None => text += " open at the end of the trace",
+            None => device.diagnose(),
+            Some(_) => device.queues.iter_mut().for_each(was_closed),
         }
-        if let (count, Some((time, what, at))) = &self.faults {
-            let age = duration(end.saturating_sub(*time));
-            let _ = write!(
-                text,
-                "\n  => {count} faults were injected on purpose, the last {age} before the end: \
-                 {what} ({at})"
-            );
-        }
-        for (channel, code, time) in &self.asked {
-            let (name, who) = (
-                decode::request_name(*channel, *code),
-                channel.other().name(),
-            );
-            let age = duration(end.saturating_sub(*time));
-            let _ = write!(
-                text,
-                "\n  => the {who} has not answered {name}, asked {age} before the end"
-            );
-        }
-        for (index, queue) in &self.queues {
-            let _ = write!(text, "\n  queue {index}: {}", queue.state());
-            if self.closed_by.is_none() {
-                for diagnosis in queue.diagnoses(end, self.needs_enable, self.has_rings) {
-                    let _ = write!(text, "\n    => {diagnosis}");
-                }
-            } else if queue.in_flight() > 0 {
-                let count = queue.in_flight();
-                let _ = write!(
-                    text,
-                    "\n    => {count} requests were in flight when it was closed"
-                );
-            }
-        }
+        device.diagnoses.splice(0..0, self.faults_on_purpose(end));
+        let mut text = device.to_string();
         if !self.has_rings && !self.queues.is_empty() {
             text +=
                 "\n  Nothing is known of kicks, calls and requests: they are traced with --rings";
         }
         text
+    }
+
+    fn picture(&self, end: u64) -> Device {
+        let queues = self.queues.iter().map(|(index, queue)| diagnosis::Queue {
+            number: (*index).into(),
+            state: queue.state(self.needs_enable),
+            is_filled_ahead: self.is_filled_ahead((*index).into()),
+            seen: self.has_rings.then(|| queue.seen(end)),
+            ..diagnosis::Queue::default()
+        });
+        let unanswered = self.asked.iter().map(|(channel, code, time)| Unanswered {
+            by: channel.other().name().into(),
+            what: decode::request_name(*channel, *code),
+            age: end.saturating_sub(*time),
+        });
+        Device {
+            id: self.name.clone(),
+            about: match self.closed_by {
+                Some(side) => format!("closed by the {}", side.name()),
+                None => "open at the end of the trace".into(),
+            },
+            queues: queues.collect(),
+            unanswered: unanswered.collect(),
+            ..Device::default()
+        }
+    }
+
+    /// The number of a network device's control queue follows from its configuration space, which
+    /// need not be in the trace: it is the last of an odd number.
+    fn is_filled_ahead(&self, queue: u16) -> bool {
+        let last = self.queues.keys().max().copied().unwrap_or_default();
+        let control = (last != 0 && last.is_multiple_of(2)).then_some(last.into());
+        self.device_type
+            .is_some_and(|device_type| diagnosis::is_filled_ahead(device_type, queue, control))
+    }
+
+    fn faults_on_purpose(&self, end: u64) -> Option<String> {
+        let (count, Some((time, what, at))) = &self.faults else {
+            return None;
+        };
+        let age = duration(end.saturating_sub(*time));
+        Some(format!(
+            "{count} faults were injected on purpose, the last {age} before the end: {what} ({at})"
+        ))
+    }
+}
+
+fn was_closed(queue: &mut diagnosis::Queue) {
+    let in_flight = queue.in_flight().unwrap_or_default();
+    if in_flight > 0 {
+        let text = format!("{in_flight} requests were in flight when it was closed");
+        queue.diagnoses.push(text);
     }
 }

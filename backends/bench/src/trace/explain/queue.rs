@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::trace::duration::duration;
-use crate::trace::record::{Available, Used};
+use diagnosis::{Oldest, QueueState, Seen};
 
-/// Signals and chains that came close together count as one event, in nanoseconds.
-const CLOSE: u64 = 1_000_000_000;
+use crate::trace::record::{Available, Used};
 
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -60,69 +58,33 @@ impl Queue {
         self.waiting.remove(&used.head);
     }
 
-    /// How many requests the device has not finished.
-    pub fn in_flight(&self) -> usize {
-        self.waiting.len()
+    /// `needs_enable` where rings are enabled one by one.
+    pub fn state(&self, needs_enable: bool) -> QueueState {
+        match (self.is_started, self.enable) {
+            (false, _) => QueueState::Stopped,
+            (true, Some(false)) => QueueState::Disabled,
+            (true, None) if needs_enable => QueueState::Disabled,
+            (true, _) => QueueState::Running,
+        }
     }
 
-    pub fn state(&self) -> String {
-        let run = match (self.is_started, self.enable) {
-            (false, _) => "stopped",
-            (true, Some(false)) => "started, disabled",
-            (true, _) => "started",
-        };
-        format!(
-            "{run}, {} kicks, {} calls, {} chains, {} used",
-            self.kicks, self.calls, self.available, self.used
-        )
-    }
-
-    /// What is wrong, or may be. Of kicks and chains only if they were `seen` at all.
-    pub fn diagnoses(&self, end: u64, needs_enable: bool, seen: bool) -> Vec<String> {
-        let mut found = Vec::new();
-        if !self.is_started {
-            return found;
+    /// As of `end`.
+    pub fn seen(&self, end: u64) -> Seen {
+        let age = |time: u64| end.saturating_sub(time);
+        let oldest = self.waiting.values().min();
+        Seen {
+            kicks: self.kicks,
+            calls: self.calls,
+            chains: self.available,
+            used: self.used,
+            last_kick: self.last_kick.map(age),
+            last_call: self.last_call.map(age),
+            last_used: self.last_used.map(age),
+            in_flight: self.waiting.len() as u64,
+            oldest: oldest.map(|(time, what)| Oldest {
+                age: age(*time),
+                what: what.clone(),
+            }),
         }
-        if self.enable == Some(false) || needs_enable && self.enable.is_none() {
-            found.push("it was started and is not enabled: the backend must not serve it".into());
-        }
-        if seen {
-            found.extend(self.waits(end));
-            found.extend(self.was_not_called(end));
-        }
-        if seen && self.available == 0 && self.kicks == 0 {
-            found.push("the driver has not made any buffer available, nor kicked".into());
-        }
-        found
-    }
-
-    fn waits(&self, end: u64) -> Option<String> {
-        let (time, what) = self.waiting.values().min()?;
-        let age = duration(end.saturating_sub(*time));
-        let since = self.last_used.is_some_and(|used| used > *time);
-        let kicked = match self.last_kick {
-            Some(kick) => format!("kicked last {} before the end", duration(end - kick)),
-            None => "never kicked".to_owned(),
-        };
-        let other = match since {
-            true => "it has finished later requests since",
-            false => "it has finished none since",
-        };
-        Some(format!(
-            "the oldest of {} requests in flight has waited for {age} ({what}): the backend was \
-             {kicked}, and {other}",
-            self.waiting.len()
-        ))
-    }
-
-    fn was_not_called(&self, end: u64) -> Option<String> {
-        let used = self.last_used?;
-        let is_old = end.saturating_sub(used) >= CLOSE;
-        let is_told = self.last_call.is_some_and(|call| call + CLOSE > used);
-        (is_old && !is_told).then(|| {
-            "the backend has used chains and sent no call for them: the driver has to poll, or \
-             have said that it wants none"
-                .into()
-        })
     }
 }

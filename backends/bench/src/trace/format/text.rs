@@ -3,9 +3,10 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use diagnosis::duration;
+
 use super::writer::Writer;
 use crate::trace::decode;
-use crate::trace::duration::duration;
 use crate::trace::escape::to_hex;
 use crate::trace::record::{
     Available, Buffer, Descriptor, Event, Fragment, Message, Record, Side, Used,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use diagnosis::duration;
+
 use super::summary::{Row, Summary};
-use crate::trace::duration::duration;
 use crate::trace::format::line;
 use crate::trace::record::{Event, Record, Side};
 

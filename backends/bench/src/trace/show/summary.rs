@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use diagnosis::duration;
+
 use crate::trace::decode;
-use crate::trace::duration::duration;
 use crate::trace::pending::expects_reply;
 use crate::trace::record::{Event, Message, Record, Side, Used};
 
