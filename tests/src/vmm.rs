@@ -27,6 +27,12 @@ impl Vmm {
         self
     }
 
+    /// An option without a value.
+    pub fn flag(mut self, option: &str) -> Self {
+        self.command.arg(option);
+        self
+    }
+
     /// What is logged; `info` otherwise.
     pub fn log(mut self, filter: &str) -> Self {
         self.command.env("RUST_LOG", filter);

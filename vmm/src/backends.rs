@@ -7,6 +7,7 @@ use devices::vhost_user::{self, Connector, Options, Problem};
 use host_io::sockets;
 use workbench::trace::Recorder;
 use workbench::trace::proxy::Session;
+use workbench::trace::rings::Rings;
 
 use crate::config::Device;
 use crate::supervisor::Supervisor;
@@ -16,13 +17,16 @@ pub struct Backends {
     supervisor: Supervisor,
     /// Writes down what is said on the connections, if somebody wants to know.
     recorder: Option<Recorder>,
+    /// With what passes the rings.
+    rings: bool,
 }
 
 impl Backends {
-    pub fn new(supervisor: Supervisor, recorder: Option<Recorder>) -> Self {
+    pub fn new(supervisor: Supervisor, recorder: Option<Recorder>, rings: bool) -> Self {
         Self {
             supervisor,
             recorder,
+            rings,
         }
     }
 
@@ -35,7 +39,13 @@ impl Backends {
         };
         Ok(match &self.recorder {
             None => connector,
-            Some(recorder) => Box::new(Traced::new(connector, recorder.clone(), options)),
+            Some(recorder) => Box::new(Traced {
+                connector,
+                recorder: recorder.clone(),
+                rings: self.rings,
+                options: options.clone(),
+                process: None,
+            }),
         })
     }
 }
@@ -45,20 +55,10 @@ impl Backends {
 struct Traced {
     connector: Box<dyn Connector>,
     recorder: Recorder,
+    rings: bool,
     options: Options,
     /// The process behind the last connection.
     process: Option<u32>,
-}
-
-impl Traced {
-    fn new(connector: Box<dyn Connector>, recorder: Recorder, options: &Options) -> Self {
-        Self {
-            connector,
-            recorder,
-            options: options.clone(),
-            process: None,
-        }
-    }
 }
 
 impl Connector for Traced {
@@ -71,7 +71,12 @@ impl Connector for Traced {
         } = &self.options;
         let recorder = self.recorder.connected(id, Some(*device_type));
         // Its threads end with the connection.
-        Session::start(theirs, backend, recorder).map_err(Problem::Events)?;
+        let rings = match self.rings {
+            true => Some(Rings::new().map_err(Problem::Events)?),
+            false => None,
+        };
+        let rings = rings.map(|rings| Box::new(rings) as _);
+        Session::start(theirs, backend, recorder, rings, None).map_err(Problem::Events)?;
         Ok(ours)
     }
 

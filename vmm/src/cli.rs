@@ -171,6 +171,10 @@ pub struct RunArgs {
     /// pcapng or a timeline when the name ends with .jsonl, .pcapng or .json (see `outboard trace`).
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// With --trace, write down kicks, calls and requests too. They pass this program then, which
+    /// takes time.
+    #[arg(long)]
+    pub rings: bool,
     /// What is logged, of backends too that are started from here: a level (error, warn, info,
     /// debug, trace), or levels by target, such as warn,devices=debug [default: $RUST_LOG, or warn].
     #[arg(long, value_name = "FILTER")]

@@ -62,6 +62,8 @@ pub struct Config {
     pub on_reboot: OnReboot,
     /// Where to write down what is said to backends.
     pub trace: Option<PathBuf>,
+    /// What passes their rings is written down too.
+    pub rings: bool,
     pub log: log::Options,
 }
 
@@ -84,6 +86,7 @@ struct File {
     on_reboot: Option<OnReboot>,
     api: Option<PathBuf>,
     trace: Option<PathBuf>,
+    rings: Option<bool>,
     log: Option<String>,
     log_file: Option<PathBuf>,
 }
@@ -136,6 +139,11 @@ impl TryFrom<RunArgs> for Config {
         if symbols.is_some() && gdb.is_none() {
             return Err(Error::SymbolsWithoutGdb);
         }
+        let trace = args.trace.or(file.trace);
+        let rings = args.rings || file.rings.unwrap_or(false);
+        if rings && trace.is_none() {
+            return Err(Error::RingsWithoutTrace);
+        }
         let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
         let serial = args
             .serial
@@ -163,7 +171,8 @@ impl TryFrom<RunArgs> for Config {
             gdb_kill,
             symbols,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
-            trace: args.trace.or(file.trace),
+            trace,
+            rings,
             log: log::Options {
                 filter: args.log.or(file.log),
                 file: args.log_file.or(file.log_file),

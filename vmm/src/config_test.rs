@@ -266,6 +266,11 @@ fn waiting_for_gdb_needs_an_address() {
         ..Default::default()
     };
     assert!(matches!(config(args), Err(Error::SymbolsWithoutGdb)));
+    let args = RunArgs {
+        rings: true,
+        ..Default::default()
+    };
+    assert!(matches!(config(args), Err(Error::RingsWithoutTrace)));
     assert!(matches!(
         Config::try_from(RunArgs::default()),
         Err(Error::NoKernel)

@@ -84,7 +84,7 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         .transpose()?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::new(config.log.filter.as_deref());
-    let backends = Backends::new(supervisor, recorder.clone());
+    let backends = Backends::new(supervisor, recorder.clone(), config.rings);
     let machine = Arc::new(Machine::new(config, boot, output, notifiers, &backends)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();

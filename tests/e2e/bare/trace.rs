@@ -208,6 +208,40 @@ fn a_machine_traces_its_devices_and_a_backend_that_is_killed() {
     assert_eq!(regions[0], regions[1]);
 }
 
+/// Of the machine's own trace, and of rings of both kinds.
+#[test]
+fn a_machine_traces_the_requests_of_its_devices() {
+    for options in ["event_idx", "packed", "packed indirect event_idx"] {
+        let dir = scratch();
+        let image = backend::disk_image(dir.path(), 4);
+        let file = dir.path().join("trace.txt");
+        let disk = format!("blk,exec=\"{}\",id=disk", outboard_blk(&image, ""));
+        let vmm = Vmm::new(guest::bare("virtio"))
+            .cmdline(&format!("sectors=64 seed={SEED} {options}"))
+            .arg("--device", disk)
+            .arg("--trace", &file)
+            .flag("--rings")
+            .run(0);
+        assert!(vmm.console().contains("blk: ok sectors=64 written=1"));
+        check_image(&image, 64);
+        let text = std::fs::read_to_string(&file).unwrap();
+        expect(
+            &text,
+            &[
+                "disk#1 -> kick, queue 0",
+                ": GET_ID [",
+                ": OUT sector 0, ",
+                "used after ",
+                "FLUSH: OK, 1 bytes written",
+                ": IN sector 0, ",
+                "disk#1 <- call, queue 0",
+            ],
+        );
+        let unknown = text.lines().filter(|line| line.contains("unknown")).count();
+        assert_eq!(unknown, 0, "{options}\n{text}");
+    }
+}
+
 #[test]
 fn a_trace_that_cannot_be_made_is_an_error_and_no_machine() {
     let dir = scratch();

@@ -50,6 +50,8 @@ pub enum Error {
     GdbKill,
     #[error("--gdb-wait needs --gdb ADDRESS to wait on")]
     WaitWithoutGdb,
+    #[error("--rings is a part of --trace FILE; give that too")]
+    RingsWithoutTrace,
     #[error("--symbols are for gdb; add --gdb ADDRESS to serve it")]
     SymbolsWithoutGdb,
 }

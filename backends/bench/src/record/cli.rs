@@ -75,7 +75,7 @@ fn open(
     let rings = Rings::new(tape, tell)?;
     // The messages of a recording are part of it.
     let recorder = Recorder::silent().connected("", args.device_type);
-    Session::interposed(frontend, backend, recorder, Some(Box::new(rings)), None)
+    Session::start(frontend, backend, recorder, Some(Box::new(rings)), None)
 }
 
 /// A device is called as its socket is.

@@ -114,7 +114,7 @@ fn open(
         false => None,
     };
     let recorder = recorder.connected(&route.device, route.device_type);
-    Session::interposed(frontend, backend, recorder, rings, injector)
+    Session::start(frontend, backend, recorder, rings, injector)
 }
 
 /// The next frontend; `None` when it is time to quit.

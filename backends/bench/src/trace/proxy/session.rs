@@ -39,17 +39,8 @@ struct Shared {
 }
 
 impl Session {
-    /// Messages pass, and signals do not.
+    /// Messages pass. Signals do too, past this process unless somebody is between the rings.
     pub fn start(
-        frontend: UnixStream,
-        backend: UnixStream,
-        recorder: ConnectionRecorder,
-    ) -> io::Result<Self> {
-        Self::interposed(frontend, backend, recorder, None, None)
-    }
-
-    /// As [`start`](Self::start), with somebody between the rings, and with faults on purpose.
-    pub fn interposed(
         frontend: UnixStream,
         backend: UnixStream,
         recorder: ConnectionRecorder,

@@ -6,6 +6,7 @@
 //! take longer or shorter than they did.
 
 mod delayed;
+mod packed;
 mod queue;
 mod request;
 mod split;
@@ -29,10 +30,11 @@ use super::interposer::Interposer;
 use super::recorder::ConnectionRecorder;
 use crate::interpose::{Interposed, Memory, Place, is_eventfd, put_back};
 use delayed::{Delayed, Signal};
-use queue::Queue;
+use queue::{Format, Queue};
 use split::Addresses;
 
 const RING_PACKED: u64 = 1 << 34;
+const IN_ORDER: u64 = 1 << 35;
 
 /// Signals of an eventfd that come at once are one: the second of a doubled one comes so much
 /// later.
@@ -49,8 +51,7 @@ pub struct Rings {
 struct State {
     memory: Memory,
     queues: BTreeMap<u8, Queue>,
-    /// Only signals are seen: packed rings are not looked into.
-    is_packed: bool,
+    format: Format,
     delayed: Delayed,
     is_over: bool,
 }
@@ -168,7 +169,10 @@ impl State {
         match code {
             F::SET_FEATURES => {
                 let features = u64::decode(payload).unwrap_or(0);
-                self.is_packed = features & RING_PACKED != 0;
+                self.format = Format {
+                    is_packed: features & RING_PACKED != 0,
+                    is_in_order: features & IN_ORDER != 0,
+                };
             }
             F::SET_MEM_TABLE => {
                 let table = MemoryTable::decode(payload).unwrap_or_default();
@@ -190,20 +194,21 @@ impl State {
                 if let Ok(addr) = VhostUserVringAddr::decode(payload)
                     && let Some(queue) = self.queue(addr.index)
                 {
-                    queue.ring().addresses = Addresses {
+                    queue.set_addresses(Addresses {
                         descriptors: addr.descriptor,
                         available: addr.available,
                         used: addr.used,
-                    };
+                    });
                 }
             }
             F::SET_VRING_NUM | F::SET_VRING_BASE | F::GET_VRING_BASE => {
+                let format = self.format;
                 if let Ok(state) = VhostUserVringState::decode(payload)
                     && let Some(queue) = self.queue(state.index)
                 {
                     match code {
-                        F::SET_VRING_NUM => queue.ring().size = state.num as u16,
-                        F::SET_VRING_BASE => queue.ring().set_base(state.num as u16),
+                        F::SET_VRING_NUM => queue.set_size(state.num as u16),
+                        F::SET_VRING_BASE => queue.set_base(state.num, format),
                         _ => queue.stop(),
                     }
                 }
@@ -246,7 +251,7 @@ impl State {
         injector: Option<&Injector>,
     ) -> io::Result<bool> {
         let (index, is_kick, wire) = (signal.queue, signal.is_kick, &signal.wire);
-        let memory = (!self.is_packed).then_some(&self.memory);
+        let memory = &self.memory;
         let Some(queue) = self
             .queues
             .get_mut(&index)

@@ -3,24 +3,47 @@
 use std::sync::Arc;
 
 use super::delayed::Signal;
+use super::packed::Packed;
 use super::request;
-use super::split::{Look, Seen, Split};
-use crate::interpose::Memory;
-use crate::interpose::{Interposed, give_back};
+use super::split::{Addresses, Look, Seen, Split};
+use crate::interpose::{Interposed, Memory, give_back};
 use crate::trace::record::{Available, Event, Used};
 use crate::trace::recorder::ConnectionRecorder;
 
+/// What the features say of how a ring is used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Format {
+    pub is_packed: bool,
+    pub is_in_order: bool,
+}
+
 #[derive(Default)]
 pub struct Queue {
-    ring: Split,
+    split: Split,
+    packed: Packed,
+    format: Format,
     kick: Option<Arc<Interposed>>,
     is_running: bool,
     call: Option<Arc<Interposed>>,
 }
 
 impl Queue {
-    pub fn ring(&mut self) -> &mut Split {
-        &mut self.ring
+    pub fn set_addresses(&mut self, addresses: Addresses) {
+        self.split.addresses = addresses;
+        self.packed.addresses = addresses;
+    }
+
+    pub fn set_size(&mut self, size: u16) {
+        self.split.size = size;
+        self.packed.size = size;
+    }
+
+    /// The ring starts here.
+    pub fn set_base(&mut self, base: u32, format: Format) {
+        self.format = format;
+        self.split.set_base(base as u16);
+        self.packed.set_base(base);
+        self.packed.is_in_order = format.is_in_order;
     }
 
     /// The signal to wait for while the ring runs.
@@ -63,20 +86,18 @@ impl Queue {
         }
     }
 
-    /// Records a signal, and what it is about where the ring can be looked into.
+    /// Records a signal, and what it is about.
     pub fn look(
         &mut self,
         index: u8,
         is_kick: bool,
-        memory: Option<&Memory>,
+        memory: &Memory,
         recorder: &ConnectionRecorder,
     ) {
         if is_kick {
             recorder.event(Event::Kick { queue: index });
         }
-        if let Some(memory) = memory {
-            self.look_into_ring(index, is_kick, memory, recorder);
-        }
+        self.look_into_ring(index, is_kick, memory, recorder);
         if !is_kick {
             recorder.event(Event::Call { queue: index });
         }
@@ -95,7 +116,11 @@ impl Queue {
             time: recorder.now(),
             describe: &|buffers| request::describe(device_type, queue, buffers, memory),
         };
-        for seen in self.ring.look(&look) {
+        let seen = match self.format.is_packed {
+            false => self.split.look(&look),
+            true => self.packed.look(&look),
+        };
+        for seen in seen {
             recorder.event(match seen {
                 Seen::Available(chain) => Event::Available(Available {
                     queue,
