@@ -5,7 +5,9 @@
 //! * [`device`] knows the device types: their numbers, their queues, and a request that each one
 //!   completes by itself.
 //! * [`target`] reaches a backend: on a socket, or in a process that it starts.
+//! * [`backend`] plays a backend against any frontend, and notes what that does.
 //! * [`check`] has the checks of `outboard-check`, each with the sentence that it enforces.
+//! * [`check_frontend`] has those of `outboard-check --frontend`.
 //! * [`report`] shows what they found.
 //! * [`trace`] shows what a frontend and a backend say to each other.
 //! * [`record`] keeps what a device is asked under a guest, and what it answers.
@@ -15,7 +17,9 @@
 //!
 //! Nothing here shares code with the backend kit: a judge of rings has rings of its own.
 
+pub mod backend;
 pub mod check;
+pub mod check_frontend;
 pub mod device;
 pub mod driver;
 mod interpose;

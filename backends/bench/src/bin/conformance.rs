@@ -1,28 +1,34 @@
-//! Runs checks against backends, and writes the tables of docs/conformance.md.
+//! Runs checks against backends and frontends, and writes the tables of docs/conformance.md.
 
 use std::io::Write;
 
 use anyhow::Context;
 use clap::Parser;
-use workbench::check::{Check, Finding, Level, Need, Outcome, Runner, all};
+use workbench::backend::FrontendSource;
+use workbench::check::{Check, Finding, Level, Outcome, Runner, all};
+use workbench::check_frontend::{self, FrontendRunner};
 use workbench::device::DeviceType;
 use workbench::report::Pattern;
 use workbench::target::Target;
 
-/// Checks backends, and writes what was found as Markdown to standard output.
+/// Checks backends or frontends, and writes what was found as Markdown to standard output.
 #[derive(Debug, Parser)]
 struct Options {
     /// Run only checks with these names; * is any text
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
 
-    /// NAME|VERSION|TYPE|COMMAND, as often as there are backends
+    /// They are frontends
+    #[arg(long)]
+    frontends: bool,
+
+    /// NAME|VERSION|TYPE|COMMAND, as often as there are programs
     #[arg(required = true)]
-    backends: Vec<String>,
+    programs: Vec<String>,
 }
 
-/// A backend with what became of each check.
-struct Backend {
+/// A program with what became of each check.
+struct Program {
     name: String,
     version: String,
     device_type: DeviceType,
@@ -39,57 +45,87 @@ fn main() -> anyhow::Result<()> {
     let checks: Vec<_> = all()
         .filter(|check| patterns.is_empty() || is_asked(check))
         .collect();
-    let mut backends = Vec::new();
-    for some in options.backends.chunks(AT_ONCE) {
-        backends.extend(check_all(&checks, some));
+    let check: &Judge = if options.frontends {
+        &check_frontend
+    } else {
+        &|text| check_backend(&checks, text)
+    };
+    let mut programs = Vec::new();
+    for some in options.programs.chunks(AT_ONCE) {
+        programs.extend(check_all(check, some));
     }
-    let text = [
-        table(&backends),
-        failures(&backends),
-        differences(&checks, &backends),
-    ]
-    .join("\n");
+    let text = if options.frontends {
+        let failures = failures("## Failures of frontends", &programs, Evidence::None);
+        [table("frontend", &programs), failures].join("\n")
+    } else {
+        let failures = failures("## Failures", &programs, Evidence::LastMessages);
+        let differences = differences(&checks, &programs);
+        [table("backend", &programs), failures, differences].join("\n")
+    };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 
-/// Backends that are checked side by side: most of the time goes into waiting.
+/// Finds out what becomes of each check of a program.
+type Judge<'a> = dyn Fn(&str) -> anyhow::Result<Program> + Sync + 'a;
+
+/// Programs that are checked side by side: most of the time goes into waiting.
 const AT_ONCE: usize = 4;
 
-/// Checks some backends; says of which that was impossible.
-fn check_all(checks: &[&'static Check], texts: &[String]) -> Vec<Backend> {
+/// Checks some programs; says of which that was impossible.
+fn check_all(check: &Judge, texts: &[String]) -> Vec<Program> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = texts
             .iter()
-            .map(|text| (text, scope.spawn(|| check(checks, text))))
+            .map(|text| (text, scope.spawn(|| check(text))))
             .collect();
-        let mut backends = Vec::new();
+        let mut programs = Vec::new();
         for (text, thread) in threads {
             match thread.join() {
-                Ok(Ok(backend)) => backends.push(backend),
+                Ok(Ok(program)) => programs.push(program),
                 Ok(Err(error)) => eprintln!("conformance: {text}: {error:#}"),
                 Err(_) => eprintln!("conformance: {text}: a check panicked"),
             }
         }
-        backends
+        programs
     })
 }
 
-fn check(checks: &[&'static Check], text: &str) -> anyhow::Result<Backend> {
-    let parts: Vec<_> = text.splitn(4, '|').collect();
-    let [name, version, device_type, command] = parts[..] else {
-        anyhow::bail!("a backend is NAME|VERSION|TYPE|COMMAND");
-    };
-    eprintln!("conformance: checking {name} ({device_type})");
-    let device_type = device_type.parse().map_err(anyhow::Error::msg)?;
+fn check_backend(checks: &[&'static Check], text: &str) -> anyhow::Result<Program> {
+    let (name, version, device_type, command) = parse(text)?;
     let target = Target::command(command).map_err(anyhow::Error::msg)?;
     let runner = Runner::new(target, device_type, SEED).context("it cannot be checked")?;
-    Ok(Backend {
-        name: name.to_owned(),
-        version: version.to_owned(),
+    Ok(Program {
+        name,
+        version,
         device_type,
         findings: checks.iter().map(|check| runner.run(check)).collect(),
     })
+}
+
+fn check_frontend(text: &str) -> anyhow::Result<Program> {
+    let (name, version, device_type, command) = parse(text)?;
+    let source = FrontendSource::command(command).map_err(anyhow::Error::msg)?;
+    let runner = FrontendRunner::new(source, device_type).context("it cannot be checked")?;
+    Ok(Program {
+        name,
+        version,
+        device_type,
+        findings: check_frontend::all()
+            .map(|check| runner.run(check))
+            .collect(),
+    })
+}
+
+/// Name, version, type and command.
+fn parse(text: &str) -> anyhow::Result<(String, String, DeviceType, &str)> {
+    let parts: Vec<_> = text.splitn(4, '|').collect();
+    let [name, version, device_type, command] = parts[..] else {
+        anyhow::bail!("a program is NAME|VERSION|TYPE|COMMAND");
+    };
+    eprintln!("conformance: checking {name} ({device_type})");
+    let device_type = device_type.parse().map_err(anyhow::Error::msg)?;
+    Ok((name.to_owned(), version.to_owned(), device_type, command))
 }
 
 fn failed(finding: &Finding) -> bool {
@@ -98,24 +134,23 @@ fn failed(finding: &Finding) -> bool {
 
 /// A check that is not for another type, and was skipped.
 fn is_skipped(finding: &Finding, device_type: DeviceType) -> bool {
-    let is_other = |need: &Need| matches!(need, Need::Type(wanted) if *wanted != device_type);
-    let is_for_another = finding.check.needs.iter().any(is_other);
-    matches!(finding.outcome, Outcome::Skip(_)) && !is_for_another
+    let known = all().find(|check| check.name == finding.check.name);
+    let concerns = known.is_none_or(|check| check.concerns(device_type));
+    matches!(finding.outcome, Outcome::Skip(_)) && concerns
 }
 
-impl Backend {
+impl Program {
     fn count(&self, is_counted: impl Fn(&Finding) -> bool) -> usize {
         self.findings.iter().filter(|one| is_counted(one)).count()
     }
 }
 
-fn table(backends: &[Backend]) -> String {
-    let mut text = "\
-| backend | version | type | passed | failed MUST | failed SHOULD | skipped | not tried |
-|---|---|---|---|---|---|---|---|
-"
-    .to_owned();
-    for backend in backends {
+fn table(kind: &str, programs: &[Program]) -> String {
+    let mut text = format!(
+        "| {kind} | version | type | passed | failed MUST | failed SHOULD | skipped | not tried |\n\
+         |---|---|---|---|---|---|---|---|\n"
+    );
+    for backend in programs {
         let failures = |level| backend.count(|one| failed(one) && one.check.level == level);
         text += &format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
@@ -132,12 +167,21 @@ fn table(backends: &[Backend]) -> String {
     text
 }
 
-fn failures(backends: &[Backend]) -> String {
-    let mut text = "## Failures\n".to_owned();
-    for backend in backends.iter().filter(|one| one.count(failed) > 0) {
+/// What is shown of the messages of a failure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Evidence {
+    /// What was found says it all: a check that looks at a whole run does not end where the fault
+    /// is.
+    None,
+    LastMessages,
+}
+
+fn failures(heading: &str, programs: &[Program], evidence: Evidence) -> String {
+    let mut text = format!("{heading}\n");
+    for backend in programs.iter().filter(|one| one.count(failed) > 0) {
         text += &format!("\n### {} {}\n\n", backend.name, backend.version);
         for finding in &backend.findings {
-            text += &failure(finding).unwrap_or_default();
+            text += &failure(finding, evidence).unwrap_or_default();
         }
     }
     text
@@ -148,7 +192,7 @@ const MESSAGES: usize = 6;
 /// Characters that are shown of a line.
 const WIDTH: usize = 160;
 
-fn failure(finding: &Finding) -> Option<String> {
+fn failure(finding: &Finding, evidence: Evidence) -> Option<String> {
     let Outcome::Fail(failure) = &finding.outcome else {
         return None;
     };
@@ -159,7 +203,7 @@ fn failure(finding: &Finding) -> Option<String> {
         "* **{}** ({}; {}). Demanded: {}. Found: {}.\n",
         check.name, check.level, check.source, check.rule, found
     );
-    if check.level == Level::Should {
+    if check.level == Level::Should || evidence == Evidence::None {
         return Some(text);
     }
     text += "\n  ```text\n";
@@ -190,17 +234,17 @@ fn verdict(finding: &Finding) -> &'static str {
 }
 
 /// Checks that one backend passes and another of its type fails.
-fn differences(checks: &[&Check], backends: &[Backend]) -> String {
+fn differences(checks: &[&Check], programs: &[Program]) -> String {
     let mut text = "## Differences between backends of one type\n\n\
         | check | type | passed by | failed by |\n|---|---|---|---|\n"
         .to_owned();
     for (n, check) in checks.iter().enumerate() {
-        let mut types: Vec<_> = backends.iter().map(|one| one.device_type).collect();
+        let mut types: Vec<_> = programs.iter().map(|one| one.device_type).collect();
         types.sort_unstable();
         types.dedup();
         for device_type in types {
             let names = |wanted| -> Vec<String> {
-                let of_type = backends.iter().filter(|one| one.device_type == device_type);
+                let of_type = programs.iter().filter(|one| one.device_type == device_type);
                 let alike = of_type.filter(|one| verdict(&one.findings[n]) == wanted);
                 alike
                     .map(|one| format!("{} {}", one.name, one.version))

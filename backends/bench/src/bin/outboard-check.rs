@@ -7,19 +7,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
-use workbench::check::{Check, Finding, Runner, all};
+use workbench::backend::FrontendSource;
+use workbench::check::{self, Finding, Heading, Runner, Subject};
+use workbench::check_frontend::{self, FrontendRunner};
 use workbench::device::DeviceType;
 use workbench::report::{self, Pattern, Summary, Text};
 use workbench::target::Target;
 
-/// Checks a vhost-user backend against the vhost-user document and virtio 1.4, without a guest.
+/// Checks a vhost-user backend against the vhost-user document and virtio 1.4, without a guest;
+/// or a frontend, with whatever guest it has.
 ///
-/// It plays the frontend and the driver. Checks may write to the device, and put back what was
-/// there: use a disk that you can lose. The exit status is 0 when all checks that apply passed,
-/// 1 when one failed or could not be tried, 2 when nothing could be checked.
+/// For a backend it plays the frontend and the driver. Checks may write to the device, and put
+/// back what was there: use a disk that you can lose. For a frontend it plays the backend, with a
+/// small device. The exit status is 0 when all checks that apply passed, 1 when one failed or could
+/// not be tried, 2 when nothing could be checked.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
+    /// Check a frontend, a VMM for instance
+    #[arg(long, conflicts_with_all = ["socket", "seed"])]
+    frontend: bool,
+
     #[command(flatten)]
     place: Place,
 
@@ -48,7 +56,7 @@ struct Options {
     list: bool,
 }
 
-/// Where the backend is.
+/// Where the backend is, or the frontend.
 #[derive(Debug, Args)]
 #[group(required = false, multiple = false)]
 struct Place {
@@ -57,9 +65,13 @@ struct Place {
     socket: Option<PathBuf>,
 
     /// Start a backend for each check; its socket goes where the command has {fd}, {listen-fd} or
-    /// {socket}
+    /// {socket}. A frontend connects to {socket}
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
+
+    /// Wait for a frontend there, and look at what it does until it leaves
+    #[arg(long, value_name = "PATH", requires = "frontend")]
+    listen: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -85,48 +97,87 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> anyhow::Result<Summary> {
-    let checks = select(options)?;
-    if options.list {
-        print(&report::list(checks.into_iter()))?;
-        return Ok(Summary::default());
+    if options.frontend {
+        run_frontend(options)
+    } else {
+        run_backend(options)
     }
-    let device_type = options.device_type.context("--type is missing")?;
-    let seed = options.seed.unwrap_or_else(seed);
-    let runner = Runner::new(target(&options.place)?, device_type, seed)?;
-    let findings = match options.format {
-        Format::Text => run_for_people(&checks, &runner)?,
-        Format::Json | Format::Junit => checks.iter().map(|check| runner.run(check)).collect(),
-    };
-    match options.format {
-        Format::Text => {}
-        Format::Json => print(&report::json(&findings, &runner))?,
-        Format::Junit => print(&report::junit(&findings, &runner))?,
-    }
-    Ok(Summary::of(&findings))
 }
 
-/// The checks that were asked for. Those of other device types are not, unless by name.
-fn select(options: &Options) -> anyhow::Result<Vec<&'static Check>> {
+fn run_backend(options: &Options) -> anyhow::Result<Summary> {
+    let all: Vec<_> = check::all().collect();
+    let known = all.iter().map(|check| {
+        let concerns = options.device_type.is_none_or(|it| check.concerns(it));
+        (check.heading(), concerns)
+    });
+    let asked = select(options, &known.collect::<Vec<_>>())?;
+    if options.list {
+        return list(asked.iter().map(|n| all[*n].heading()));
+    }
+    let seed = options.seed.unwrap_or_else(seed);
+    let runner = Runner::new(target(&options.place)?, device_type(options)?, seed)?;
+    let checks = asked.into_iter().map(|n| all[n]);
+    let run = checks.map(|check| (check.heading(), move |runner: &Runner| runner.run(check)));
+    report(options, &runner, run.collect())
+}
+
+fn run_frontend(options: &Options) -> anyhow::Result<Summary> {
+    let all: Vec<_> = check_frontend::all().collect();
+    let known: Vec<_> = all.iter().map(|check| (check.heading(), true)).collect();
+    let asked = select(options, &known)?;
+    if options.list {
+        return list(asked.iter().map(|n| all[*n].heading()));
+    }
+    let source = source(&options.place)?;
+    if let FrontendSource::Listen(path) = &source {
+        eprintln!(
+            "outboard-check: waiting for a frontend on {}; it is checked when it has left",
+            path.display()
+        );
+    }
+    let runner = FrontendRunner::new(source, device_type(options)?)?;
+    let checks = asked.into_iter().map(|n| all[n]);
+    let run = checks.map(|check| {
+        let run = move |runner: &FrontendRunner| runner.run(check);
+        (check.heading(), run)
+    });
+    report(options, &runner, run.collect())
+}
+
+fn device_type(options: &Options) -> anyhow::Result<DeviceType> {
+    options.device_type.context("--type is missing")
+}
+
+fn list(checks: impl Iterator<Item = Heading>) -> anyhow::Result<Summary> {
+    print(&report::list(checks))?;
+    Ok(Summary::default())
+}
+
+/// The checks that were asked for, by their number. Those that do not concern the type of the
+/// device are not, unless by name.
+fn select(options: &Options, known: &[(Heading, bool)]) -> anyhow::Result<Vec<usize>> {
     let patterns = |texts: &[String]| -> Vec<Pattern> {
         texts.iter().map(|text| Pattern::new(text)).collect()
     };
     let (only, skip) = (patterns(&options.only), patterns(&options.skip));
     for pattern in only.iter().chain(&skip) {
-        let is_known = all().any(|check| pattern.matches(check.name));
+        let is_known = known.iter().any(|(check, _)| pattern.matches(check.name));
         anyhow::ensure!(
             is_known,
             "no check is called {pattern}; --list shows their names"
         );
     }
-    let is_asked = |check: &&Check| {
+    let is_asked = |(check, concerns): &(Heading, bool)| {
         let is_one_of = |patterns: &[Pattern]| patterns.iter().any(|p| p.matches(check.name));
-        let is_meant = match options.device_type {
-            Some(device_type) if only.is_empty() => check.concerns(device_type),
-            _ => only.is_empty() || is_one_of(&only),
+        let is_meant = if only.is_empty() {
+            *concerns
+        } else {
+            is_one_of(&only)
         };
         is_meant && !is_one_of(&skip)
     };
-    Ok(all().filter(is_asked).collect())
+    let asked = known.iter().enumerate().filter(|(_, one)| is_asked(one));
+    Ok(asked.map(|(n, _)| n).collect())
 }
 
 fn target(place: &Place) -> anyhow::Result<Target> {
@@ -137,25 +188,50 @@ fn target(place: &Place) -> anyhow::Result<Target> {
     }
 }
 
-fn run_for_people(checks: &[&'static Check], runner: &Runner) -> anyhow::Result<Vec<Finding>> {
+fn source(place: &Place) -> anyhow::Result<FrontendSource> {
+    match (&place.listen, &place.exec) {
+        (Some(path), _) => Ok(FrontendSource::Listen(path.clone())),
+        (None, Some(text)) => FrontendSource::command(text).map_err(anyhow::Error::msg),
+        (None, None) => anyhow::bail!("--listen or --exec says where the frontend comes from"),
+    }
+}
+
+/// Runs checks, each with its heading, and says what they found.
+fn report<S: Subject>(
+    options: &Options,
+    subject: &S,
+    checks: Vec<(Heading, impl Fn(&S) -> Finding)>,
+) -> anyhow::Result<Summary> {
+    let findings = match options.format {
+        Format::Text => run_for_people(subject, checks)?,
+        Format::Json | Format::Junit => checks.iter().map(|(_, run)| run(subject)).collect(),
+    };
+    match options.format {
+        Format::Text => {}
+        Format::Json => print(&report::json(&findings, subject))?,
+        Format::Junit => print(&report::junit(&findings, subject))?,
+    }
+    Ok(Summary::of(&findings))
+}
+
+fn run_for_people<S: Subject>(
+    subject: &S,
+    checks: Vec<(Heading, impl Fn(&S) -> Finding)>,
+) -> anyhow::Result<Vec<Finding>> {
     let is_terminal = std::io::stdout().is_terminal();
     let colour = is_terminal && std::env::var_os("NO_COLOR").is_none();
     let text = Text { colour };
     let mut findings = Vec::new();
-    for (n, check) in checks.iter().enumerate() {
+    for (n, (check, run)) in checks.iter().enumerate() {
         if is_terminal {
-            print(&format!(
-                "\r\x1b[K[{}/{}] {}",
-                n + 1,
-                checks.len(),
-                check.name
-            ))?;
+            let (n, count) = (n + 1, checks.len());
+            print(&format!("\r\x1b[K[{n}/{count}] {}", check.name))?;
         }
-        let finding = runner.run(check);
+        let finding = run(subject);
         if is_terminal {
             print("\r\x1b[K")?;
         }
-        print(&text.finding(&finding, runner))?;
+        print(&text.finding(&finding, subject))?;
         findings.push(finding);
     }
     print(&text.summary(&findings))?;

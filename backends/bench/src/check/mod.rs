@@ -5,6 +5,7 @@
 //! checks of one theme, [`all`] has all of them.
 
 mod bench;
+mod finding;
 mod processes;
 mod runner;
 mod table;
@@ -41,6 +42,7 @@ mod vring;
 mod vsock;
 
 pub use bench::{Bench, Profile};
-pub use runner::{Failure, Finding, Outcome, Runner, RunnerError};
+pub use finding::{Failure, Finding, Outcome, Subject};
+pub use runner::{Runner, RunnerError};
 pub use table::all;
-pub use types::{Check, Fault, Level, Need, Source, Verdict};
+pub use types::{Check, Fault, Heading, Level, Need, Source, Verdict, demand};

@@ -1,44 +1,16 @@
 //! Runs one check after another.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vhost_user_wire::frontend::GetFeatures;
 
 use super::bench::{Bench, Profile};
+use super::finding::{Failure, Finding, Outcome, Subject};
 use super::processes::Ended;
 use super::types::{Check, Fault, Need, Verdict};
 use crate::device::{DeviceType, sample};
-use crate::driver::{DriverError, Entry, Frontend, MessageLog};
+use crate::driver::{DriverError, Frontend, MessageLog};
 use crate::target::{Exit, Instance, Target, TargetError};
-
-/// What became of a check.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    Pass,
-    Fail(Box<Failure>),
-    /// It does not apply, for this reason.
-    Skip(String),
-    /// It applies, but a process that it needs could not be started, for this reason.
-    Untried(String),
-}
-
-/// What a person needs to know of a check that failed.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub found: String,
-    /// All that was sent and received.
-    pub messages: Vec<Entry>,
-    /// The last lines that the backend printed, where it is this program's.
-    pub output: Vec<String>,
-}
-
-/// A check with its outcome.
-#[derive(Clone, Debug)]
-pub struct Finding {
-    pub check: &'static Check,
-    pub outcome: Outcome,
-    pub time: Duration,
-}
 
 /// A backend that is to be checked.
 #[derive(Debug)]
@@ -84,22 +56,14 @@ impl Runner {
         &self.profile
     }
 
-    pub fn target(&self) -> &Target {
-        &self.target
-    }
-
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    pub fn run(&self, check: &'static Check) -> Finding {
+    pub fn run(&self, check: &Check) -> Finding {
         let begun = Instant::now();
         let outcome = match self.applies(check) {
             Err(reason) => Outcome::Skip(reason),
             Ok(()) => self.try_check(check),
         };
         Finding {
-            check,
+            check: check.heading(),
             outcome,
             time: begun.elapsed(),
         }
@@ -180,6 +144,20 @@ impl Runner {
             ),
         };
         if holds { Ok(()) } else { Err(reason) }
+    }
+}
+
+impl Subject for Runner {
+    fn target(&self) -> String {
+        self.target.to_string()
+    }
+
+    fn device_type(&self) -> DeviceType {
+        self.profile.device_type
+    }
+
+    fn seed(&self) -> Option<u64> {
+        Some(self.seed)
     }
 }
 

@@ -62,6 +62,17 @@ pub enum Need {
     Reconnects,
 }
 
+/// What a check is listed and reported by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heading {
+    /// `theme.rule`.
+    pub name: &'static str,
+    pub level: Level,
+    pub source: Source,
+    /// What is demanded, in the words of the source as far as they serve.
+    pub rule: &'static str,
+}
+
 /// A rule, and the function that finds out whether a backend keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
@@ -76,6 +87,15 @@ pub struct Check {
 }
 
 impl Check {
+    pub fn heading(&self) -> Heading {
+        Heading {
+            name: self.name,
+            level: self.level,
+            source: self.source,
+            rule: self.rule,
+        }
+    }
+
     /// Whether it is about devices of this type: either about all, or about these alone.
     pub fn concerns(&self, device_type: DeviceType) -> bool {
         let is_other = |need: &Need| matches!(need, Need::Type(other) if *other != device_type);

@@ -4,19 +4,18 @@ use serde_json::{Value, json as object};
 
 use super::summary::Summary;
 use super::text::repeat;
-use crate::check::{Finding, Outcome, Runner};
+use crate::check::{Finding, Outcome, Subject};
 
 /// One object with the counts and an array of checks.
-pub fn json(findings: &[Finding], runner: &Runner) -> String {
+pub fn json(findings: &[Finding], subject: &impl Subject) -> String {
     let summary = Summary::of(findings);
     let checks: Vec<Value> = findings
         .iter()
-        .map(|finding| check(finding, runner))
+        .map(|finding| check(finding, subject))
         .collect();
-    let report = object!({
-        "target": runner.target().to_string(),
-        "type": runner.profile().device_type.to_string(),
-        "seed": runner.seed(),
+    let mut report = object!({
+        "target": subject.target(),
+        "type": subject.device_type().to_string(),
         "passed": summary.passed,
         "failed_must": summary.failed_must,
         "failed_should": summary.failed_should,
@@ -25,10 +24,13 @@ pub fn json(findings: &[Finding], runner: &Runner) -> String {
         "seconds": summary.time.as_secs_f64(),
         "checks": checks,
     });
+    if let Some(seed) = subject.seed() {
+        report["seed"] = seed.into();
+    }
     format!("{report:#}\n")
 }
 
-fn check(finding: &Finding, runner: &Runner) -> Value {
+fn check(finding: &Finding, subject: &impl Subject) -> Value {
     let check = finding.check;
     let mut value = object!({
         "name": check.name,
@@ -46,7 +48,7 @@ fn check(finding: &Finding, runner: &Runner) -> Value {
             "found": failure.found,
             "messages": failure.messages.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "output": failure.output,
-            "repeat": repeat(check, runner),
+            "repeat": repeat(check, subject),
         }),
     };
     if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {

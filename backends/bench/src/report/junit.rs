@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use super::summary::Summary;
 use super::text::Text;
-use crate::check::{Finding, Outcome, Runner};
+use crate::check::{Finding, Outcome, Subject};
 
 /// One test suite; the theme of a check is its class.
-pub fn junit(findings: &[Finding], runner: &Runner) -> String {
+pub fn junit(findings: &[Finding], subject: &impl Subject) -> String {
     let summary = Summary::of(findings);
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     _ = writeln!(
@@ -21,13 +21,13 @@ pub fn junit(findings: &[Finding], runner: &Runner) -> String {
         summary.time.as_secs_f64()
     );
     for finding in findings {
-        xml += &case(finding, runner);
+        xml += &case(finding, subject);
     }
     xml += "</testsuite>\n";
     xml
 }
 
-fn case(finding: &Finding, runner: &Runner) -> String {
+fn case(finding: &Finding, subject: &impl Subject) -> String {
     let name = finding.check.name;
     let (theme, rule) = name.split_once('.').unwrap_or(("", name));
     let seconds = finding.time.as_secs_f64();
@@ -45,7 +45,7 @@ fn case(finding: &Finding, runner: &Runner) -> String {
         Outcome::Fail(failure) => {
             let level = finding.check.level;
             let message = escape(&failure.found);
-            let text = escape(&Text { colour: false }.finding(finding, runner));
+            let text = escape(&Text { colour: false }.finding(finding, subject));
             format!(
                 "{head}><failure type=\"{level}\" message=\"{message}\">{text}</failure></testcase>\n"
             )

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::summary::Summary;
-use crate::check::{Check, Failure, Finding, Outcome, Runner};
+use crate::check::{Failure, Finding, Heading, Outcome, Subject};
 
 /// Messages of a failure that are shown; the ones before are counted.
 const MESSAGES: usize = 40;
@@ -31,7 +31,7 @@ impl Text {
     }
 
     /// One line, and more for a failure.
-    pub fn finding(&self, finding: &Finding, runner: &Runner) -> String {
+    pub fn finding(&self, finding: &Finding, subject: &impl Subject) -> String {
         let check = finding.check;
         match &finding.outcome {
             Outcome::Pass => format!("{} {}\n", self.paint(GREEN, "pass"), check.name),
@@ -46,11 +46,11 @@ impl Text {
                     self.paint(RED, "ERROR")
                 )
             }
-            Outcome::Fail(failure) => self.failure(check, failure, runner),
+            Outcome::Fail(failure) => self.failure(check, failure, subject),
         }
     }
 
-    fn failure(&self, check: &Check, failure: &Failure, runner: &Runner) -> String {
+    fn failure(&self, check: Heading, failure: &Failure, subject: &impl Subject) -> String {
         let mut text = String::new();
         let mut line = |label: &str, content: &str| {
             _ = writeln!(text, "     {:<9} {content}", format!("{label}:"));
@@ -58,7 +58,7 @@ impl Text {
         line("section", &format!("{} ({})", check.source, check.level));
         line("demanded", check.rule);
         line("found", &failure.found);
-        line("repeat", &repeat(check, runner));
+        line("repeat", &repeat(check, subject));
         let hidden = failure.messages.len().saturating_sub(MESSAGES);
         if hidden > 0 {
             line("messages", &format!("({hidden} before)"));
@@ -69,7 +69,7 @@ impl Text {
             _ = writeln!(text, "       {entry}");
         }
         if !failure.output.is_empty() {
-            _ = writeln!(text, "     output:   (the last lines of the backend's)");
+            _ = writeln!(text, "     output:   (its last lines)");
         }
         for output in &failure.output {
             _ = writeln!(text, "       | {output}");
@@ -111,16 +111,18 @@ impl Text {
 }
 
 /// The command that runs just this check.
-pub(super) fn repeat(check: &Check, runner: &Runner) -> String {
-    let (target, kind, seed) = (runner.target(), runner.profile().device_type, runner.seed());
+pub(super) fn repeat(check: Heading, subject: &impl Subject) -> String {
+    let (target, kind) = (subject.target(), subject.device_type());
+    let seed = subject.seed().map(|seed| format!(" --seed {seed}"));
     format!(
-        "outboard-check {target} --type {kind} --only {} --seed {seed}",
-        check.name
+        "outboard-check {target} --type {kind} --only {}{}",
+        check.name,
+        seed.unwrap_or_default()
     )
 }
 
 /// A table of checks.
-pub fn list<'a>(checks: impl Iterator<Item = &'a Check>) -> String {
+pub fn list(checks: impl Iterator<Item = Heading>) -> String {
     let mut text = String::new();
     for check in checks {
         let level = check.level.to_string();

@@ -111,12 +111,17 @@ impl Process {
         }
     }
 
-    /// Ends it as QEMU does: SIGTERM, and SIGKILL for one that takes too long. Returns how it
-    /// ended by itself, if it did.
-    pub fn finish(&mut self) -> Option<Exit> {
+    /// SIGTERM.
+    pub fn ask_to_end(&mut self) {
         if self.exit_within(Duration::ZERO).is_none() {
             let _ = kill_process_group(self.group, Signal::TERM);
         }
+    }
+
+    /// Ends it as QEMU does: SIGTERM, and SIGKILL for one that takes too long. Returns how it
+    /// ended by itself, if it did.
+    pub fn finish(&mut self) -> Option<Exit> {
+        self.ask_to_end();
         let exit = self.exit_within(GRACE);
         self.kill();
         exit
