@@ -1,9 +1,10 @@
 //! The kernel's types (CONFIG_DEBUG_INFO_BTF): where members of structures are.
 //!
 //! Format: Documentation/bpf/btf.rst of Linux. The data comes from guest memory,
-//! so every offset and count is checked. Only the offsets of members are wanted;
-//! the crates that parse BTF are under a licence that this program cannot take
-//! (btf-rs), or trust their input (btf).
+//! so every offset and count is checked. The crates that parse BTF are under a licence
+//! that this program cannot take (btf-rs), or trust their input (btf).
+
+pub(crate) mod types;
 
 use std::collections::HashMap;
 
@@ -25,17 +26,21 @@ const MAX_DEPTH: u32 = 16;
 /// Kinds of types (btf.rst, 2.2).
 mod kind {
     pub const INT: u32 = 1;
+    pub const POINTER: u32 = 2;
     pub const ARRAY: u32 = 3;
     pub const STRUCT: u32 = 4;
     pub const UNION: u32 = 5;
     pub const ENUM: u32 = 6;
+    pub const FORWARD: u32 = 7;
     pub const TYPEDEF: u32 = 8;
     pub const VOLATILE: u32 = 9;
     pub const CONST: u32 = 10;
     pub const RESTRICT: u32 = 11;
+    pub const FUNCTION: u32 = 12;
     pub const FUNC_PROTO: u32 = 13;
     pub const VAR: u32 = 14;
     pub const DATASEC: u32 = 15;
+    pub const FLOAT: u32 = 16;
     pub const DECL_TAG: u32 = 17;
     pub const TYPE_TAG: u32 = 18;
     pub const ENUM64: u32 = 19;
@@ -161,7 +166,13 @@ impl Btf {
     }
 
     /// The type behind typedefs and qualifiers.
-    fn resolve(&self, mut number: u32) -> Option<Position> {
+    fn resolve(&self, number: u32) -> Option<Position> {
+        let number = self.resolve_number(number)? as usize;
+        self.types.get(number.checked_sub(1)?).copied()
+    }
+
+    /// Its number.
+    fn resolve_number(&self, mut number: u32) -> Option<u32> {
         for _ in 0..MAX_DEPTH {
             let at = *self.types.get((number as usize).checked_sub(1)?)?;
             let info = word(&self.data, at as usize + 4)?;
@@ -169,7 +180,7 @@ impl Btf {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
                     number = word(&self.data, at as usize + 8)?
                 }
-                _ => return Some(at),
+                _ => return Some(number),
             }
         }
         None

@@ -21,10 +21,7 @@ impl Linux {
     pub fn file_name(&self, guest: &dyn Guest) -> Option<Vec<u8>> {
         // A bare-metal program's file is served all the same.
         match self.kernel(guest) {
-            Ok(kernel) if kernel.from_guest => {
-                self.make_main(&kernel, guest)?;
-                Some(KERNEL_NAME.to_vec())
-            }
+            Ok(kernel) if kernel.from_guest => Some(KERNEL_NAME.to_vec()),
             _ => Some(self.file.as_ref()?.path().as_os_str().as_bytes().to_vec()),
         }
     }
@@ -42,7 +39,14 @@ impl Linux {
                 .is_some()
                 .then_some(Served::Modules);
         }
-        (self.file_name(guest)? == name).then_some(Served::Main)
+        if self.file_name(guest)? != name {
+            return None;
+        }
+        match self.kernel(guest) {
+            Ok(kernel) if kernel.from_guest => self.make_main(&kernel, guest)?,
+            _ => {}
+        }
+        Some(Served::Main)
     }
 
     /// Whether gdb can have opened a file.
@@ -86,7 +90,9 @@ impl Linux {
         let mut of_client = self.made.borrow_mut();
         if of_client.main.is_none() {
             let modules = module_symbols_of(kernel, guest);
-            of_client.main = made(synthetic::kernel(&kernel.symbols, kernel.base, &modules));
+            let debug = self.debug_sections();
+            let file = synthetic::kernel(&kernel.symbols, kernel.base, &modules, &debug);
+            of_client.main = made(file);
         }
         of_client.main.is_some().then_some(())
     }

@@ -1,6 +1,7 @@
 //! Which kernel runs in the guest, and where.
 
 use std::cell::{LazyCell, OnceCell};
+use std::sync::Arc;
 
 use super::btf::Btf;
 use super::image::{self, Range};
@@ -38,7 +39,7 @@ const USER_TABLES: u64 = 1 << 12;
 
 /// The kernel in the guest's memory.
 pub(crate) struct Kernel {
-    pub symbols: Symbols,
+    pub symbols: Arc<Symbols>,
     /// Where it was found.
     found_in: AddressSpace,
     /// The page tables of the first task, which map all of the kernel's memory.
@@ -99,15 +100,7 @@ impl Kernel {
 
     /// The kernel's types, read when they are first wanted.
     pub fn btf(&self, memory: &Memory<'_>) -> Result<&Btf, LookError> {
-        let types = self.types.get_or_init(|| {
-            let start = self.symbols.get("__start_BTF")?;
-            let end = self.symbols.get("__stop_BTF")?;
-            let len = usize::try_from(end.checked_sub(start)?).ok()?;
-            if len > MAX_BTF {
-                return None;
-            }
-            Btf::parse(memory.bytes(start, len).ok()?)
-        });
+        let types = self.types.get_or_init(|| types(&self.symbols, memory));
         types.as_ref().ok_or_else(|| match self.version() {
             Some(version) if version < FIRST_WITH_TYPES => LookError::TooOldForTypes(version),
             _ => LookError::NoTypes,
@@ -131,6 +124,17 @@ impl Kernel {
             None => false,
         }
     }
+}
+
+/// The types of the kernel with these symbols.
+pub(super) fn types(symbols: &Symbols, memory: &Memory<'_>) -> Option<Btf> {
+    let start = symbols.get("__start_BTF")?;
+    let end = symbols.get("__stop_BTF")?;
+    let len = usize::try_from(end.checked_sub(start)?).ok()?;
+    if len > MAX_BTF {
+        return None;
+    }
+    Btf::parse(memory.bytes(start, len).ok()?)
 }
 
 /// Looks for the kernel: the one of `file` if its banner is in memory, else
@@ -255,7 +259,7 @@ impl<'a> Expected<'a> {
         Some(Kernel {
             found_in: with_no_execute(memory.space),
             tables: tables(memory, &symbols),
-            symbols,
+            symbols: Arc::new(symbols),
             banner: Some(self.banner.clone()),
             base: base.wrapping_add(slide),
             linked: Some(base),
@@ -281,7 +285,7 @@ fn of_kallsyms(memory: &Memory<'_>, ranges: &[Range]) -> Option<Kernel> {
     Some(Kernel {
         found_in: with_no_execute(memory.space),
         tables: tables(memory, &symbols),
-        symbols,
+        symbols: Arc::new(symbols),
         banner,
         base,
         linked: None,

@@ -8,10 +8,14 @@
 //! | `symbols` | names and run-time addresses |
 //! | `locate` | which kernel runs, and where |
 //! | `search` | the search for it, beside all else |
+//! | `shared` | the guest for threads beside |
+//! | `orc` | how the kernel's frames are unwound |
+//! | `describe` | types and frames for gdb, made beside all else |
 //! | `synthetic` | symbol files for gdb where there are none |
 //! | `files`, `made` | the files that gdb may read |
 //! | `look_error`, `not_found` | what cannot be told, and why |
 //! | `btf` | the kernel's types |
+//! | `dwarf` | them, and its functions, as gdb wants them |
 //! | `lists` | its linked lists |
 //! | `tasks`, `modules`, `dmesg` | what it has of these |
 //! | `module_parts`, `module_sections`, `module_symbols` | what a module has of these |
@@ -20,7 +24,9 @@
 //! every length is bounded, and data that makes no sense is an error.
 
 mod btf;
+mod describe;
 pub(crate) mod dmesg;
+mod dwarf;
 mod files;
 mod image;
 mod kallsyms;
@@ -34,7 +40,9 @@ mod module_sections;
 mod module_symbols;
 pub(crate) mod modules;
 mod not_found;
+mod orc;
 mod search;
+mod shared;
 mod symbols;
 mod synthetic;
 pub(crate) mod tasks;
@@ -45,6 +53,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use describe::Description;
+use dwarf::DebugSection;
 pub(crate) use files::MODULES_NAME;
 pub(crate) use image::is_in_image_area;
 pub(crate) use locate::Kernel;
@@ -67,8 +77,12 @@ pub(crate) struct Linux {
     found: RefCell<Found>,
     /// The files that were made of guest memory for this client.
     made: RefCell<Made>,
+    /// Types and frames of the kernel that was found, if no file has them.
+    description: RefCell<Option<Description>>,
     /// Somebody had to do without the kernel, for the search takes long.
     missed: Cell<bool>,
+    /// Or without its types.
+    missed_types: Cell<bool>,
 }
 
 /// The result of the search for the kernel.
@@ -103,6 +117,7 @@ impl Linux {
             _ => *found = Found::NotLooked,
         }
         self.missed.set(false);
+        self.missed_types.set(false);
         self.look(guest);
     }
 
@@ -142,6 +157,23 @@ impl Linux {
         self.missed.get()
     }
 
+    /// The same of its types.
+    pub fn were_types_missed(&self) -> bool {
+        self.missed_types.get()
+    }
+
+    /// Types and frames of the kernel that was found; nothing where making them takes
+    /// long.
+    fn debug_sections(&self) -> Rc<[DebugSection]> {
+        let description = self.description.borrow();
+        let Some(description) = &*description else {
+            return Rc::new([]);
+        };
+        let made = description.wait();
+        self.missed_types.set(made.is_none());
+        made.unwrap_or_else(|| Rc::new([]))
+    }
+
     /// Waits for the end of a search, if one is in progress.
     pub fn finish_search(&self, guest: &dyn Guest) {
         let outcome = match &*self.found.borrow() {
@@ -171,8 +203,13 @@ impl Linux {
             return;
         };
         let outdated = search.is_outdated(guest);
+        *self.description.borrow_mut() = None;
         *found = match outcome {
             Ok(kernel) if !outdated || kernel.is_still_there(guest) => {
+                if kernel.from_guest {
+                    let description = Description::start(guest, &kernel);
+                    *self.description.borrow_mut() = Some(description);
+                }
                 Found::Kernel(Rc::new(kernel))
             }
             Err(why) if !outdated => Found::Nothing(why),

@@ -6,17 +6,15 @@
 //! while, not for its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::locate::{self, Kernel};
-use super::memory::{Guest, Snapshot};
+use super::memory::Guest;
 use super::not_found::NotFound;
-use crate::arch::Registers;
+use super::shared::{Canceller, SharedGuest};
 use crate::symbol_file::SymbolFile;
-use crate::target::{PhysAddr, TargetError};
 
 /// How long after its beginning a search is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -28,16 +26,12 @@ pub(super) struct Search {
     outcome: Receiver<Outcome>,
     deadline: Instant,
     epoch: u64,
-    cancelled: Arc<AtomicBool>,
+    _canceller: Canceller,
 }
 
 impl Search {
     pub fn start(guest: &dyn Guest, file: Option<Arc<SymbolFile>>) -> Self {
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let place = Place {
-            snapshot: guest.snapshot(),
-            cancelled: cancelled.clone(),
-        };
+        let (place, canceller) = SharedGuest::of(guest);
         let (sender, outcome) = mpsc::channel();
         let search = move || {
             // The caller may have lost interest.
@@ -51,7 +45,7 @@ impl Search {
             outcome,
             deadline: Instant::now() + PATIENCE,
             epoch: guest.epoch(),
-            cancelled,
+            _canceller: canceller,
         }
     }
 
@@ -79,35 +73,6 @@ impl Search {
     /// Whether the guest has run meanwhile: a kernel that was not found may be there now.
     pub fn is_outdated(&self, guest: &dyn Guest) -> bool {
         self.epoch != guest.epoch()
-    }
-}
-
-impl Drop for Search {
-    fn drop(&mut self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The guest to search, for as long as somebody wants to know.
-struct Place {
-    snapshot: Snapshot,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Guest for Place {
-    fn registers(&self) -> Vec<Option<Registers>> {
-        self.snapshot.registers.clone()
-    }
-
-    fn read_physical(&self, addr: PhysAddr, buf: &mut [u8]) -> Result<(), TargetError> {
-        match self.cancelled.load(Ordering::Relaxed) {
-            true => Err(TargetError::NoRam(addr)),
-            false => self.snapshot.memory.read(addr, buf),
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        self.snapshot.clone()
     }
 }
 

@@ -2,10 +2,12 @@ use std::cell::Cell;
 use std::sync::{Condvar, Mutex};
 
 use super::*;
+use crate::arch::Registers;
 use crate::linux::Linux;
 use crate::linux::image::AREA;
+use crate::linux::memory::Snapshot;
 use crate::linux::testing::Paged;
-use crate::target::SharedMemory;
+use crate::target::{PhysAddr, SharedMemory, TargetError};
 
 /// Memory that can be read once it is `open`; and how often it was.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! The kernel's symbols at their run-time addresses.
 
 use std::io;
+use std::ops::Range;
 
 use super::image::AREA;
 use crate::symbol_file::SymbolFile;
@@ -91,6 +92,29 @@ impl Symbols {
         let first = self.by_name.partition_point(|n| at(n).name < name);
         let found = at(self.by_name.get(first)?);
         (found.name == name).then_some(found.addr)
+    }
+
+    /// The symbol of this name, if there is but one.
+    pub fn unique(&self, name: &[u8]) -> Option<Symbol<'_>> {
+        let found = self.by_name.get(self.unique_index(name)?)?;
+        Some(self.symbol(&self.entries[*found as usize]))
+    }
+
+    /// The code of the function of this name, if there is but one: up to the next symbol.
+    pub fn function(&self, name: &[u8]) -> Option<Range<u64>> {
+        let found = *self.by_name.get(self.unique_index(name)?)? as usize;
+        let Entry { addr, kind, .. } = self.entries[found];
+        let behind = self.entries.partition_point(|entry| entry.addr <= addr);
+        let end = self.entries.get(behind)?.addr;
+        (kind == Kind::Text).then_some(addr..end)
+    }
+
+    /// Where a name is among the names, if it is there once.
+    fn unique_index(&self, name: &[u8]) -> Option<usize> {
+        let at = |n: &u32| self.symbol(&self.entries[*n as usize]);
+        let first = self.by_name.partition_point(|n| at(n).name < name);
+        let is_it = |place: usize| self.by_name.get(place).is_some_and(|n| at(n).name == name);
+        (is_it(first) && !is_it(first + 1)).then_some(first)
     }
 
     /// By address.

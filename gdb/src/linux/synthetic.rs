@@ -1,4 +1,4 @@
-//! An ELF file with nothing but symbols, at their run-time addresses.
+//! An ELF file with symbols and debug information, at their run-time addresses.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use object::elf;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Sym, Writer};
 use object::write::{Error, StringId};
 
+use super::dwarf::DebugSection;
 use super::image::AREA;
 use super::modules::Module;
 use super::symbols::{Kind, Symbol, Symbols};
@@ -20,17 +21,18 @@ pub(crate) struct ModuleSymbols {
 }
 
 /// Makes an executable of `symbols` for a kernel that begins at `base`, and of its
-/// modules.
+/// modules, with debug information.
 pub(crate) fn kernel(
     symbols: &Symbols,
     base: u64,
     modules: &ModuleSymbols,
+    debug: &[DebugSection],
 ) -> Result<Vec<u8>, Error> {
     let mut sections = sections(symbols, base);
     let segment = segment(&sections, base);
     sections.extend(module_sections(modules));
     let all: Vec<_> = symbols.iter().chain(modules.symbols.iter()).collect();
-    elf(&sections, &all, &segment)
+    elf(&sections, &all, &segment, debug)
 }
 
 /// The same of the modules alone.
@@ -38,13 +40,14 @@ pub(crate) fn modules(modules: &ModuleSymbols) -> Result<Vec<u8>, Error> {
     let sections: Vec<_> = module_sections(modules).collect();
     let all: Vec<_> = modules.symbols.iter().collect();
     // Nothing is to be loaded, but gdb wants a segment.
-    elf(&sections, &all, &segment(&[], 0))
+    elf(&sections, &all, &segment(&[], 0), &[])
 }
 
 fn elf(
     sections: &[Section],
     symbols: &[Symbol<'_>],
     segment: &ProgramHeader,
+    debug: &[DebugSection],
 ) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let mut writer = Writer::new(Endianness::Little, true, &mut bytes);
@@ -56,7 +59,11 @@ fn elf(
         .iter()
         .map(|section| writer.add_section_name(section.name.as_bytes()))
         .collect();
-    reserve(&mut writer, sections.len(), names.len())?;
+    let debug_names: Vec<StringId> = debug
+        .iter()
+        .map(|section| writer.add_section_name(section.name.as_bytes()))
+        .collect();
+    let places = reserve(&mut writer, sections.len(), names.len(), debug)?;
     writer.write_file_header(&FileHeader {
         os_abi: elf::ELFOSABI_NONE,
         abi_version: 0,
@@ -74,10 +81,17 @@ fn elf(
     }
     writer.write_strtab();
     writer.write_shstrtab();
+    for section in debug {
+        writer.write(&section.data);
+    }
     writer.write_null_section_header();
     for (section, name) in sections.iter().zip(section_names) {
         let sh_name = writer.section_name_offset(Some(name));
         writer.write_section_header(&section.header(sh_name));
+    }
+    for ((section, name), place) in debug.iter().zip(debug_names).zip(places) {
+        let sh_name = writer.section_name_offset(Some(name));
+        writer.write_section_header(&debug_header(section, sh_name, place));
     }
     writer.write_symtab_section_header(1);
     writer.write_strtab_section_header();
@@ -85,10 +99,15 @@ fn elf(
     Ok(bytes)
 }
 
-/// The layout that [`elf`] then writes in this order.
-fn reserve(writer: &mut Writer<'_>, sections: usize, symbols: usize) -> Result<(), Error> {
+/// The layout that [`elf`] then writes in this order: where debug sections are.
+fn reserve(
+    writer: &mut Writer<'_>,
+    sections: usize,
+    symbols: usize,
+    debug: &[DebugSection],
+) -> Result<Vec<u64>, Error> {
     writer.reserve_null_section_index();
-    for _ in 0..sections {
+    for _ in 0..sections + debug.len() {
         writer.reserve_section_index();
     }
     writer.reserve_symtab_section_index();
@@ -103,8 +122,12 @@ fn reserve(writer: &mut Writer<'_>, sections: usize, symbols: usize) -> Result<(
     writer.reserve_symtab();
     writer.reserve_strtab()?;
     writer.reserve_shstrtab()?;
+    let places = debug
+        .iter()
+        .map(|section| writer.reserve(section.data.len() as u64, 1));
+    let places = places.collect();
     writer.reserve_section_headers();
-    Ok(())
+    Ok(places)
 }
 
 /// A part of the image, of which the file has no contents. gdb tells code from
@@ -134,6 +157,21 @@ impl Section {
             sh_addralign: 1,
             sh_entsize: 0,
         }
+    }
+}
+
+fn debug_header(section: &DebugSection, sh_name: u32, sh_offset: u64) -> SectionHeader {
+    SectionHeader {
+        sh_name,
+        sh_type: elf::SHT_PROGBITS,
+        sh_flags: elf::SectionFlags(0),
+        sh_addr: 0,
+        sh_offset,
+        sh_size: section.data.len() as u64,
+        sh_link: 0,
+        sh_info: 0,
+        sh_addralign: 1,
+        sh_entsize: 0,
     }
 }
 

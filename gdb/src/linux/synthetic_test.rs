@@ -27,7 +27,7 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
         (b"_end", BASE + 0x500, Kind::Data),
         (b"current_task", 0x1_ac00, Kind::Data),
     ]);
-    let bytes = kernel(&symbols, BASE, &loaded()).unwrap();
+    let bytes = kernel(&symbols, BASE, &loaded(), &[]).unwrap();
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
     let section = |name: &str| {
         let symbol = file
@@ -110,8 +110,8 @@ fn names_that_make_no_sense_are_borne() {
         (b"same", u64::MAX, Kind::Text),
         (b"same", 0, Kind::Text),
     ]);
-    let bytes = kernel(&symbols, BASE, &ModuleSymbols::default()).unwrap();
+    let bytes = kernel(&symbols, BASE, &ModuleSymbols::default(), &[]).unwrap();
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
     assert_eq!(file.symbols().count(), 4);
-    assert!(kernel(&Symbols::default(), BASE, &ModuleSymbols::default()).is_ok());
+    assert!(kernel(&Symbols::default(), BASE, &ModuleSymbols::default(), &[]).is_ok());
 }

@@ -342,6 +342,56 @@ impl Types {
         self.add(name, 4 << 24 | members.len() as u32, size, &rest)
     }
 
+    /// Members are name, type, and offset and width in bits; the width is 0 of what is
+    /// no bit-field.
+    pub fn bit_fields(&mut self, name: &str, size: u32, members: &[(&str, u32, u32, u32)]) -> u32 {
+        let rest: Vec<u32> = members
+            .iter()
+            .flat_map(|(name, number, offset, bits)| {
+                [self.string(name), *number, bits << 24 | offset]
+            })
+            .collect();
+        self.add(name, 1 << 31 | 4 << 24 | members.len() as u32, size, &rest)
+    }
+
+    /// A type of this kind that consists of another: 2 is a pointer, 10 `const`.
+    pub fn of(&mut self, kind: u32, of: u32) -> u32 {
+        self.add("", kind << 24, of, &[])
+    }
+
+    /// With signed values of 32 bits.
+    pub fn signed_enum(&mut self, name: &str, values: &[(&str, i32)]) -> u32 {
+        let rest: Vec<u32> = values
+            .iter()
+            .flat_map(|(name, value)| [self.string(name), *value as u32])
+            .collect();
+        self.add(name, 1 << 31 | 6 << 24 | values.len() as u32, 4, &rest)
+    }
+
+    /// With unsigned values of 64 bits.
+    pub fn enum64(&mut self, name: &str, values: &[(&str, u64)]) -> u32 {
+        let rest: Vec<u32> = values
+            .iter()
+            .flat_map(|(name, value)| [self.string(name), *value as u32, (*value >> 32) as u32])
+            .collect();
+        self.add(name, 19 << 24 | values.len() as u32, 8, &rest)
+    }
+
+    /// Parameters are name and type; one without either is `...`.
+    pub fn function(&mut self, name: &str, result: u32, parameters: &[(&str, u32)]) -> u32 {
+        let rest: Vec<u32> = parameters
+            .iter()
+            .flat_map(|(name, number)| [self.string(name), *number])
+            .collect();
+        let info = 13 << 24 | parameters.len() as u32;
+        let prototype = self.add("", info, result, &rest);
+        self.add(name, 12 << 24, prototype, &[])
+    }
+
+    pub fn variable(&mut self, name: &str, of: u32) -> u32 {
+        self.add(name, 14 << 24, of, &[1])
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
         let mut bytes = vec![0x9f, 0xeb, 1, 0];

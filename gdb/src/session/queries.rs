@@ -36,6 +36,13 @@ impl Session<'_> {
                     .to_owned(),
             );
         }
+        if self.guest.linux.were_types_missed() {
+            self.notice(
+                "the guest's types are still being read, and gdb has its symbols alone: attach \
+                 again (disconnect, target remote) in some seconds to have them"
+                    .to_owned(),
+            );
+        }
         match segment {
             Some(addr) => {
                 self.place.note_told(addr);

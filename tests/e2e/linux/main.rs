@@ -9,6 +9,7 @@ mod debugger_linux;
 mod debugger_modules;
 mod debugger_place;
 mod debugger_stops;
+mod debugger_types;
 mod devices;
 mod machine;
 mod peers;

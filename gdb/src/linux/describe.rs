@@ -1,0 +1,135 @@
+//! Debug information of the kernel that runs, out of its memory, made on a thread of its
+//! own.
+//!
+//! It is made once for each kernel and kept as long as that runs, not on disk: a build ID
+//! is what the guest says it is, and one guest could give another its types.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::dwarf::{self, Code, DebugSection};
+use super::locate::{self, Kernel};
+use super::memory::Memory;
+use super::not_found::Version;
+use super::orc;
+use super::shared::{Canceller, SharedGuest};
+use super::symbols::Symbols;
+use crate::linux::memory::Guest;
+
+/// How long it is waited for. gdb waits 6 seconds for an answer, and the file has yet to be
+/// put together then.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The thread's nice value.
+const NICE: i32 = 19;
+
+/// The version that is assumed of a kernel without a banner.
+const UNKNOWN_VERSION: Version = Version(6, 4);
+
+/// ENDBR64, and the two forms of the call to `__fentry__`: a NOP of 5 bytes, and the
+/// call. None of them touches an argument.
+const ENDBR: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+const FENTRY_NOP: &[u8] = &[0x0f, 0x1f, 0x44, 0x00, 0x00];
+const CALL: u8 = 0xe8;
+
+/// What there is of it.
+pub(super) struct Description(RefCell<State>);
+
+enum State {
+    /// The thread ends early when the canceller is dropped.
+    Making {
+        made: Receiver<Vec<DebugSection>>,
+        _canceller: Canceller,
+    },
+    Made(Rc<[DebugSection]>),
+}
+
+impl Description {
+    /// Begins to make that of a kernel.
+    pub fn start(guest: &dyn Guest, kernel: &Kernel) -> Self {
+        let (shared, canceller) = SharedGuest::of(guest);
+        let space = kernel.space(guest);
+        let symbols = kernel.symbols.clone();
+        let version = kernel.version().unwrap_or(UNKNOWN_VERSION);
+        let (sender, made) = mpsc::channel();
+        let make = move || {
+            // gdb's other questions come first. A failure costs time alone.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            let memory = Memory {
+                guest: &shared,
+                space,
+            };
+            // The caller may have lost interest.
+            let _ = sender.send(make(&symbols, &memory, version));
+        };
+        let builder = thread::Builder::new().name("gdb types".into());
+        if let Err(error) = builder.spawn(make) {
+            tracing::warn!("gdb: the guest's types are not read: {error}");
+        }
+        Self(RefCell::new(State::Making {
+            made,
+            _canceller: canceller,
+        }))
+    }
+
+    /// The sections, if they are there within [`PATIENCE`].
+    pub fn wait(&self) -> Option<Rc<[DebugSection]>> {
+        let mut state = self.0.borrow_mut();
+        let made = match &*state {
+            State::Made(made) => return Some(made.clone()),
+            State::Making { made, .. } => made.recv_timeout(PATIENCE),
+        };
+        let made: Rc<[DebugSection]> = match made {
+            Ok(made) => made.into(),
+            Err(RecvTimeoutError::Timeout) => return None,
+            // There is no thread.
+            Err(RecvTimeoutError::Disconnected) => Rc::new([]),
+        };
+        *state = State::Made(made.clone());
+        Some(made)
+    }
+}
+
+fn make(symbols: &Arc<Symbols>, memory: &Memory<'_>, version: Version) -> Vec<DebugSection> {
+    let started = Instant::now();
+    let btf = locate::types(symbols, memory);
+    let rows = orc::rows(symbols, memory, btf.as_ref(), version).unwrap_or_default();
+    let code = Code {
+        symbols,
+        arguments_end: &|function| arguments_end(memory, function),
+        switches: &orc::stack_switches(&rows),
+    };
+    let info = btf.as_ref().map(|btf| dwarf::info(btf, &code));
+    let frames = (!rows.is_empty()).then(|| dwarf::frames(&rows).map(|frames| vec![frames]));
+    let mut sections = Vec::new();
+    for part in [info, frames].into_iter().flatten() {
+        match part {
+            Ok(part) => sections.extend(part),
+            Err(error) => tracing::warn!("gdb: the kernel cannot be described: {error}"),
+        }
+    }
+    let bytes: usize = sections.iter().map(|section| section.data.len()).sum();
+    let took = started.elapsed();
+    tracing::info!(bytes, ?took, "gdb: the guest's own types and unwind tables");
+    sections
+}
+
+/// Where the arguments of the function at `function` may no longer be in their registers:
+/// its first instruction has been run, beside those for tracers.
+fn arguments_end(memory: &Memory<'_>, function: u64) -> u64 {
+    let code = memory.bytes(function, ENDBR.len() + FENTRY_NOP.len());
+    let code = code.unwrap_or_default();
+    let rest = code.strip_prefix(ENDBR).unwrap_or(&code);
+    let skipped = code.len() - rest.len();
+    let traced = rest.starts_with(FENTRY_NOP) || rest.first() == Some(&CALL);
+    let own = skipped + if traced { FENTRY_NOP.len() } else { 0 };
+    function.saturating_add(own as u64 + 1)
+}
+
+#[cfg(test)]
+#[path = "describe_test.rs"]
+mod tests;

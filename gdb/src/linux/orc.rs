@@ -1,0 +1,250 @@
+//! The kernel's unwind tables (CONFIG_UNWINDER_ORC): how the caller's frame is found
+//! from each instruction.
+//!
+//! Two tables of the same length: addresses, each a signed distance from its own place,
+//! and entries of 6 bytes. Format: arch/x86/include/asm/orc_types.h, and for what they
+//! mean unwind_next_frame() in arch/x86/kernel/unwind_orc.c of Linux. Its fields have
+//! moved; the kernel's own types tell where they are.
+
+use std::ops::Range;
+
+use super::btf::Btf;
+use super::btf::types::Type;
+use super::memory::Memory;
+use super::not_found::Version;
+use super::symbols::Symbols;
+
+/// Most rows of a kernel; Debian's has 370,000.
+const MAX_ROWS: u64 = 1 << 20;
+/// Length of an entry in bytes.
+const ENTRY: usize = 6;
+const ENTRY_NAME: &str = "orc_entry";
+
+/// How a frame is unwound from an instruction on, up to the next row's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub addr: u64,
+    pub rule: Rule,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Nothing is known.
+    Unknown,
+    /// There is no caller.
+    End,
+    /// The return address is below this place, and the caller's RBP where this says.
+    Call(Place, Bp),
+    /// A `struct pt_regs` is there.
+    Registers(Place),
+    /// What the processor pushes at an exception is there.
+    Exception(Place),
+}
+
+/// A place on the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// An offset from what a register holds.
+    At(Base, i16),
+    /// An offset from what is at RSP.
+    BehindSp(i16),
+    /// What is at an offset from RBP.
+    BehindBp(i16),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    Sp,
+    Bp,
+    Dx,
+    Di,
+    R10,
+    R13,
+}
+
+/// Where the caller's RBP is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bp {
+    Unchanged,
+    /// An offset from the place that the rule tells.
+    AtPlace(i16),
+    /// An offset from RBP.
+    AtItself(i16),
+}
+
+/// ORC_REG_*.
+mod reg {
+    pub const UNDEFINED: u64 = 0;
+    pub const PREV_SP: u64 = 1;
+    pub const DX: u64 = 2;
+    pub const DI: u64 = 3;
+    pub const BP: u64 = 4;
+    pub const SP: u64 = 5;
+    pub const R10: u64 = 6;
+    pub const R13: u64 = 7;
+    pub const BP_INDIRECT: u64 = 8;
+    pub const SP_INDIRECT: u64 = 9;
+}
+
+/// The bits of an entry, and what they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    sp_reg: Field,
+    bp_reg: Field,
+    kind: Field,
+    /// Up to Linux 6.3; later this is a kind.
+    end: Option<Field>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Field {
+    bit: u32,
+    bits: u32,
+}
+
+impl Field {
+    fn of(self, entry: u64) -> u64 {
+        entry >> self.bit & ((1 << self.bits) - 1)
+    }
+}
+
+impl Layout {
+    fn of_types(btf: &Btf) -> Option<Self> {
+        let Type::Composite(entry) = btf.get(btf.structure_number(ENTRY_NAME)?)? else {
+            return None;
+        };
+        let field = |name: &str| {
+            let mut members = entry.members();
+            let member = members.find(|member| member.name == name.as_bytes())?;
+            let (bit, bits) = (member.bit_offset, member.bits?);
+            let fits = bits < 16 && bit <= 48 - bits;
+            fits.then_some(Field { bit, bits })
+        };
+        Some(Self {
+            sp_reg: field("sp_reg")?,
+            bp_reg: field("bp_reg")?,
+            kind: field("type")?,
+            end: field("end"),
+        })
+    }
+
+    /// That of a kernel without types.
+    fn of_version(version: Version) -> Self {
+        let (kind, end) = match version {
+            _ if version >= Version(6, 4) => (3, None),
+            Version(6, 3) => (2, Some(43)),
+            _ => (2, Some(42)),
+        };
+        Self {
+            sp_reg: Field { bit: 32, bits: 4 },
+            bp_reg: Field { bit: 36, bits: 4 },
+            kind: Field {
+                bit: 40,
+                bits: kind,
+            },
+            end: end.map(|bit| Field { bit, bits: 1 }),
+        }
+    }
+
+    fn rule(&self, entry: u64, version: Version) -> Rule {
+        let (sp_offset, bp_offset) = (entry as u16 as i16, (entry >> 16) as u16 as i16);
+        let kind = match self.end {
+            Some(_) => self.kind.of(entry) + 2,
+            None => self.kind.of(entry),
+        };
+        let sp_reg = self.sp_reg.of(entry);
+        let ends = match self.end {
+            Some(end) => end.of(entry) == 1 && sp_reg == reg::UNDEFINED,
+            None => kind == 1,
+        };
+        if ends {
+            return Rule::End;
+        }
+        let (Some(place), Some(bp)) = (
+            place(sp_reg, sp_offset, version),
+            bp(self.bp_reg.of(entry), bp_offset),
+        ) else {
+            return Rule::Unknown;
+        };
+        match kind {
+            2 => Rule::Call(place, bp),
+            3 => Rule::Registers(place),
+            4 => Rule::Exception(place),
+            _ => Rule::Unknown,
+        }
+    }
+}
+
+fn place(sp_reg: u64, offset: i16, version: Version) -> Option<Place> {
+    Some(match sp_reg {
+        reg::SP => Place::At(Base::Sp, offset),
+        reg::BP => Place::At(Base::Bp, offset),
+        // Without an offset.
+        reg::DX => Place::At(Base::Dx, 0),
+        reg::DI => Place::At(Base::Di, 0),
+        reg::R10 => Place::At(Base::R10, 0),
+        reg::R13 => Place::At(Base::R13, 0),
+        reg::BP_INDIRECT => Place::BehindBp(offset),
+        reg::SP_INDIRECT if version >= Version(5, 12) => Place::BehindSp(offset),
+        // Before, the offset was that of the pointer.
+        _ => return None,
+    })
+}
+
+fn bp(bp_reg: u64, offset: i16) -> Option<Bp> {
+    match bp_reg {
+        reg::UNDEFINED => Some(Bp::Unchanged),
+        reg::PREV_SP => Some(Bp::AtPlace(offset)),
+        reg::BP => Some(Bp::AtItself(offset)),
+        _ => None,
+    }
+}
+
+/// The rows, by address; none if the kernel has none, or some that make no sense.
+pub(crate) fn rows(
+    symbols: &Symbols,
+    memory: &Memory<'_>,
+    btf: Option<&Btf>,
+    version: Version,
+) -> Option<Vec<Row>> {
+    let start = symbols.get("__start_orc_unwind_ip")?;
+    let end = symbols.get("__stop_orc_unwind_ip")?;
+    let count = end.checked_sub(start)? / 4;
+    if count > MAX_ROWS {
+        return None;
+    }
+    let count = count as usize;
+    let distances = memory.bytes(start, 4 * count).ok()?;
+    let entries = symbols.get("__start_orc_unwind")?;
+    let entries = memory.bytes(entries, ENTRY * count).ok()?;
+    let layout = match btf {
+        Some(btf) => Layout::of_types(btf)?,
+        None => Layout::of_version(version),
+    };
+    let rows = distances.chunks_exact(4).zip(entries.chunks_exact(ENTRY));
+    let rows: Vec<Row> = (start..)
+        .step_by(4)
+        .zip(rows)
+        .map(|(place, (distance, entry))| {
+            let distance = [distance[0], distance[1], distance[2], distance[3]];
+            let mut bytes = [0; 8];
+            bytes[..ENTRY].copy_from_slice(entry);
+            Row {
+                addr: place.wrapping_add_signed(i32::from_le_bytes(distance).into()),
+                rule: layout.rule(u64::from_le_bytes(bytes), version),
+            }
+        })
+        .collect();
+    rows.is_sorted_by_key(|row| row.addr).then_some(rows)
+}
+
+/// The code that runs while functions called from it are on another stack, by address.
+pub(crate) fn stack_switches(rows: &[Row]) -> Vec<Range<u64>> {
+    let pairs = rows.windows(2);
+    let switches = pairs.filter(|pair| matches!(pair[0].rule, Rule::Call(Place::BehindSp(_), _)));
+    switches.map(|pair| pair[0].addr..pair[1].addr).collect()
+}
+
+#[cfg(test)]
+#[path = "orc_test.rs"]
+mod tests;
