@@ -253,6 +253,7 @@ const PROFILES: &[(DeviceType, Profile)] = &[
     (DeviceType::CAN, plain(3, &[2])),
     (DeviceType::GPIO, requiring(2, &[8])),
     (DeviceType::SPI, with_ends(requiring(1, &[32]))),
+    (DeviceType::MEDIA, requiring(2, &[40])),
 ];
 
 /// A type that is not in the table: whatever length works.

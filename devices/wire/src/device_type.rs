@@ -31,6 +31,7 @@ const NAMES: &[(&str, DeviceType)] = &[
     ("can", DeviceType::CAN),
     ("gpio", DeviceType::GPIO),
     ("spi", DeviceType::SPI),
+    ("media", DeviceType::MEDIA),
 ];
 
 impl DeviceType {
@@ -56,6 +57,7 @@ impl DeviceType {
     pub const CAN: Self = Self(36);
     pub const GPIO: Self = Self(41);
     pub const SPI: Self = Self(45);
+    pub const MEDIA: Self = Self(48);
 
     /// The type with this device ID. 0 is the ID of an absent device.
     pub fn new(id: u32) -> Option<Self> {
@@ -120,6 +122,7 @@ mod tests {
             ("i2c", VIRTIO_ID_I2C_ADAPTER),
             // Not among those bindings.
             ("spi", 45),
+            ("media", 48),
             ("4711", 4711),
         ] {
             assert_eq!(text.parse::<DeviceType>().unwrap().id(), id, "{text}");
