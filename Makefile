@@ -21,7 +21,7 @@ help:
 	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes,'
 	@echo '             all bare-metal tests on an emulated Intel processor'
 	@echo 'make bench   the measures of docs/performance.md'
-	@echo 'make conformance   docs/conformance.md: outboard-check, on all backends that there are'
+	@echo 'make conformance   docs/conformance.md: outboard-check, on all backends and frontends that there are'
 	@echo 'make build   the programs, in target/release'
 	@echo 'make setup   what all of these need: packages, guests, the bed'
 

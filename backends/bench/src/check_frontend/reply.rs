@@ -60,9 +60,9 @@ replies! {
         "if the front-end receives a wrong reply it will close the connection: one to GET_PROTOCOL_FEATURES";
     "queue-num-too-short", Must, WRONG, GET_QUEUE_NUM, Act::Damaged(Damage::TooShort), closes,
         "if the front-end receives a wrong reply it will close the connection: one to GET_QUEUE_NUM of 2 bytes";
-    "config-too-long", Must, CONFIG, GET_CONFIG, Act::Damaged(Damage::TooLong), refuses,
+    "config-too-long", Should, CONFIG, GET_CONFIG, Act::Damaged(Damage::TooLong), refuses,
         "the payload size MUST match the front-end's request: a longer configuration space is not taken";
-    "config-too-short", Must, CONFIG, GET_CONFIG, Act::Damaged(Damage::TooShort), refuses,
+    "config-too-short", Should, CONFIG, GET_CONFIG, Act::Damaged(Damage::TooShort), refuses,
         "the payload size MUST match the front-end's request: a shorter configuration space is not taken";
     "config-refused", Should, CONFIG, GET_CONFIG, Act::Refuse, survives,
         "zero length of payload indicates an error to the front-end";
