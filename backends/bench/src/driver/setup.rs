@@ -272,7 +272,8 @@ impl Setup {
     fn act(&self, session: &mut Session, step: Step, index: usize) -> Result<(), DriverError> {
         match step {
             Step::Num => session.set_num(index),
-            Step::Base => session.set_base(index, self.base),
+            // Of a packed ring that is not 0: its wrap counters begin with 1.
+            Step::Base => session.set_base(index, session.queue(index).base()),
             Step::Addr => session.set_addr(index),
             Step::Call => session.set_call(index),
             Step::Err => session.set_err(index),
