@@ -6,12 +6,14 @@ use std::io;
 /// The shortest slice that Linux takes (sched(7), `sched_attr.sched_runtime`).
 const SHORTEST_NS: u64 = 100_000;
 
-/// Gives the calling thread only the processor time that others leave.
+/// Gives the calling thread only the processor time that others leave (sched(7), SCHED_IDLE).
 pub fn yield_to_others() {
-    const NICEST: i32 = 19;
-    // Linux applies it to the calling thread alone (setpriority(2), "C library/kernel
-    // differences").
-    let _ = rustix::process::setpriority_process(None, NICEST);
+    // SAFETY: an all-zero structure is a valid one, and the priority that SCHED_IDLE takes.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: `param` outlives the call; 0 is the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) } < 0 {
+        tracing::debug!("SCHED_IDLE: {}", io::Error::last_os_error());
+    }
 }
 
 /// Gives the calling thread short slices of processor time. It then runs as soon as
@@ -39,6 +41,19 @@ pub fn prefer_latency() -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_yields_is_idle_and_no_other() {
+        // SAFETY: takes no pointer; 0 is the calling thread.
+        let policy = || unsafe { libc::sched_getscheduler(0) };
+        let before = policy();
+        let yielding = std::thread::spawn(move || {
+            yield_to_others();
+            policy()
+        });
+        assert_eq!(yielding.join().unwrap(), libc::SCHED_IDLE);
+        assert_eq!(policy(), before);
+    }
 
     #[test]
     fn every_thread_may_ask_for_short_slices() {
