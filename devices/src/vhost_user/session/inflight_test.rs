@@ -4,11 +4,11 @@ use super::*;
 
 /// The record of two queues of four entries each, in a file behind `offset` bytes.
 fn record(format: Format, version: u16, taken: &[usize], offset: u64) -> Inflight {
-    let (header, entry) = match format {
+    let (header, entry): (usize, usize) = match format {
         Format::Split => (16, 16),
         Format::Packed => (32, 32),
     };
-    let part = (header + 4 * entry as usize).next_multiple_of(64);
+    let part = (header + 4 * entry).next_multiple_of(64);
     let mut bytes = vec![0; offset as usize + 2 * part];
     let second = &mut bytes[offset as usize + part..];
     second[8..10].copy_from_slice(&version.to_ne_bytes());

@@ -79,7 +79,7 @@ fn chains_are_followed_around_the_end_of_the_ring() {
     assert_eq!(bench.look(), []);
     for round in 0..6u64 {
         // A chain of three descriptors, round and round in a ring of four.
-        let place = |n: u64| ((3 * round + n) % 4, (3 * round + n) / 4 % 2 == 0);
+        let place = |n: u64| ((3 * round + n) % 4, ((3 * round + n) / 4).is_multiple_of(2));
         for n in 0..3 {
             let (slot, wrap) = place(n);
             bench.give(slot, (512, 9, if n < 2 { NEXT } else { 0 }), wrap);
