@@ -2,6 +2,7 @@
 //! under bare-metal guests. Each test says which features the two have agreed on.
 
 pub mod dpdk;
+mod frontends;
 mod packed;
 mod qemu;
 mod sweep;
