@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::dwarf::{self, Code, DebugSection};
 use super::locate::{self, Kernel};
@@ -19,10 +19,6 @@ use super::orc;
 use super::shared::{Canceller, SharedGuest};
 use super::symbols::Symbols;
 use crate::linux::memory::Guest;
-
-/// How long it is waited for. gdb waits 6 seconds for an answer, and the file has yet to be
-/// put together then.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The thread's nice value.
 const NICE: i32 = 19;
@@ -76,12 +72,14 @@ impl Description {
         }))
     }
 
-    /// The sections, if they are there within [`PATIENCE`].
-    pub fn wait(&self) -> Option<Rc<[DebugSection]>> {
+    /// The sections, if they are there by `deadline`.
+    pub fn wait(&self, deadline: Instant) -> Option<Rc<[DebugSection]>> {
         let mut state = self.0.borrow_mut();
         let made = match &*state {
             State::Made(made) => return Some(made.clone()),
-            State::Making { made, .. } => made.recv_timeout(PATIENCE),
+            State::Making { made, .. } => {
+                made.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
         };
         let made: Rc<[DebugSection]> = match made {
             Ok(made) => made.into(),

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::linux::testing::{DATA, Running, Types};
 
@@ -31,7 +33,11 @@ fn a_kernel_is_described_once() {
     types.int("int", 4);
     let running = Running::new(&types, &[]);
     let description = Description::start(&running.guest, &running.kernel);
-    let made = description.wait().unwrap();
+    let made = description.wait(Instant::now() + Duration::from_secs(60));
+    let made = made.unwrap();
     assert!(made.iter().any(|section| section.name == ".debug_info"));
-    assert!(Rc::ptr_eq(&made, &description.wait().unwrap()));
+    assert!(Rc::ptr_eq(
+        &made,
+        &description.wait(Instant::now()).unwrap()
+    ));
 }

@@ -21,7 +21,11 @@ impl Linux {
     pub fn file_name(&self, guest: &dyn Guest) -> Option<Vec<u8>> {
         // A bare-metal program's file is served all the same.
         match self.kernel(guest) {
-            Ok(kernel) if kernel.from_guest => Some(KERNEL_NAME.to_vec()),
+            Ok(kernel) if kernel.from_guest => {
+                self.wait_for_types();
+                self.make_main(&kernel, guest)?;
+                Some(KERNEL_NAME.to_vec())
+            }
             _ => Some(self.file.as_ref()?.path().as_os_str().as_bytes().to_vec()),
         }
     }
@@ -39,14 +43,7 @@ impl Linux {
                 .is_some()
                 .then_some(Served::Modules);
         }
-        if self.file_name(guest)? != name {
-            return None;
-        }
-        match self.kernel(guest) {
-            Ok(kernel) if kernel.from_guest => self.make_main(&kernel, guest)?,
-            _ => {}
-        }
-        Some(Served::Main)
+        (self.file_name(guest)? == name).then_some(Served::Main)
     }
 
     /// Whether gdb can have opened a file.

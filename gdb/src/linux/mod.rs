@@ -52,6 +52,7 @@ pub(crate) mod testing;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use describe::Description;
 use dwarf::DebugSection;
@@ -68,6 +69,10 @@ use search::Search;
 use crate::arch::Registers;
 use crate::symbol_file::SymbolFile;
 
+/// How long after it has attached gdb can be kept waiting for types: no longer than the
+/// search for the kernel may take.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// Awareness of Linux, for one guest: the facts about its kernel, and the file
 /// that gdb gets its symbols from.
 #[derive(Default)]
@@ -83,6 +88,8 @@ pub(crate) struct Linux {
     missed: Cell<bool>,
     /// Or without its types.
     missed_types: Cell<bool>,
+    /// Until when types are waited for.
+    deadline: Cell<Option<Instant>>,
 }
 
 /// The result of the search for the kernel.
@@ -118,6 +125,7 @@ impl Linux {
         }
         self.missed.set(false);
         self.missed_types.set(false);
+        self.deadline.set(Some(Instant::now() + PATIENCE));
         self.look(guest);
     }
 
@@ -162,6 +170,15 @@ impl Linux {
         self.missed_types.get()
     }
 
+    /// Gives types and frames the time that is left for an answer to gdb.
+    fn wait_for_types(&self) {
+        if let (Some(description), Some(deadline)) =
+            (&*self.description.borrow(), self.deadline.get())
+        {
+            description.wait(deadline);
+        }
+    }
+
     /// Types and frames of the kernel that was found; nothing where making them takes
     /// long.
     fn debug_sections(&self) -> Rc<[DebugSection]> {
@@ -169,7 +186,7 @@ impl Linux {
         let Some(description) = &*description else {
             return Rc::new([]);
         };
-        let made = description.wait();
+        let made = description.wait(Instant::now());
         self.missed_types.set(made.is_none());
         made.unwrap_or_else(|| Rc::new([]))
     }

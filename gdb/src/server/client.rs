@@ -212,8 +212,11 @@ impl<'t> Client<'t> {
                 Ok(())
             }
             Ahead::Ask(Ok(request)) => {
+                let takes_text = request.takes_text();
                 let answer = session.answer_trace_request(request);
-                self.tell(session);
+                if takes_text {
+                    self.tell(session);
+                }
                 self.with_wire(|wire| wire.packet(&answer));
                 Ok(())
             }

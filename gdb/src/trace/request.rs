@@ -29,6 +29,12 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// Whether gdb takes text for its user before the answer. What it asks for when it
+    /// attaches is not so: it would take the text for the answer.
+    pub fn takes_text(&self) -> bool {
+        !matches!(self, Self::Tracepoints | Self::Variables | Self::Next)
+    }
+
     /// `None` if it is another packet.
     pub fn parse(body: &[u8]) -> Option<Result<Self, Malformed>> {
         let text = String::from_utf8_lossy(body);
@@ -98,6 +104,10 @@ mod tests {
             len: 0x7d0,
         };
         assert_eq!(known("qTBuffer:10,7d0"), Some(Ok(buffer)));
+        for (request, takes) in [("qTfP", false), ("qTsV", false), ("qTV:1", true)] {
+            let request = known(request).and_then(Result::ok);
+            assert_eq!(request.map(|request| request.takes_text()), Some(takes));
+        }
         for nonsense in [
             "QTDisconnected",
             "QTDisconnected:2",

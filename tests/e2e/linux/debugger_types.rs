@@ -51,8 +51,7 @@ fn stock_kernel_has_types_and_arguments() {
             "ssize_t vfs_readv(struct file *, const struct iovec *,",
             "Breakpoint 1, 0x",
             " in do_sys_openat2 (dfd=",
-            "= (const char *) 0x",
-            "Run till exit from #0  0x",
+            ", filename=0x",
             "Value returned is $",
         ],
     );
