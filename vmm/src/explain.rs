@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// InterruptStatus of a configuration change (virtio 1.4, section 4.2.2).
 const CONFIG_CHANGE: u32 = 2;
 
-/// Looks twice at each device, and says what is wrong. The guest's driver and the backends go on
-/// working meanwhile.
+/// Looks twice at each device, and says what is wrong. The guest's driver and the backends work
+/// meanwhile.
 pub fn explain(transports: &[SharedTransport], memory: &GuestMemory) -> Vec<Device> {
     let look = |shared: &SharedTransport| Snapshot::take(shared, memory);
     let before: Vec<_> = transports.iter().map(look).collect();

@@ -1,4 +1,4 @@
-//! The queues of one connection, and what goes on in them.
+//! The queues of one connection, and their requests.
 
 use std::collections::BTreeMap;
 use std::fs::File;

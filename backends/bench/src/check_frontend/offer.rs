@@ -71,7 +71,7 @@ offers! {
     "unknown-features", Must, FEATURES, unknown_features,
         "the driver MUST ignore and MUST NOT accept any feature bit that is marked as reserved, and MUST NOT fail solely because of it";
     "unknown-protocol-features", Must, COMPATIBLE, unknown_protocol,
-        "protocol extensions are gated by bits: what a front-end does not know it does not accept, and it goes on without";
+        "protocol extensions are gated by bits: what a front-end does not know it does not accept, and works without";
     "in-band-alone", Must, Source::VhostUser("In-band notifications"), in_band,
         "it is an error to negotiate INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK";
     "inflight-base-alone", Must, Source::VhostUser("VHOST_USER_GET_VRING_BASE"), inflight_base,
