@@ -90,11 +90,14 @@ replies! {
         "the back-end must respond non-zero otherwise: a channel that is refused is survived";
 }
 
-/// It ends the connection, or itself.
+/// It ends the connection, or itself, before it works with the device: a guest may soon be done
+/// with its work, and its frontend ends then.
 fn closes(_stage: &Stage, seen: &Observation) -> Verdict {
-    let is_closed = seen.history.connections() > 1 || seen.history.is_closed_early();
+    let history = &seen.history;
+    let has_worked = history.milestone() >= Milestone::Completed;
+    let is_closed = history.connections() > 1 || history.is_closed_early() && !has_worked;
     demand(is_closed, || {
-        let (_, last) = seen.history.last_request();
+        let (_, last) = history.last_request();
         format!("it kept the connection; the last message on it is {last}")
     })
 }
