@@ -3,12 +3,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
+// Not sh: dash knows descriptors of one digit alone.
+
 #[test]
 fn a_process_that_crashed_is_told_of_whatever_came_after_it() {
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("mark");
     let once = format!("[ -e {0} ] && exec cat <&$0; >{0}", mark.display());
-    let text = format!("sh -c '{once}; cat <&$0; echo my last words; kill -SEGV $$' {{fd}}");
+    let text = format!("bash -c '{once}; cat <&$0; echo my last words; kill -SEGV $$' {{fd}}");
     let target = Target::command(&text).unwrap();
     let mut processes = Processes::new(&target, false);
     let first = processes.connect().unwrap();
@@ -34,7 +36,7 @@ fn a_process_that_crashed_is_told_of_whatever_came_after_it() {
 fn a_process_that_cannot_be_started_again_is_no_crash() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("backend");
-    fs::write(&program, "#!/bin/sh\nexec cat <&$1\n").unwrap();
+    fs::write(&program, "#!/bin/bash\nexec cat <&$1\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let target = Target::command(&format!("{} {{fd}}", program.display())).unwrap();
     let mut processes = Processes::new(&target, false);
