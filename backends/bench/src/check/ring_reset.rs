@@ -92,8 +92,13 @@ fn run_some(bench: &Bench, session: &mut Session) -> Verdict {
 
 /// Stops the sample's queue, and starts an empty ring of `size` descriptors in its place.
 fn reset(bench: &Bench, session: &mut Session, size: u16) -> Verdict {
+    session.stop(bench.sample().queue)?;
+    replace(bench, session, size)
+}
+
+/// Starts an empty ring in the place of one that is stopped.
+fn replace(bench: &Bench, session: &mut Session, size: u16) -> Verdict {
     let index = bench.sample().queue;
-    session.stop(index)?;
     session.renew_queue(index, size)?;
     let base = session.queue(index).base();
     session.restart(index, base)?;
@@ -130,19 +135,15 @@ fn requests_are_gone(bench: &Bench) -> Verdict {
     bench.run_sample(&mut session)?;
     session.stop(index)?;
     // The device knows nothing of these: the ring was stopped before they were available.
-    let mut waiting = Vec::new();
     for _ in 0..REQUESTS {
         let buffers = bench.place(&session)?;
         session.queue_mut(index).submit(buffers.chain())?;
-        waiting.push(buffers);
     }
     let used = session.queue(index).places().device;
     let memory = std::rc::Rc::clone(session.memory());
     let before = memory.read(used, 4)?;
     let size = session.queue(index).size();
-    session.renew_queue(index, size)?;
-    let base = session.queue(index).base();
-    session.restart(index, base)?;
+    replace(bench, &mut session, size)?;
     run_some(bench, &mut session)?;
     let more = session.queue_mut(index).wait_used_within(QUIET).ok();
     demand(more.is_none(), || {
