@@ -1,6 +1,8 @@
 //! Where the programs under test are.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// A program or an example of this workspace, beside the running test.
 ///
@@ -60,6 +62,25 @@ pub fn cached(path: &str) -> PathBuf {
         program.display()
     );
     program
+}
+
+/// Writes a shell script that can be started at once. Another process writes it: a file that
+/// this one had open, and that a child of another test inherited for the time until its exec,
+/// would be refused as busy.
+pub fn write_script(path: &Path, text: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", r#"cat >"$0" && chmod 755 "$0""#]);
+    let child = shell.arg(path).stdin(Stdio::piped()).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("sh: {error}"));
+    let mut input = child.stdin.take().unwrap_or_else(|| unreachable!("piped"));
+    let written = input.write_all(format!("#!/bin/sh\n{text}\n").as_bytes());
+    drop(input);
+    let status = child.wait();
+    assert!(
+        written.is_ok() && status.is_ok_and(|status| status.success()),
+        "{} cannot be written",
+        path.display()
+    );
 }
 
 fn is_executable(path: &Path) -> bool {

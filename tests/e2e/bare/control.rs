@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -148,14 +147,13 @@ fn a_backend_that_hangs_is_replaced_after_its_deadline() {
 
 /// Edit, build, restart: also when the build is broken at first.
 #[test]
-fn what_is_started_anew_is_what_the_command_has_become() {
+fn a_restart_runs_what_the_command_has_become() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), MIB);
     let script = dir.path().join("backend");
     let install = |text: &str| {
         let new = dir.path().join("new");
-        fs::write(&new, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        program::write_script(&new, text);
         fs::rename(new, &script).unwrap();
     };
     let serve = format!("exec {} \"$@\"", outboard_blk(&image, QUEUES));

@@ -1,5 +1,5 @@
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::symlink;
 
 use super::*;
 
@@ -35,10 +35,11 @@ fn a_process_that_crashed_is_told_of_whatever_came_after_it() {
 #[test]
 fn a_process_that_cannot_be_started_again_is_no_crash() {
     let dir = tempfile::tempdir().unwrap();
+    // A link, not a script: what another test forks while a script is written keeps it busy.
     let program = dir.path().join("backend");
-    fs::write(&program, "#!/bin/bash\nexec cat <&$1\n").unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
-    let target = Target::command(&format!("{} {{fd}}", program.display())).unwrap();
+    symlink("/bin/bash", &program).unwrap();
+    let target = Target::command(&format!("{} -c 'exec cat <&$0' {{fd}}", program.display()));
+    let target = target.unwrap();
     let mut processes = Processes::new(&target, false);
     drop(processes.connect().unwrap());
     fs::remove_file(&program).unwrap();
