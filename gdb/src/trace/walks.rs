@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn walks_are_counted_apart_and_begin_anew() {
+    fn walks_are_counted_apart_and_begin_again() {
         let (one, two) = (VcpuId(0), VcpuId(1));
         let mut walks = Walks::default();
         assert!(walks.step(one).is_empty());

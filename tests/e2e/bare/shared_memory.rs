@@ -55,7 +55,7 @@ fn a_guest_reads_and_writes_a_file_of_the_backend_in_place() {
 }
 
 #[test]
-fn what_a_lost_backend_has_mapped_stays_until_its_successor_maps_anew() {
+fn what_a_lost_backend_has_mapped_stays_until_its_successor_maps_it_again() {
     let dir = scratch();
     let file = board_file(dir.path());
     let mut board = backend::board(dir.path(), &file);

@@ -148,7 +148,7 @@ fn msrs_are_read_and_written_as_registers_are() {
 }
 
 #[test]
-fn reset_from_gdb_begins_anew_and_keeps_breakpoints() {
+fn reset_from_gdb_begins_again_and_keeps_breakpoints() {
     let guest = Guest::launch("debug", |vmm| vmm.arg("--on-reboot", "exit"));
     guest.vmm.process.wait_for("debug: ready", DEADLINE);
     let lines = guest.gdb(&[
