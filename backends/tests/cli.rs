@@ -396,7 +396,8 @@ fn allowed(child: &Child, name: &str) -> Vec<String> {
 fn the_queues_threads_are_kept_on_processors() {
     let (_dir, image, socket) = scratch();
     let own = Blk::start(&image, &socket);
-    let free = allowed(&own.child, "vring-worker").remove(0);
+    // Of the main thread, for others may not have their names yet.
+    let free = allowed(&own.child, "outboard-blk").remove(0);
     drop(own);
     let first = free.split(['-', ',']).next().unwrap();
     let blk = Blk::start_with(&image, &socket, &["--queues", "2", "--cpus", first]);
