@@ -30,6 +30,9 @@
 //!
 //! Protocol: the vhost-user document of the QEMU project; rings: virtio 1.3, section 2.
 
+mod area;
+#[cfg(test)]
+mod area_model;
 pub mod blk;
 pub mod capabilities;
 pub mod chain;
@@ -63,6 +66,7 @@ pub mod processors;
 mod progress;
 pub mod pump;
 pub mod pump_backend;
+mod ram_area;
 pub mod ratelimit;
 pub mod request;
 mod ring;

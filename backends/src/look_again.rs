@@ -5,36 +5,17 @@
 //! something looks whether it is wished for. Each writes one word and then reads the other's.
 //! Without a full fence in between, both reads may come before both writes: one side sleeps, and
 //! nobody wakes it (virtio 1.4, sections 2.7.7, 2.7.10 and 2.8.10; Linux
-//! `Documentation/memory-barriers.txt`, "store buffering"). The tests try all orders that a
-//! processor may choose.
+//! `Documentation/memory-barriers.txt`, "store buffering"). The models of both kinds of ring
+//! ([`crate::split`], [`crate::packed`]) try all orders that a processor may choose.
 
-use std::sync::atomic::{Ordering, fence};
-
-/// What orders memory accesses.
-trait Fence {
+/// What orders accesses to the memory that both sides share.
+pub trait Fence {
     /// Has all accesses before it take effect before all that follow.
     fn full();
 }
 
-/// The processor that this runs on.
-struct Processor;
-
-impl Fence for Processor {
-    fn full() {
-        fence(Ordering::SeqCst);
-    }
-}
-
 /// Reads what the other side has written, after all that this side has written.
-pub fn look_again<T>(read: impl FnOnce() -> T) -> T {
-    look_again_by::<Processor, T>(read)
-}
-
-fn look_again_by<F: Fence, T>(read: impl FnOnce() -> T) -> T {
+pub fn look_again<F: Fence, T>(read: impl FnOnce() -> T) -> T {
     F::full();
     read()
 }
-
-#[cfg(test)]
-#[path = "look_again_test.rs"]
-mod tests;

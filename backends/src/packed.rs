@@ -6,42 +6,37 @@
 //! ([`crate::inflight::packed`]).
 
 mod descriptor;
+mod fill;
 mod position;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 use virtio_bindings::virtio_ring::{
-    VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE, VRING_PACKED_EVENT_F_WRAP_CTR,
-    VRING_PACKED_EVENT_FLAG_DESC, VRING_PACKED_EVENT_FLAG_DISABLE, VRING_PACKED_EVENT_FLAG_ENABLE,
+    VRING_PACKED_EVENT_F_WRAP_CTR, VRING_PACKED_EVENT_FLAG_DESC, VRING_PACKED_EVENT_FLAG_DISABLE,
+    VRING_PACKED_EVENT_FLAG_ENABLE,
 };
-use virtio_queue::desc::split;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 
 pub use descriptor::Descriptor;
+use descriptor::{FLAGS, ID, LEN, NEXT, SIZE, WRITE};
+use fill::fill;
 pub use position::{OWNER, Position};
 
+use crate::area::{Area, Areas};
 use crate::chain::{Chain, ChainError, longest};
 use crate::inflight::InflightError;
 use crate::inflight::packed::{Recovered, Tracker};
 use crate::look_again::look_again;
 use crate::page_log::GuestRam;
-
-/// Size of a descriptor in bytes, and where its fields are (section 2.8.13).
-const DESCRIPTOR: u64 = 16;
-const LEN: u64 = 8;
-const ID: u64 = 12;
-const FLAGS: u64 = 14;
+use crate::ram_area::{RamArea, Span};
 
 /// Size of an event suppression structure in bytes, and where its flags are (section 2.8.14).
 pub const EVENTS: u64 = 4;
-const EVENT_FLAGS: u64 = 2;
-
-const NEXT: u16 = VRING_DESC_F_NEXT as u16;
-const WRITE: u16 = VRING_DESC_F_WRITE as u16;
-const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
+const EVENT: usize = 0;
+const EVENT_FLAGS: usize = 2;
 
 /// A ring that cannot be run. The frontend is at fault.
 #[derive(Debug, Error)]
@@ -175,7 +170,35 @@ impl PackedRing {
 
     /// The flags of a descriptor of the ring.
     pub fn flags(&self, memory: &impl GuestMemory, index: u16) -> io::Result<u16> {
-        load(memory, self.at(index).unchecked_add(FLAGS))
+        let at = place(index) + FLAGS;
+        let flags = memory.load(
+            self.layout.descriptors.unchecked_add(at as u64),
+            Ordering::Acquire,
+        );
+        flags.map(u16::from_le).map_err(io::Error::other)
+    }
+
+    /// The areas of the ring.
+    pub fn spans(&self) -> Areas<Span> {
+        let Layout {
+            size,
+            descriptors,
+            driver_events,
+            device_events,
+            ..
+        } = self.layout;
+        let events = |start| Span {
+            start,
+            len: EVENTS as usize,
+        };
+        Areas {
+            descriptors: Span {
+                start: descriptors,
+                len: place(size),
+            },
+            driver: events(driver_events),
+            device: events(device_events),
+        }
     }
 
     /// The ring's position, as GET_VRING_BASE has it. Chains that were taken and not used
@@ -185,29 +208,10 @@ impl PackedRing {
         used | used << 16
     }
 
-    fn at(&self, index: u16) -> GuestAddress {
-        GuestAddress(self.layout.descriptors.0 + DESCRIPTOR * u64::from(index))
-    }
-
-    fn read(&self, memory: &GuestRam, index: u16) -> io::Result<Descriptor> {
-        let at = self.at(index);
-        // The flags say whether the rest is the device's: they are read before it.
-        let flags = load(memory, at.unchecked_add(FLAGS))?;
-        fence(Ordering::Acquire);
-        let addr: u64 = memory.read_obj(at).map_err(io::Error::other)?;
-        let len: u32 = read(memory, at.unchecked_add(LEN))?;
-        let id: u16 = read(memory, at.unchecked_add(ID))?;
-        Ok(Descriptor {
-            addr: u64::from_le(addr),
-            len: u32::from_le(len),
-            id: u16::from_le(id),
-            flags,
-        })
-    }
-
     /// Whether the driver has made a descriptor available at the next place.
-    pub fn is_available(&self, memory: &GuestRam) -> io::Result<bool> {
-        let flags = load(memory, self.at(self.available.index).unchecked_add(FLAGS))?;
+    pub fn is_available(&self, areas: &Areas<impl Area>) -> io::Result<bool> {
+        let at = place(self.available.index) + FLAGS;
+        let flags = areas.descriptors.load(at, Ordering::Acquire)?;
         let room = self.outstanding < self.layout.size;
         Ok(room && flags & OWNER == self.available.available())
     }
@@ -217,12 +221,23 @@ impl PackedRing {
     pub fn take(
         &mut self,
         memory: &GuestRam,
+        areas: &Areas<RamArea>,
         chain: &mut Chain,
     ) -> io::Result<Option<(u16, Result<(), ChainError>)>> {
         if let Some(entry) = self.left.front().copied() {
             return self.take_left(memory, entry, chain).map(Some);
         }
-        if !self.is_available(memory)? {
+        let Some(handle) = self.take_slots(areas)? else {
+            return Ok(None);
+        };
+        let longest = longest(self.layout.size);
+        let filled = fill(memory, &self.scratch.slots, chain, longest);
+        Ok(Some((handle, filled)))
+    }
+
+    /// Takes the next chain's descriptors out of the ring, if there is one.
+    fn take_slots(&mut self, areas: &Areas<impl Area>) -> io::Result<Option<u16>> {
+        if !self.is_available(areas)? {
             return Ok(None);
         }
         let mut slots = std::mem::take(&mut self.scratch.slots);
@@ -231,7 +246,7 @@ impl PackedRing {
         // No more than the descriptors that are not in flight, for a driver that never ends a
         // chain.
         for _ in self.outstanding..self.layout.size {
-            let descriptor = self.read(memory, index)?;
+            let descriptor = read(&areas.descriptors, index)?;
             slots.push(descriptor);
             if descriptor.flags & NEXT == 0 {
                 break;
@@ -246,9 +261,8 @@ impl PackedRing {
         self.available = self.available.advanced(count, self.layout.size);
         self.outstanding += count;
         let handle = self.hold(&slots, entry, false)?;
-        let filled = fill(memory, &slots, chain, longest(self.layout.size));
         self.scratch.slots = slots;
-        Ok(Some((handle, filled)))
+        Ok(Some(handle))
     }
 
     /// Resumes a chain that another backend had taken.
@@ -314,7 +328,8 @@ impl PackedRing {
 
     /// Gives chains, each with so many bytes written into it, back to the driver, which sees all
     /// of them or none.
-    pub fn complete(&mut self, memory: &GuestRam, chains: &[(u16, u32)]) -> io::Result<()> {
+    pub fn complete<A: Area>(&mut self, areas: &Areas<A>, chains: &[(u16, u32)]) -> io::Result<()> {
+        let ring = &areas.descriptors;
         let first = self.used;
         let mut first_flags = None;
         let mut done = std::mem::take(&mut self.scratch.done);
@@ -333,12 +348,12 @@ impl PackedRing {
                 .map_err(io::Error::other)?;
         }
         for (taken, (_, len)) in done.iter().zip(chains) {
-            let at = self.at(self.used.index);
-            write(memory, at.unchecked_add(LEN), len.to_le())?;
-            write(memory, at.unchecked_add(ID), taken.id.to_le())?;
+            let at = place(self.used.index);
+            ring.write(at + LEN, len.to_le())?;
+            ring.write(at + ID, taken.id.to_le())?;
             let flags = self.used.used() | if *len > 0 { WRITE } else { 0 };
             if first_flags.is_some() {
-                store(memory, at.unchecked_add(FLAGS), flags)?;
+                ring.store(at + FLAGS, flags, Ordering::Release)?;
             } else {
                 // The driver looks at the first one first: it comes last.
                 first_flags = Some(flags);
@@ -346,7 +361,7 @@ impl PackedRing {
             self.used = self.used.advanced(taken.slots, self.layout.size);
         }
         if let Some(flags) = first_flags {
-            store(memory, self.at(first.index).unchecked_add(FLAGS), flags)?;
+            ring.store(place(first.index) + FLAGS, flags, Ordering::Release)?;
         }
         self.outstanding -= count;
         self.untold = self.untold.saturating_add(count);
@@ -360,45 +375,37 @@ impl PackedRing {
     }
 
     /// The driver need not kick.
-    pub fn disable_notification(&self, memory: &GuestRam) -> io::Result<()> {
-        self.set_events(memory, VRING_PACKED_EVENT_FLAG_DISABLE as u16)
+    pub fn disable_notification(&self, areas: &Areas<impl Area>) -> io::Result<()> {
+        set_events(&areas.device, VRING_PACKED_EVENT_FLAG_DISABLE as u16)
     }
 
     /// Whether the driver has added nothing since the ring was found empty. It kicks when it
     /// adds something from here on.
-    pub fn is_exhausted(&self, memory: &GuestRam) -> io::Result<bool> {
+    pub fn is_exhausted<A: Area>(&self, areas: &Areas<A>) -> io::Result<bool> {
+        let events = &areas.device;
         if self.layout.event_idx {
-            let at = self.layout.device_events;
-            write(memory, at, self.available.bits().to_le())?;
-            self.set_events(memory, VRING_PACKED_EVENT_FLAG_DESC as u16)?;
+            events.write(EVENT, self.available.bits().to_le())?;
+            set_events(events, VRING_PACKED_EVENT_FLAG_DESC as u16)?;
         } else {
-            self.set_events(memory, VRING_PACKED_EVENT_FLAG_ENABLE as u16)?;
+            set_events(events, VRING_PACKED_EVENT_FLAG_ENABLE as u16)?;
         }
-        if !look_again(|| self.is_available(memory))? {
+        if !look_again::<A, _>(|| self.is_available(areas))? {
             return Ok(true);
         }
-        self.disable_notification(memory)?;
+        self.disable_notification(areas)?;
         Ok(false)
-    }
-
-    fn set_events(&self, memory: &GuestRam, flags: u16) -> io::Result<()> {
-        store(
-            memory,
-            self.layout.device_events.unchecked_add(EVENT_FLAGS),
-            flags,
-        )
     }
 
     /// Whether the driver wants to hear of chains used since this was asked last (section
     /// 2.8.10).
-    pub fn driver_wants_notification(&mut self, memory: &GuestRam) -> io::Result<bool> {
+    pub fn driver_wants_notification<A: Area>(&mut self, areas: &Areas<A>) -> io::Result<bool> {
         let used = std::mem::take(&mut self.untold);
-        let at = self.layout.driver_events;
-        let flags = look_again(|| load(memory, at.unchecked_add(EVENT_FLAGS)))?;
+        let events = &areas.driver;
+        let flags = look_again::<A, _>(|| events.load(EVENT_FLAGS, Ordering::Acquire))?;
         match u32::from(flags & 3) {
             VRING_PACKED_EVENT_FLAG_DISABLE => Ok(false),
             VRING_PACKED_EVENT_FLAG_DESC if self.layout.event_idx => {
-                let event = load(memory, at)?;
+                let event = events.load(EVENT, Ordering::Acquire)?;
                 Ok(self.has_passed(Position::from_bits(event), used))
             }
             _ => Ok(true),
@@ -418,79 +425,31 @@ impl PackedRing {
 
 const _: () = assert!(VRING_PACKED_EVENT_F_WRAP_CTR == 15);
 
-/// Records where the bytes of a chain are. Errors in it show as with a split one.
-fn fill(
-    memory: &GuestRam,
-    slots: &[Descriptor],
-    chain: &mut Chain,
-    longest: usize,
-) -> Result<(), ChainError> {
-    match slots {
-        [table] if table.flags & INDIRECT != 0 => chain.refill(
-            indirect(memory, table, longest).into_iter().flatten(),
-            longest,
-        ),
-        _ => {
-            let usable = slots.iter().take_while(|slot| slot.flags & INDIRECT == 0);
-            let descriptors = usable.map(|slot| {
-                let flags = slot.flags & (NEXT | WRITE);
-                split::Descriptor::new(slot.addr, slot.len, flags, 0)
-            });
-            chain.refill(descriptors, longest)
-        }
-    }
+/// Where a descriptor is in the ring, in bytes.
+fn place(index: u16) -> usize {
+    SIZE * usize::from(index)
 }
 
-/// The descriptors of a table: all of it, in its order (section 2.8.7). `None` when it is none.
-fn indirect(
-    memory: &GuestRam,
-    table: &Descriptor,
-    longest: usize,
-) -> Option<impl Iterator<Item = split::Descriptor>> {
-    let count = u64::from(table.len) / DESCRIPTOR;
-    if !u64::from(table.len).is_multiple_of(DESCRIPTOR) || count == 0 {
-        return None;
-    }
-    let entry = move |index: u64| {
-        let at = GuestAddress(table.addr).checked_add(DESCRIPTOR * index)?;
-        let addr: u64 = memory.read_obj(at).ok()?;
-        let len: u32 = memory.read_obj(at.checked_add(LEN)?).ok()?;
-        let flags: u16 = memory.read_obj(at.checked_add(FLAGS)?).ok()?;
-        let next = if index + 1 < count { NEXT } else { 0 };
-        let flags = u16::from_le(flags);
-        let usable = flags & INDIRECT == 0;
-        usable.then(|| {
-            let flags = flags & WRITE | next;
-            split::Descriptor::new(u64::from_le(addr), u32::from_le(len), flags, 0)
-        })
-    };
-    // One more than a chain may have, so that it is found to be too long.
-    let looked_at = count.min(longest as u64 + 1);
-    Some((0..looked_at).map_while(entry))
+fn read(ring: &impl Area, index: u16) -> io::Result<Descriptor> {
+    let at = place(index);
+    // The flags say whether the rest is the device's: they are read before it.
+    let flags = ring.load(at + FLAGS, Ordering::Acquire)?;
+    Ok(Descriptor {
+        addr: u64::from_le(ring.read(at)?),
+        len: u32::from_le(ring.read(at + LEN)?),
+        id: u16::from_le(ring.read(at + ID)?),
+        flags,
+    })
 }
 
-fn load(memory: &impl GuestMemory, at: GuestAddress) -> io::Result<u16> {
-    let value = memory.load(at, Ordering::Acquire);
-    value.map(u16::from_le).map_err(io::Error::other)
-}
-
-fn store(memory: &GuestRam, at: GuestAddress, value: u16) -> io::Result<()> {
-    let stored = memory.store(value.to_le(), at, Ordering::Release);
-    stored.map_err(io::Error::other)
-}
-
-fn read<T: vm_memory::ByteValued>(memory: &GuestRam, at: GuestAddress) -> io::Result<T> {
-    memory.read_obj(at).map_err(io::Error::other)
-}
-
-fn write<T: vm_memory::ByteValued>(
-    memory: &GuestRam,
-    at: GuestAddress,
-    value: T,
-) -> io::Result<()> {
-    memory.write_obj(value, at).map_err(io::Error::other)
+fn set_events(events: &impl Area, flags: u16) -> io::Result<()> {
+    events.store(EVENT_FLAGS, flags, Ordering::Release)
 }
 
 #[cfg(test)]
 #[path = "packed_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "packed_model_test.rs"]
+mod model_tests;

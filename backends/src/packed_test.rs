@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::descriptor::INDIRECT;
 use super::position::{AVAIL, USED};
 use super::*;
 use crate::inflight::{Region, Shape, create};
@@ -10,9 +11,38 @@ const DRIVER_EVENTS: u64 = 0x800;
 const DEVICE_EVENTS: u64 = 0x900;
 const TABLE: u64 = 0xa00;
 
+/// As offsets in guest memory.
+const DESCRIPTOR: u64 = descriptor::SIZE as u64;
+const LEN: u64 = super::LEN as u64;
+const ID: u64 = super::ID as u64;
+const FLAGS: u64 = super::FLAGS as u64;
+const EVENT_FLAGS: u64 = super::EVENT_FLAGS as u64;
+
+fn load(memory: &GuestRam, at: GuestAddress) -> io::Result<u16> {
+    memory.load(at, Ordering::Acquire).map_err(io::Error::other)
+}
+
+fn store(memory: &GuestRam, at: GuestAddress, value: u16) -> io::Result<()> {
+    let stored = memory.store(value, at, Ordering::Release);
+    stored.map_err(io::Error::other)
+}
+
+fn read<T: vm_memory::ByteValued>(memory: &GuestRam, at: GuestAddress) -> io::Result<T> {
+    memory.read_obj(at).map_err(io::Error::other)
+}
+
+fn write<T: vm_memory::ByteValued>(
+    memory: &GuestRam,
+    at: GuestAddress,
+    value: T,
+) -> io::Result<()> {
+    memory.write_obj(value, at).map_err(io::Error::other)
+}
+
 /// The driver's side of a ring (section 2.8.21), in a device's memory.
 struct Driver {
-    memory: GuestRam,
+    memory: Arc<GuestRam>,
+    areas: Areas<RamArea>,
     layout: Layout,
     next: Position,
     seen: Position,
@@ -22,15 +52,19 @@ struct Driver {
 
 impl Driver {
     fn new(size: u16, event_idx: bool) -> Self {
+        let memory = Arc::new(GuestRam::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap());
+        let layout = Layout {
+            size,
+            descriptors: GuestAddress(DESCRIPTORS),
+            driver_events: GuestAddress(DRIVER_EVENTS),
+            device_events: GuestAddress(DEVICE_EVENTS),
+            event_idx,
+        };
+        let spans = PackedRing::new(layout, 0x8000_8000).unwrap().spans();
         Driver {
-            memory: GuestRam::from_ranges(&[(GuestAddress(0), 0x4000)]).unwrap(),
-            layout: Layout {
-                size,
-                descriptors: GuestAddress(DESCRIPTORS),
-                driver_events: GuestAddress(DRIVER_EVENTS),
-                device_events: GuestAddress(DEVICE_EVENTS),
-                event_idx,
-            },
+            areas: Areas::find(&memory, spans).unwrap(),
+            memory,
+            layout,
             next: Position::START,
             seen: Position::START,
             out: BTreeMap::new(),
@@ -92,7 +126,7 @@ impl Driver {
 }
 
 fn take(ring: &mut PackedRing, driver: &Driver, chain: &mut Chain) -> Option<u16> {
-    let taken = ring.take(&driver.memory, chain).unwrap();
+    let taken = ring.take(&driver.memory, &driver.areas, chain).unwrap();
     taken.map(|(handle, chain)| {
         chain.unwrap();
         handle
@@ -118,20 +152,20 @@ fn chains_of_every_length_come_back_in_any_order_lap_after_lap() {
         // In the order in which they came, the other way around, and at once.
         match lap % 3 {
             0 => {
-                ring.complete(&driver.memory, &[(one, 1)]).unwrap();
+                ring.complete(&driver.areas, &[(one, 1)]).unwrap();
                 assert_eq!(driver.take(), Some((7, 1)));
-                ring.complete(&driver.memory, &[(two, 2)]).unwrap();
+                ring.complete(&driver.areas, &[(two, 2)]).unwrap();
                 assert_eq!(driver.take(), Some((9, 2)));
             }
             1 => {
-                ring.complete(&driver.memory, &[(two, 2)]).unwrap();
+                ring.complete(&driver.areas, &[(two, 2)]).unwrap();
                 assert_eq!(driver.take(), Some((9, 2)));
-                ring.complete(&driver.memory, &[(one, 1)]).unwrap();
+                ring.complete(&driver.areas, &[(one, 1)]).unwrap();
                 assert_eq!(driver.take(), Some((7, 1)));
             }
             _ => {
                 let both = [(two, 2), (one, 0)];
-                ring.complete(&driver.memory, &both).unwrap();
+                ring.complete(&driver.areas, &both).unwrap();
                 assert_eq!(driver.take(), Some((9, 2)));
                 assert_eq!(driver.take(), Some((7, 0)));
             }
@@ -155,7 +189,7 @@ fn what_is_put_back_is_the_next_again() {
         assert_eq!(ring.available, before);
         let handle = take(&mut ring, &driver, &mut chain).unwrap();
         assert_eq!((chain.readable.len(), chain.writable.len()), (8, 16));
-        ring.complete(&driver.memory, &[(handle, 16)]).unwrap();
+        ring.complete(&driver.areas, &[(handle, 16)]).unwrap();
         assert_eq!(driver.take(), Some((id, 16)));
     }
 }
@@ -180,7 +214,7 @@ fn a_table_is_a_chain_in_its_own_order() {
     let mut chain = Chain::default();
     let handle = take(&mut ring, &driver, &mut chain).unwrap();
     assert_eq!((chain.readable.len(), chain.writable.len()), (4, 8));
-    ring.complete(&driver.memory, &[(handle, 8)]).unwrap();
+    ring.complete(&driver.areas, &[(handle, 8)]).unwrap();
     assert_eq!(driver.take(), Some((3, 8)));
 }
 
@@ -191,8 +225,11 @@ fn what_cannot_be_followed_comes_back_all_the_same() {
         let mut ring = driver.ring();
         prepare(&mut driver);
         let mut chain = Chain::default();
-        let (handle, result) = ring.take(&driver.memory, &mut chain).unwrap().unwrap();
-        ring.complete(&driver.memory, &[(handle, 0)]).unwrap();
+        let (handle, result) = ring
+            .take(&driver.memory, &driver.areas, &mut chain)
+            .unwrap()
+            .unwrap();
+        ring.complete(&driver.areas, &[(handle, 0)]).unwrap();
         assert_eq!(driver.take(), Some((1, 0)));
         result.unwrap_err()
     };
@@ -248,7 +285,7 @@ fn the_driver_hears_of_the_descriptor_it_waits_for() {
                 let at = driver.layout.driver_events.unchecked_add(EVENT_FLAGS);
                 store(&driver.memory, at, VRING_PACKED_EVENT_FLAG_DESC as u16).unwrap();
                 let expected = event.min(size) < count;
-                let wants = ring.driver_wants_notification(&driver.memory).unwrap();
+                let wants = ring.driver_wants_notification(&driver.areas).unwrap();
                 assert_eq!(wants, expected, "{start} {count} {event}");
             }
         }
@@ -264,9 +301,9 @@ fn a_kick_is_asked_for_before_the_ring_is_left() {
             let at = GuestAddress(DEVICE_EVENTS + EVENT_FLAGS);
             u32::from(load(&driver.memory, at).unwrap())
         };
-        ring.disable_notification(&driver.memory).unwrap();
+        ring.disable_notification(&driver.areas).unwrap();
         assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_DISABLE);
-        assert!(ring.is_exhausted(&driver.memory).unwrap());
+        assert!(ring.is_exhausted(&driver.areas).unwrap());
         if event_idx {
             assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_DESC);
             let event = load(&driver.memory, GuestAddress(DEVICE_EVENTS)).unwrap();
@@ -275,7 +312,7 @@ fn a_kick_is_asked_for_before_the_ring_is_left() {
             assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_ENABLE);
         }
         driver.add(0, &[(0x1000, 0)]);
-        assert!(!ring.is_exhausted(&driver.memory).unwrap());
+        assert!(!ring.is_exhausted(&driver.areas).unwrap());
         assert_eq!(flags(&driver), VRING_PACKED_EVENT_FLAG_DISABLE);
     }
 }
@@ -285,7 +322,7 @@ fn a_base_of_0_is_the_beginning_of_a_ring_that_nobody_has_used() {
     let mut driver = Driver::new(4, false);
     let begun = |driver: &Driver| {
         let mut ring = PackedRing::new(driver.layout, 0).unwrap();
-        ring.begin_if_unused(&driver.memory).unwrap();
+        ring.begin_if_unused(&*driver.memory).unwrap();
         ring.used
     };
     assert_eq!(begun(&driver), Position::START);
@@ -337,7 +374,7 @@ fn what_is_left_is_taken_one_behind_the_other() {
         (first, take(&mut ring, &driver, &mut chain).unwrap())
     };
     let (first, second) = both();
-    ring.complete(&driver.memory, &[(first, 8), (second, 16)])
+    ring.complete(&driver.areas, &[(first, 8), (second, 16)])
         .unwrap();
     assert_eq!(driver.take(), Some((5, 8)));
     assert_eq!(driver.take(), Some((6, 16)));
@@ -434,7 +471,8 @@ mod hostile {
                     write(&driver.memory, at.unchecked_add(EVENT_FLAGS), *flags).unwrap();
                 }
                 Act::Take => {
-                    if let Ok(Some((handle, _))) = ring.take(&driver.memory, &mut chain)
+                    if let Ok(Some((handle, _))) =
+                        ring.take(&driver.memory, &driver.areas, &mut chain)
                         && !held.contains(&handle)
                     {
                         held.push(handle);
@@ -449,15 +487,15 @@ mod hostile {
                 }
                 Act::Complete(which) if *which < held.len() => {
                     let handle = held.remove(*which);
-                    let _ = ring.complete(&driver.memory, &[(handle, 1)]);
+                    let _ = ring.complete(&driver.areas, &[(handle, 1)]);
                 }
                 Act::Complete(_) => {}
                 Act::CompleteAll => {
                     let all: Vec<_> = held.drain(..).map(|handle| (handle, 0)).collect();
-                    let _ = ring.complete(&driver.memory, &all);
+                    let _ = ring.complete(&driver.areas, &all);
                 }
-                Act::Look => drop(ring.is_exhausted(&driver.memory)),
-                Act::Tell => drop(ring.driver_wants_notification(&driver.memory)),
+                Act::Look => drop(ring.is_exhausted(&driver.areas)),
+                Act::Tell => drop(ring.driver_wants_notification(&driver.areas)),
             }
             assert!(ring.outstanding <= SIZE);
             assert!(ring.used.index < SIZE && ring.available.index < SIZE);

@@ -25,9 +25,10 @@ use crate::pending::Pending;
 use crate::polling::Polling;
 use crate::pressure::Pressure;
 use crate::progress::Record;
+use crate::ram_area::FoundAreas;
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
-use crate::ring::Ring;
+use crate::ring::{self, Ring};
 use crate::vring::Vring;
 use crate::warn_limited;
 
@@ -67,6 +68,7 @@ impl<F: FnMut(&GuestRam, &mut Request) -> Outcome> Serve for F {
 pub struct Pump {
     /// `None` before the frontend has shared any.
     memory: Option<Arc<GuestRam>>,
+    areas: FoundAreas,
     record: Record,
     errors: ErrorSign,
     /// The driver has offered a chain that cannot be followed, and the frontend does not know yet.
@@ -102,6 +104,7 @@ impl Pump {
     pub fn new() -> io::Result<Self> {
         Ok(Pump {
             memory: None,
+            areas: FoundAreas::default(),
             record: Record::default(),
             errors: ErrorSign::default(),
             met_error: false,
@@ -149,6 +152,7 @@ impl Pump {
         let memory = memory.memory().into_inner();
         self.request = Request::new(Arc::clone(&memory));
         self.pending.forget_room();
+        self.areas.forget();
         self.memory = Some(memory);
     }
 
@@ -194,7 +198,9 @@ impl Pump {
         }
         let record = self.record.clone();
         let mut progress = record.lock();
-        let mut ring = Ring::new(vring, &memory, &mut progress)?;
+        let spans = ring::spans(vring, &progress);
+        let areas = self.areas.find(&memory, spans)?;
+        let mut ring = Ring::new(vring, &memory, &areas, &mut progress);
         let mut turn = Turn::new(Instant::now());
         // An event of the worker's own may come after the ring was stopped.
         if !ready {

@@ -1,9 +1,8 @@
 //! A split virtqueue (virtio 1.4, section 2.7) from the device's side, for as long as a worker
 //! stays with it.
 //!
-//! The three parts of the ring are looked up in guest memory once, and the device's position is
-//! kept here meanwhile. The driver's available index is read again only when everything up to the
-//! last one has been taken.
+//! The device's position is kept here meanwhile. The driver's available index is read again only
+//! when everything up to the last one has been taken.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -11,11 +10,13 @@ use std::sync::atomic::Ordering;
 use thiserror::Error;
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
+use vm_memory::GuestAddress;
 
+use crate::area::{Area, Areas};
 use crate::chain::longest;
 use crate::look_again::look_again;
-use crate::page_log::{GuestRam, GuestSlice};
+use crate::page_log::GuestRam;
+use crate::ram_area::{RamArea, Span};
 use crate::walk::{Table, Walk};
 
 /// Where the fields of the available ring and the used ring are (sections 2.7.6 and 2.7.8), in
@@ -59,13 +60,25 @@ pub struct Place {
     pub used: u16,
 }
 
-/// A ring in guest memory.
+/// The areas of the ring that `queue` describes.
+pub fn spans(queue: &Queue) -> Areas<Span> {
+    let size = usize::from(queue.size());
+    let span = |start, len| Span {
+        start: GuestAddress(start),
+        len,
+    };
+    Areas {
+        descriptors: span(queue.desc_table(), DESCRIPTOR * size),
+        // Each ends with the two bytes of EVENT_IDX.
+        driver: span(queue.avail_ring(), ELEMENTS + AVAILABLE * size + 2),
+        device: span(queue.used_ring(), ELEMENTS + USED * size + 2),
+    }
+}
+
+/// A ring in its areas.
 #[derive(Debug)]
-pub struct SplitRing<'m> {
-    memory: &'m GuestRam,
-    descriptors: GuestSlice<'m>,
-    driver: GuestSlice<'m>,
-    device: GuestSlice<'m>,
+pub struct SplitRing<'a, A = RamArea> {
+    areas: &'a Areas<A>,
     size: u16,
     event_idx: bool,
     place: Place,
@@ -75,27 +88,29 @@ pub struct SplitRing<'m> {
     notified: u16,
 }
 
-impl<'m> SplitRing<'m> {
+impl<'a> SplitRing<'a> {
+    /// The descriptors of the chain at `head`, whose tables may be anywhere in `memory`.
+    pub fn walk(&self, memory: &'a GuestRam, head: u16) -> Walk<'a> {
+        let table = Table::of(self.areas.descriptors.slice(), self.size);
+        Walk::new(memory, table, head)
+    }
+}
+
+impl<'a, A: Area> SplitRing<'a, A> {
     /// The ring that `queue` describes, at the device's position there.
-    pub fn new(memory: &'m GuestRam, queue: &Queue) -> io::Result<Self> {
-        let size = usize::from(queue.size());
-        let part = |at, len| contiguous(memory, GuestAddress(at), len);
+    pub fn new(areas: &'a Areas<A>, queue: &Queue) -> Self {
         let place = Place {
             available: queue.next_avail(),
             used: queue.next_used(),
         };
-        Ok(SplitRing {
-            memory,
-            descriptors: part(queue.desc_table(), DESCRIPTOR * size)?,
-            // Each ends with the two bytes of EVENT_IDX.
-            driver: part(queue.avail_ring(), ELEMENTS + AVAILABLE * size + 2)?,
-            device: part(queue.used_ring(), ELEMENTS + USED * size + 2)?,
+        SplitRing {
+            areas,
             size: queue.size(),
             event_idx: queue.event_idx_enabled(),
             place,
             seen: place.available,
             notified: place.used,
-        })
+        }
     }
 
     /// The device's position now.
@@ -109,7 +124,10 @@ impl<'m> SplitRing<'m> {
             return Ok(None);
         }
         let slot = usize::from(self.place.available % self.size);
-        let head = load16(&self.driver, ELEMENTS + AVAILABLE * slot, Ordering::Relaxed)?;
+        let head = self
+            .areas
+            .driver
+            .load(ELEMENTS + AVAILABLE * slot, Ordering::Relaxed)?;
         self.place.available = self.place.available.wrapping_add(1);
         Ok(Some(head))
     }
@@ -122,11 +140,6 @@ impl<'m> SplitRing<'m> {
     /// The chain that was taken last is available again.
     pub fn put_back(&mut self) {
         self.place.available = self.place.available.wrapping_sub(1);
-    }
-
-    /// The descriptors of the chain at `head`.
-    pub fn walk(&self, head: u16) -> Walk<'m> {
-        Walk::new(self.memory, Table::of(self.descriptors, self.size), head)
     }
 
     /// Most descriptors of a chain.
@@ -146,8 +159,7 @@ impl<'m> SplitRing<'m> {
             let element = u64::from(u32::from(*head)) | u64::from(*len) << 32;
             let at = ELEMENTS + USED * slot;
             // An element is aligned to 4 bytes only.
-            let written = self.device.write_obj(element.to_le(), at);
-            written.map_err(io::Error::other)?;
+            self.areas.device.write(at, element.to_le())?;
             self.place.used = self.place.used.wrapping_add(1);
         }
         Ok(())
@@ -155,7 +167,8 @@ impl<'m> SplitRing<'m> {
 
     /// Lets the driver see the used elements that were written.
     pub fn publish(&self) -> io::Result<()> {
-        store16(&self.device, INDEX, self.place.used, Ordering::Release)
+        let index = self.place.used;
+        self.areas.device.store(INDEX, index, Ordering::Release)
     }
 
     /// The driver need not kick. With EVENT_IDX it does not, as long as nobody asks it to.
@@ -171,11 +184,12 @@ impl<'m> SplitRing<'m> {
     pub fn is_exhausted(&mut self) -> io::Result<bool> {
         if self.event_idx {
             let event = ELEMENTS + USED * usize::from(self.size);
-            store16(&self.device, event, self.place.available, Ordering::Relaxed)?;
+            let index = self.place.available;
+            self.areas.device.store(event, index, Ordering::Relaxed)?;
         } else {
             self.set_flags(0)?;
         }
-        let is_exhausted = look_again(|| self.nothing_is_available())?;
+        let is_exhausted = look_again::<A, _>(|| self.nothing_is_available())?;
         if !is_exhausted {
             self.disable_notification()?;
         }
@@ -185,7 +199,7 @@ impl<'m> SplitRing<'m> {
     /// Whether nothing is available by the driver's index of the moment. What an index tells of
     /// can be read behind it.
     fn nothing_is_available(&mut self) -> io::Result<bool> {
-        let index = load16(&self.driver, INDEX, Ordering::Acquire)?;
+        let index = self.areas.driver.load(INDEX, Ordering::Acquire)?;
         let (next, size) = (self.place.available, self.size);
         if index.wrapping_sub(next) > size {
             return Err(io::Error::other(IndexError { index, next, size }));
@@ -202,7 +216,7 @@ impl<'m> SplitRing<'m> {
             true => ELEMENTS + AVAILABLE * usize::from(self.size),
             false => FLAGS,
         };
-        let wish = look_again(|| load16(&self.driver, wish, Ordering::Relaxed))?;
+        let wish = look_again::<A, _>(|| self.areas.driver.load(wish, Ordering::Relaxed))?;
         Ok(match self.event_idx {
             true => has_passed(wish, old, new),
             false => u32::from(wish) & VRING_AVAIL_F_NO_INTERRUPT == 0,
@@ -210,7 +224,7 @@ impl<'m> SplitRing<'m> {
     }
 
     fn set_flags(&self, flags: u16) -> io::Result<()> {
-        store16(&self.device, FLAGS, flags, Ordering::Relaxed)
+        self.areas.device.store(FLAGS, flags, Ordering::Relaxed)
     }
 }
 
@@ -220,34 +234,10 @@ fn has_passed(event: u16, old: u16, new: u16) -> bool {
     new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
 }
 
-/// Memory that has to be in one piece, as a part of a ring is.
-fn contiguous<'m>(
-    memory: &'m GuestRam,
-    at: GuestAddress,
-    len: usize,
-) -> io::Result<GuestSlice<'m>> {
-    let access = Permissions::ReadWrite;
-    let mut slices = GuestMemory::get_slices(memory, at, len, access).map_err(io::Error::other)?;
-    match slices.next() {
-        Some(Ok(slice)) if slice.len() == len => Ok(slice),
-        Some(Err(error)) => Err(io::Error::other(error)),
-        _ => Err(io::Error::other(format!(
-            "the {len} bytes at {:#x} are not in one piece of guest memory",
-            at.0
-        ))),
-    }
-}
-
-fn load16(part: &GuestSlice<'_>, at: usize, order: Ordering) -> io::Result<u16> {
-    let value = part.load::<u16>(at, order).map_err(io::Error::other)?;
-    Ok(u16::from_le(value))
-}
-
-fn store16(part: &GuestSlice<'_>, at: usize, value: u16, order: Ordering) -> io::Result<()> {
-    let stored = part.store(value.to_le(), at, order);
-    stored.map_err(io::Error::other)
-}
-
 #[cfg(test)]
 #[path = "split_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "split_model_test.rs"]
+mod model_tests;
