@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -52,6 +53,17 @@ fn range(text: &str) -> Option<RangeInclusive<usize>> {
     let range = number(first)?..=number(last)?;
     let can_exist = *range.end() < libc::CPU_SETSIZE as usize;
     (can_exist && !range.is_empty()).then_some(range)
+}
+
+/// How many processors the host has in use.
+pub fn online() -> usize {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/online");
+    let online = list.ok().and_then(|list| list.trim().parse().ok());
+    match online {
+        Some(Processors(numbers)) => numbers.len(),
+        // Those that this process may use are the best guess.
+        None => std::thread::available_parallelism().map_or(1, NonZero::get),
+    }
 }
 
 /// Keeps the calling thread on one processor.
