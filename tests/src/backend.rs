@@ -196,7 +196,7 @@ pub fn vhost_device(device_type: &str, option: &str, socket: &Path, options: &[&
     // Those that can serve several guests number their sockets.
     let numbered = socket.with_file_name(format!("{}0", file_name(socket)));
     let listens = match device_type {
-        "console" | "rng" => numbered,
+        "console" | "input" | "rng" => numbered,
         _ => socket.to_owned(),
     };
     Backend::start(&name, &mut command, listens)

@@ -11,6 +11,7 @@ mod debugger_place;
 mod debugger_stops;
 mod debugger_types;
 mod devices;
+mod keyboard;
 mod machine;
 mod peers;
 mod processor;
