@@ -1,13 +1,15 @@
 //! How a machine reaches the backends of its devices.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
 use devices::vhost_user::{self, Connector, Options, Problem};
 use host_io::sockets;
-use workbench::trace::Recorder;
+use workbench::trace::faults::Faults;
 use workbench::trace::proxy::Session;
 use workbench::trace::rings::Rings;
+use workbench::trace::{Interposer, Recorder};
 
 use crate::config::Device;
 use crate::supervisor::Supervisor;
@@ -15,18 +17,26 @@ use crate::supervisor::Supervisor;
 /// Gives each device a source of connections.
 pub struct Backends {
     supervisor: Supervisor,
-    /// Writes down what is said on the connections, if somebody wants to know.
-    recorder: Option<Recorder>,
-    /// With what passes the rings.
-    rings: bool,
+    /// If somebody is to stand on the connections' way.
+    proxies: Option<Proxies>,
+}
+
+/// What stands between devices and their backends.
+#[derive(Clone)]
+pub struct Proxies {
+    /// Writes down what is said.
+    pub recorder: Recorder,
+    /// What is done wrong on purpose.
+    pub faults: Option<Faults>,
+    /// Kicks and calls pass too.
+    pub rings: bool,
 }
 
 impl Backends {
-    pub fn new(supervisor: Supervisor, recorder: Option<Recorder>, rings: bool) -> Self {
+    pub fn new(supervisor: Supervisor, proxies: Option<Proxies>) -> Self {
         Self {
             supervisor,
-            recorder,
-            rings,
+            proxies,
         }
     }
 
@@ -37,12 +47,11 @@ impl Backends {
             Some(command) => Box::new(self.supervisor.connector(&options.id, command)),
             None => vhost_user::connector(options)?,
         };
-        Ok(match &self.recorder {
+        Ok(match &self.proxies {
             None => connector,
-            Some(recorder) => Box::new(Traced {
+            Some(proxies) => Box::new(Proxied {
                 connector,
-                recorder: recorder.clone(),
-                rings: self.rings,
+                proxies: proxies.clone(),
                 options: options.clone(),
                 process: None,
             }),
@@ -50,34 +59,44 @@ impl Backends {
     }
 }
 
-/// Connections with a proxy on their way, which records what passes it. Without a trace there is
-/// none.
-struct Traced {
+/// Connections with a proxy on their way.
+struct Proxied {
     connector: Box<dyn Connector>,
-    recorder: Recorder,
-    rings: bool,
+    proxies: Proxies,
     options: Options,
     /// The process behind the last connection.
     process: Option<u32>,
 }
 
-impl Connector for Traced {
-    fn connect(&mut self) -> Result<UnixStream, Problem> {
-        let backend = self.connector.connect()?;
-        self.process = self.connector.process().or_else(|| sockets::peer(&backend));
-        let (ours, theirs) = UnixStream::pair().map_err(Problem::Events)?;
+impl Proxied {
+    /// Its threads end with the connection.
+    fn interpose(&self, backend: UnixStream) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
         let Options {
             id, device_type, ..
         } = &self.options;
-        let recorder = self.recorder.connected(id, Some(*device_type));
-        // Its threads end with the connection.
-        let rings = match self.rings {
-            true => Some(Rings::new().map_err(Problem::Events)?),
+        let Proxies {
+            recorder,
+            faults,
+            rings,
+        } = &self.proxies;
+        let inject = |faults: &Faults| faults.injector(id, self.process);
+        let injector = faults.as_ref().map(inject).transpose()?;
+        let rings: Option<Box<dyn Interposer>> = match rings {
+            true => Some(Box::new(Rings::new()?)),
             false => None,
         };
-        let rings = rings.map(|rings| Box::new(rings) as _);
-        Session::start(theirs, backend, recorder, rings, None).map_err(Problem::Events)?;
+        let recorder = recorder.connected(id, Some(*device_type));
+        Session::start(theirs, backend, recorder, rings, injector)?;
         Ok(ours)
+    }
+}
+
+impl Connector for Proxied {
+    fn connect(&mut self) -> Result<UnixStream, Problem> {
+        let backend = self.connector.connect()?;
+        self.process = self.connector.process().or_else(|| sockets::peer(&backend));
+        self.interpose(backend).map_err(Problem::Between)
     }
 
     fn arrivals(&self) -> Option<BorrowedFd<'_>> {

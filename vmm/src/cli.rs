@@ -171,8 +171,15 @@ pub struct RunArgs {
     /// pcapng or a timeline when the name ends with .jsonl, .pcapng or .json (see `outboard trace`).
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// With --trace, write down kicks, calls and requests too. They pass this program then, which
-    /// takes time.
+    /// Let go wrong between devices and backends what this TOML file says (docs/trace.md), and
+    /// print at the end what did, as such a file. Its devices are called as here, blk0 or by id=.
+    #[arg(long, value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+    /// Decides what --faults leaves open [default: the file's seed, or a new one].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u32>,
+    /// With --trace, write down kicks, calls and requests too, and with --faults, let kicks and
+    /// calls go wrong. They pass this program then, which takes time.
     #[arg(long)]
     pub rings: bool,
     /// What is logged, of backends too that are started from here: a level (error, warn, info,

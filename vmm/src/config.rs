@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use workbench::trace::faults::{self, Faults, LoadError};
 
 use crate::cli::RunArgs;
 use crate::{console, log, memory};
@@ -62,7 +63,9 @@ pub struct Config {
     pub on_reboot: OnReboot,
     /// Where to write down what is said to backends.
     pub trace: Option<PathBuf>,
-    /// What passes their rings is written down too.
+    /// What goes wrong on purpose between devices and backends.
+    pub faults: Option<Faults>,
+    /// Kicks and calls are traced, and can have faults, too.
     pub rings: bool,
     pub log: log::Options,
 }
@@ -86,6 +89,8 @@ struct File {
     on_reboot: Option<OnReboot>,
     api: Option<PathBuf>,
     trace: Option<PathBuf>,
+    faults: Option<PathBuf>,
+    seed: Option<u32>,
     rings: Option<bool>,
     log: Option<String>,
     log_file: Option<PathBuf>,
@@ -141,8 +146,13 @@ impl TryFrom<RunArgs> for Config {
         }
         let trace = args.trace.or(file.trace);
         let rings = args.rings || file.rings.unwrap_or(false);
-        if rings && trace.is_none() {
-            return Err(Error::RingsWithoutTrace);
+        let faults = args.faults.or(file.faults);
+        if rings && trace.is_none() && faults.is_none() {
+            return Err(Error::RingsAlone);
+        }
+        let seed = args.seed.or(file.seed);
+        if seed.is_some() && faults.is_none() {
+            return Err(Error::SeedWithoutFaults);
         }
         let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
         let serial = args
@@ -150,6 +160,9 @@ impl TryFrom<RunArgs> for Config {
             .or(file.serial)
             .map(|serial| serial.parse::<console::Target>())
             .transpose()?;
+        let devices = device::parse_all(&specs)?;
+        let load = |path| load_faults(path, seed, &devices, rings);
+        let faults = faults.as_deref().map(load).transpose()?;
         Ok(Self {
             kernel: args.kernel.or(file.kernel).ok_or(Error::NoKernel)?,
             initrd: args.initrd.or(file.initrd),
@@ -163,7 +176,7 @@ impl TryFrom<RunArgs> for Config {
                 .or(file.memory)
                 .as_deref()
                 .map_or(Ok(DEFAULT_MEMORY), memory)?,
-            devices: device::parse_all(&specs)?,
+            devices,
             api: args.api.or(file.api),
             serial: serial.unwrap_or_default(),
             gdb,
@@ -172,6 +185,7 @@ impl TryFrom<RunArgs> for Config {
             symbols,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
             trace,
+            faults,
             rings,
             log: log::Options {
                 filter: args.log.or(file.log),
@@ -179,6 +193,16 @@ impl TryFrom<RunArgs> for Config {
             },
         })
     }
+}
+
+fn load_faults(
+    path: &Path,
+    seed: Option<u32>,
+    devices: &[Device],
+    has_rings: bool,
+) -> Result<Faults, LoadError> {
+    let names = devices.iter().map(|device| device.options.id.clone());
+    faults::load(path, seed, names.collect(), has_rings)
 }
 
 /// A file of whatever kind, if it has an end.

@@ -270,7 +270,7 @@ fn waiting_for_gdb_needs_an_address() {
         rings: true,
         ..Default::default()
     };
-    assert!(matches!(config(args), Err(Error::RingsWithoutTrace)));
+    assert!(matches!(config(args), Err(Error::RingsAlone)));
     assert!(matches!(
         Config::try_from(RunArgs::default()),
         Err(Error::NoKernel)

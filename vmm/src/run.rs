@@ -12,7 +12,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use workbench::trace::{self, Recorder};
 
 use crate::api;
-use crate::backends::Backends;
+use crate::backends::{Backends, Proxies};
 use crate::boot;
 use crate::config::{Config, GdbWait};
 use crate::console::{self, Console};
@@ -20,12 +20,12 @@ use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop};
 use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Notifiers};
-use crate::panics;
 use crate::scheduling;
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
 use crate::transports::Listeners;
 use crate::vcpu;
+use crate::{log, panics, say};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,6 +60,21 @@ fn host(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 /// Runs the machine to its end. `started` is when the process began, for the
 /// start-up time that is logged.
 pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
+    let Some(faults) = &config.faults else {
+        return run_machine(config, started);
+    };
+    // A machine that is killed has no end to say it at.
+    say!(
+        "outboard: faults are injected with --seed {}",
+        faults.seed()
+    );
+    let ended = run_machine(config, started);
+    // Also of a machine whose faults did not let it start.
+    log::say_at_length(&faults.schedule());
+    ended
+}
+
+fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
     // Before signals are caught and the terminal is taken: the other end of a pipe
     // may take any time.
     let boot = boot::Source::read(machine::boot_config(config), config.memory)?;
@@ -77,14 +92,11 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
         power: power_events,
     };
     let (mut console, output) = Console::open(&config.serial)?;
-    let recorder = config
-        .trace
-        .as_deref()
-        .map(trace::cli::record)
-        .transpose()?;
+    let recorder = config.trace.as_deref();
+    let recorder = recorder.map(trace::cli::record).transpose()?;
     // Dropped after the machine, on every way out.
     let supervisor = Supervisor::new(config.log.filter.as_deref());
-    let backends = Backends::new(supervisor, recorder.clone(), config.rings);
+    let backends = Backends::new(supervisor, proxies(config, recorder.as_ref()));
     let machine = Arc::new(Machine::new(config, boot, output, notifiers, &backends)?);
     let debugger = Debugger::start(config, &machine, debug_events, debug_inbox)?;
     let (mut debugger, debug) = debugger.unzip();
@@ -125,6 +137,21 @@ pub fn run(config: &Config, started: Instant) -> Result<Ended, Error> {
     log_start_up(&machine, started);
     tracing::info!("{}", crate::status::report(&machine).trim_end());
     Ok(ended?)
+}
+
+/// Who stands between devices and backends, if somebody wants to see or to do something there.
+fn proxies(config: &Config, recorder: Option<&Recorder>) -> Option<Proxies> {
+    let (faults, rings) = (config.faults.clone(), config.rings);
+    let recorder = match recorder {
+        None if faults.is_none() => return None,
+        None => Recorder::silent(),
+        Some(recorder) => recorder.clone(),
+    };
+    Some(Proxies {
+        recorder,
+        faults,
+        rings,
+    })
 }
 
 /// Copies the files that a reboot needs, while the guest boots and has the processors

@@ -114,6 +114,8 @@ pub enum Problem {
     NoDisplay,
     #[error("cannot wait for the backend's socket")]
     Events(#[source] io::Error),
+    #[error("cannot stand between the device and its backend")]
+    Between(#[source] io::Error),
     #[error("cannot read from the backend's socket")]
     Socket(#[source] WireError),
     #[error("{asked} queues were asked for and the backend has {found}")]

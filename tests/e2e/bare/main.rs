@@ -8,6 +8,7 @@ mod console;
 mod control;
 mod crash;
 mod explain;
+mod faults;
 mod gdb;
 mod host;
 mod killstorm;

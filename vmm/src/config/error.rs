@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use workbench::trace::faults::LoadError;
+
 use crate::{console, layout, memory};
 
 /// Most vCPUs of a machine.
@@ -50,8 +52,12 @@ pub enum Error {
     GdbKill,
     #[error("--gdb-wait needs --gdb ADDRESS to wait on")]
     WaitWithoutGdb,
-    #[error("--rings is a part of --trace FILE; give that too")]
-    RingsWithoutTrace,
+    #[error("--rings is a part of --trace FILE and of --faults FILE; give one of them too")]
+    RingsAlone,
+    #[error("--seed is for --faults FILE; give that too")]
+    SeedWithoutFaults,
+    #[error(transparent)]
+    Faults(#[from] LoadError),
     #[error("--symbols are for gdb; add --gdb ADDRESS to serve it")]
     SymbolsWithoutGdb,
 }

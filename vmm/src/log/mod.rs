@@ -28,6 +28,9 @@ const DEFAULT: LevelFilter = LevelFilter::WARN;
 /// How long the end of the program waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Of a long text, so much is said at once: what waits to be written has an end.
+const PIECE: usize = 128 << 10;
+
 /// Says one line on standard error, as `eprintln!` does, but never panics.
 #[macro_export]
 macro_rules! say {
@@ -37,6 +40,14 @@ macro_rules! say {
 /// The function behind [`say!`].
 pub fn say(line: fmt::Arguments<'_>) {
     stderr(format!("{line}\n").as_bytes());
+}
+
+/// Says a text of any length as it is, so that it can be copied, and waits for its reader.
+pub fn say_at_length(text: &str) {
+    for piece in text.as_bytes().chunks(PIECE) {
+        stderr(piece);
+        flush();
+    }
 }
 
 /// What to log, and where.

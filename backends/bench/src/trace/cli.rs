@@ -1,7 +1,6 @@
 //! `outboard trace`.
 
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use clap::{Args, Subcommand};
 use vhost_user_wire::DeviceType;
 
 use super::explain;
-use super::faults::{FaultFile, Faults, FileError, Plan};
+use super::faults::{self, LoadError};
 use super::format::{Kind, Writer, line};
 use super::proxy::{self, ProxyError, Route};
 use super::record::{Record, Start};
@@ -94,14 +93,8 @@ pub enum Error {
     Page { path: PathBuf, source: io::Error },
     #[error("cannot write to standard output")]
     Print(#[source] io::Error),
-    #[error("cannot read the faults {}", .path.display())]
-    ReadFaults { path: PathBuf, source: io::Error },
-    #[error("the faults {} cannot be used", .path.display())]
-    Faults { path: PathBuf, source: FileError },
-    #[error(
-        "the faults {} are of kicks or calls, which pass the proxy only with --rings", .0.display()
-    )]
-    NeedsRings(PathBuf),
+    #[error(transparent)]
+    Faults(#[from] LoadError),
     #[error("cannot begin the trace")]
     Begin(#[source] io::Error),
     #[error(transparent)]
@@ -124,17 +117,16 @@ pub fn run(args: &TraceArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Resul
 }
 
 fn trace(args: &ProxyArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<(), Error> {
+    let device = device_name(&args.listen);
+    let load = |path| faults::load(path, args.seed, vec![device.clone()], args.rings);
+    let faults = args.faults.as_deref().map(load).transpose()?;
     let route = Route {
         listen: args.listen.clone(),
         connect: args.connect.clone(),
-        device: device_name(&args.listen),
+        device,
         device_type: args.device_type,
         rings: args.rings,
-        faults: args
-            .faults
-            .as_deref()
-            .map(|path| faults(path, args))
-            .transpose()?,
+        faults,
     };
     let writer = create(args.output.as_deref(), args.format)?;
     let recorder = Recorder::new(Sink::start(writer).map_err(Error::Begin)?);
@@ -147,25 +139,6 @@ fn trace(args: &ProxyArgs, quit: BorrowedFd<'_>, tell: impl Fn(&str)) -> Result<
     let written = recorder.finish();
     served?;
     Ok(written?)
-}
-
-fn faults(path: &Path, args: &ProxyArgs) -> Result<Faults, Error> {
-    let path = path.to_owned();
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(source) => return Err(Error::ReadFaults { path, source }),
-    };
-    let file = match FaultFile::parse(&text) {
-        Ok(file) => file,
-        Err(source) => return Err(Error::Faults { path, source }),
-    };
-    // Each hasher of std has random keys.
-    let random = || RandomState::new().build_hasher().finish() as u32;
-    let plan = Plan::new(file.rules, args.seed.or(file.seed).unwrap_or_else(random));
-    if plan.has_signals() && !args.rings {
-        return Err(Error::NeedsRings(path));
-    }
-    Ok(Faults::new(plan))
 }
 
 /// Why what is traced in `file` hangs, if it does.

@@ -17,6 +17,8 @@ const LONGEST: u64 = 600_000;
 pub struct FaultFile {
     pub seed: Option<u32>,
     pub rules: Vec<Rule>,
+    /// Where each of the rules begins.
+    lines: Vec<usize>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,7 @@ struct Document {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
+    device: Option<String>,
     message: Option<String>,
     from: Option<Side>,
     kick: Option<u8>,
@@ -78,9 +81,32 @@ impl FaultFile {
         })?;
         let rule =
             |entry: &Spanned<Entry>| rule(entry.get_ref()).map_err(|why| error(entry.span(), why));
-        let rules = document.fault.iter().map(rule).collect::<Result<_, _>>()?;
-        let seed = document.seed;
-        Ok(Self { seed, rules })
+        let faults = &document.fault;
+        Ok(Self {
+            seed: document.seed,
+            rules: faults.iter().map(rule).collect::<Result<_, _>>()?,
+            lines: faults
+                .iter()
+                .map(|entry| line(text, entry.span()))
+                .collect(),
+        })
+    }
+
+    /// An error if a rule is for a device that is none of these.
+    pub fn check_devices(&self, devices: &[String]) -> Result<(), FileError> {
+        for (rule, line) in self.rules.iter().zip(&self.lines) {
+            if let Some(name) = rule.device.as_ref().filter(|name| !devices.contains(name)) {
+                let known = match devices {
+                    [] => "there are none".to_owned(),
+                    _ => format!("there are {}", devices.join(", ")),
+                };
+                return Err(FileError {
+                    line: *line,
+                    why: format!("there is no device {name:?}; {known}"),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -92,6 +118,7 @@ fn line(text: &str, span: Range<usize>) -> usize {
 
 fn rule(entry: &Entry) -> Result<Rule, String> {
     let rule = Rule {
+        device: entry.device.clone(),
         place: place(entry)?,
         when: when(entry)?,
         action: action(entry)?,

@@ -6,7 +6,7 @@ fn error(text: &str) -> String {
 
 #[test]
 fn a_file_is_what_its_rules_print() {
-    let text = "[[fault]]\nmessage = \"GET_CONFIG\"\nfrom = \"backend\"\nafter = 2\nnth = 3\n\
+    let text = "[[fault]]\ndevice = 'a \"b\"'\nmessage = \"GET_CONFIG\"\nfrom = \"backend\"\nafter = 2\nnth = 3\n\
                 do = \"delay\"\nmilliseconds = 250\n[[fault]]\nkick = 1\nprobability = 0.25\n\
                 do = \"drop\"\n[[fault]]\nmessage = \"any\"\nevery = 1\ndo = \"corrupt\"\nbyte = 9\n";
     let file = FaultFile::parse(&format!("seed = 5\n{text}")).unwrap();
@@ -91,4 +91,21 @@ fn an_unknown_key_is_an_error_with_its_line() {
         error.starts_with("line 4: ") && error.contains("dorp"),
         "{error}"
     );
+}
+
+#[test]
+fn an_unknown_device_is_an_error_with_the_line_of_its_rule() {
+    let text = "seed = 1\n[[fault]]\ndevice = \"blk0\"\nkick = 0\nnth = 1\ndo = \"drop\"\n\
+                [[fault]]\ndevice = \"blk1\"\nkick = 0\nnth = 1\ndo = \"drop\"\n";
+    let file = FaultFile::parse(text).unwrap();
+    let check = |devices: &[&str]| {
+        let devices: Vec<_> = devices.iter().copied().map(String::from).collect();
+        file.check_devices(&devices)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&["blk1", "blk0"]), Ok(()));
+    let error = "line 7: there is no device \"blk1\"; there are blk0, net0";
+    assert_eq!(check(&["blk0", "net0"]), Err(error.into()));
+    let error = "line 2: there is no device \"blk0\"; there are none";
+    assert_eq!(check(&[]), Err(error.into()));
 }

@@ -2,11 +2,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::{PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
 use super::plan::{Occurrence, Plan};
 use super::rule::Action;
@@ -22,17 +20,28 @@ impl Faults {
         Self(Arc::new(Mutex::new(plan)))
     }
 
+    /// What decides about all that the rules leave open.
+    pub fn seed(&self) -> u32 {
+        self.lock().seed()
+    }
+
     /// The faults that were injected so far, as a file of faults.
     pub fn schedule(&self) -> String {
         self.lock().to_string()
     }
 
-    /// For a connection to this backend.
-    pub fn injector(&self, backend: &UnixStream) -> io::Result<Injector> {
-        let needs_process = self.lock().needs_process();
-        let process = needs_process.then(|| process(backend)).transpose()?;
-        let faults = self.clone();
-        Ok(Injector { faults, process })
+    /// For a connection of this device to a backend that is this process.
+    pub fn injector(&self, device: &str, process: Option<u32>) -> io::Result<Injector> {
+        let plan = self.lock();
+        let device = plan.device(device).ok_or_else(|| {
+            io::Error::other(format!("there is no device {device:?} for the faults"))
+        })?;
+        let needs_process = plan.needs_process(device);
+        Ok(Injector {
+            faults: self.clone(),
+            device,
+            process: needs_process.then(|| open(process)).transpose()?,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Plan> {
@@ -40,14 +49,13 @@ impl Faults {
     }
 }
 
-/// The process that listens at the other end, which is never the proxy's own. A pidfd stays its
-/// own when its number goes to another process.
-fn process(backend: &UnixStream) -> io::Result<OwnedFd> {
-    let pid = socket_peercred(backend)?.pid;
-    if pid == getpid() {
-        let why = "its process is the proxy's own, which cannot be stopped or killed by a fault";
+/// A pidfd stays the process's own when its number goes to another.
+fn open(process: Option<u32>) -> io::Result<OwnedFd> {
+    let pid = process.and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+    let Some(pid) = pid.filter(|pid| *pid != getpid()) else {
+        let why = "its process is this program's own, which cannot be stopped or killed by a fault";
         return Err(io::Error::other(why));
-    }
+    };
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
@@ -55,6 +63,8 @@ fn process(backend: &UnixStream) -> io::Result<OwnedFd> {
 #[derive(Debug)]
 pub struct Injector {
     faults: Faults,
+    /// Its number in the plan.
+    device: usize,
     process: Option<OwnedFd>,
 }
 
@@ -62,7 +72,7 @@ impl Injector {
     /// Records the fault of what passes now, if it has one. Faults of the process happen here;
     /// the others are the caller's.
     pub fn next(&self, occurrence: &Occurrence, recorder: &ConnectionRecorder) -> Option<Action> {
-        let action = self.faults.lock().next(occurrence)?;
+        let action = self.faults.lock().next(self.device, occurrence)?;
         recorder.event(Event::Fault {
             at: describe(occurrence),
             what: action.words(),

@@ -4,13 +4,16 @@
 //! * [`file`] reads rules.
 //! * [`Plan`] decides, from the seed and from what has passed so far, and nothing else.
 //! * [`Faults`] has the plan of all connections, and signals the backend's process.
+//! * [`load`](load()) makes them of a file.
 
 mod file;
 mod inject;
+mod load;
 mod plan;
 mod rule;
 
 pub use file::{FaultFile, FileError};
 pub use inject::{Faults, Injector};
+pub use load::{LoadError, load};
 pub use plan::{Occurrence, Plan};
 pub use rule::Action;

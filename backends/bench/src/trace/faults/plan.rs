@@ -22,39 +22,58 @@ pub enum Occurrence<'a> {
 }
 
 /// The same seed, rules and occurrences give the same faults. Rules count independently of each
-/// other; where several have a fault at once, the first has its way.
+/// other, and on each device by itself, since devices do not wait for each other; where several
+/// have a fault at once, the first has its way.
 #[derive(Debug)]
 pub struct Plan {
     seed: u32,
-    /// Each with how often its place was passed.
-    rules: Vec<(Rule, u64)>,
+    devices: Vec<String>,
+    /// Each with how often its place was passed, by device.
+    rules: Vec<(Rule, Vec<u64>)>,
     /// Each as a rule for this fault alone.
     injected: Vec<Rule>,
     unlisted: u64,
 }
 
 impl Plan {
-    pub fn new(rules: Vec<Rule>, seed: u32) -> Self {
+    pub fn new(rules: Vec<Rule>, seed: u32, devices: Vec<String>) -> Self {
+        let uncounted = |rule| (rule, vec![0; devices.len()]);
         Self {
             seed,
-            rules: rules.into_iter().map(|rule| (rule, 0)).collect(),
+            rules: rules.into_iter().map(uncounted).collect(),
+            devices,
             injected: Vec::new(),
             unlisted: 0,
         }
     }
 
-    /// The fault of what passes now, with all that the rule left to the seed.
-    pub fn next(&mut self, occurrence: &Occurrence) -> Option<Action> {
+    pub fn seed(&self) -> u32 {
+        self.seed
+    }
+
+    /// The number of a device.
+    pub fn device(&self, name: &str) -> Option<usize> {
+        self.devices.iter().position(|device| device == name)
+    }
+
+    /// The fault of what passes now on this device, with all that the rule left to the seed.
+    pub fn next(&mut self, device: usize, occurrence: &Occurrence) -> Option<Action> {
+        let name = &self.devices[device];
         let mut chosen = None;
-        for (index, (rule, count)) in self.rules.iter_mut().enumerate() {
-            if !rule.place.matches(occurrence) {
+        for (index, (rule, counts)) in self.rules.iter_mut().enumerate() {
+            if !rule.is_for(name) || !rule.place.matches(occurrence) {
                 continue;
             }
+            let count = &mut counts[device];
             *count += 1;
-            let draw = |purpose| draw([self.seed.into(), index as u64, *count, purpose]);
+            let of_it = [self.seed.into(), index as u64, device as u64, *count];
+            let draw = |purpose| draw(of_it, purpose);
             if chosen.is_none() && rule.when.is_now(*count, draw(0)) {
                 let action = rule.action.settled(occurrence, draw(1));
+                // One device needs no name, and a schedule without it is for any proxy.
+                let device = (self.devices.len() > 1).then(|| name.clone());
                 chosen = Some(Rule {
+                    device: rule.device.clone().or(device),
                     place: rule.place.clone(),
                     when: When {
                         after: 0,
@@ -74,14 +93,25 @@ impl Plan {
     }
 
     pub fn has_signals(&self) -> bool {
-        let is_signal = |(rule, _): &(Rule, u64)| !matches!(rule.place, Place::Message { .. });
+        let is_signal = |(rule, _): &(Rule, Vec<u64>)| !matches!(rule.place, Place::Message { .. });
         self.rules.iter().any(is_signal)
     }
 
-    pub fn needs_process(&self) -> bool {
-        self.rules
-            .iter()
-            .any(|(rule, _)| rule.action.needs_process())
+    pub fn needs_process(&self, device: usize) -> bool {
+        self.rules_of(device)
+            .any(|rule| rule.action.needs_process())
+    }
+
+    fn rules_of(&self, device: usize) -> impl Iterator<Item = &Rule> {
+        let name = &self.devices[device];
+        let rules = self.rules.iter().map(|(rule, _)| rule);
+        rules.filter(move |rule| rule.is_for(name))
+    }
+}
+
+impl Rule {
+    fn is_for(&self, device: &str) -> bool {
+        self.device.as_ref().is_none_or(|name| name == device)
     }
 }
 
@@ -148,10 +178,10 @@ impl Action {
     }
 }
 
-/// A number for these words alone, so that it does not matter which thread comes first
+/// A number for these numbers alone, so that it does not matter which thread comes first
 /// (SplitMix64's output function).
-fn draw(words: [u64; 4]) -> u64 {
-    words.into_iter().fold(0, |state, word| {
+fn draw(of: [u64; 4], purpose: u64) -> u64 {
+    of.into_iter().chain([purpose]).fold(0, |state, word| {
         let mixed = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

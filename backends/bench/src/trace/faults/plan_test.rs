@@ -21,7 +21,12 @@ do = "drop"
 "#;
 
 fn plan(text: &str, seed: u32) -> Plan {
-    Plan::new(FaultFile::parse(text).unwrap().rules, seed)
+    plan_of(text, seed, &["disk"])
+}
+
+fn plan_of(text: &str, seed: u32, devices: &[&str]) -> Plan {
+    let devices = devices.iter().copied().map(String::from).collect();
+    Plan::new(FaultFile::parse(text).unwrap().rules, seed, devices)
 }
 
 /// What happens to 100 requests, replies and kicks.
@@ -38,7 +43,7 @@ fn run(plan: &mut Plan) -> Vec<Option<Action>> {
         Occurrence::Kick(1),
     ];
     let events = events.iter().cycle().take(400);
-    events.map(|event| plan.next(event)).collect()
+    events.map(|event| plan.next(0, event)).collect()
 }
 
 #[test]
@@ -101,5 +106,33 @@ fn nth_counts_behind_after_and_certainty_is_certain() {
         plan.to_string()
             .contains("kick = 1\nnth = 7\ndo = \"double\""),
         "{plan}"
+    );
+}
+
+#[test]
+fn devices_are_counted_and_drawn_for_each_by_itself_and_named_in_the_schedule() {
+    let text = "[[fault]]\nkick = 0\nprobability = 0.3\ndo = \"drop\"\n\
+                [[fault]]\ndevice = \"net\"\nkick = 0\nnth = 4\ndo = \"double\"\n";
+    let run = |plan: &mut Plan, order: &[usize]| {
+        let mut faults = [Vec::new(), Vec::new()];
+        for device in order {
+            faults[*device].push(plan.next(*device, &Occurrence::Kick(0)));
+        }
+        faults
+    };
+    let by_turns: Vec<_> = (0..100).map(|count| count % 2).collect();
+    let one_by_one: Vec<_> = (0..100).map(|count| count / 50).collect();
+    let mut first = plan_of(text, 3, &["disk", "net"]);
+    let faults = run(&mut first, &by_turns);
+    let mut second = plan_of(text, 3, &["disk", "net"]);
+    assert_eq!(run(&mut second, &one_by_one), faults);
+    assert_ne!(faults[0], faults[1]);
+    assert!(!faults[0].contains(&Some(Action::Double)));
+    let schedule = first.to_string();
+    let mut again = plan_of(&schedule, 99, &["disk", "net"]);
+    assert_eq!(run(&mut again, &one_by_one), faults);
+    assert!(
+        schedule.contains("\ndevice = \"disk\"\nkick = 0\nnth = "),
+        "{schedule}"
     );
 }

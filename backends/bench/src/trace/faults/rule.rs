@@ -7,6 +7,8 @@ use crate::trace::record::Side;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
+    /// The device's name; `None` for each.
+    pub device: Option<String>,
     pub place: Place,
     pub when: When,
     pub action: Action,
@@ -108,6 +110,9 @@ impl fmt::Display for Action {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[[fault]]")?;
+        if let Some(device) = &self.device {
+            writeln!(f, "device = {}", toml::Value::from(&**device))?;
+        }
         match &self.place {
             Place::Message { name, from } => {
                 writeln!(f, "message = \"{}\"", name.as_deref().unwrap_or("any"))?;

@@ -104,11 +104,9 @@ fn open(
     quit: BorrowedFd<'_>,
 ) -> io::Result<Session> {
     let backend = dial(&route.connect, quit)?;
-    let injector = route
-        .faults
-        .as_ref()
-        .map(|faults| faults.injector(&backend));
-    let injector = injector.transpose()?;
+    let process = sockets::peer(&backend);
+    let inject = |faults: &Faults| faults.injector(&route.device, process);
+    let injector = route.faults.as_ref().map(inject).transpose()?;
     let rings: Option<Box<dyn Interposer>> = match route.rings {
         true => Some(Box::new(Rings::new()?)),
         false => None,

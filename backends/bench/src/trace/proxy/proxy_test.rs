@@ -54,7 +54,7 @@ impl Bench {
     /// With --rings.
     fn with_faults(text: &str) -> Self {
         let rules = FaultFile::parse(text).unwrap().rules;
-        let faults = Faults::new(Plan::new(rules, 7));
+        let faults = Faults::new(Plan::new(rules, 7, vec!["disk".into()]));
         let dir = tempfile::tempdir().unwrap();
         let route = Route {
             listen: dir.path().join("disk.sock"),
