@@ -13,6 +13,7 @@
 //! | `session` | gdbstub's target: registers, memory, breakpoints, run control |
 //! | `monitor` | the `monitor` commands, over the session |
 //! | `breakpoints` | what is planted: int3 bytes and hardware slots |
+//! | `agent` | the bytecode in which gdb sends conditions, items to collect and texts to print |
 //! | `trace` | tracepoints and what they have collected |
 //! | `machine` | the target with a register cache and virtual addresses |
 //! | [`paging`] | the page walk |
@@ -26,6 +27,7 @@
 //! | `address`, `error`, `limits` | what all of these name places and failures by, and the size of a packet |
 
 mod address;
+mod agent;
 mod breakpoints;
 mod error;
 pub mod inspect;
@@ -34,6 +36,7 @@ mod linux;
 mod machine;
 mod monitor;
 mod packed;
+mod packet;
 pub mod paging;
 mod qemu;
 pub mod ring_look;

@@ -5,6 +5,7 @@
 
 mod conditions;
 mod planted;
+mod programs;
 mod rings;
 mod slots;
 mod watched;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use conditions::{Condition, Conditions};
 pub(crate) use planted::{PhysicalMemory, Planted};
+pub(crate) use programs::{Kind, Place, Program, ProgramError, Programs};
 pub(crate) use rings::Rings;
 pub(crate) use slots::{Holder, SlotError, Slots, WatchKind};
 pub(crate) use watched::{MOST_PAGES, Piece, Snapshot, TooManyPages, Watched};
@@ -57,6 +59,7 @@ pub(crate) struct Breakpoints {
     pub slots: Slots,
     pub watched: Watched,
     pub conditions: Conditions,
+    pub programs: Programs,
     software: BTreeMap<VirtAddr, Software>,
 }
 
@@ -78,6 +81,15 @@ impl Breakpoints {
         let software = self.software.get(&addr);
         let trace = software.is_some_and(|software| software.trace && !software.gdb);
         trace && !self.slots.holds(Holder::Hardware(addr))
+    }
+
+    /// gdb's breakpoints at `addr`: one of each kind at most.
+    pub fn of_gdb(&self, addr: VirtAddr) -> impl Iterator<Item = Place> + use<> {
+        let software = self.software.get(&addr).is_some_and(|it| it.gdb);
+        let hardware = self.slots.holds(Holder::Hardware(addr));
+        let kinds = [(software, Kind::Software), (hardware, Kind::Hardware)];
+        let there = kinds.into_iter().filter(|(is_there, _)| *is_there);
+        there.map(move |(_, kind)| Place { addr, kind })
     }
 
     /// Adds an owner to a breakpoint that was just placed, or had one.
@@ -228,6 +240,7 @@ impl Breakpoints {
         self.software.clear();
         self.slots = Slots::default();
         self.watched = Watched::default();
+        self.programs.clear();
         self.planted.clear(memory)
     }
 
@@ -238,6 +251,7 @@ impl Breakpoints {
     /// An original byte cannot be written back.
     pub fn keep_traced(&mut self, memory: &mut impl PhysicalMemory) -> Result<()> {
         self.watched = Watched::default();
+        self.programs.clear();
         self.slots.keep_software();
         let mut result = Ok(());
         for addr in self.software.keys().copied().collect::<Vec<_>>() {

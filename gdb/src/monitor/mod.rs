@@ -284,6 +284,7 @@ impl MonitorCmd for Session<'_> {
         line: &[u8],
         mut out: ConsoleOutput<'_>,
     ) -> Result<(), Infallible> {
+        let _ = write!(out, "{}", self.take_printed());
         for notice in self.take_notices() {
             // ConsoleOutput never fails.
             let _ = writeln!(out, "{notice}");

@@ -2,34 +2,39 @@
 //!
 //! gdbstub 0.7.10 gives up at a `QTDP` packet with a condition, a memory range or
 //! stepping actions, all of which gdb sends for common commands, and it cannot
-//! announce conditions. The session takes the contents of these packets, and
+//! announce conditions. Those of breakpoints it passes over. The session takes the contents of these packets, and
 //! gdbstub, which frames and acknowledges, gets a packet that makes it ask the
 //! session for the outcome. The session alone answers packets that gdbstub does
 //! not know.
 
-use crate::trace::{Malformed, Request};
+use crate::breakpoints::{Place, Program};
+use crate::packet::Malformed;
+use crate::trace::Request;
 
 /// Stands for any definition: more actions for a tracepoint, and these are none.
 pub(super) const NO_ACTIONS: &[u8] = b"QTDP:-00:0000000000000000:";
 
-/// Announced beside what gdbstub announces: conditions, `collect/s`, that the source
+/// Announced beside what gdbstub announces: conditions, commands of breakpoints, `collect/s`, that the source
 /// of tracepoints is kept, and that a trace may outlive its gdb.
-pub(super) const FEATURES: &str =
-    ";ConditionalTracepoints+;tracenz+;TracepointSource+;DisconnectedTracing+";
+pub(super) const FEATURES: &str = ";ConditionalBreakpoints+;BreakpointCommands+;ConditionalTracepoints+;tracenz+;TracepointSource+;DisconnectedTracing+";
 
-/// The meaning of a packet for the tracepoints.
+/// The meaning of a packet for breakpoints and tracepoints.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ahead {
     /// Nothing: gdbstub alone answers.
     Pass,
     /// A tracepoint's definition, from behind `QTDP:`. gdbstub gets [`NO_ACTIONS`].
     Define(String),
+    /// A breakpoint, with what is to be evaluated at its hits; gdbstub gets it too.
+    Breakpoint(Place, Program),
     /// `tstart`; gdbstub gets it too.
     Start,
     /// `qSupported`, likewise; its answer has to name [`FEATURES`] as well.
     Supported,
-    /// A packet that the session answers, or that makes no sense.
-    Ask(Result<Request, Malformed>),
+    /// A packet that the session answers.
+    Ask(Request),
+    /// It makes no sense.
+    Malformed,
 }
 
 impl Ahead {
@@ -40,8 +45,16 @@ impl Ahead {
             Ahead::Start
         } else if body.starts_with(b"qSupported") {
             Ahead::Supported
+        } else if let Some(breakpoint) = Program::parse(body) {
+            breakpoint.map_or(Ahead::Malformed, |(place, program)| {
+                Ahead::Breakpoint(place, program)
+            })
         } else {
-            Request::parse(body).map_or(Ahead::Pass, Ahead::Ask)
+            match Request::parse(body) {
+                Some(Ok(request)) => Ahead::Ask(request),
+                Some(Err(Malformed)) => Ahead::Malformed,
+                None => Ahead::Pass,
+            }
         }
     }
 }
@@ -56,7 +69,10 @@ mod tests {
         assert_eq!(Ahead::of(b"QTDP:1:10:E:0:0-"), define);
         assert_eq!(Ahead::of(b"QTStart"), Ahead::Start);
         assert_eq!(Ahead::of(b"qSupported:a+"), Ahead::Supported);
-        assert_eq!(Ahead::of(b"qTV:1"), Ahead::Ask(Ok(Request::Value(1))));
+        assert_eq!(Ahead::of(b"qTV:1"), Ahead::Ask(Request::Value(1)));
+        assert_eq!(Ahead::of(b"qTV:x"), Ahead::Malformed);
+        assert_eq!(Ahead::of(b"Z0,x,1"), Ahead::Malformed);
+        assert!(matches!(Ahead::of(b"Z0,10,1"), Ahead::Breakpoint(..)));
         for other in [&b"g"[..], b"QTinit", b"qS", b"qTStatus", b""] {
             assert_eq!(Ahead::of(other), Ahead::Pass);
         }

@@ -16,7 +16,6 @@ use super::waited::Waited;
 use super::wire::Wire;
 use crate::qemu::Queries;
 use crate::session::{Session, Stop};
-use crate::trace::Malformed;
 
 /// Most bytes that are read from a client at once.
 const BUFFER_SIZE: usize = 64 * 1024;
@@ -88,6 +87,7 @@ impl<'t> Client<'t> {
     /// False when there was nothing to read, or no room for answers.
     pub fn on_ready(&mut self, session: &mut Session<'t>) -> Result<bool, Leave> {
         self.send()?;
+        self.settle(session)?;
         self.use_input(session)?;
         if self.is_blocked() {
             return Ok(false);
@@ -211,7 +211,14 @@ impl<'t> Client<'t> {
                 self.with_wire(|wire| wire.extend_packet(ahead::FEATURES));
                 Ok(())
             }
-            Ahead::Ask(Ok(request)) => {
+            Ahead::Breakpoint(place, program) => match session.set_program(place, program) {
+                Ok(()) => self.answer(session, body),
+                Err(_) => {
+                    self.refuse(body);
+                    Ok(())
+                }
+            },
+            Ahead::Ask(request) => {
                 let takes_text = request.takes_text();
                 let answer = session.answer_trace_request(request);
                 if takes_text {
@@ -220,7 +227,7 @@ impl<'t> Client<'t> {
                 self.with_wire(|wire| wire.packet(&answer));
                 Ok(())
             }
-            Ahead::Ask(Err(Malformed)) => {
+            Ahead::Malformed => {
                 self.refuse(body);
                 Ok(())
             }
@@ -371,6 +378,10 @@ impl<'t> Client<'t> {
     /// packet about tracepoints.
     fn tell(&mut self, session: &mut Session<'t>) {
         self.with_wire(|wire| {
+            // gdb may read more slowly than the guest prints.
+            if wire.pending().len() < BUFFER_SIZE {
+                wire.console(&session.take_printed());
+            }
             for notice in session.take_notices() {
                 wire.console(&format!("{notice}\n"));
             }

@@ -74,6 +74,11 @@ fn known() -> impl Strategy<Value = Vec<u8>> {
         "QTSave:2f746d702f78",
         "QTDisconnected:0",
         "QTDisconnected:1",
+        "Z0,1003,1;X3,220127",
+        "Z0,1003,1;X3,220027X7,26000022051327;cmds:1,X3,220027",
+        "Z0,1003,1;X3,210000",
+        "Z0,1006,1;cmds:0,X15,26000022002200340100097261782025645c6e0027",
+        "Z1,1000,1;X7,2400ffffff1727",
         "qTfP",
         "qTsP",
     ]);
@@ -113,8 +118,10 @@ fn known() -> impl Strategy<Value = Vec<u8>> {
             let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("M{addr:x},{:x}:{hex}", data.len())
         });
+    let programs = "Z[01],100[0-9],1(;(X[1-4],[0-9a-f]{2,8}|cmds:0,)){0,3}";
     prop_oneof![
         fixed.prop_map(str::to_owned),
+        programs,
         tracing,
         points,
         memory,

@@ -310,3 +310,63 @@ fn a_killed_gdb_leaves_the_guest_running() {
     stepping.kill();
     guest.until_undisturbed();
 }
+
+#[test]
+fn conditions_are_evaluated_at_this_end() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let text = output(
+        &guest,
+        &[
+            "break *0x1003 if ($rax & 0xff) == 0x7f && *(char *)0x1003 == (char)0x90",
+            "continue",
+            "p/x $rax & 0xff",
+            "continue",
+            "p/x $rax & 0xff",
+            "info breakpoints",
+            "delete",
+            "break *0x1003 if *(char *)0x7000000000 == 1",
+            "continue",
+            "delete",
+            "hbreak *0x1006 if ($rax & 0xff) == 0x11",
+            "continue",
+            "p/x $rax & 0xff",
+        ],
+    );
+    assert_lines(
+        &text,
+        &[
+            "$1 = 0x7f",
+            "$2 = 0x7f",
+            "\tbreakpoint already hit 2 times",
+            "Breakpoint 2, 0x0000000000001003 in ?? ()",
+            "$3 = 0x11",
+            "Cannot access memory at address 0x7000000000",
+        ],
+    );
+    assert!(text.contains("(target evals)"), "{text}");
+    guest.until_undisturbed();
+}
+
+#[test]
+fn dprintf_prints_without_a_stop() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let text = output(
+        &guest,
+        &[
+            "set dprintf-style agent",
+            "dprintf *0x1003,\"low %d of %#lx\\n\", $rax & 0xf, $rax & 0x3f",
+            "break *0x1006 if ($rax & 0x3f) == 0x3f",
+            "continue",
+            "continue",
+            "delete",
+        ],
+    );
+    let line = |n| match n {
+        0 => "low 0 of 0".to_owned(),
+        n => format!("low {} of {n:#x}", n & 0xf),
+    };
+    let expected: Vec<_> = (0..0x40).map(line).collect();
+    let expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    assert_lines(&text, &expected);
+    guest.until_undisturbed();
+}

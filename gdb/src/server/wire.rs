@@ -4,9 +4,14 @@ use std::convert::Infallible;
 
 use gdbstub::conn::Connection;
 
+use crate::packet::encoded;
+
 /// Most bytes that may wait for the client. An answer is limited by the packet
 /// size; a monitor command's output is not, and this limits it.
 const LIMIT: usize = 8 << 20;
+
+/// Most bytes of text in one packet.
+const MOST_OF_TEXT: usize = 16 << 10;
 
 /// The output side of a connection, as gdbstub writes to it.
 #[derive(Debug, Default)]
@@ -32,10 +37,11 @@ impl Wire {
         self.overflow
     }
 
-    /// Queues text for gdb's console (`O` packet).
+    /// Queues text for gdb's console (`O` packets).
     pub fn console(&mut self, text: &str) {
-        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.packet(&format!("O{hex}"));
+        for piece in text.as_bytes().chunks(MOST_OF_TEXT) {
+            self.packet(&format!("O{}", encoded(piece)));
+        }
     }
 
     /// Queues a packet whose body needs no escapes.

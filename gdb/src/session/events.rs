@@ -235,8 +235,8 @@ impl Session<'_> {
         }
     }
 
-    /// Drops the hit of a breakpoint whose condition is not met, or which is a
-    /// tracepoint: the vCPU collects when it leaves it.
+    /// Drops the hit of a breakpoint whose condition is not met, or which has commands
+    /// in place of a stop, or is a tracepoint: the vCPU collects when it leaves it.
     fn consider_condition(&mut self, vcpu: VcpuId, verdict: Verdict) -> Verdict {
         let Verdict::Report(Reason::Software | Reason::Hardware) = verdict else {
             return verdict;
@@ -246,7 +246,8 @@ impl Session<'_> {
         };
         let breakpoints = &mut self.guest.breakpoints;
         let only_traced = breakpoints.only_traced(registers.linear_rip());
-        if !only_traced && breakpoints.conditions.stops(vcpu, &registers) {
+        let stops = !only_traced && breakpoints.conditions.stops(vcpu, &registers);
+        if stops && self.is_for_gdb(vcpu, &registers) {
             verdict
         } else {
             Verdict::Skip

@@ -64,6 +64,7 @@ mod int3;
 mod memory;
 mod place;
 mod points;
+mod programs;
 mod queries;
 mod refusal;
 mod resume;
@@ -74,6 +75,7 @@ mod stop;
 mod trace_requests;
 mod tracepoints;
 mod translate;
+mod view;
 mod watch;
 mod while_stepping;
 
@@ -150,6 +152,11 @@ impl<'t> Session<'t> {
     /// guest or for a monitor command: at other times it takes it for an answer.
     pub fn take_notices(&mut self) -> Vec<String> {
         self.console.take()
+    }
+
+    /// Text that the user's commands have printed, once; to be shown likewise.
+    pub fn take_printed(&mut self) -> String {
+        self.console.take_printed()
     }
 
     /// Tells the user, and the log for those who do not see gdb's console.

@@ -16,7 +16,7 @@ use super::guest::Guest;
 use super::refusal::InsertError;
 use crate::address::{VcpuId, VirtAddr};
 use crate::arch::cr4;
-use crate::breakpoints::{Holder, Owner, Rings, SlotError};
+use crate::breakpoints::{Holder, Kind, Owner, Rings, SlotError};
 use crate::linux::modules::is_freed;
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
@@ -301,11 +301,15 @@ impl SwBreakpoint for Session<'_> {
     fn add_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
         let result = self.insert_software(VirtAddr(addr), Owner::Gdb);
+        if result.is_err() {
+            self.remove_program(VirtAddr(addr), Kind::Software);
+        }
         self.answer("breakpoint", addr, result)
     }
 
     fn remove_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
+        self.remove_program(VirtAddr(addr), Kind::Software);
         self.remove_software(VirtAddr(addr), Owner::Gdb);
         Ok(true)
     }
@@ -315,11 +319,15 @@ impl HwBreakpoint for Session<'_> {
     fn add_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
         let result = self.insert_hardware(VirtAddr(addr));
+        if result.is_err() {
+            self.remove_program(VirtAddr(addr), Kind::Hardware);
+        }
         self.answer("hardware breakpoint", addr, result)
     }
 
     fn remove_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
+        self.remove_program(VirtAddr(addr), Kind::Hardware);
         let holder = Holder::Hardware(VirtAddr(addr));
         self.guest.breakpoints.slots.remove(holder);
         Ok(true)

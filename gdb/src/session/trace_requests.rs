@@ -6,8 +6,10 @@ use host_io::errors::chain;
 use super::Session;
 use super::base::errno;
 use super::tracepoints::TraceError;
+use crate::agent::VariableDefinition;
 use crate::limits::PACKET_SIZE;
-use crate::trace::{Request, Source, VariableDefinition, encoded};
+use crate::packet::encoded;
+use crate::trace::{Request, Source};
 
 /// The end of a list.
 const END: &str = "l";

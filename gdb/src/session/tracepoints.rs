@@ -25,10 +25,9 @@ use super::Session;
 use super::base::errno;
 use super::refusal::InsertError;
 use crate::address::{VcpuId, VirtAddr};
+use crate::agent::VariableError;
 use crate::breakpoints::Owner;
-use crate::trace::{
-    DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace, VariableError,
-};
+use crate::trace::{DEFAULT_SIZE, Definition, DefinitionError, Frame, MAX_SIZE, Status, Trace};
 
 /// gdb cannot have its tracepoint, or its trace.
 #[derive(Debug, thiserror::Error)]

@@ -7,33 +7,11 @@
 use host_io::errors::chain;
 
 use super::Session;
-use super::guest::Guest;
-use crate::address::{VcpuId, VirtAddr};
-use crate::arch::{Description, Registers};
+use super::view::View;
+use crate::address::VcpuId;
+use crate::arch::Registers;
 use crate::target::Resume;
-use crate::trace::{Hit, Status, Trace, Vcpu};
-
-/// A stopped vCPU, as expressions see it.
-struct View<'a, 't> {
-    guest: &'a Guest<'t>,
-    vcpu: VcpuId,
-    registers: &'a Registers,
-    /// The description by which they number registers.
-    known: Description,
-}
-
-impl Vcpu for View<'_, '_> {
-    fn register(&self, number: usize) -> Option<u64> {
-        let register = self.known.register(number)?;
-        let mut value = [0; 8];
-        value.copy_from_slice(&register.bytes(self.registers)[..8]);
-        Some(u64::from_le_bytes(value))
-    }
-
-    fn read(&self, addr: u64, buf: &mut [u8]) -> bool {
-        self.guest.read_virtual(self.vcpu, VirtAddr(addr), buf) == buf.len()
-    }
-}
+use crate::trace::{Hit, Status, Trace};
 
 impl Session<'_> {
     /// Has the trace collect of a vCPU, which may be the end of it.

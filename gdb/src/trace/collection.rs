@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::agent::{self, AgentError, Collected};
 use super::definition::{Action, DefinitionError};
 use super::frames::Frame;
-use super::hit::Vcpu;
 use super::limits::{MAX_ACTIONS, MAX_CODE};
-use super::variables::Variables;
+use crate::agent::{self, AgentError, Effect, Variables, Vcpu};
 use crate::arch::Register;
 use crate::target::VirtAddr;
 
@@ -82,9 +80,11 @@ impl Collection {
                     }
                 }
                 Action::Expression(code) => {
-                    let mut record = |collected| match collected {
-                        Collected::Memory(addr, len) => ranges.push((addr, len)),
-                        Collected::Variable(number, value) => frame.set_variable(number, value),
+                    let mut record = |effect| match effect {
+                        Effect::Memory(addr, len) => ranges.push((addr, len)),
+                        Effect::Variable(number, value) => frame.set_variable(number, value),
+                        // gdb has no such action.
+                        Effect::Printed(_) => {}
                     };
                     match agent::evaluate(code, vcpu, variables, &mut record) {
                         Ok(_) | Err(AgentError::Memory(_)) => {}

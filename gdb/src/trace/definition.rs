@@ -1,8 +1,8 @@
 //! The packet that defines a tracepoint, `QTDP` (gdb manual, "Tracepoint
 //! Packets").
 
-use super::packet::{self, Malformed, hex};
 use crate::arch::{Description, Register};
+use crate::packet::{Malformed, expression, hex};
 use crate::target::VirtAddr;
 
 /// Something to collect.
@@ -207,16 +207,6 @@ fn memory(text: &str) -> Result<Action> {
         offset: hex(fields.next())?,
         len: hex(fields.next())?,
     })
-}
-
-/// LENGTH `,` BYTES, and what is behind.
-fn expression(text: &str) -> Result<(Vec<u8>, &str)> {
-    let (len, rest) = text.split_once(',').ok_or(DefinitionError::Malformed)?;
-    let len = usize::try_from(hex(Some(len))?).ok();
-    let digits = len.and_then(|len| len.checked_mul(2));
-    let digits = digits.filter(|&digits| rest.is_char_boundary(digits));
-    let (bytes, rest) = rest.split_at(digits.ok_or(DefinitionError::Malformed)?);
-    Ok((packet::bytes(bytes)?, rest))
 }
 
 #[cfg(test)]

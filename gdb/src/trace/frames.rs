@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::variables::Number;
+use crate::agent::Number;
 use crate::arch::{Register, Registers, VectorSet};
 use crate::target::VirtAddr;
 

@@ -1,16 +1,8 @@
 //! A vCPU that collects, and how it stands with the trace then.
 
 use crate::address::VcpuId;
+use crate::agent::Vcpu;
 use crate::arch::Registers;
-
-/// The vCPU that hit a tracepoint, as expressions see it.
-pub(crate) trait Vcpu {
-    /// A register by gdb's number.
-    fn register(&self, number: usize) -> Option<u64>;
-
-    /// Reads all of `buf`, or says that it cannot.
-    fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
-}
 
 /// A vCPU where it collects.
 pub(crate) struct Hit<'a> {

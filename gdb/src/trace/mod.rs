@@ -3,18 +3,15 @@
 //! Bookkeeping only, like `breakpoints`: the session plants the tracepoints, lets
 //! vCPUs past them, and asks [`Trace::hit`] at each. gdb has no part in a hit.
 
-mod agent;
 mod collection;
 mod definition;
 mod file;
 mod frames;
 mod hit;
 mod limits;
-mod packet;
 mod point;
 mod request;
 mod source;
-mod variables;
 mod walks;
 
 use gdbstub::target::ext::tracepoints::TracepointEnumerateState;
@@ -22,11 +19,9 @@ use gdbstub::target::ext::tracepoints::TracepointEnumerateState;
 pub(crate) use definition::{Content, Definition, DefinitionError};
 pub(crate) use file::Copy as FileCopy;
 pub(crate) use frames::{DEFAULT_SIZE, Frame, Frames, MAX_SIZE};
-pub(crate) use hit::{Hit, Status, Vcpu};
-pub(crate) use packet::{Malformed, encoded};
+pub(crate) use hit::{Hit, Status};
 pub(crate) use request::Request;
 pub(crate) use source::Source;
-pub(crate) use variables::{VariableDefinition, VariableError, Variables};
 
 use collection::Collection;
 use limits::{MAX_POINTS, MAX_TEXT};
@@ -34,6 +29,7 @@ use point::Point;
 use walks::Walks;
 
 use crate::address::{VcpuId, VirtAddr};
+use crate::agent::Variables;
 
 /// gdb's trace: its tracepoints, and the frames that they have collected.
 #[derive(Debug, Default)]

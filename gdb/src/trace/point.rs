@@ -1,11 +1,10 @@
 //! One location of a tracepoint.
 
-use super::agent::{self, AgentError};
 use super::collection::Collection;
 use super::definition::{Actions, DefinitionError};
 use super::frames::{Frame, Frames};
 use super::hit::{Hit, Status};
-use super::variables::Variables;
+use crate::agent::{self, AgentError, Variables};
 use crate::target::VirtAddr;
 
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 //! 0.7.10 does not know them or answers them without the essential part (gdb
 //! manual, "Tracepoint Packets").
 
-use super::packet::{Malformed, hex};
-use super::variables::Number;
+use crate::agent::Number;
+use crate::packet::{Malformed, hex};
 
 /// A request of gdb.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Definitions as gdb has sent them, for a gdb that reads them back.
 
 use super::definition::DefinitionError;
-use super::packet::{self, Malformed, hex};
 use super::point::Point;
+use crate::packet::{self, Malformed, hex};
 use crate::target::VirtAddr;
 
 /// A piece of a tracepoint's source, from behind `QTDPsrc:`.

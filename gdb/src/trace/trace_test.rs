@@ -2,6 +2,7 @@
 
 use super::limits::{MAX_ACTIONS, MAX_CODE};
 use super::*;
+use crate::agent::{VariableDefinition, Vcpu};
 use crate::arch::Description;
 use crate::arch::Registers;
 

@@ -7,6 +7,9 @@ use crate::address::VirtAddr;
 /// Notices kept for the user until they can be shown.
 const MAX_NOTICES: usize = 32;
 
+/// Most bytes of printed text that are kept for the user.
+const MAX_PRINTED: usize = 256 << 10;
+
 /// Addresses that are remembered as warned of.
 const MAX_WARNED: usize = 1024;
 
@@ -16,6 +19,10 @@ pub(in crate::session) struct Console {
     attached: bool,
     /// Text for the user, shown as soon as the protocol allows.
     notices: Vec<String>,
+    /// Text that the user's commands have printed, shown likewise.
+    printed: String,
+    /// Texts for which there was no room.
+    lost: u64,
     /// Addresses of breakpoints that something was said of.
     warned: BTreeSet<VirtAddr>,
     /// The user knows that the guest has breakpoints of its own.
@@ -41,6 +48,28 @@ impl Console {
         if self.attached && self.notices.len() < MAX_NOTICES && self.notices.last() != Some(&text) {
             self.notices.push(text);
         }
+    }
+
+    /// Keeps text as it is. The guest may print faster than gdb reads: then some is
+    /// lost, because the guest must not wait for gdb.
+    pub fn print(&mut self, text: String) {
+        if self.attached && self.printed.len() + text.len() <= MAX_PRINTED {
+            self.printed.push_str(&text);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    /// The printed text, once.
+    pub fn take_printed(&mut self) -> String {
+        let mut printed = std::mem::take(&mut self.printed);
+        let lost = std::mem::take(&mut self.lost);
+        if lost > 0 {
+            printed.push_str(&format!(
+                "{lost} texts are lost: gdb reads them too slowly\n"
+            ));
+        }
+        printed
     }
 
     /// The text to show, once.

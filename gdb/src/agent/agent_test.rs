@@ -1,7 +1,6 @@
 //! Agent expressions, among them some as gdb 13 makes them.
 
 use super::*;
-use crate::trace::VariableDefinition;
 
 /// Registers are ten times their number, and a byte of memory is the low byte of
 /// its address. There is none from 0x1000 on.
@@ -26,8 +25,8 @@ fn value(code: &[u8]) -> Result<Option<u64>> {
 
 fn collected(code: &[u8]) -> Vec<(u64, u64)> {
     let mut ranges = Vec::new();
-    let record = &mut |collected| match collected {
-        Collected::Memory(addr, len) => ranges.push((addr, len)),
+    let record = &mut |effect| match effect {
+        Effect::Memory(addr, len) => ranges.push((addr, len)),
         other => panic!("{other:?}"),
     };
     evaluate(code, &Model, &mut Variables::default(), record).unwrap();
@@ -129,16 +128,16 @@ fn variables_are_read_set_and_collected() {
     variables.define(definition).unwrap();
     let mut run = |code: &[u8]| {
         let mut found = Vec::new();
-        let record = &mut |collected| found.push(collected);
+        let record = &mut |effect| found.push(effect);
         let value = evaluate(code, &Model, &mut variables, record);
         (value, found)
     };
     let minus_2 = Some((-2i64).cast_unsigned());
-    let collected = vec![Collected::Variable(1, -2)];
+    let collected = vec![Effect::Variable(1, -2)];
     assert_eq!(run(&[0x2e, 0, 1, 0x27]), (Ok(None), collected));
     assert_eq!(run(&[0x2c, 0, 1, 0x27]), (Ok(minus_2), vec![]));
     let add = [0x2c, 0, 1, 0x22, 5, 0x02, 0x2d, 0, 1, 0x2e, 0, 1, 0x27];
-    let collected = vec![Collected::Variable(1, 3)];
+    let collected = vec![Effect::Variable(1, 3)];
     assert_eq!(run(&add), (Ok(Some(3)), collected));
     let missing = Err(AgentError::Variable(0x102));
     for code in [[0x2c, 1, 2, 0x27], [0x2e, 1, 2, 0x27]] {
@@ -168,7 +167,44 @@ fn no_expression_is_endless_or_unbounded() {
     assert_eq!(value(&[0x24, 0, 0]), Err(AgentError::Truncated));
     assert_eq!(value(&[0x21, 0xff, 0xff]), Err(AgentError::Truncated));
     assert_eq!(value(&[0x02]), Err(AgentError::StackEmpty));
-    for opcode in [0x00, 0x01, 0x1b, 0x34, 0xff] {
+    for opcode in [0x00, 0x01, 0x1b, 0x35, 0xff] {
         assert_eq!(value(&[opcode]), Err(AgentError::Opcode(opcode)));
     }
+}
+
+/// `printf` of a format and its values, below a function and a channel of 0.
+fn printed(format: &[u8], values: &[u64]) -> Result<Vec<Effect>> {
+    let mut code = Vec::new();
+    for value in values.iter().rev().chain(&[0, 0]) {
+        code.push(0x25);
+        code.extend(value.to_be_bytes());
+    }
+    let len = (format.len() as u16 + 1).to_be_bytes();
+    code.extend([0x34, values.len() as u8, len[0], len[1]]);
+    code.extend(format);
+    code.extend([0, 0x27]);
+    let mut effects = Vec::new();
+    let record = &mut |effect| effects.push(effect);
+    evaluate(&code, &Model, &mut Variables::default(), record)?;
+    Ok(effects)
+}
+
+#[test]
+fn texts_are_printed_with_their_values_in_order() {
+    let text = printed(b"%d then %s\\n", &[7, 0x141]).unwrap();
+    let alphabet = (0x41..=0xff).map(char::from).take(0x7f - 0x40);
+    let expected: String = alphabet.collect();
+    let [Effect::Printed(text)] = &text[..] else {
+        panic!("{text:?}");
+    };
+    assert!(text.starts_with(&format!("7 then {expected}")), "{text}");
+    assert!(text.ends_with('\n'));
+    assert_eq!(
+        printed(b"%s", &[0xfff0]),
+        Err(FormatError::Memory(0xfff0).into())
+    );
+    // More values than there are, and a text that ends too early.
+    let empty = Err(AgentError::StackEmpty);
+    assert_eq!(value(&[0x22, 0, 0x28, 0x34, 1, 0, 1, 0, 0x27]), empty);
+    assert_eq!(value(&[0x34, 0, 0, 9, 0, 0x27]), Err(AgentError::Truncated));
 }

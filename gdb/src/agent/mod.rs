@@ -1,9 +1,12 @@
-//! gdb's agent expressions: the bytecode in which it sends conditions and
-//! expressions to collect (gdb manual, appendix "The GDB Agent Expression
-//! Mechanism").
+//! gdb's agent expressions: the bytecode in which it sends conditions, expressions
+//! to collect and the texts of `dprintf` (gdb manual, appendix "The GDB Agent
+//! Expression Mechanism").
 
-use super::hit::Vcpu;
-use super::variables::{Number, Variables};
+mod printf;
+mod variables;
+
+pub(crate) use printf::FormatError;
+pub(crate) use variables::{Number, VariableDefinition, VariableError, Variables};
 
 /// Most values on the stack. gdb's own expressions need a dozen.
 const MAX_STACK: usize = 64;
@@ -14,7 +17,17 @@ const MAX_STEPS: usize = 10_000;
 /// Most bytes of a string whose length gdb leaves open.
 const MAX_STRING: u64 = 4096;
 
-/// An expression that cannot be evaluated. gdb's user reads it in `tstatus`.
+/// A vCPU, as expressions see it.
+pub(crate) trait Vcpu {
+    /// A register by gdb's number.
+    fn register(&self, number: usize) -> Option<u64>;
+
+    /// Reads all of `buf`, or says that it cannot.
+    fn read(&self, addr: u64, buf: &mut [u8]) -> bool;
+}
+
+/// An expression that cannot be evaluated. gdb's user reads it in `tstatus`, or in
+/// place of the text that was to be printed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AgentError {
     #[error("the expression ends in the middle of an instruction")]
@@ -35,21 +48,25 @@ pub(crate) enum AgentError {
     Register(u16),
     #[error("there is no trace state variable {0}")]
     Variable(Number),
+    #[error("it cannot be printed: {0}")]
+    Format(#[from] FormatError),
 }
 
-/// An item that an expression collects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Collected {
-    /// So many bytes at an address.
+/// What an expression does beside its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It collects so many bytes at an address.
     Memory(u64, u64),
-    /// A trace state variable, with its value at that moment.
+    /// It collects a trace state variable, with its value at that moment.
     Variable(Number, i64),
+    /// It prints a text.
+    Printed(String),
 }
 
 type Result<T> = std::result::Result<T, AgentError>;
 
-/// Evaluates `code`, which may change `variables`. `record` gets all that it
-/// collects.
+/// Evaluates `code`, which may change `variables`. `record` gets all of its other
+/// effects.
 ///
 /// # Errors
 /// The expression is malformed, too long, or reads memory that is not there.
@@ -57,7 +74,7 @@ pub(crate) fn evaluate(
     code: &[u8],
     vcpu: &dyn Vcpu,
     variables: &mut Variables,
-    record: &mut dyn FnMut(Collected),
+    record: &mut dyn FnMut(Effect),
 ) -> Result<Option<u64>> {
     let mut agent = Agent {
         code,
@@ -111,6 +128,7 @@ mod op {
     pub const TRACE16: u8 = 0x30;
     pub const PICK: u8 = 0x32;
     pub const ROT: u8 = 0x33;
+    pub const PRINTF: u8 = 0x34;
 }
 
 struct Agent<'a> {
@@ -120,7 +138,7 @@ struct Agent<'a> {
     stack: Vec<u64>,
     vcpu: &'a dyn Vcpu,
     variables: &'a mut Variables,
-    record: &'a mut dyn FnMut(Collected),
+    record: &'a mut dyn FnMut(Effect),
 }
 
 impl Agent<'_> {
@@ -152,6 +170,7 @@ impl Agent<'_> {
             op::GETV..=op::TRACEV => self.variable(opcode),
             op::TRACE..=op::TRACE_QUICK | op::TRACENZ..=op::TRACE16 => self.collect(opcode),
             op::DUP..=op::POP | op::SWAP | op::PICK..=op::ROT => self.arrange(opcode),
+            op::PRINTF => self.print(),
             other => Err(AgentError::Opcode(other)),
         }
     }
@@ -207,7 +226,7 @@ impl Agent<'_> {
         }
         let value = self.variables.get(number).ok_or(missing)?;
         if opcode == op::TRACEV {
-            (self.record)(Collected::Variable(number, value));
+            (self.record)(Effect::Variable(number, value));
             return Ok(());
         }
         self.push(value.cast_unsigned())
@@ -242,8 +261,42 @@ impl Agent<'_> {
             op::TRACENZ => self.string_len(addr, len),
             _ => len,
         };
-        (self.record)(Collected::Memory(addr, len));
+        (self.record)(Effect::Memory(addr, len));
         Ok(())
+    }
+
+    /// Prints as C's `printf`. A function and a channel, which `set dprintf-function`
+    /// would name, are above the values on the stack: there is but one way to print.
+    fn print(&mut self) -> Result<()> {
+        let count = self.operand::<1>()?;
+        let len = self.operand::<2>()? as usize;
+        let format = self.code.get(self.at..).unwrap_or_default();
+        let format = format.get(..len).ok_or(AgentError::Truncated)?;
+        self.at += len;
+        let (_function, _channel) = (self.pop()?, self.pop()?);
+        let values = (0..count).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
+        let format = format.strip_suffix(b"\0").unwrap_or(format);
+        let text = printf::format(format, &values, |addr, limit| self.string(addr, limit))?;
+        (self.record)(Effect::Printed(text));
+        Ok(())
+    }
+
+    /// A string of at most `limit` bytes, without its final 0.
+    fn string(&self, addr: u64, limit: usize) -> Option<Vec<u8>> {
+        let limit = limit.min(MAX_STRING as usize);
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while bytes.len() < limit {
+            let at = addr.wrapping_add(bytes.len() as u64);
+            if !self.vcpu.read(at, &mut byte) {
+                return None;
+            }
+            if byte == [0] {
+                break;
+            }
+            bytes.push(byte[0]);
+        }
+        Some(bytes)
     }
 
     /// The length of a string with its final 0, or what can be read of it. A limit

@@ -1,4 +1,4 @@
-//! The elements of packets about tracepoints.
+//! The elements of packets that gdbstub does not parse.
 
 /// The packet is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,16 @@ pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, Malformed> {
     }
     let byte = |&[high, low]: &[u8; 2]| Ok((digit(high)? << 4 | digit(low)?) as u8);
     pairs.iter().map(byte).collect()
+}
+
+/// The length and the code of an agent expression, and the text behind it.
+pub(crate) fn expression(text: &str) -> Result<(Vec<u8>, &str), Malformed> {
+    let (len, rest) = text.split_once(',').ok_or(Malformed)?;
+    let len = usize::try_from(hex(Some(len))?).ok();
+    let digits = len.and_then(|len| len.checked_mul(2));
+    let digits = digits.filter(|&digits| rest.is_char_boundary(digits));
+    let (code, rest) = rest.split_at(digits.ok_or(Malformed)?);
+    Ok((bytes(code)?, rest))
 }
 
 /// [`bytes`], the other way.

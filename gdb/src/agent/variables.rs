@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::packet::{self, Malformed};
+use crate::packet::{self, Malformed};
 
 /// Most variables.
 const MAX_VARIABLES: usize = 1024;
