@@ -8,6 +8,7 @@ pub mod bus;
 pub mod file_mapping;
 pub mod hypervisor;
 pub mod power;
+pub mod pvpanic;
 pub mod rtc;
 pub mod serial;
 pub mod vhost_user;

@@ -2,6 +2,7 @@
 //! debugging itself.
 
 use std::ops::Range;
+use std::path::Path;
 
 use crate::address::{PhysAddr, VcpuId};
 use crate::error::{Result, TargetError};
@@ -188,6 +189,12 @@ pub trait Inspect {
     /// runs. `None` when they are not logged.
     fn dirty_pages(&mut self, _device: usize) -> Result<Option<Vec<Range<u64>>>> {
         Err(TargetError::Unsupported("notes of what devices write"))
+    }
+
+    /// Writes RAM and registers to a file of the VMM's machine, and tells in words what that
+    /// was. `hide` takes out of memory, which was read at an address, what is not the guest's.
+    fn dump(&mut self, _path: &Path, _hide: &dyn Fn(PhysAddr, &mut [u8])) -> Result<String> {
+        Err(TargetError::Unsupported("crash dumps"))
     }
 
     /// How often a vCPU has left the guest, by reason.

@@ -44,6 +44,20 @@ pub fn run_alone(socket: &Path, sysroot: Sysroot, commands: &[&str]) -> String {
     process.printed(Stream::Out)
 }
 
+/// Runs gdb with `commands` and no machine, and returns what it printed on both streams.
+///
+/// # Panics
+/// gdb fails or does not end in time.
+pub fn run_offline(commands: &[&str]) -> String {
+    let mut gdb = base();
+    for line in commands {
+        gdb.args(["-ex", line]);
+    }
+    let mut process = Process::start("gdb", merged(&gdb).arg("-batch"));
+    process.expect_exit(0, PATIENCE);
+    process.printed(Stream::Out)
+}
+
 /// These commands with what a user would see of them: each behind gdb's prompt, before
 /// what it prints.
 pub fn shown(commands: &[&str]) -> Vec<String> {

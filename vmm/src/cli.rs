@@ -28,7 +28,8 @@ pub enum Command {
     /// Run a guest.
     ///
     /// Ends with status 0 when the guest powers off (or reboots under --on-reboot exit) or
-    /// the user quits, 1 when the host fails, 2 on bad usage, 3 when the guest crashes.
+    /// the user quits, 1 when the host fails, 2 on bad usage, 3 when the guest crashes (or
+    /// panics, under --on-panic exit).
     /// SIGUSR1 prints exit counts and the state of the devices.
     Run(Box<RunArgs>),
     /// Say what this host's KVM can do, and what gdb can therefore do.
@@ -96,6 +97,13 @@ pub enum CtlCommand {
     },
     /// End the machine at once, as SIGTERM does. The guest is not asked.
     Shutdown,
+    /// Write RAM and registers to FILE, for crash, makedumpfile, drgn and gdb. A guest that runs
+    /// is stopped meanwhile.
+    Dump {
+        /// The machine writes it: a file that is there is replaced.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Detach gdb, for instance one whose machine is gone, and let the guest run.
     DetachGdb,
     /// Restart the backend of a device (exec="COMMAND"); the guest's requests wait.
@@ -193,4 +201,9 @@ pub struct RunArgs {
     /// What a guest's reboot does [default: reset].
     #[arg(long, value_enum, value_name = "ACTION")]
     pub on_reboot: Option<OnReboot>,
+    /// What a guest's panic or crash does: stop (keep the guest, for gdb and `outboard ctl`), reset,
+    /// or exit with status 3, each after a crash dump with ,dump=FILE. A panic is one of a kernel
+    /// with a driver for pvpanic [default: a panic does nothing, a crash exits].
+    #[arg(long, value_name = "ACTION[,dump=FILE]")]
+    pub on_panic: Option<String>,
 }

@@ -4,6 +4,7 @@
 mod choices;
 mod device;
 mod error;
+mod on_panic;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::{console, log, memory};
 pub use choices::{GdbWait, OnReboot};
 pub use device::Device;
 pub use error::{Error, MAX_CPUS};
+pub use on_panic::{OnPanic, PanicAction};
 
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// So that a kernel given alone shows what it does.
@@ -61,6 +63,8 @@ pub struct Config {
     /// ELF file with the kernel's symbols, for gdb.
     pub symbols: Option<PathBuf>,
     pub on_reboot: OnReboot,
+    /// Without it, a panic is the guest's own affair, and a crash the machine's end.
+    pub on_panic: Option<OnPanic>,
     /// Where to write down what is said to backends.
     pub trace: Option<PathBuf>,
     /// What goes wrong on purpose between devices and backends.
@@ -87,6 +91,7 @@ struct File {
     gdb_kill: Option<bool>,
     symbols: Option<PathBuf>,
     on_reboot: Option<OnReboot>,
+    on_panic: Option<String>,
     api: Option<PathBuf>,
     trace: Option<PathBuf>,
     faults: Option<PathBuf>,
@@ -154,6 +159,8 @@ impl TryFrom<RunArgs> for Config {
         if seed.is_some() && faults.is_none() {
             return Err(Error::SeedWithoutFaults);
         }
+        let on_panic = args.on_panic.or(file.on_panic);
+        let on_panic = on_panic.map(|text| text.parse::<OnPanic>()).transpose()?;
         let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
         let serial = args
             .serial
@@ -184,6 +191,7 @@ impl TryFrom<RunArgs> for Config {
             gdb_kill,
             symbols,
             on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
+            on_panic,
             trace,
             faults,
             rings,

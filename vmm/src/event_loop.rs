@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use gdb::target::{Attachment, Event, StopReason, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::config::OnReboot;
+use crate::config::{OnPanic, OnReboot, PanicAction};
 use crate::console::{Console, Input};
 use crate::crash;
 use crate::events::{Inbox, Notifier, borrow};
 use crate::machine::{self, Machine};
+use crate::panicked;
 use crate::panics::Panicked;
 use crate::power::PowerRequest;
 use crate::reset::{Progress, Reset};
@@ -36,7 +37,7 @@ pub enum Ended {
     Rebooted,
     /// `Ctrl-A x`, a signal, or gdb's `kill` under `--gdb-kill`.
     UserQuit,
-    /// The report was printed.
+    /// The report was printed. Or it panicked, under `--on-panic exit`.
     Crashed,
 }
 
@@ -64,6 +65,8 @@ pub enum Error {
     Reset(#[source] machine::Error),
     #[error("cannot reset the machine")]
     ResetThread(#[source] io::Error),
+    #[error("the guest cannot be stopped after its panic or crash")]
+    Stop(#[source] machine::Error),
     #[error("thread {0} panicked, which is a bug of outboard: nothing can be said of the guest")]
     Panicked(String),
     #[error("the gdb server ended")]
@@ -79,6 +82,7 @@ pub struct EventLoop<'a> {
     pub panics: Inbox<Panicked>,
     pub debug: Option<Debug>,
     pub on_reboot: OnReboot,
+    pub on_panic: Option<OnPanic>,
     pub signals: Signals,
     /// A reset that is under way.
     pub reset: Option<Reset>,
@@ -248,6 +252,7 @@ impl EventLoop<'_> {
             }
             Some(PowerRequest::Reset) => self.start_reset(false).map(|()| None),
             Some(PowerRequest::UserReset) => self.start_reset(true).map(|()| None),
+            Some(PowerRequest::Panic) => self.panicked(),
         }
     }
 
@@ -325,13 +330,13 @@ impl EventLoop<'_> {
         match self.failures.take() {
             None => Ok(None),
             Some((vcpu, Failure::Host(source))) => Err(Error::Vcpu { vcpu, source }),
-            Some((vcpu, Failure::Guest(crash))) => Ok(self.crash(vcpu, &crash)),
+            Some((vcpu, Failure::Guest(crash))) => self.crash(vcpu, &crash),
         }
     }
 
     /// Reports the crash. With a gdb attached, or under `--gdb-wait`, the guest
     /// stays for gdb to look at.
-    fn crash(&mut self, vcpu: usize, crash: &Crash) -> Option<Ended> {
+    fn crash(&mut self, vcpu: usize, crash: &Crash) -> Result<Option<Ended>, Error> {
         let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
         // The guest's last output comes before the report.
         self.console.flush();
@@ -345,16 +350,52 @@ impl EventLoop<'_> {
             }
             _ => say!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
         }
+        self.stop_and_dump()?;
         let keep = |debug: &&Debug| debug.wait || debug.attached;
         let Some(debug) = self.debug.as_ref().filter(keep) else {
-            return Some(Ended::Crashed);
+            return self.after_panic();
         };
         if !debug.attached {
             say!("outboard: it is kept for gdb to attach, as --gdb-wait asks");
         }
         let stop = StopReason::Crashed(crash.to_string());
         debug.events.send(Event::Stopped(VcpuId(vcpu), stop));
-        None
+        Ok(None)
+    }
+
+    /// The guest's kernel panics. The vCPU that says so has stopped behind that.
+    fn panicked(&mut self) -> Result<Option<Ended>, Error> {
+        self.console.flush();
+        say!("outboard: the guest's kernel panicked");
+        let vcpu = panicked::vcpu(self.machine);
+        self.stop_and_dump()?;
+        let Some(debug) = self.debug.as_ref().filter(|debug| debug.attached) else {
+            return self.after_panic();
+        };
+        let stop = StopReason::Trap("the guest's kernel panicked".into());
+        debug.events.send(Event::Stopped(vcpu, stop));
+        Ok(None)
+    }
+
+    fn stop_and_dump(&self) -> Result<(), Error> {
+        match &self.on_panic {
+            None => Ok(()),
+            Some(OnPanic { dump, .. }) => {
+                panicked::stop_and_dump(self.machine, dump.as_deref()).map_err(Error::Stop)
+            }
+        }
+    }
+
+    /// Without a debugger the user's choice counts, or the end.
+    fn after_panic(&mut self) -> Result<Option<Ended>, Error> {
+        match self.on_panic.as_ref().map(|on_panic| on_panic.action) {
+            None | Some(PanicAction::Exit) => Ok(Some(Ended::Crashed)),
+            Some(PanicAction::Reset) => self.start_reset(true).map(|()| None),
+            Some(PanicAction::Stop) => {
+                say!("outboard: it is stopped, as --on-panic asks");
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -66,6 +66,9 @@ pub const I8042_LEN: u64 = 5;
 /// Command port of the i8042 and the command that pulses the reset line.
 pub const I8042_COMMAND: u16 = 0x64;
 pub const I8042_RESET: u8 = 0xfe;
+/// QEMU's port for it.
+pub const PVPANIC: u64 = 0x505;
+pub const PVPANIC_LEN: u64 = 1;
 /// ACPI sleep control register and, at the next port, sleep status register
 /// (ACPI 6.5, 4.8.3.7).
 pub const SLEEP_CONTROL: u64 = 0x600;

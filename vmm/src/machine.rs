@@ -2,13 +2,14 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use devices::bus::{Bus, BusDevice, Overlap};
 use devices::hypervisor::Hypervisor;
-use devices::power::{I8042, SleepControl};
+use devices::power::{I8042, Signal, SleepControl};
+use devices::pvpanic::PvPanic;
 use devices::rtc::Rtc;
 use devices::serial::SerialPort;
 use devices::vhost_user::shared_memory::SharedMemory;
@@ -127,7 +128,7 @@ impl Machine {
         let power = Arc::new(PowerSwitch::new(notifiers.power));
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
-        add_legacy(&mut buses.pio, &power)?;
+        add_legacy(&mut buses.pio, &power, config.on_panic.is_some())?;
         let mut shm_space = ShmAddressSpace::new(&memory, model.physical_bits());
         let transports = add_virtio(
             &mut buses.mmio,
@@ -212,6 +213,17 @@ impl Machine {
     /// Lets the vCPUs run.
     pub fn start(&self) -> Result<(), Error> {
         Ok(self.vcpus.group().resume_all()?)
+    }
+
+    /// Stops all vCPUs, those too that have stopped for a request. Nobody can resume them before
+    /// the result is dropped.
+    pub fn stop(&self) -> Result<Group<'_>, Error> {
+        let mut group = self.vcpus.group();
+        let paused = group.pause();
+        // The request is met, and they may run again.
+        self.power.on();
+        paused.map_err(Error::NotPaused)?;
+        Ok(group)
     }
 
     /// Back to power-on: devices, chips, vCPUs, and the kernel loaded again. The
@@ -332,14 +344,18 @@ fn add_serial(
     Ok((port, room))
 }
 
-fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>) -> Result<(), Error> {
+fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>, on_panic: bool) -> Result<(), Error> {
     let request = |request| {
         let power = power.clone();
-        Box::new(move || power.request(request))
+        Box::new(move || power.request(request)) as Signal
+    };
+    let panicked = match on_panic {
+        true => request(PowerRequest::Panic),
+        false => Box::new(note_panic),
     };
     let i8042 = I8042::new(request(PowerRequest::Reset));
     let sleep = SleepControl::new(boot::SLEEP_TYPE_OFF, request(PowerRequest::Off));
-    let devices: [(_, _, _, Arc<Mutex<dyn BusDevice>>); 3] = [
+    let devices: [(_, _, _, Arc<Mutex<dyn BusDevice>>); 4] = [
         (
             "RTC",
             layout::RTC,
@@ -358,11 +374,23 @@ fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>) -> Result<(), Error> {
             layout::SLEEP_CONTROL_LEN,
             Arc::new(Mutex::new(sleep)),
         ),
+        (
+            "pvpanic",
+            layout::PVPANIC,
+            layout::PVPANIC_LEN,
+            Arc::new(Mutex::new(PvPanic::new(panicked))),
+        ),
     ];
     for (name, base, len, device) in devices {
         pio.insert(name, base, len, device)?;
     }
     Ok(())
+}
+
+/// The guest may do this as often as it likes.
+fn note_panic() {
+    static NOTED: Once = Once::new();
+    NOTED.call_once(|| tracing::warn!("the guest's kernel panics; --on-panic can stop or dump it"));
 }
 
 fn add_virtio(

@@ -11,6 +11,8 @@ pub enum PowerRequest {
     Reset,
     /// By the user: always a reset, whatever `--on-reboot` says of the guest's own.
     UserReset,
+    /// The guest's kernel panics, and the user wants something done about it.
+    Panic,
 }
 
 /// Set by a power device on a vCPU thread; read by every vCPU thread after

@@ -121,6 +121,7 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
         panics,
         debug,
         on_reboot: config.on_reboot,
+        on_panic: config.on_panic.clone(),
         signals,
         reset: None,
         next_reset: None,

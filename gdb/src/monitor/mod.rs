@@ -7,6 +7,7 @@ mod architecture;
 mod args;
 mod break_if;
 mod devices;
+mod dump;
 mod error;
 mod explain;
 mod info;
@@ -57,6 +58,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[ADDR off|[cr3=N] [cpl=N] [vcpu=N] [hits=N]]",
         help: "when gdb's breakpoints at an address stop the guest",
         run: break_if::break_if,
+    },
+    Command {
+        name: "dump",
+        arguments: "FILE",
+        help: "write RAM and registers to a file, for crash, drgn and gdb",
+        run: dump::dump,
     },
     Command {
         name: "exits",
@@ -297,8 +304,7 @@ impl MonitorCmd for Session<'_> {
 }
 
 fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), MonitorError> {
-    // As in gdb's `x/4x`.
-    let line = String::from_utf8_lossy(line).replacen('/', " /", 1);
+    let line = with_format_apart(&String::from_utf8_lossy(line));
     let words: Vec<_> = line.split_whitespace().collect();
     let Some((command, arguments)) = find(&words) else {
         return list_below(&words, out);
@@ -316,6 +322,16 @@ fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), Mo
             Ok(writeln!(out, "usage: monitor {}", command.usage())?)
         }
         result => result,
+    }
+}
+
+/// `xp /4x` for `xp/4x`, as gdb's own `x` may be written.
+fn with_format_apart(line: &str) -> String {
+    let line = line.trim_start();
+    let first = line.split_whitespace().next().unwrap_or_default();
+    match first.find('/') {
+        Some(slash) => [&line[..slash], " ", &line[slash..]].concat(),
+        None => line.to_owned(),
     }
 }
 

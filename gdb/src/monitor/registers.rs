@@ -147,7 +147,7 @@ fn write_segments(
             "{name:<3}={:04x} {base} {:08x} {:08x}",
             segment.selector,
             segment.limit,
-            attributes(segment)
+            segment.attributes()
         )?;
         if protected && segment.is_present() {
             write!(out, " DPL={} {}", segment.dpl(), kind(segment, long))?;
@@ -164,15 +164,6 @@ fn write_segments(
         )?;
     }
     Ok(())
-}
-
-/// Bits 8 to 23 of the upper half of a descriptor, without the limit.
-fn attributes(segment: &Segment) -> u32 {
-    let granular = segment.limit > 0xf_ffff;
-    u32::from(segment.access) << 8
-        | u32::from(segment.long) << 21
-        | u32::from(segment.big) << 22
-        | u32::from(granular) << 23
 }
 
 /// The kind of the segment, in words and letters.

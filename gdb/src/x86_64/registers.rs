@@ -33,6 +33,15 @@ impl Segment {
         self.access >> 5 & 3
     }
 
+    /// The flags of a descriptor's upper half, where they are there (SDM volume 3, 3.4.5).
+    pub fn attributes(&self) -> u32 {
+        let is_granular = self.limit > 0xf_ffff;
+        u32::from(self.access) << 8
+            | u32::from(self.long) << 21
+            | u32::from(self.big) << 22
+            | u32::from(is_granular) << 23
+    }
+
     /// Not a gate, a task or a table.
     pub fn is_code_or_data(&self) -> bool {
         self.access & 1 << 4 != 0

@@ -8,6 +8,7 @@ mod attach;
 mod breakpoints;
 mod code32;
 mod disconnected;
+mod dump;
 mod ends;
 mod events;
 mod front_ends;

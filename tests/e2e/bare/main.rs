@@ -7,6 +7,7 @@ mod clocks;
 mod console;
 mod control;
 mod crash;
+mod dump;
 mod explain;
 mod faults;
 mod gdb;

@@ -15,7 +15,7 @@ use crate::machine::{BOOT, linux};
 const UNMOVED: &str = "0xffffffff81000000";
 
 /// A bzImage under KASLR.
-fn moving(dir: &Path, guest: &Linux, what: &str, symbols: Option<&Path>) -> Vmm {
+pub fn moving(dir: &Path, guest: &Linux, what: &str, symbols: Option<&Path>) -> Vmm {
     let vmm = linux(&guest.bzimage, guest, "")
         .cmdline(&format!("console=ttyS0 quiet loglevel=4 panic=-1 {what}"))
         .cpus(2)

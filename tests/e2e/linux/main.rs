@@ -11,6 +11,7 @@ mod debugger_place;
 mod debugger_stops;
 mod debugger_types;
 mod devices;
+mod dump;
 mod keyboard;
 mod machine;
 mod peers;

@@ -1,17 +1,18 @@
 //! `outboard ctl`: sends a command to a running machine.
 
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 use serde_json::Value;
 
 use super::explain::Report;
 use crate::cli::{CtlArgs, CtlCommand};
 
-/// Longer than any command takes.
+/// Longer than any command takes but a dump.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Longest answer, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
@@ -49,6 +50,7 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
             ask(&args.api, "POST", "/v1/debugger/detach")?;
             Ok("detach-gdb: done".to_owned())
         }
+        CtlCommand::Dump { file } => dump(&args.api, file),
         CtlCommand::Restart { id } => {
             let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
             let answer = ask(&args.api, "POST", &format!("/v1/devices/{name}/restart"))?;
@@ -59,6 +61,17 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
             ))
         }
     }
+}
+
+/// The machine writes the file, and may do so in another directory.
+fn dump(api: &Path, file: &Path) -> Result<String, Error> {
+    let path = std::path::absolute(file)?;
+    let path = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
+    let target = format!("/v1/dump?file={path}");
+    // As long as the disk takes.
+    let answer = ask_within(None, api, "POST", &target)?;
+    let text = answer["text"].as_str().unwrap_or_default();
+    Ok(format!("{}: {text}", file.display()))
 }
 
 /// Asks what is wrong with the machine's devices, or with one, and returns it as text.
@@ -81,11 +94,20 @@ fn change(path: &Path, command: &str) -> Result<String, Error> {
 }
 
 fn ask(path: &Path, method: &str, target: &str) -> Result<Value, Error> {
+    ask_within(Some(DEADLINE), path, method, target)
+}
+
+fn ask_within(
+    deadline: Option<Duration>,
+    path: &Path,
+    method: &str,
+    target: &str,
+) -> Result<Value, Error> {
     let mut stream = UnixStream::connect(path).map_err(|source| Error::Connect {
         path: path.to_owned(),
         source,
     })?;
-    stream.set_read_timeout(Some(DEADLINE))?;
+    stream.set_read_timeout(deadline)?;
     stream.set_write_timeout(Some(DEADLINE))?;
     let request =
         format!("{method} {target} HTTP/1.1\r\nHost: outboard\r\nContent-Length: 0\r\n\r\n");

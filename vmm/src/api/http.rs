@@ -17,6 +17,8 @@ pub struct Request {
     pub method: String,
     /// As it came, percent-encoded.
     pub path: String,
+    /// What is behind a question mark, likewise.
+    pub query: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +118,11 @@ fn parse(head: &[u8]) -> Result<Option<Request>, Error> {
     if status.is_partial() {
         return Ok(None);
     }
-    let path = target.split('?').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     Ok(Some(Request {
         method: method.to_owned(),
         path: path.to_owned(),
+        query: query.to_owned(),
     }))
 }
 
@@ -177,6 +180,7 @@ mod tests {
     fn the_first_line_is_what_counts() {
         let request = receive_from(b"GET /v1/status?x HTTP/1.1\r\nHost: y\r\n\r\n", true).unwrap();
         assert_eq!((&*request.method, &*request.path), ("GET", "/v1/status"));
+        assert_eq!(request.query, "x");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `GET /v1/explain`, `/v1/devices/ID/explain` | queues and backends as they are, and what is wrong |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
+//! | `POST /v1/dump?file=PATH` | when RAM and registers are in this file |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
 //! | `POST /v1/reset` | when the main thread has been told |
 //! | `POST /v1/shutdown` | just before the machine ends |
@@ -16,6 +17,7 @@
 pub mod client;
 mod commands;
 mod control;
+mod dump;
 mod explain;
 mod http;
 
@@ -158,6 +160,7 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
         ("GET", ["v1", "devices", id, "explain"]) => explain::one(control, &decode(id)),
         ("POST", ["v1", "devices", id, "restart"]) => commands::restart(control, &decode(id)),
         ("POST", ["v1", "debugger", "detach"]) => commands::detach(control),
+        ("POST", ["v1", "dump"]) => dump::dump(control, &request.query),
         ("POST", ["v1", "pause"]) => commands::pause(control),
         ("POST", ["v1", "resume"]) => commands::resume(control),
         ("POST", ["v1", "reset"]) => commands::reset(control),
@@ -166,13 +169,17 @@ fn route(request: &Request, control: &Control) -> (Status, Value) {
             wrong_method(request, "GET")
         }
         (_, ["v1", "devices", _, "restart"] | ["v1", "debugger", "detach"])
-        | (_, ["v1", "pause" | "resume" | "reset" | "reload" | "shutdown"]) => {
-            wrong_method(request, "POST")
-        }
+        | (
+            _,
+            [
+                "v1",
+                "dump" | "pause" | "resume" | "reset" | "reload" | "shutdown",
+            ],
+        ) => wrong_method(request, "POST"),
         _ => {
             let known = "GET /v1/status, /v1/explain, /v1/devices/ID/explain, \
                          POST /v1/devices/ID/restart, /v1/debugger/detach, \
-                         /v1/pause, /v1/resume, /v1/reset, /v1/reload, /v1/shutdown";
+                         /v1/dump?file=PATH, /v1/pause, /v1/resume, /v1/reset, /v1/reload, /v1/shutdown";
             let text = format!("there is no {}; there are {known}", request.path);
             (Status::NotFound, problem(text))
         }

@@ -131,6 +131,7 @@ fn dsdt(devices: &[VirtioSlot]) -> Vec<u8> {
     }
     serial_device(&mut body);
     rtc_device(&mut body);
+    pvpanic_device(&mut body);
     soft_off().to_aml_bytes(&mut body);
     let mut table = Sdt::new(
         *b"DSDT",
@@ -188,6 +189,16 @@ fn rtc_device(sink: &mut Vec<u8>) {
     let resources = aml::ResourceTemplate::new(vec![&ports]);
     let crs = aml::Name::new("_CRS".into(), &resources);
     aml::Device::new("_SB_.RTC_".into(), vec![&hid, &crs]).to_aml_bytes(sink);
+}
+
+/// QEMU's name of it, by which drivers go.
+fn pvpanic_device(sink: &mut Vec<u8>) {
+    let (port, len) = (layout::PVPANIC as u16, layout::PVPANIC_LEN as u8);
+    let ports = aml::IO::new(port, port, 1, len);
+    let hid = aml::Name::new("_HID".into(), &"QEMU0001");
+    let resources = aml::ResourceTemplate::new(vec![&ports]);
+    let crs = aml::Name::new("_CRS".into(), &resources);
+    aml::Device::new("_SB_.PEVT".into(), vec![&hid, &crs]).to_aml_bytes(sink);
 }
 
 fn soft_off() -> impl Aml {

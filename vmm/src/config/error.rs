@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use workbench::trace::faults::LoadError;
 
+use super::on_panic;
 use crate::{console, layout, memory};
 
 /// Most vCPUs of a machine.
@@ -48,6 +49,8 @@ pub enum Error {
     Serial(#[from] console::ParseError),
     #[error(transparent)]
     Gdb(#[from] gdb::server::AddressError),
+    #[error(transparent)]
+    OnPanic(#[from] on_panic::ParseError),
     #[error("--gdb-kill needs --gdb ADDRESS to be asked through")]
     GdbKill,
     #[error("--gdb-wait needs --gdb ADDRESS to wait on")]

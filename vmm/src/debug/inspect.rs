@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use devices::bus::Bus;
@@ -15,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
+use crate::dump::Snapshot;
 use crate::explain::explain;
 use crate::layout;
 use crate::power::PowerRequest;
@@ -186,6 +188,17 @@ impl Inspect for DebugTarget {
         let shared = self.transport(device)?;
         let _locked = shared.lock();
         Ok(shared.backend().dirty_pages())
+    }
+
+    fn dump(&mut self, path: &Path, hide: &dyn Fn(PhysAddr, &mut [u8])) -> Result<String> {
+        let hide = |at, bytes: &mut [u8]| hide(PhysAddr(at), bytes);
+        let snapshot = Snapshot::new(&self.memory.0, self.vcpus.handles());
+        let saved = snapshot.and_then(|snapshot| snapshot.hiding(&hide).save(path));
+        let saved = saved.map_err(|error| TargetError::Host {
+            what: "the guest is not dumped",
+            source: io::Error::other(error),
+        })?;
+        Ok(saved.to_string())
     }
 
     fn exits(&self, vcpu: VcpuId) -> Result<Vec<(&'static str, u64)>> {

@@ -7,6 +7,8 @@
 /* Canonical, but above the identity map. */
 #define UNMAPPED	0x8000000000ul
 #define SURVIVOR_MAGIC	0x6f7574626f617264ul
+/* Port of QEMU's device of this name. */
+#define PVPANIC		0x505
 #define FAR_PAST_RAM	0xcffff000ul
 
 static void jump(u64 address)
@@ -111,6 +113,12 @@ static void do_panic(void)
 	panic("as asked");
 }
 
+/* What a kernel's driver for pvpanic writes when the kernel panics. */
+static void pvpanic(void)
+{
+	outb(PVPANIC, 1);
+}
+
 /* Another CPU triple-faults while the boot CPU waits. */
 static void crash_ap(u32 index)
 {
@@ -130,6 +138,7 @@ const struct misdeed cpu_misdeeds[] = {
 	{ "ap-triple-fault", ap_triple_fault },
 	{ "reboot", do_reboot },
 	{ "panic", do_panic },
+	{ "pvpanic", pvpanic },
 	{ "jump-mmio", jump_mmio },
 	{ "jump-unmapped", jump_unmapped },
 	{ "no-stack", no_stack },

@@ -1,0 +1,73 @@
+//! What follows when a guest's kernel panics, or the guest crashes:
+//! `stop|reset|exit[,dump=FILE]`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// The checked option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnPanic {
+    pub action: PanicAction,
+    /// Where RAM and registers go first.
+    pub dump: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PanicAction {
+    /// The guest stays stopped until somebody resumes or resets it.
+    Stop,
+    /// Power-on again.
+    Reset,
+    /// The machine ends.
+    Exit,
+}
+
+/// The option is something else.
+#[derive(Debug, thiserror::Error)]
+#[error("--on-panic {0:?} is not stop, reset or exit, with ,dump=FILE behind it for a crash dump")]
+pub struct ParseError(String);
+
+impl FromStr for OnPanic {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = || ParseError(text.to_owned());
+        let (action, rest) = match text.split_once(',') {
+            Some((action, rest)) => (action, Some(rest)),
+            None => (text, None),
+        };
+        let action = match action {
+            "stop" => PanicAction::Stop,
+            "reset" => PanicAction::Reset,
+            "exit" => PanicAction::Exit,
+            _ => return Err(wrong()),
+        };
+        let file = |rest: &str| {
+            let file = rest.strip_prefix("dump=").filter(|file| !file.is_empty());
+            file.map(PathBuf::from).ok_or_else(wrong)
+        };
+        let dump = rest.map(file).transpose()?;
+        Ok(Self { action, dump })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_may_have_a_dump() {
+        let parse = |text: &str| text.parse::<OnPanic>().ok();
+        let option = |action, dump: Option<&str>| {
+            let dump = dump.map(PathBuf::from);
+            Some(OnPanic { action, dump })
+        };
+        assert_eq!(parse("stop"), option(PanicAction::Stop, None));
+        let dump = option(PanicAction::Exit, Some("a,b"));
+        assert_eq!(parse("exit,dump=a,b"), dump);
+        for text in ["", "halt", "stop,", "stop,dump=", "dump=x", "reset,x=y"] {
+            let error = text.parse::<OnPanic>().unwrap_err().to_string();
+            assert!(error.contains("stop, reset or exit"), "{error}");
+        }
+    }
+}
