@@ -40,8 +40,10 @@ fn a_running_guest_is_dumped_and_runs_on() {
         "debug",
         &["info threads", "print greeting", "backtrace"],
     );
-    assert!(output.contains("LWP 2"), "{output}");
-    assert!(output.contains("main ()"), "{output}");
+    // Where it was just then, and whether there is a way back to main(), is open.
+    for part in ["LWP 2", "\n#0  ", "= \"hello gdb\""] {
+        assert!(output.contains(part), "no {part:?} in\n{output}");
+    }
     let status = crate::control::status(dir.path());
     assert_eq!(status["state"], "running");
     vmm.process.signal(libc::SIGTERM);
