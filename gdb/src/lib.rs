@@ -17,6 +17,7 @@
 //! | `trace` | tracepoints and what they have collected |
 //! | `machine` | the target with a register cache and virtual addresses |
 //! | [`paging`] | the page walk |
+//! | [`hmp`] | what QEMU's human monitor prints |
 //! | `qemu` | packets of QEMU's stub, which front ends ask for |
 //! | `linux` | what the debugger knows of a Linux guest |
 //! | [`symbol_file`] | the ELF file that gdb gets its symbols from |
@@ -30,6 +31,7 @@ mod address;
 mod agent;
 mod breakpoints;
 mod error;
+pub mod hmp;
 pub mod inspect;
 mod limits;
 mod linux;

@@ -175,6 +175,9 @@ pub struct RunArgs {
     /// Serve the control API, HTTP and JSON, on this Unix socket (see `outboard ctl`).
     #[arg(long, value_name = "PATH")]
     pub api: Option<PathBuf>,
+    /// Serve a part of QMP on this Unix socket, for tools that know QEMU (`drgn --qemu PATH`).
+    #[arg(long, value_name = "unix:PATH")]
+    pub qmp: Option<String>,
     /// Write down what is said to backends and what they say: a line a message, or JSON lines,
     /// pcapng or a timeline when the name ends with .jsonl, .pcapng or .json (see `outboard trace`).
     #[arg(long, value_name = "FILE")]

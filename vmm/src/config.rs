@@ -56,6 +56,8 @@ pub struct Config {
     pub devices: Vec<Device>,
     /// Where the control API listens.
     pub api: Option<PathBuf>,
+    /// Where QMP is served.
+    pub qmp: Option<PathBuf>,
     pub serial: console::Target,
     pub gdb: Option<gdb::server::Address>,
     pub gdb_wait: Option<GdbWait>,
@@ -93,6 +95,7 @@ struct File {
     on_reboot: Option<OnReboot>,
     on_panic: Option<String>,
     api: Option<PathBuf>,
+    qmp: Option<String>,
     trace: Option<PathBuf>,
     faults: Option<PathBuf>,
     seed: Option<u32>,
@@ -159,6 +162,7 @@ impl TryFrom<RunArgs> for Config {
         if seed.is_some() && faults.is_none() {
             return Err(Error::SeedWithoutFaults);
         }
+        let qmp = args.qmp.or(file.qmp).map(qmp).transpose()?;
         let on_panic = args.on_panic.or(file.on_panic);
         let on_panic = on_panic.map(|text| text.parse::<OnPanic>()).transpose()?;
         let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
@@ -185,6 +189,7 @@ impl TryFrom<RunArgs> for Config {
                 .map_or(Ok(DEFAULT_MEMORY), memory)?,
             devices,
             api: args.api.or(file.api),
+            qmp,
             serial: serial.unwrap_or_default(),
             gdb,
             gdb_wait,
@@ -223,6 +228,18 @@ fn read_text(path: &Path) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
     Ok(text)
+}
+
+/// `unix:PATH`; what QEMU takes behind a comma to have it served is so here anyway.
+fn qmp(text: String) -> Result<PathBuf, Error> {
+    let address = text.strip_prefix("unix:").unwrap_or_default();
+    let mut parts = address.split(',');
+    let path = parts.next().filter(|path| !path.is_empty());
+    let server = ["server", "server=on", "wait=off", "nowait"];
+    match path {
+        Some(path) if parts.all(|part| server.contains(&part)) => Ok(path.into()),
+        _ => Err(Error::Qmp(text)),
+    }
 }
 
 fn cpus(asked: u64) -> Result<u8, Error> {

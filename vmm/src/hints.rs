@@ -12,7 +12,8 @@ const QEMU: &[(&[&str], &str)] = &[
     (&["s"], "--gdb 1234"),
     (&["S"], "--gdb-wait"),
     (&["no-reboot"], "--on-reboot exit"),
-    (&["monitor", "qmp", "mon"], "--api PATH, and `outboard ctl`"),
+    (&["monitor", "mon"], "--api PATH, and `outboard ctl`"),
+    (&["qmp"], "--qmp unix:PATH"),
     (&["d", "D"], "--log FILTER and --log-file PATH"),
     (&["trace"], "--trace FILE, of what is said to backends"),
     (

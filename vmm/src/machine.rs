@@ -180,6 +180,10 @@ impl Machine {
         &self.power
     }
 
+    pub fn buses(&self) -> &Arc<Buses> {
+        &self.buses
+    }
+
     pub fn memory(&self) -> &Arc<GuestMemory> {
         self.vm.memory()
     }

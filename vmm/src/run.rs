@@ -16,10 +16,12 @@ use crate::backends::{Backends, Proxies};
 use crate::boot;
 use crate::config::{Config, GdbWait};
 use crate::console::{self, Console};
+use crate::control::Control;
 use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop};
 use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Notifiers};
+use crate::qmp;
 use crate::scheduling;
 use crate::signals::Signals;
 use crate::supervisor::Supervisor;
@@ -41,6 +43,8 @@ pub enum Error {
     Listen(#[from] gdb::server::ListenError),
     #[error(transparent)]
     Api(#[from] api::Error),
+    #[error(transparent)]
+    Qmp(#[from] qmp::Error),
     #[error(transparent)]
     Trace(#[from] trace::cli::Error),
     #[error(transparent)]
@@ -103,9 +107,14 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
     let detacher = debugger
         .as_mut()
         .and_then(|debugger| debugger.detacher.take());
+    let control = Arc::new(Control::new(&machine, detacher));
     let api = config.api.as_deref();
     let _api = api
-        .map(|path| api::Server::start(path, &machine, detacher))
+        .map(|path| api::Server::start(path, &control))
+        .transpose()?;
+    let qmp = config.qmp.as_deref();
+    let _qmp = qmp
+        .map(|path| qmp::Server::start(path, &control))
         .transpose()?;
     keep_files(machine.boot().clone()).map_err(host("a thread for a copy of the kernel"))?;
     if config.gdb_wait.is_none() {

@@ -18,6 +18,7 @@ mod net;
 mod pausing;
 mod peers;
 mod power;
+mod qmp;
 mod reload;
 mod replay;
 mod resets;

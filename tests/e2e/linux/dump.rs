@@ -125,6 +125,25 @@ fn assert_drgn(said: &str) {
     );
 }
 
+/// drgn reads a running guest as one of QEMU's.
+#[test]
+fn drgn_reads_a_running_guest_by_qmp() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let qmp = dir.path().join("qmp");
+    let vmm = moving(dir.path(), &guest, "outboard.run=tick", None)
+        .arg("--qmp", format!("unix:{}", qmp.display()))
+        .start();
+    vmm.process.wait_for("tick=started", BOOT);
+    let mut drgn = Command::new(program::cached("drgn/drgn"));
+    drgn.arg("-q").arg("--qemu").arg(&qmp);
+    drgn.arg("-s").arg(guest.vmlinux.as_ref().unwrap());
+    // CPUs that run have no stack to trace.
+    let tasks = DRGN.split("for cpu").next().unwrap();
+    assert_drgn(&output("drgn", drgn.args(["-e", tasks])));
+    finish(vmm);
+}
+
 #[test]
 fn a_stock_kernel_is_dumped_when_it_panics() {
     let guest = guest::stock_linux();

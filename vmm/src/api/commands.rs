@@ -7,8 +7,8 @@ use devices::virtio::counters::{QueueInfo, TransportInfo};
 use host_io::errors::chain;
 use serde_json::{Map, Value, json};
 
-use super::control::Control;
 use super::http::{Status, problem};
+use crate::control::Control;
 use crate::power::PowerRequest;
 use crate::transports::SharedTransport;
 use crate::vcpu::exit::Reason;

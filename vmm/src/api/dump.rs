@@ -8,8 +8,8 @@ use host_io::errors::chain;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::control::Control;
 use super::http::{Status, problem};
+use crate::control::Control;
 use crate::dump::{self, Error};
 
 /// Writes RAM and registers to the file that `query` names. A guest that runs is stopped

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::commands;
-use super::control::Control;
 use super::http::{Status, problem};
+use crate::control::Control;
 use crate::explain::explain;
 use crate::transports::SharedTransport;
 

@@ -16,7 +16,6 @@
 
 pub mod client;
 mod commands;
-mod control;
 mod dump;
 mod explain;
 mod http;
@@ -29,13 +28,11 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use gdb::server::Detacher;
 use host_io::sockets::{self, BindError, SocketFile};
 use serde_json::Value;
 
-use crate::machine::Machine;
+use crate::control::Control;
 use crate::power::PowerRequest;
-use control::Control;
 use http::{Request, Status, problem};
 
 /// How long a client may take to send its request, and to take the answer.
@@ -60,32 +57,24 @@ pub enum Error {
 /// Serves as long as it lives; the socket is removed with it.
 pub struct Server {
     _file: SocketFile,
-    _control: Arc<Control>,
 }
 
 impl Server {
-    pub fn start(
-        path: &Path,
-        machine: &Machine,
-        debugger: Option<Detacher>,
-    ) -> Result<Self, Error> {
+    /// Serves for as long as there is `control`.
+    pub fn start(path: &Path, control: &Arc<Control>) -> Result<Self, Error> {
         let failed = |source| Error::Listen {
             path: path.to_owned(),
             source,
         };
         let (listener, file) = sockets::bind(path).map_err(failed)?;
-        let control = Arc::new(Control::new(machine, debugger));
         thread::Builder::new()
             .name("api".into())
             .spawn({
-                let control = Arc::downgrade(&control);
+                let control = Arc::downgrade(control);
                 move || accept(&listener, &control)
             })
             .map_err(Error::Thread)?;
-        Ok(Self {
-            _file: file,
-            _control: control,
-        })
+        Ok(Self { _file: file })
     }
 }
 

@@ -49,6 +49,8 @@ pub enum Error {
     Serial(#[from] console::ParseError),
     #[error(transparent)]
     Gdb(#[from] gdb::server::AddressError),
+    #[error("--qmp {0:?} is not unix:PATH, a Unix socket to serve QMP on")]
+    Qmp(String),
     #[error(transparent)]
     OnPanic(#[from] on_panic::ParseError),
     #[error("--gdb-kill needs --gdb ADDRESS to be asked through")]

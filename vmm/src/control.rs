@@ -1,4 +1,4 @@
-//! The machine as the commands of the control API see it.
+//! The machine as those control it who are outside: the control API and QMP.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use crate::boot;
 use crate::machine::Machine;
 use crate::power::PowerSwitch;
 use crate::transports::SharedTransport;
+use crate::vcpu::dispatch::Buses;
 use crate::vcpus::Vcpus;
 
 /// The parts of the machine that commands act on.
@@ -16,6 +17,7 @@ pub struct Control {
     vcpus: Arc<Vcpus>,
     power: Arc<PowerSwitch>,
     boot: Arc<boot::Source>,
+    buses: Arc<Buses>,
     transports: Vec<SharedTransport>,
     memory: Arc<GuestMemory>,
     debugger: Option<Detacher>,
@@ -27,6 +29,7 @@ impl Control {
             vcpus: machine.vcpus().clone(),
             power: machine.power().clone(),
             boot: machine.boot().clone(),
+            buses: machine.buses().clone(),
             transports: machine.transports().to_vec(),
             memory: machine.memory().clone(),
             debugger,
@@ -43,6 +46,10 @@ impl Control {
 
     pub fn boot(&self) -> &boot::Source {
         &self.boot
+    }
+
+    pub fn buses(&self) -> &Buses {
+        &self.buses
     }
 
     pub fn transports(&self) -> &[SharedTransport] {
