@@ -211,6 +211,16 @@ impl<'t> Client<'t> {
                 self.with_wire(|wire| wire.extend_packet(ahead::FEATURES));
                 Ok(())
             }
+            Ahead::Read { addr, len } => {
+                let stopped = session.selection.focus().0 + 1;
+                let bytes = session.read_for_thread(self.dialect.general(stopped), addr, len);
+                self.with_wire(|wire| match bytes {
+                    // The letter tells no bytes from a packet that is not known.
+                    Ok(bytes) => wire.binary(b'b', &bytes),
+                    Err(number) => wire.packet(&format!("E{number:02x}")),
+                });
+                Ok(())
+            }
             Ahead::Breakpoint(place, program) => match session.set_program(place, program) {
                 Ok(()) => self.answer(session, body),
                 Err(_) => {

@@ -43,7 +43,7 @@ impl Dialect {
         let Ok(text) = std::str::from_utf8(body) else {
             return Said::Plainly;
         };
-        let current = self.general.map_or(stopped, NonZeroUsize::get);
+        let current = self.general(stopped);
         match text.split_at_checked(1) {
             Some(("H", _)) => self.choose(text),
             Some(("c", "")) | Some(("C", _)) => self.resume(match self.resumed {
@@ -61,6 +61,11 @@ impl Dialect {
             _ if text.starts_with("vCont;") => self.resume_each(text, threads),
             _ => Said::Plainly,
         }
+    }
+
+    /// The thread whose registers and memory are meant.
+    pub fn general(&self, stopped: usize) -> usize {
+        self.general.map_or(stopped, NonZeroUsize::get)
     }
 
     /// Notes the thread of an `H` packet. Memory is read of one thread.

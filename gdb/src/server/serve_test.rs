@@ -846,3 +846,22 @@ fn a_reset_stops_and_breakpoints_work_again() {
     assert_eq!(rsp.ask("Z0,1000,1"), "OK");
     assert_eq!(stop(&mut rsp, "vCont;c"), "T05thread:01;swbreak:;");
 }
+
+#[test]
+fn memory_can_be_read_as_it_is() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let mut rsp = guest.attach();
+    assert!(rsp.ask("qSupported:swbreak+").contains(";binary-upload+"));
+    assert_eq!(rsp.ask("M9000,5:23247d2a41"), "OK");
+    assert_eq!(rsp.ask("x9000,5"), "b}\u{3}}\u{4}}]}\nA");
+    assert_eq!(rsp.ask("x9004,1"), "bA");
+    // The rest of RAM, and nothing of what is behind.
+    assert_eq!(rsp.ask("x100000,4"), "E0e");
+    assert_eq!(rsp.ask("Mfffff,1:41"), "OK");
+    assert_eq!(rsp.ask("xfffff,10"), "bA");
+    assert_eq!(rsp.ask("x9000"), "E16");
+    rsp.send("vCont;c");
+    assert_eq!(rsp.ask("x9000,4"), "E10", "it runs");
+    drop(rsp);
+    guest.until_undisturbed();
+}

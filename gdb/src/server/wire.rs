@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use gdbstub::conn::Connection;
 
+use super::inlet::framed;
 use crate::packet::encoded;
 
 /// Most bytes that may wait for the client. An answer is limited by the packet
@@ -46,8 +47,24 @@ impl Wire {
 
     /// Queues a packet whose body needs no escapes.
     pub fn packet(&mut self, body: &str) {
-        let sum = body.bytes().fold(0u8, u8::wrapping_add);
-        self.last = format!("${body}#{sum:02x}").into_bytes();
+        self.frame(body.as_bytes());
+    }
+
+    /// Queues a packet of a letter and bytes as they are.
+    pub fn binary(&mut self, letter: u8, bytes: &[u8]) {
+        let mut body = Vec::with_capacity(bytes.len() + 1);
+        body.push(letter);
+        for &byte in bytes {
+            match byte {
+                b'#' | b'$' | b'}' | b'*' => body.extend([b'}', byte ^ 0x20]),
+                byte => body.push(byte),
+            }
+        }
+        self.frame(&body);
+    }
+
+    fn frame(&mut self, body: &[u8]) {
+        self.last = framed(body).collect();
         self.repeat();
     }
 
@@ -132,6 +149,13 @@ mod tests {
         assert_eq!(wire.pending(), b"$OK#9a$O610a#47");
         wire.sent(6);
         assert_eq!(wire.pending(), b"$O610a#47");
+    }
+
+    #[test]
+    fn bytes_that_frame_packets_are_escaped() {
+        let mut wire = Wire::default();
+        wire.binary(b'b', b"a#$}*\0\xff");
+        assert_eq!(wire.pending(), b"$ba}\x03}\x04}]}\x0a\0\xff#24");
     }
 
     #[test]

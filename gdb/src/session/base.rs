@@ -31,7 +31,7 @@ pub(super) mod errno {
 /// Most bytes of one memory read: gdb asks for no more, since their hex form must
 /// fit a packet. gdbstub would cut a longer one into pieces and, after a piece
 /// that came back short, put the next in the wrong place.
-const MAX_READ: usize = PACKET_SIZE / 2;
+pub(super) const MAX_READ: usize = PACKET_SIZE / 2;
 
 /// The registers that a trace frame has.
 type Known = Arc<[Register]>;

@@ -66,6 +66,7 @@ mod place;
 mod points;
 mod programs;
 mod queries;
+mod reads;
 mod refusal;
 mod resume;
 mod run;
