@@ -80,21 +80,37 @@ const BREAKS: &[(Break, &[&str])] = &[
     (Break::NineRegions, &["memory.at-most-8-regions"]),
     (Break::EmptyTable, &["memory.table-has-regions"]),
     (Break::TooManyRegions, &["memory.within-slots"]),
+    (Break::UserNotGuest, &["memory.guest-for-user-addresses"]),
     (Break::SlotsNotAsked, &["memory.slots-asked-for"]),
     (Break::RemovesUnknown, &["memory.removes-what-there-is"]),
     (Break::RemovesWithFile, &["memory.removes-without-file"]),
     (Break::OddSize, &["vring.size-is-a-power-of-2"]),
     (Break::HugeSize, &["vring.size-at-most-32768"]),
     (Break::FarIndex, &["vring.index-within-queues"]),
-    (Break::Misaligned(0), &["vring.descriptors-aligned"]),
+    (
+        Break::Misaligned(0),
+        &["vring.descriptors-aligned", "packed.ring-aligned"],
+    ),
     (
         Break::Misaligned(1),
-        &["vring.available-aligned", "ring.can-be-reached"],
+        &[
+            "vring.available-aligned",
+            "packed.driver-event-aligned",
+            "ring.can-be-reached",
+        ],
     ),
-    (Break::Misaligned(2), &["vring.used-aligned"]),
+    (
+        Break::Misaligned(2),
+        &["vring.used-aligned", "packed.device-event-aligned"],
+    ),
     (Break::OutsideOfMemory, &["vring.in-memory"]),
     (Break::PartsOverlap, &["vring.parts-apart"]),
     (Break::AddressFlags, &["vring.address-flags"]),
+    (Break::PackedBaseFar, &["packed.base-in-ring"]),
+    (
+        Break::PackedWrapZero,
+        &["packed.begins-with-wrap-counters-of-1"],
+    ),
     (Break::BaseHighBits, &["vring.base-reserved-bits"]),
     (Break::BaseOther, &["vring.base-as-returned"]),
     (Break::StopNumber, &["vring.stop-reserved-number"]),
@@ -131,8 +147,18 @@ const BREAKS: &[(Break, &[&str])] = &[
     (Break::IndexWild, &["ring.index-in-step"]),
     (Break::HeadWild, &["ring.descriptors-in-table"]),
     (Break::Loop, &["ring.descriptors-in-table"]),
+    (Break::IndirectUnnegotiated, &["ring.indirect-tables"]),
+    (Break::LogSmall, &["log.covers-memory"]),
+    (Break::LogShortFile, &["log.in-its-file"]),
+    (Break::LogLate, &["log.base-before-log-all"]),
+    (Break::LogUsedBeyond, &["log.used-ring-in-log"]),
+    (Break::StatePhase, &["state.direction-and-phase"]),
+    (Break::StateWhileRunning, &["state.while-stopped"]),
+    (Break::StateUnchecked, &["state.checked"]),
+    (Break::StateAltered, &["state.carried-as-it-is"]),
     (Break::BufferOutside, &["ring.buffers-in-memory"]),
     (Break::WritableFirst, &["ring.readable-first"]),
+    (Break::RandomToADisk, &["ring.requests-are-whole"]),
     (Break::AbortsInUse, &["offer.everything"]),
     (Break::NeedsBit30, &["offer.no-protocol-features"]),
     (
@@ -173,6 +199,7 @@ const BREAKS: &[(Break, &[&str])] = &[
             "reply.late-features",
             "reply.late-acknowledgement",
             "reply.late-start",
+            "reply.late-stop",
         ],
     ),
     (
@@ -207,6 +234,7 @@ const BREAKS: &[(Break, &[&str])] = &[
             "reply.vring-addresses-refused",
         ],
     ),
+    (Break::IgnoresRefusedTable, &["reply.memory-table-refused"]),
     (
         Break::AbortsWhenRefused,
         &[
@@ -223,12 +251,32 @@ const BREAKS: &[(Break, &[&str])] = &[
         Break::AbortsWhenLeft,
         &[
             "hang-up.at-features",
+            "hang-up.at-set-features",
+            "hang-up.at-protocol-features",
+            "hang-up.at-set-protocol-features",
+            "hang-up.at-owner",
+            "hang-up.at-queue-num",
+            "hang-up.at-config",
+            "hang-up.at-memory-slots",
+            "hang-up.at-backend-channel",
+            "hang-up.at-inflight",
+            "hang-up.at-set-inflight",
             "hang-up.at-memory-region",
+            "hang-up.at-vring-num",
+            "hang-up.at-vring-base",
+            "hang-up.at-vring-addresses",
+            "hang-up.at-vring-call",
             "hang-up.at-vring-kick",
+            "hang-up.at-vring-enable",
+            "hang-up.at-status",
+            "hang-up.at-get-status",
             "hang-up.at-stop",
             "hang-up.within-features",
+            "hang-up.within-config",
+            "hang-up.within-stop",
         ],
     ),
+    (Break::AbortsWhenLeftWithTable, &["hang-up.at-memory-table"]),
     (Break::RemembersFeatures, &["reconnect.negotiates-again"]),
     (Break::RemembersMemory, &["reconnect.shares-memory-again"]),
     (Break::OtherInflight, &["reconnect.gives-inflight-back"]),
@@ -252,10 +300,40 @@ const BREAKS: &[(Break, &[&str])] = &[
             "channel.closed",
         ],
     ),
+    (Break::RefusesMappings, &["shmem.map", "shmem.unmap"]),
+    (
+        Break::AcceptsMappings,
+        &[
+            "shmem.map-over-a-mapping",
+            "shmem.map-beyond-the-region",
+            "shmem.map-without-a-region",
+            "shmem.unmap-a-part",
+            "shmem.unmap-nothing",
+        ],
+    ),
+    (
+        Break::AbortsOnManyRequests,
+        &["channel.many-config-changes"],
+    ),
     (
         Break::AbortsOnBadRing,
-        &["hostile.used-index-jumps", "hostile.used-id-too-large"],
+        &[
+            "hostile.used-index-jumps",
+            "hostile.used-id-too-large",
+            "hostile.used-twice",
+            "packed.used-id-unknown",
+            "packed.used-twice",
+            "packed.used-without-end",
+        ],
     ),
+    (
+        Break::TrustsUsedLength,
+        &[
+            "hostile.used-length-too-long",
+            "packed.used-length-too-long",
+        ],
+    ),
+    (Break::AbortsOnSpuriousCall, &["hostile.spurious-call"]),
     (Break::HangsOnSilence, &["hostile.nothing-used"]),
 ];
 
@@ -283,7 +361,11 @@ fn runner(number: usize) -> FrontendRunner {
         test.display()
     );
     let source = FrontendSource::command(&command).unwrap();
-    FrontendRunner::watching(source, DeviceType::RNG, LINGER).unwrap()
+    let device_type = match BREAKS[number].0 {
+        Break::RandomToADisk => DeviceType::BLK,
+        _ => DeviceType::RNG,
+    };
+    FrontendRunner::watching(source, device_type, LINGER).unwrap()
 }
 
 /// The report of a check that failed.
@@ -319,6 +401,15 @@ fn missed(number: usize) -> Vec<String> {
         }
     }
     missed
+}
+
+/// A check that no break makes fail would say nothing.
+#[test]
+fn each_check_has_a_break_that_it_finds() {
+    let found: Vec<_> = BREAKS.iter().flat_map(|(_, names)| *names).collect();
+    let unproven = all().filter(|check| !found.contains(&&check.name));
+    let unproven: Vec<_> = unproven.map(|check| check.name).collect();
+    assert!(unproven.is_empty(), "{unproven:?}");
 }
 
 /// Nearly all of the time goes into waiting.

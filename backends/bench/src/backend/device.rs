@@ -3,9 +3,9 @@
 use vhost_user_wire::DeviceType;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::history::Trouble;
 use super::offer::DISK;
 use super::ring::{Chain, RingError};
+use super::trouble::Trouble;
 
 /// It keeps what is written to a disk, and takes what is sent to a network. It holds buffers that
 /// wait for something, and all of a type that it does not know.
@@ -63,9 +63,9 @@ impl Device {
         let request = gather(memory, &chain.readable)?;
         let room = total(&chain.writable);
         let (Some(header), Some(data)) = (request.first_chunk::<16>(), room.checked_sub(1)) else {
-            let (got, head) = (request.len(), chain.head);
+            let (got, id) = (request.len(), chain.id);
             let text = format!(
-                "head {head} has {got} readable and {room} writable bytes: a request has a header \
+                "buffer {id} has {got} readable and {room} writable bytes: a request has a header \
                  of 16, and a status"
             );
             return Err((Trouble::Request, text));

@@ -9,6 +9,7 @@ use vhost::vhost_user::message::FrontendReq;
 use vhost_user_wire::{Header, Payload};
 
 use super::state::State;
+use super::trouble::Trouble;
 
 /// A file that came with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,25 +79,6 @@ pub struct Answer {
     pub flags: u32,
     /// Where the payload is a number.
     pub number: Option<u64>,
-}
-
-/// What was found wrong in a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
-    /// Memory or a ring cannot be reached where a message says that it is.
-    Unreachable,
-    /// Buffers became available and no kick came.
-    LostKick,
-    /// The available index jumped by more than the ring has.
-    Index,
-    /// A head or a next field beyond the table, or a loop.
-    Descriptor,
-    /// A buffer that is not in memory.
-    Buffer,
-    /// A readable descriptor behind a writable one.
-    Order,
-    /// A request that a device of this type does not know.
-    Request,
 }
 
 /// How far a frontend has come on a connection.

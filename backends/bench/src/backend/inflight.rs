@@ -6,8 +6,9 @@ use vhost::vhost_user::message::VhostUserInflight;
 use vhost_user_wire::Payload;
 
 /// Bytes of a queue's region before its entries, and of each of these ("Inflight I/O tracking").
-const HEAD: u64 = 16;
-const ENTRY: u64 = 16;
+/// Those of a packed ring, which are the longer ones.
+const HEAD: u64 = 32;
+const ENTRY: u64 = 32;
 
 /// The answer to GET_INFLIGHT_FD: where the record is, and its file. Nothing is written there:
 /// no request outlives its connection.

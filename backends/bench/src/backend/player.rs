@@ -1,4 +1,5 @@
-//! One connection to a frontend.
+//! One connection to a frontend: waits, takes messages, and sends what the script leaves of the
+//! answers.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -6,23 +7,13 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vhost::vhost_user::message::{
-    FrontendReq, VhostUserInflight, VhostUserProtocolFeatures as Protocol,
-    VhostUserSingleMemoryRegion, VhostUserVringState,
-};
-use vhost_user_wire::payload::{Config, ConfigReply, MemoryTable, VringFile};
+use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_user_wire::{Connection, Deadline, Header, Message, Payload, VERSION, WireError};
 
-use super::channel::Channel;
-use super::device::Device;
-use super::history::{Attached, History, Milestone, Seen};
-use super::inflight;
-use super::memory::Memory;
-use super::offer::Offer;
-use super::queues::{Context, Queues};
-use super::script::{Act, Script};
-use super::state::{Region, State, vring_state};
-use crate::driver::MessageLog;
+use super::history::{Attached, Milestone, Seen};
+use super::scene::Scene;
+use super::script::Act;
+use super::session::{Reply, Session, refusal};
 
 /// How often is looked for what nobody tells.
 const TICK: Duration = Duration::from_millis(20);
@@ -54,37 +45,11 @@ pub enum End {
     Over,
 }
 
-/// What outlives a connection.
-pub struct Scene<'a> {
-    pub offer: &'a Offer,
-    pub script: Script,
-    pub device: Device,
-    pub history: History,
-    pub log: MessageLog,
-}
-
 pub struct Player<'a, 'b> {
     connection: Connection,
     scene: &'a mut Scene<'b>,
-    state: State,
-    memory: Memory,
-    queues: Queues,
-    channel: Option<Channel>,
+    session: Session,
     last: Instant,
-}
-
-/// What a message is answered by.
-enum Reply {
-    None,
-    /// An acknowledgement, if one was asked for.
-    Done(Result<(), String>),
-    Payload(Vec<u8>, Option<File>),
-}
-
-impl Reply {
-    fn number(number: u64) -> Self {
-        Self::Payload(number.to_bytes(), None)
-    }
 }
 
 impl<'a, 'b> Player<'a, 'b> {
@@ -94,10 +59,7 @@ impl<'a, 'b> Player<'a, 'b> {
         Self {
             connection: Connection::to_frontend(stream),
             scene,
-            state: State::default(),
-            memory: Memory::default(),
-            queues: Queues::default(),
-            channel: None,
+            session: Session::default(),
             last: Instant::now(),
         }
     }
@@ -140,19 +102,10 @@ impl<'a, 'b> Player<'a, 'b> {
             self.last = Instant::now();
             self.receive()?;
         }
-        if is_channel
-            && let Some(channel) = &mut self.channel
-            && !channel.receive(&mut self.scene.history, &self.scene.log)
-        {
-            self.channel = None;
+        if is_channel {
+            self.session.hear(self.scene);
         }
-        self.with_queues(|queues, context| {
-            for index in kicked.iter().copied() {
-                queues.take_kick(index, context);
-            }
-            queues.begin(context);
-            queues.look_for_lost_kicks(context);
-        });
+        self.session.process(&kicked, self.scene);
         if !kicked.is_empty() {
             self.last = Instant::now();
         }
@@ -162,13 +115,17 @@ impl<'a, 'b> Player<'a, 'b> {
     /// What is ready: the connection, the channel, kicks.
     fn wait(&self) -> (bool, bool, Vec<u32>) {
         let mut fds = vec![PollFd::new(&self.connection, PollFlags::IN)];
-        let kicks: Vec<_> = self.queues.kicks().collect();
+        let kicks: Vec<_> = self.session.kicks().collect();
         fds.extend(
             kicks
                 .iter()
                 .map(|(_, kick)| PollFd::new(kick, PollFlags::IN)),
         );
-        fds.extend(self.channel.iter().map(|it| PollFd::new(it, PollFlags::IN)));
+        fds.extend(
+            self.session
+                .channel()
+                .map(|it| PollFd::new(it, PollFlags::IN)),
+        );
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: TICK.as_nanos() as _,
@@ -183,18 +140,6 @@ impl<'a, 'b> Player<'a, 'b> {
         (ready[0], is_channel, kicked.collect())
     }
 
-    fn with_queues(&mut self, run: impl FnOnce(&mut Queues, &mut Context)) {
-        let mut context = Context {
-            state: &self.state,
-            memory: &self.memory,
-            device: &mut self.scene.device,
-            fault: self.scene.script.ring,
-            history: &mut self.scene.history,
-            log: &self.scene.log,
-        };
-        run(&mut self.queues, &mut context);
-    }
-
     /// Asks the script's question, once the driver is there.
     fn ask(&mut self) {
         let Some(question) = self.scene.script.question else {
@@ -204,11 +149,8 @@ impl<'a, 'b> Player<'a, 'b> {
         let is_settled = milestone == Milestone::Started && self.last.elapsed() >= SETTLED;
         let is_used = milestone == Milestone::Completed;
         let is_time = (is_settled || is_used) && !self.scene.history.has_asked();
-        if let Some(channel) = self.channel.as_ref().filter(|_| is_time) {
-            self.scene.history.act();
-            if !channel.ask(question, &mut self.scene.history, &self.scene.log) {
-                self.channel = None;
-            }
+        if is_time {
+            self.session.ask(question, self.scene);
         }
     }
 
@@ -234,7 +176,7 @@ impl<'a, 'b> Player<'a, 'b> {
             payload: payload.to_vec(),
             files: files.iter().map(Attached::of).collect(),
             connection: self.scene.history.connections(),
-            before: self.state.clone(),
+            before: self.session.state().clone(),
         });
     }
 
@@ -251,14 +193,9 @@ impl<'a, 'b> Player<'a, 'b> {
             self.scene.history.act();
             return Err(self.hang_up());
         }
-        let reply = self.answer(&mut message);
-        let number = match &reply {
-            Reply::Payload(bytes, _) => reply_number(request, bytes),
-            _ => None,
-        };
-        self.state.apply(request, &message.payload, number);
-        let needs_ack =
-            message.header.needs_reply() && self.state.has_protocol(Protocol::REPLY_ACK);
+        let reply = self.session.answer(&mut message, self.scene);
+        let has_acks = self.session.state().has_protocol(Protocol::REPLY_ACK);
+        let needs_ack = message.header.needs_reply() && has_acks;
         let (payload, file) = match reply {
             Reply::Payload(payload, file) => (payload, file),
             Reply::Done(done) if needs_ack => {
@@ -327,150 +264,4 @@ impl<'a, 'b> Player<'a, 'b> {
             _ => Ok(()),
         }
     }
-
-    fn answer(&mut self, message: &mut Message) -> Reply {
-        let Ok(request) = FrontendReq::try_from(message.header.request) else {
-            return Reply::Done(Err("nobody has defined it".into()));
-        };
-        let offer = self.scene.offer;
-        match request {
-            FrontendReq::GET_FEATURES => Reply::number(offer.features),
-            FrontendReq::GET_PROTOCOL_FEATURES => Reply::number(offer.protocol),
-            FrontendReq::GET_QUEUE_NUM => Reply::number(offer.queues),
-            FrontendReq::GET_MAX_MEM_SLOTS => Reply::number(offer.slots),
-            FrontendReq::GET_STATUS => Reply::number(self.state.status),
-            FrontendReq::GET_CONFIG => self.read_config(message),
-            FrontendReq::GET_INFLIGHT_FD => self.make_inflight(message),
-            FrontendReq::GET_VRING_BASE => self.stop(message),
-            FrontendReq::POSTCOPY_ADVISE
-            | FrontendReq::GET_SHMEM_CONFIG
-            | FrontendReq::GET_SHARED_OBJECT
-            | FrontendReq::CREATE_CRYPTO_SESSION => Reply::None,
-            FrontendReq::SET_DEVICE_STATE_FD | FrontendReq::CHECK_DEVICE_STATE => Reply::number(1),
-            request => Reply::Done(self.set(request, message)),
-        }
-    }
-
-    fn set(&mut self, request: FrontendReq, message: &mut Message) -> Result<(), String> {
-        match request {
-            FrontendReq::SET_MEM_TABLE => self.set_memory(message),
-            FrontendReq::ADD_MEM_REG => {
-                let region = region(message)?;
-                let file = message.take_file().map_err(|error| error.to_string())?;
-                self.memory.add(region, file)
-            }
-            FrontendReq::REM_MEM_REG => self.memory.remove(&region(message)?),
-            FrontendReq::SET_VRING_KICK | FrontendReq::SET_VRING_CALL => {
-                self.set_event(request, message)
-            }
-            FrontendReq::SET_VRING_ADDR => {
-                if let Some((index, _)) = vring_state(&message.payload) {
-                    self.queues.look_again(index);
-                }
-                Ok(())
-            }
-            FrontendReq::SET_BACKEND_REQ_FD => {
-                let file = message.take_file().map_err(|error| error.to_string())?;
-                self.channel = Some(Channel::new(file));
-                Ok(())
-            }
-            FrontendReq::RESET_DEVICE => {
-                self.queues.stop_all();
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn set_memory(&mut self, message: &mut Message) -> Result<(), String> {
-        let table: MemoryTable = message.body().map_err(|error| error.to_string())?;
-        let files = message.take_files(table.0.len());
-        let files = files.map_err(|error| error.to_string())?;
-        let regions = table.0.iter().map(Region::from).zip(files);
-        self.memory.set(regions.collect())
-    }
-
-    fn set_event(&mut self, request: FrontendReq, message: &mut Message) -> Result<(), String> {
-        let file: VringFile = message.body().map_err(|error| error.to_string())?;
-        let event = message.files.pop();
-        let index = file.index.into();
-        if request == FrontendReq::SET_VRING_CALL {
-            self.queues.set_call(index, event);
-            return Ok(());
-        }
-        self.queues.set_kick(index, event);
-        self.scene.history.started(index);
-        Ok(())
-    }
-
-    fn stop(&mut self, message: &Message) -> Reply {
-        let Some((index, _)) = vring_state(&message.payload) else {
-            return Reply::None;
-        };
-        let known = self.state.rings.get(&index).and_then(|ring| ring.base);
-        let base = self
-            .queues
-            .stop(index)
-            .map_or(known.unwrap_or(0), u32::from);
-        Reply::Payload(VhostUserVringState::new(index, base).to_bytes(), None)
-    }
-
-    /// As many bytes as were asked for.
-    fn read_config(&self, message: &Message) -> Reply {
-        let Ok(request) = message.body::<Config>() else {
-            return Reply::Payload(Vec::new(), None);
-        };
-        let (begin, size) = (request.access.offset as usize, request.access.size as usize);
-        let config = self.scene.offer.config.iter().copied();
-        let bytes = config.chain(std::iter::repeat(0)).skip(begin).take(size);
-        let bytes: Vec<u8> = bytes.collect();
-        let mut reply = ConfigReply(bytes).to_bytes();
-        // The reply names what was read; nothing is a refusal, which has no payload.
-        if let Some(place) = reply.first_chunk_mut() {
-            *place = request.access.offset.to_ne_bytes();
-        }
-        Reply::Payload(reply, None)
-    }
-
-    fn make_inflight(&mut self, message: &Message) -> Reply {
-        let Ok(request) = message.body::<VhostUserInflight>() else {
-            return Reply::None;
-        };
-        match inflight::record(&request) {
-            Ok((payload, file)) => {
-                let attached = Attached::of(&file);
-                self.scene
-                    .history
-                    .gave_inflight(payload.clone(), Some(attached));
-                Reply::Payload(payload, Some(file))
-            }
-            Err(error) => {
-                self.scene.log.event(error.to_string());
-                Reply::None
-            }
-        }
-    }
-}
-
-fn region(message: &Message) -> Result<Region, String> {
-    let region = message.body::<VhostUserSingleMemoryRegion>();
-    region
-        .map(|region| Region::from(&region))
-        .map_err(|error| error.to_string())
-}
-
-/// The number of a reply: that of a ring's base, or its only one.
-fn reply_number(request: u32, payload: &[u8]) -> Option<u64> {
-    if request == FrontendReq::GET_VRING_BASE as u32 {
-        return vring_state(payload).map(|(_, base)| base.into());
-    }
-    u64::decode(payload).ok()
-}
-
-/// A reply that says that nothing was done: an empty one of GET_CONFIG, else a number.
-fn refusal(request: u32) -> Vec<u8> {
-    if request == FrontendReq::GET_CONFIG as u32 {
-        return Vec::new();
-    }
-    1u64.to_bytes()
 }

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use vhost_user_wire::features::VHOST_F_LOG_ALL;
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::GuestMemoryMmap;
 
 use super::device::Device;
-use super::history::{History, Trouble};
+use super::history::History;
 use super::memory::Memory;
-use super::ring::{Ring, RingError, RingFault};
+use super::page_log::PageLog;
+use super::ring::{Chain, Layout, Ring, RingError, RingFault, lengths};
 use super::state::{RingState, State};
+use super::trouble::Trouble;
 use crate::driver::MessageLog;
 
 /// How long a kick may take to come, on a machine that is busy with other things.
@@ -38,6 +41,7 @@ pub struct Queues(BTreeMap<u32, Queue>);
 pub struct Context<'a> {
     pub state: &'a State,
     pub memory: &'a Memory,
+    pub page_log: Option<&'a PageLog>,
     pub device: &'a mut Device,
     pub fault: Option<RingFault>,
     pub history: &'a mut History,
@@ -54,10 +58,10 @@ impl Queues {
     }
 
     /// Stops a queue; returns where it stopped.
-    pub fn stop(&mut self, index: u32) -> Option<u16> {
+    pub fn stop(&mut self, index: u32) -> Option<u32> {
         let queue = self.0.get_mut(&index)?;
         (queue.kick, queue.is_broken, queue.pending) = (None, false, None);
-        queue.ring.take().map(|ring| ring.next())
+        queue.ring.take().map(|ring| ring.base())
     }
 
     pub fn stop_all(&mut self) {
@@ -146,7 +150,8 @@ impl Queue {
                 break;
             };
             if let Some(len) = context.device.complete(index, map, &chain)? {
-                let notify = ring.push(map, chain.head, len, context.fault)?;
+                let notify = ring.push(map, &chain, len, context.fault)?;
+                mark(index, &chain, context);
                 context.history.complete();
                 if context.fault.is_some() {
                     context.history.act();
@@ -180,6 +185,23 @@ impl Queue {
     }
 }
 
+/// Logs what a chain has had written, if that is asked for ("Migration").
+fn mark(index: u32, chain: &Chain, context: &Context) {
+    let Some(page_log) = context
+        .page_log
+        .filter(|_| context.state.has(VHOST_F_LOG_ALL))
+    else {
+        return;
+    };
+    for (addr, len) in &chain.writable {
+        page_log.mark(addr.0, u64::from(*len));
+    }
+    let ring = context.state.rings.get(&index);
+    if let Some((log, len)) = ring.and_then(|ring| ring.logged(context.state)) {
+        page_log.mark(log, len);
+    }
+}
+
 /// The ring, if all that it needs has come.
 fn ready_ring(index: u32, context: &Context) -> Result<Option<Ring>, RingError> {
     let Some(state) = context
@@ -200,30 +222,29 @@ fn ready_ring(index: u32, context: &Context) -> Result<Option<Ring>, RingError> 
         let found = context.memory.guest(place, len);
         found.map_err(|text| (Trouble::Unreachable, text))
     };
-    let [descriptors, available, used] = lengths(size);
-    let places = [
-        guest(places[0], descriptors)?,
-        guest(places[1], available)?,
-        guest(places[2], used)?,
-    ];
     if size == 0 {
         return Ok(None);
     }
-    let base = state.base.unwrap_or(0) as u16;
-    let event_idx = context.state.has(VIRTIO_RING_F_EVENT_IDX);
+    let is_packed = context.state.is_packed();
+    let [first, second, third] = lengths(size, is_packed);
+    let layout = Layout {
+        size,
+        places: [
+            guest(places[0], first)?,
+            guest(places[1], second)?,
+            guest(places[2], third)?,
+        ],
+        is_packed,
+        event_idx: context.state.has(VIRTIO_RING_F_EVENT_IDX),
+        indirect: context.state.has(VIRTIO_RING_F_INDIRECT_DESC),
+    };
     let map: &GuestMemoryMmap = context.memory.map();
-    Ring::new(map, size, places, base, event_idx).map(Some)
+    Ring::new(map, layout, state.base.unwrap_or(0)).map(Some)
 }
 
 /// Started and enabled ("Ring states").
 fn runs(state: &State, ring: &RingState) -> bool {
     ring.is_started && (ring.is_enabled || !state.has_protocol_features())
-}
-
-/// Bytes of descriptor table, available ring and used ring (virtio 1.4, section 2.7).
-pub fn lengths(size: u16) -> [u64; 3] {
-    let size = u64::from(size);
-    [16 * size, 6 + 2 * size, 6 + 8 * size]
 }
 
 fn signal(call: Option<&File>) {

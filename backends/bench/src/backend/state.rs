@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use vhost::vhost_user::message::{
-    FrontendReq, VhostUserMemoryRegion, VhostUserProtocolFeatures as Protocol,
+    FrontendReq, VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures as Protocol,
     VhostUserSingleMemoryRegion, VhostUserVringAddr, VhostUserVringState,
 };
 use vhost_user_wire::Payload;
 use vhost_user_wire::features::VHOST_USER_F_PROTOCOL_FEATURES;
 use vhost_user_wire::payload::{MemoryTable, VringFile};
+use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
+
+use super::ring::lengths;
 
 /// A region of guest memory as a message names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +61,27 @@ pub struct RingState {
     pub size: Option<u32>,
     /// User addresses: descriptor table, available ring, used ring.
     pub places: Option<[u64; 3]>,
+    /// The guest address at which writes to the used ring are logged, where they are.
+    pub log: Option<u64>,
     pub base: Option<u32>,
     pub is_started: bool,
     pub is_enabled: bool,
     /// The base with which it was stopped last.
     pub returned: Option<u32>,
+}
+
+/// VHOST_VRING_F_LOG of SET_VRING_ADDR
+const LOG: u32 = 1;
+
+impl RingState {
+    /// What of the log belongs to the used ring: a guest address, and bytes.
+    pub fn logged(&self, state: &State) -> Option<(u64, u64)> {
+        let size = u16::try_from(self.size?).ok()?;
+        let [descriptors, _, used] = lengths(size, state.is_packed());
+        // A packed ring is its own used ring.
+        let len = if state.is_packed() { descriptors } else { used };
+        Some((self.log?, len))
+    }
 }
 
 /// What the two sides have said on one connection.
@@ -82,6 +101,8 @@ pub struct State {
     pub has_memory: bool,
     pub rings: BTreeMap<u32, RingState>,
     pub status: u64,
+    /// Bytes of the log of written pages, once there is one.
+    pub log: Option<u64>,
     /// The features with which FEATURES_OK was set.
     pub features_ok: Option<u64>,
 }
@@ -92,6 +113,10 @@ pub const FEATURES_OK: u64 = 8;
 impl State {
     pub fn has(&self, feature: u32) -> bool {
         self.features.unwrap_or(0) & 1 << feature != 0
+    }
+
+    pub fn is_packed(&self) -> bool {
+        self.has(VIRTIO_F_RING_PACKED)
     }
 
     /// Whether rings have to be enabled.
@@ -123,6 +148,9 @@ impl State {
             FrontendReq::GET_MAX_MEM_SLOTS => self.slots = reply,
             FrontendReq::SET_STATUS => self.set_status(number.unwrap_or(0)),
             FrontendReq::RESET_DEVICE => self.reset(),
+            FrontendReq::SET_LOG_BASE => {
+                self.log = VhostUserLog::decode(payload).ok().map(|log| log.mmap_size);
+            }
             _ => {
                 self.apply_memory(request, payload);
                 self.apply_ring(request, payload, reply);
@@ -204,8 +232,9 @@ impl State {
 
     fn set_places(&mut self, payload: &[u8]) {
         if let Ok(addresses) = VhostUserVringAddr::decode(payload) {
-            let places = [addresses.descriptor, addresses.available, addresses.used];
-            self.rings.entry(addresses.index).or_default().places = Some(places);
+            let ring = self.rings.entry(addresses.index).or_default();
+            ring.places = Some(places(&addresses));
+            ring.log = (addresses.flags & LOG != 0).then_some(addresses.log);
         }
     }
 
@@ -215,6 +244,11 @@ impl State {
             ring.is_started = true;
         }
     }
+}
+
+/// The places of SET_VRING_ADDR, in the order of [`RingState::places`].
+pub fn places(addresses: &VhostUserVringAddr) -> [u64; 3] {
+    [addresses.descriptor, addresses.available, addresses.used]
 }
 
 /// A ring's number, and the number that is told of it.

@@ -45,4 +45,6 @@ pub use bench::{Bench, Profile};
 pub use finding::{Failure, Finding, Outcome, Subject};
 pub use runner::{Runner, RunnerError};
 pub use table::all;
+#[cfg(test)]
+pub use table::assert_sound;
 pub use types::{Check, Fault, Heading, Level, Need, Source, Verdict, demand};

@@ -49,20 +49,22 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
     THEMES.iter().flat_map(|theme| theme.iter())
 }
 
+/// That the headings of all checks are as reports and patterns expect them.
+#[cfg(test)]
+pub fn assert_sound(headings: impl Iterator<Item = super::types::Heading>) {
+    let mut names = std::collections::HashSet::new();
+    for check in headings {
+        assert!(names.insert(check.name), "{} is there twice", check.name);
+        let parts: Vec<_> = check.name.split('.').collect();
+        assert!(matches!(parts[..], [theme, rule] if !theme.is_empty() && !rule.is_empty()));
+        assert!(!check.rule.is_empty() && !check.rule.ends_with('.'));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
     #[test]
     fn names_are_unique_and_have_a_theme() {
-        let mut names = HashSet::new();
-        for check in all() {
-            assert!(names.insert(check.name), "{} is there twice", check.name);
-            let parts: Vec<_> = check.name.split('.').collect();
-            assert!(matches!(parts[..], [theme, rule] if !theme.is_empty() && !rule.is_empty()));
-            assert!(!check.rule.is_empty() && !check.rule.ends_with('.'));
-        }
+        super::assert_sound(super::all().map(super::Check::heading));
     }
 }

@@ -32,7 +32,7 @@ questions! {
         "a thousand requests in a row are survived";
     "unknown-request", Should, "Back-end communication", Unknown, refused,
         "an unknown request is answered with non-zero, or the channel is closed";
-    "map-without-feature", Must, "VHOST_USER_BACKEND_SHMEM_MAP", Map, refused,
+    "map-without-feature", Must, "VHOST_USER_BACKEND_SHMEM_MAP", MapUnnegotiated, refused,
         "SHMEM_MAP can be submitted when VHOST_USER_PROTOCOL_F_SHMEM has been negotiated; without it is refused";
     "call-without-feature", Should, "VHOST_USER_BACKEND_VRING_CALL", Call, refused,
         "VRING_CALL may be submitted when INBAND_NOTIFICATIONS has been negotiated; without it is refused";

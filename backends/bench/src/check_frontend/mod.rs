@@ -12,18 +12,22 @@ mod table;
 mod types;
 
 mod channel;
+mod device_state;
 mod features;
 mod gates;
 mod hang_up;
 mod header;
 mod hostile;
 mod inflight;
+mod log;
 mod memory;
 mod offer;
 mod order;
+mod place;
 mod reconnect;
 mod reply;
 mod ring;
+mod shared_memory;
 mod status;
 mod vring;
 

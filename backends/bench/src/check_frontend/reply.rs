@@ -8,7 +8,7 @@ use super::judge::{gets_on, survives};
 use super::stage::Stage;
 use super::types::{FrontendCheck, Method};
 use crate::backend::{Act, Damage, Milestone, Observation};
-use crate::check::{Level, Source, Verdict, demand};
+use crate::check::{Fault, Level, Source, Verdict, demand};
 
 macro_rules! replies {
     ($($name:literal, $level:ident, $source:expr, $request:ident, $act:expr, $judge:expr, $rule:literal;)*) => {
@@ -38,7 +38,7 @@ replies! {
         "the front-end waits for a reply: an acknowledgement may take a while";
     "late-start", Should, ACK, SET_VRING_ENABLE, LATE, gets_on,
         "the front-end waits for a reply: an acknowledgement of SET_VRING_ENABLE may take a while";
-    "late-stop", Should, Source::VhostUser("VHOST_USER_GET_VRING_BASE"), GET_VRING_BASE, LATE, gets_on,
+    "late-stop", Should, Source::VhostUser("VHOST_USER_GET_VRING_BASE"), GET_VRING_BASE, LATE, waits,
         "the back-end must complete all inflight I/O requests before stopping a vring, which may take a while";
     "missing", Should, WRONG, GET_FEATURES, Act::Silence, survives,
         "a back-end that does not reply does not keep the front-end from ending when it is asked to (SIGTERM)";
@@ -108,6 +108,21 @@ fn refuses(stage: &Stage, seen: &Observation) -> Verdict {
         return survives(stage, seen);
     }
     closes(stage, seen)
+}
+
+/// It stays on the connection: when rings are stopped it has come as far as it does.
+fn waits(stage: &Stage, seen: &Observation) -> Verdict {
+    if stage.baseline().is_closed_early() {
+        return Err(Fault::skip(
+            "it ends by itself while nothing is wrong too, and rings stop then",
+        ));
+    }
+    let history = &seen.history;
+    let has_left = history.connections() > 1 || history.is_closed_early();
+    demand(!has_left, || {
+        let (_, last) = history.last_request();
+        format!("it left before the answer came; its last message is {last}")
+    })
 }
 
 fn does_not_start(_stage: &Stage, seen: &Observation) -> Verdict {

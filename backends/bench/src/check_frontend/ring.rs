@@ -25,6 +25,8 @@ troubles! {
         "no more buffers are available than the ring has entries";
     "descriptors-in-table", Must, Source::Virtio("2.7.5.2 Driver Requirements: The Virtqueue Descriptor Table"), Descriptor,
         "heads and next fields are within the descriptor table, and drivers MUST ensure that there is no loop";
+    "indirect-tables", Must, Source::Virtio("2.7.5.3.1 Driver Requirements: Indirect Descriptors"), Indirect,
+        "the driver MUST NOT set VIRTQ_DESC_F_INDIRECT unless VIRTIO_F_INDIRECT_DESC was negotiated, nor within a table, nor together with VIRTQ_DESC_F_NEXT";
     "buffers-in-memory", Must, Source::VhostUser("Memory access"), Buffer,
         "guest addresses map to the vhost memory region containing that guest address: buffers are in regions";
     "readable-first", Must, Source::Virtio("2.7.4.2 Driver Requirements: Message Framing"), Order,

@@ -18,7 +18,7 @@ pub struct FrontendRunner {
     device_type: DeviceType,
     /// With all that can be offered.
     baseline: Observation,
-    /// With less of it.
+    /// With less of it, or with more.
     others: Vec<Observation>,
 }
 
@@ -39,7 +39,7 @@ const FOREVER: Limits = Limits {
 
 impl FrontendRunner {
     /// Looks at what the frontend does when nothing is wrong: once with everything offered, and,
-    /// where it can be started again, with less each time.
+    /// where it can be started again, with other offers.
     pub fn new(source: FrontendSource, device_type: DeviceType) -> Result<Self, SourceError> {
         Self::watching(source, device_type, WATCH.linger)
     }
@@ -52,7 +52,12 @@ impl FrontendRunner {
     ) -> Result<Self, SourceError> {
         let watch = Limits { linger, ..WATCH };
         let limits = if source.restarts() { watch } else { FOREVER };
-        let baseline = source.observe(&Offer::of(device_type), Script::default(), &limits)?;
+        let mut offer = Offer::of(device_type);
+        if !source.restarts() {
+            // There will be no other look at it.
+            offer = offers::greater(&offer);
+        }
+        let baseline = source.observe(&offer, Script::default(), &limits)?;
         let mut runner = Self {
             source,
             device_type,
@@ -61,7 +66,7 @@ impl FrontendRunner {
         };
         if runner.source.restarts() {
             let stage = runner.stage();
-            let offers = offers::lesser(&stage.offer()).into_iter();
+            let offers = offers::others(&stage.offer()).into_iter();
             // One that ends with an error where something is missing has said nothing wrong.
             let seen = offers.filter_map(|offer| stage.play(&offer, Script::default()).ok());
             runner.others = seen.collect();

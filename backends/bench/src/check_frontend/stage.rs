@@ -109,7 +109,12 @@ impl<'a> Stage<'a> {
         if !self.baseline().has(FrontendReq::SET_BACKEND_REQ_FD) {
             return Err(Fault::skip("it has no channel for the backend's requests"));
         }
-        self.run(Script::ask(question), || "nothing was asked".into())
+        self.ask_with(&self.offer(), question)
+    }
+
+    /// The same by a backend that offers something else.
+    pub fn ask_with(&self, offer: &Offer, question: Question) -> Result<Observation, Fault> {
+        self.run_with(offer, Script::ask(question), || "nothing was asked".into())
     }
 
     /// Plays a script that has to have an effect.
@@ -118,7 +123,16 @@ impl<'a> Stage<'a> {
         script: Script,
         reason: impl FnOnce() -> String,
     ) -> Result<Observation, Fault> {
-        let seen = self.play(&self.offer(), script)?;
+        self.run_with(&self.offer(), script, reason)
+    }
+
+    fn run_with(
+        &self,
+        offer: &Offer,
+        script: Script,
+        reason: impl FnOnce() -> String,
+    ) -> Result<Observation, Fault> {
+        let seen = self.play(offer, script)?;
         if seen.history.has_acted() {
             return Ok(seen);
         }

@@ -2,8 +2,8 @@
 
 use super::types::FrontendCheck;
 use super::{
-    channel, features, gates, hang_up, header, hostile, inflight, memory, offer, order, reconnect,
-    reply, ring, status, vring,
+    channel, device_state, features, gates, hang_up, header, hostile, inflight, log, memory, offer,
+    order, place, reconnect, reply, ring, shared_memory, status, vring,
 };
 
 /// By theme: those that only look come first.
@@ -13,16 +13,21 @@ const THEMES: &[&[FrontendCheck]] = &[
     gates::CHECKS,
     order::CHECKS,
     memory::CHECKS,
+    place::CHECKS,
     vring::CHECKS,
     status::CHECKS,
     inflight::CHECKS,
+    log::CHECKS,
+    device_state::CHECKS,
     ring::CHECKS,
     offer::CHECKS,
     reply::CHECKS,
     hang_up::CHECKS,
     reconnect::CHECKS,
     channel::CHECKS,
+    shared_memory::CHECKS,
     hostile::CHECKS,
+    hostile::PACKED_CHECKS,
 ];
 
 pub fn all() -> impl Iterator<Item = &'static FrontendCheck> {
@@ -31,18 +36,8 @@ pub fn all() -> impl Iterator<Item = &'static FrontendCheck> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
     #[test]
     fn names_are_unique_and_have_a_theme() {
-        let mut names = HashSet::new();
-        for check in all() {
-            assert!(names.insert(check.name), "{} is there twice", check.name);
-            let parts: Vec<_> = check.name.split('.').collect();
-            assert!(matches!(parts[..], [theme, rule] if !theme.is_empty() && !rule.is_empty()));
-            assert!(!check.rule.is_empty() && !check.rule.ends_with('.'));
-        }
+        crate::check::assert_sound(super::all().map(super::FrontendCheck::heading));
     }
 }

@@ -1,33 +1,16 @@
-//! What messages say of rings.
+//! What messages say of rings, but for sizes and places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use vhost::vhost_user::message::{
-    FrontendReq, VhostUserProtocolFeatures as Protocol, VhostUserVringAddr,
-};
-use vhost_user_wire::payload::NO_FILE;
-use virtio_bindings::virtio_config::VIRTIO_F_RING_PACKED;
+use vhost::vhost_user::message::FrontendReq;
+use vhost_user_wire::payload::{NO_FILE, VringFile};
 
 use super::order::vring_state;
 use super::types::{FrontendCheck, Method, each};
-use crate::backend::{History, Seen, lengths};
+use crate::backend::{History, Seen};
 use crate::check::{Fault, Level, Source, Verdict, demand};
 
 pub const CHECKS: &[FrontendCheck] = &[
-    FrontendCheck {
-        name: "vring.size-is-a-power-of-2",
-        level: Level::Must,
-        source: Source::Virtio("2.7 Split Virtqueues"),
-        rule: "Queue Size value is always a power of 2",
-        method: Method::Look(power_of_2),
-    },
-    FrontendCheck {
-        name: "vring.size-at-most-32768",
-        level: Level::Must,
-        source: Source::Virtio("2.7 Split Virtqueues"),
-        rule: "the maximum Queue Size value is 32768",
-        method: Method::Look(size_in_range),
-    },
     FrontendCheck {
         name: "vring.index-within-queues",
         level: Level::Should,
@@ -37,49 +20,6 @@ pub const CHECKS: &[FrontendCheck] = &[
         method: Method::Look(index_in_range),
     },
     FrontendCheck {
-        name: "vring.descriptors-aligned",
-        level: Level::Must,
-        source: Source::Virtio("2.7 Split Virtqueues"),
-        rule: "the descriptor table is aligned to 16",
-        method: Method::Look(|history| aligned(history, 0, 16)),
-    },
-    FrontendCheck {
-        name: "vring.available-aligned",
-        level: Level::Must,
-        source: Source::Virtio("2.7 Split Virtqueues"),
-        rule: "the available ring is aligned to 2",
-        method: Method::Look(|history| aligned(history, 1, 2)),
-    },
-    FrontendCheck {
-        name: "vring.used-aligned",
-        level: Level::Must,
-        source: Source::Virtio("2.7 Split Virtqueues"),
-        rule: "the used ring is aligned to 4",
-        method: Method::Look(|history| aligned(history, 2, 4)),
-    },
-    FrontendCheck {
-        name: "vring.in-memory",
-        level: Level::Must,
-        source: Source::VhostUser("Memory access"),
-        rule: "user addresses map to the vhost memory region containing that user address: all of \
-               a ring is in regions that were sent before it is started",
-        method: Method::Look(in_memory),
-    },
-    FrontendCheck {
-        name: "vring.parts-apart",
-        level: Level::Must,
-        source: Source::Virtio("2.7 Split Virtqueues"),
-        rule: "descriptor table, available ring and used ring are separate areas of guest memory",
-        method: Method::Look(parts_apart),
-    },
-    FrontendCheck {
-        name: "vring.address-flags",
-        level: Level::Should,
-        source: Source::VhostUser("A vring address description"),
-        rule: "flags have no bit but VHOST_VRING_F_LOG",
-        method: Method::Look(address_flags),
-    },
-    FrontendCheck {
         name: "vring.base-reserved-bits",
         level: Level::Must,
         source: Source::VhostUser("A vring descriptor index for split virtqueues"),
@@ -87,11 +27,26 @@ pub const CHECKS: &[FrontendCheck] = &[
         method: Method::Look(base_bits),
     },
     FrontendCheck {
+        name: "packed.base-in-ring",
+        level: Level::Must,
+        source: Source::VhostUser("A vring descriptor index for packed virtqueues"),
+        rule: "bits 0-14 and 16-30 are indices of the descriptor ring",
+        method: Method::Look(packed_base),
+    },
+    FrontendCheck {
+        name: "packed.begins-with-wrap-counters-of-1",
+        level: Level::Must,
+        source: Source::Virtio("2.8.1 Driver and Device Ring Wrap Counters"),
+        rule: "both the driver and the device wrap counter are initialized to 1: bits 15 and 31 \
+               of the first base of a ring that was never stopped",
+        method: Method::Look(packed_begin),
+    },
+    FrontendCheck {
         name: "vring.base-as-returned",
         level: Level::Should,
         source: Source::VhostUser("VHOST_USER_GET_VRING_BASE"),
         rule: "a ring that was stopped starts again at the base that GET_VRING_BASE returned, or \
-               at 0 when the device was reset",
+               at its begin when the device was reset",
         method: Method::Look(base_kept),
     },
     FrontendCheck {
@@ -163,28 +118,6 @@ pub const CHECKS: &[FrontendCheck] = &[
     },
 ];
 
-fn is_packed(seen: &Seen) -> bool {
-    seen.before.has(VIRTIO_F_RING_PACKED)
-}
-
-fn power_of_2(history: &History) -> Verdict {
-    each(history, &[FrontendReq::SET_VRING_NUM], |seen| {
-        let (index, size) = vring_state(seen).unwrap_or_default();
-        demand(is_packed(seen) || size.is_power_of_two(), || {
-            format!("ring {index} has {size} entries")
-        })
-    })
-}
-
-fn size_in_range(history: &History) -> Verdict {
-    each(history, &[FrontendReq::SET_VRING_NUM], |seen| {
-        let (index, size) = vring_state(seen).unwrap_or_default();
-        demand((1..=32768).contains(&size), || {
-            format!("ring {index} has {size} entries")
-        })
-    })
-}
-
 fn index_in_range(history: &History) -> Verdict {
     let requests = [
         FrontendReq::SET_VRING_NUM,
@@ -200,93 +133,69 @@ fn index_in_range(history: &History) -> Verdict {
     })
 }
 
-fn places(seen: &Seen) -> Option<(u32, [u64; 3])> {
-    let addresses = seen.body::<VhostUserVringAddr>()?;
-    let places = [addresses.descriptor, addresses.available, addresses.used];
-    Some((addresses.index, places))
-}
-
-const PARTS: [&str; 3] = ["descriptor table", "available ring", "used ring"];
-
-fn aligned(history: &History, part: usize, align: u64) -> Verdict {
-    each(history, &[FrontendReq::SET_VRING_ADDR], |seen| {
-        let Some((index, places)) = places(seen).filter(|_| !is_packed(seen)) else {
-            return Ok(());
-        };
-        demand(places[part].is_multiple_of(align), || {
-            format!("ring {index}'s {} is at {:#x}", PARTS[part], places[part])
-        })
-    })
-}
-
-/// The rings with size and places when one is started.
-fn each_start(
-    history: &History,
-    judge: impl Fn(&Seen, u32, [u64; 3], [u64; 3]) -> Verdict,
-) -> Verdict {
-    each(history, &[FrontendReq::SET_VRING_KICK], |seen| {
-        let index = seen.payload.first().copied().unwrap_or(0).into();
-        let ring = seen.before.rings.get(&index).cloned().unwrap_or_default();
-        let size = ring.size.and_then(|size| u16::try_from(size).ok());
-        match (size, ring.places) {
-            (Some(size), Some(places)) if !is_packed(seen) => {
-                judge(seen, index, places, lengths(size))
-            }
-            _ => Ok(()),
-        }
-    })
-}
-
-fn in_memory(history: &History) -> Verdict {
-    each_start(history, |seen, index, places, lengths| {
-        let is_guest = seen.before.has_protocol(Protocol::GPA_ADDRESSES);
-        for part in 0..PARTS.len() {
-            let (place, len) = (places[part], lengths[part]);
-            let is_inside = seen.before.regions.iter().any(|region| {
-                let begin = if is_guest { region.guest } else { region.user };
-                let at = place.checked_sub(begin);
-                at.is_some_and(|at| at.checked_add(len).is_some_and(|end| end <= region.size))
-            });
-            demand(is_inside, || {
-                let part = PARTS[part];
-                format!("ring {index}'s {part}, {len} bytes at {place:#x}, is in no region")
-            })?;
-        }
-        Ok(())
-    })
-}
-
-fn parts_apart(history: &History) -> Verdict {
-    each_start(history, |_, index, places, lengths| {
-        for (one, other) in [(0, 1), (0, 2), (1, 2)] {
-            let end = |part: usize| places[part].saturating_add(lengths[part]);
-            let is_apart = end(one) <= places[other] || end(other) <= places[one];
-            demand(is_apart, || {
-                let (one_name, other_name) = (PARTS[one], PARTS[other]);
-                format!(
-                    "ring {index}'s {one_name} at {:#x} and {other_name} at {:#x} overlap",
-                    places[one], places[other]
-                )
-            })?;
-        }
-        Ok(())
-    })
-}
-
-fn address_flags(history: &History) -> Verdict {
-    each(history, &[FrontendReq::SET_VRING_ADDR], |seen| {
-        let flags = seen.body::<VhostUserVringAddr>().map_or(0, |it| it.flags);
-        demand(flags & !1 == 0, || format!("the flags are {flags:#x}"))
-    })
-}
-
 fn base_bits(history: &History) -> Verdict {
     each(history, &[FrontendReq::SET_VRING_BASE], |seen| {
         let (index, base) = vring_state(seen).unwrap_or_default();
-        demand(is_packed(seen) || base >> 16 == 0, || {
+        demand(seen.before.is_packed() || base >> 16 == 0, || {
             format!("ring {index} has the base {base:#x}")
         })
     })
+}
+
+/// Index 0 and a wrap counter of 1, of driver and device.
+const PACKED_BEGIN: u32 = 0x8000_8000;
+
+/// The starts of packed rings, with their size and base.
+fn each_packed_start(history: &History, judge: impl Fn(u8, u32, u32) -> Verdict) -> Verdict {
+    let mut is_any = false;
+    each(history, &[FrontendReq::SET_VRING_KICK], |_| Ok(()))?;
+    for seen in history.seen() {
+        let Some(file) = seen.body::<VringFile>() else {
+            continue;
+        };
+        if !seen.is(FrontendReq::SET_VRING_KICK) || !seen.before.is_packed() {
+            continue;
+        }
+        let ring = seen.before.rings.get(&file.index.into());
+        let told = ring.and_then(|ring| Some((ring.size?, ring.base?)));
+        if let Some((size, base)) = told {
+            is_any = true;
+            judge(file.index, size, base)?;
+        }
+    }
+    if is_any {
+        return Ok(());
+    }
+    Err(Fault::skip("it starts no packed ring"))
+}
+
+fn packed_base(history: &History) -> Verdict {
+    each_packed_start(history, |index, size, base| {
+        let positions = [base & 0x7fff, base >> 16 & 0x7fff];
+        let is_inside = positions.iter().all(|position| *position < size);
+        demand(is_inside, || {
+            format!("ring {index} has {size} descriptors and starts at {base:#x}")
+        })
+    })
+}
+
+/// Where a position is 0, and nothing came before: one that was around once has a counter of 0.
+fn packed_begin(history: &History) -> Verdict {
+    let mut begun = BTreeSet::new();
+    let mut first = None;
+    let starts = each_packed_start(history, |_, _, _| Ok(()));
+    for seen in history.seen() {
+        let Some((index, base)) = vring_state(seen) else {
+            continue;
+        };
+        let is_first =
+            seen.is(FrontendReq::SET_VRING_BASE) && seen.before.is_packed() && begun.insert(index);
+        if is_first && base != PACKED_BEGIN && first.is_none() {
+            first = Some((index, base));
+        }
+    }
+    starts?;
+    demand(first.is_none(), || format!("ring and base: {first:x?}"))
 }
 
 /// Each ring's last base, on whatever connection: a frontend that connects again knows it too.
@@ -306,7 +215,12 @@ fn base_kept(history: &History) -> Verdict {
         };
         if let Some(known) = returned.get(&index) {
             is_any = true;
-            demand(base == 0 || base == *known, || {
+            let begin = if seen.before.is_packed() {
+                PACKED_BEGIN
+            } else {
+                0
+            };
+            demand(base == begin || base == *known, || {
                 format!("ring {index} was stopped at {known} and starts at {base}")
             })?;
         }

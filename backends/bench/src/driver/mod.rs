@@ -26,6 +26,7 @@ mod frontend;
 mod log;
 mod memory;
 mod packed;
+pub(crate) mod position;
 mod queue;
 mod ring;
 mod session;

@@ -6,56 +6,10 @@ use std::sync::atomic::{Ordering, fence};
 use super::chain::{Chain, Element};
 use super::error::DriverError;
 use super::memory::{Memory, PAGE};
+use super::position::{AVAIL, DISABLE, ENABLE, Position, SPECIFIC, USED};
 use super::ring::{
     DESCRIPTOR, Descriptor, Places, Ring, Used, VIRTQ_INDIRECT, VIRTQ_NEXT, VIRTQ_WRITE,
 };
-
-/// VIRTQ_DESC_F_AVAIL
-const AVAIL: u16 = 1 << 7;
-/// VIRTQ_DESC_F_USED
-const USED: u16 = 1 << 15;
-
-/// RING_EVENT_FLAGS_ENABLE, _DISABLE and _DESC
-const ENABLE: u16 = 0;
-const DISABLE: u16 = 1;
-const SPECIFIC: u16 = 2;
-
-/// The bit of a position that is its wrap counter.
-const WRAP: u16 = 1 << 15;
-
-/// A place in the ring, with the wrap counter of whoever is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Position {
-    index: u16,
-    wrap: bool,
-}
-
-impl Position {
-    const BEGIN: Self = Self {
-        index: 0,
-        wrap: true,
-    };
-
-    fn advance(&mut self, count: u16, size: u16) {
-        self.index += count;
-        if self.index >= size {
-            self.index -= size;
-            self.wrap = !self.wrap;
-        }
-    }
-
-    /// As in an event suppression structure, and in half of a vring base.
-    fn to_bits(self) -> u16 {
-        self.index | if self.wrap { WRAP } else { 0 }
-    }
-
-    fn from_bits(bits: u16) -> Self {
-        Self {
-            index: bits & !WRAP,
-            wrap: bits & WRAP != 0,
-        }
-    }
-}
 
 #[derive(Debug)]
 pub struct PackedRing {

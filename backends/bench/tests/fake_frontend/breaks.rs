@@ -42,6 +42,16 @@ pub enum Break {
     OddOffset,
     NineRegions,
     EmptyTable,
+    UserNotGuest,
+    // Moving to another host.
+    LogSmall,
+    LogShortFile,
+    LogLate,
+    LogUsedBeyond,
+    StatePhase,
+    StateWhileRunning,
+    StateUnchecked,
+    StateAltered,
     TooManyRegions,
     SlotsNotAsked,
     RemovesUnknown,
@@ -56,6 +66,8 @@ pub enum Break {
     AddressFlags,
     BaseHighBits,
     BaseOther,
+    PackedBaseFar,
+    PackedWrapZero,
     StopNumber,
     StopsUnknown,
     EnablesWithTwo,
@@ -84,7 +96,10 @@ pub enum Break {
     HeadWild,
     Loop,
     BufferOutside,
+    IndirectUnnegotiated,
     WritableFirst,
+    /// Sends an entropy device's requests to a disk.
+    RandomToADisk,
     // What is offered.
     AbortsInUse,
     NeedsBit30,
@@ -114,8 +129,10 @@ pub enum Break {
     WaitsForAll,
     IgnoresRefusals,
     TrustsConfig,
+    IgnoresRefusedTable,
     // Backends that leave, and come again.
     AbortsWhenLeft,
+    AbortsWhenLeftWithTable,
     AbortsWhenRefused,
     RemembersFeatures,
     RemembersMemory,
@@ -127,7 +144,33 @@ pub enum Break {
     IgnoresUnknown,
     AcceptsUnknown,
     AbortsOnOddRequest,
+    AcceptsMappings,
+    RefusesMappings,
+    AbortsOnManyRequests,
     // Rings that a device breaks.
     AbortsOnBadRing,
+    AbortsOnSpuriousCall,
+    TrustsUsedLength,
     HangsOnSilence,
+}
+
+impl Break {
+    /// Whether it shares memory by SET_MEM_TABLE.
+    pub fn uses_table(self) -> bool {
+        matches!(
+            self,
+            Self::NineRegions
+                | Self::EmptyTable
+                | Self::IgnoresRefusedTable
+                | Self::AbortsWhenLeftWithTable
+        )
+    }
+
+    pub fn aborts_when_left(self) -> bool {
+        matches!(self, Self::AbortsWhenLeft | Self::AbortsWhenLeftWithTable)
+    }
+
+    pub fn ignores_refusals(self) -> bool {
+        matches!(self, Self::IgnoresRefusals | Self::IgnoresRefusedTable)
+    }
 }

@@ -2,14 +2,18 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use workbench::driver::{
-    Buffers, Chain, Descriptor, Element, Event, Format, Layout, Memory, Queue, QueueFeatures,
+    Buffers, Chain, Descriptor, DriverError, Element, Event, Format, Layout, Memory, Queue,
+    QueueFeatures, Used,
 };
 
 use super::breaks::Break;
 
+/// How long a request may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 const SIZE: u64 = 1 << 20;
 /// Of which the rings' places are no multiple.
 const RING: u16 = 64;
@@ -25,10 +29,14 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(what: Break, event_idx: bool) -> Self {
+    pub fn new(what: Break, event_idx: bool, packed: bool) -> Self {
         let memory = Rc::new(Memory::new(&[Layout::new(0, SIZE)]).unwrap());
         let features = QueueFeatures {
-            format: Format::Split,
+            format: if packed {
+                Format::Packed
+            } else {
+                Format::Split
+            },
             event_idx,
             in_order: false,
         };
@@ -102,8 +110,51 @@ impl Guest {
             let Ok(buffers) = Buffers::place(&self.memory, &[], 64) else {
                 return false;
             };
-            self.queue.run(buffers.chain()).is_ok()
+            match self.what {
+                Break::AbortsOnSpuriousCall => self.run_by_calls(&buffers),
+                _ => self.run_one(&buffers).is_ok_and(|used| {
+                    let is_long = used.len.unwrap_or(0) > 64;
+                    if is_long && self.what == Break::TrustsUsedLength {
+                        std::process::abort();
+                    }
+                    true
+                }),
+            }
         })
+    }
+
+    fn run_one(&mut self, buffers: &Buffers) -> Result<Used, DriverError> {
+        self.queue.submit(buffers.chain())?;
+        self.queue.wait_used_within(PATIENCE)
+    }
+
+    /// Whether the driver makes requests that a device can complete.
+    pub fn is_sound(&self) -> bool {
+        !matches!(
+            self.what,
+            Break::Misaligned(_)
+                | Break::OutsideOfMemory
+                | Break::PartsOverlap
+                | Break::NeverKicks
+                | Break::IndexWild
+                | Break::HeadWild
+                | Break::Loop
+                | Break::BufferOutside
+                | Break::IndirectUnnegotiated
+                | Break::WritableFirst
+        )
+    }
+
+    /// Takes a call for a sign that the request is completed.
+    fn run_by_calls(&mut self, buffers: &Buffers) -> bool {
+        self.queue.submit(buffers.chain()).unwrap();
+        if self.queue.wait_notified().is_err() {
+            return false;
+        }
+        if self.queue.poll_used().unwrap().is_none() {
+            std::process::abort();
+        }
+        true
     }
 
     /// Puts into the ring what does not belong there; whether the ring is still of use.
@@ -127,6 +178,12 @@ impl Guest {
             Break::Loop => {
                 let looping = Descriptor::split(0x1000, 16, 1, 0);
                 self.queue.put_raw(0, looping).unwrap();
+                self.queue.stage_head(0).unwrap();
+                self.queue.publish().unwrap();
+            }
+            Break::IndirectUnnegotiated => {
+                let table = Descriptor::split(0x1000, 16, 4, 0);
+                self.queue.put_raw(0, table).unwrap();
                 self.queue.stage_head(0).unwrap();
                 self.queue.publish().unwrap();
             }

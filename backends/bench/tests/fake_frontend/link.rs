@@ -41,6 +41,10 @@ impl Link {
         }
     }
 
+    pub fn what(&self) -> Break {
+        self.what
+    }
+
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.connection
     }
@@ -76,7 +80,7 @@ impl Link {
         }
         let ack = self.reply(code)?;
         let number = self.whole::<u64>(&ack)?;
-        if number != 0 && self.what != Break::IgnoresRefusals {
+        if number != 0 && !self.what.ignores_refusals() {
             return Err(Gone::Wrong(format!("request {code} was refused")));
         }
         Ok(())
@@ -84,8 +88,12 @@ impl Link {
 
     /// Sends a request, and waits for its reply.
     pub fn ask(&mut self, code: u32, payload: &[u8]) -> Done<Message> {
+        self.ask_with(code, payload, &[])
+    }
+
+    pub fn ask_with(&mut self, code: u32, payload: &[u8], files: &[BorrowedFd]) -> Done<Message> {
         let header = self.header(code, payload.len());
-        self.send(header, payload, &[])?;
+        self.send(header, payload, files)?;
         self.reply(code)
     }
 

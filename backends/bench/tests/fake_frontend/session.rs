@@ -6,8 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use vhost::vhost_user::message::{
-    VhostUserInflight, VhostUserSingleMemoryRegion, VhostUserVringAddr, VhostUserVringAddrFlags,
-    VhostUserVringState,
+    VhostUserInflight, VhostUserSingleMemoryRegion, VhostUserVringState,
 };
 use vhost_user_wire::payload::{Config, ConfigReply, MemoryTable, VringFile};
 use vhost_user_wire::{Header, Payload};
@@ -16,6 +15,7 @@ use super::breaks::Break;
 use super::channel::Channel;
 use super::guest::Guest;
 use super::link::{Done, Gone, Link, ignore_sigterm};
+use super::migration;
 
 const MQ: u64 = 1;
 const REPLY_ACK: u64 = 1 << 3;
@@ -24,14 +24,22 @@ const CONFIG: u64 = 1 << 9;
 const INFLIGHT: u64 = 1 << 12;
 const SLOTS: u64 = 1 << 15;
 const STATUS: u64 = 1 << 16;
-const PROTOCOL: u64 = MQ | REPLY_ACK | BACKEND_REQ | CONFIG | INFLIGHT | SLOTS | STATUS;
+const GPA_ADDRESSES: u64 = 1 << 21;
+const LOG_SHMFD: u64 = 1 << 1;
+const SEND_FD: u64 = 1 << 10;
+const DEVICE_STATE: u64 = 1 << 19;
+const SHMEM: u64 = 1 << 22;
+const USUAL: u64 = MQ | REPLY_ACK | BACKEND_REQ | CONFIG | INFLIGHT | SLOTS | STATUS;
+const PROTOCOL: u64 = USUAL | LOG_SHMFD | SEND_FD | DEVICE_STATE | SHMEM;
 
 const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT: u64 = 1 << 28;
 const BIT_30: u64 = 1 << 30;
 const VERSION_1: u64 = 1 << 32;
 const RESERVED: u64 = 1 << 45;
-const FEATURES: u64 = EVENT_IDX | BIT_30 | VERSION_1;
+const PACKED: u64 = 1 << 34;
+const LOG_ALL: u64 = 1 << 26;
+const FEATURES: u64 = EVENT_IDX | BIT_30 | VERSION_1 | PACKED;
 
 /// What outlives a connection.
 #[derive(Default)]
@@ -45,6 +53,7 @@ pub struct Session<'a> {
     link: Link,
     what: Break,
     kept: &'a mut Kept,
+    offered: u64,
     features: u64,
     protocol: u64,
     channel: Option<Channel>,
@@ -57,6 +66,7 @@ impl<'a> Session<'a> {
             link: Link::new(stream, what),
             what,
             kept,
+            offered: 0,
             features: 0,
             protocol: 0,
             channel: None,
@@ -76,7 +86,7 @@ impl<'a> Session<'a> {
         let event_idx = self.features & EVENT_IDX != 0;
         let mut guest = match self.kept.guest.take() {
             Some(guest) => guest,
-            None => Guest::new(self.what, event_idx),
+            None => Guest::new(self.what, event_idx, self.features & PACKED != 0),
         };
         let done = self.set_up(&mut guest).and_then(|()| self.work(&mut guest));
         self.kept.guest = Some(guest);
@@ -98,6 +108,7 @@ impl<'a> Session<'a> {
         }
         let offered = self.link.number(1)?;
         self.refuse(offered)?;
+        self.offered = offered;
         self.features = offered & FEATURES;
         let has_protocol = offered & BIT_30 != 0;
         if self.is(Break::ProtocolUnasked) || (has_protocol && !self.is(Break::ProtocolLate)) {
@@ -164,7 +175,8 @@ impl<'a> Session<'a> {
             Break::ProtocolAll => offered | 1 << 18,
             Break::AcceptsUnknownProtocol => offered,
             // SET_MEM_TABLE has to be seen.
-            Break::NineRegions | Break::EmptyTable => offered & PROTOCOL & !SLOTS,
+            what if what.uses_table() => offered & PROTOCOL & !SLOTS,
+            Break::UserNotGuest => offered & (PROTOCOL | GPA_ADDRESSES),
             _ => offered & PROTOCOL,
         };
         self.protocol = wanted;
@@ -188,7 +200,12 @@ impl<'a> Session<'a> {
         }
         let (near, far) = UnixStream::pair().unwrap();
         self.link.tell(21, &[], &[far.as_fd()])?;
-        self.channel = Some(Channel::new(near, self.what, self.link.acks));
+        let mut channel = Channel::new(near, self.what, self.link.acks);
+        if self.protocol & SHMEM != 0 {
+            let reply = self.link.ask(44, &[])?;
+            channel.allow_mappings(self.link.whole(&reply)?);
+        }
+        self.channel = Some(channel);
         Ok(())
     }
 
@@ -215,6 +232,8 @@ impl<'a> Session<'a> {
         }
         self.set_features(features)?;
         self.set_status(11)?;
+        // Whether the device has taken the features (virtio 1.4, section 3.1.1).
+        self.link.number(40)?;
         if self.is(Break::StatusClears) {
             self.set_status(3)?;
         }
@@ -347,12 +366,10 @@ impl<'a> Session<'a> {
     }
 
     fn set_addresses(&mut self, guest: &Guest) -> Done {
-        let [descriptors, available, used] = guest.places();
-        let flags = match self.what {
-            Break::AddressFlags => VhostUserVringAddrFlags::from_bits_retain(4),
-            _ => VhostUserVringAddrFlags::empty(),
-        };
-        let addresses = VhostUserVringAddr::new(0, flags, descriptors, used, available, 0);
+        let mut addresses = migration::addresses(guest, None);
+        if self.is(Break::AddressFlags) {
+            addresses.flags = 4;
+        }
         self.link.tell(9, &addresses.to_bytes(), &[])
     }
 
@@ -363,6 +380,8 @@ impl<'a> Session<'a> {
         self.set_size(guest)?;
         let base = match self.what {
             Break::BaseHighBits => base | 1 << 20,
+            Break::PackedBaseFar => base | 99,
+            Break::PackedWrapZero => 0,
             _ => base,
         };
         if !self.is(Break::NoBase) {
@@ -432,13 +451,15 @@ impl<'a> Session<'a> {
     /// Makes requests, and changes things meanwhile.
     fn work(&mut self, guest: &mut Guest) -> Done {
         let quick = !self.is(Break::NoKickAfterStart);
-        if self.is(Break::HangsOnSilence) {
+        // It is asked to end while it still waits for its requests.
+        let is_stubborn = self.is(Break::HangsOnSilence) || self.is(Break::AbortsOnBadRing);
+        if is_stubborn {
             ignore_sigterm(true);
         }
         if quick && !guest.run(3) && self.is(Break::AbortsOnBadRing) {
             std::process::abort();
         }
-        if self.is(Break::HangsOnSilence) {
+        if is_stubborn {
             ignore_sigterm(false);
         }
         if self.is(Break::FeaturesWhileRunning) || self.is(Break::FeaturesAfterOk) {
@@ -452,6 +473,9 @@ impl<'a> Session<'a> {
         }
         if self.is(Break::AbortsInUse) {
             std::process::abort();
+        }
+        if self.protocol & LOG_SHMFD != 0 && self.offered & LOG_ALL != 0 {
+            migration::log_writes(&mut self.link, guest, self.features)?;
         }
         self.restart(guest)?;
         self.change_memory(guest)?;
@@ -469,12 +493,19 @@ impl<'a> Session<'a> {
             self.link
                 .ask(11, &VhostUserVringState::new(5, 0).to_bytes())?;
         }
+        let has_state = self.protocol & DEVICE_STATE != 0;
+        if has_state && self.is(Break::StateWhileRunning) {
+            migration::carry_state(&mut self.link)?;
+        }
         let number = u32::from(self.is(Break::StopNumber));
         let state = VhostUserVringState::new(0, number);
         let reply = self.link.ask(11, &state.to_bytes())?;
         let mut base = self.link.whole::<VhostUserVringState>(&reply)?.num;
         if self.is(Break::BaseOther) {
             base += 5;
+        }
+        if has_state && !self.is(Break::StateWhileRunning) {
+            migration::carry_state(&mut self.link)?;
         }
         guest.queue.renew_events().unwrap();
         self.start(guest, base)?;

@@ -61,7 +61,7 @@ fn the_frontend_of_qemu_is_checked_too() {
     let command = "qemu-system-x86_64 -M q35,accel=tcg -m 64 -nodefaults -display none \
         -object memory-backend-memfd,id=ram,size=64M,share=on -numa node,memdev=ram \
         -chardev socket,id=disk,path={socket} -device vhost-user-blk-pci,chardev=disk";
-    let active = "offer.*,reply.*,hang-up.*,reconnect.*,channel.*,hostile.*";
+    let active = "offer.*,reply.*,hang-up.*,reconnect.*,channel.*,shmem.*,hostile.*,packed.used-*";
     let failed = failures(command, active);
     // It sets FEATURES_OK before ACKNOWLEDGE and DRIVER.
     let known = BTreeSet::from(["status.in-order".to_owned()]);
