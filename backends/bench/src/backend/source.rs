@@ -3,43 +3,28 @@
 use std::fmt;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use host_io::command::{CommandLine, Handover};
 
 use super::device::Device;
+use super::error::SourceError;
 use super::history::{History, Milestone};
+use super::listen::Listen;
 use super::offer::Offer;
 use super::player::{End, Limits, Player};
 use super::scene::Scene;
 use super::script::Script;
 use crate::driver::{MessageLog, wait_readable};
-use crate::target::{Exit, Process, TargetError};
+use crate::target::{Exit, Process};
 
 /// Where frontends come from.
 #[derive(Clone, Debug)]
 pub enum FrontendSource {
-    /// Somebody else starts one, which connects there.
-    Listen(PathBuf),
+    /// Somebody else starts one.
+    Listen(Listen),
     /// A process is started for each look at it, which connects to `{socket}`.
     Command { text: String, line: CommandLine },
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    #[error("{path} cannot be listened on; remove it if nobody does")]
-    Listen {
-        path: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the frontend cannot be started")]
-    Start(#[from] TargetError),
-    #[error("the frontend did not connect within {CONNECT:?}: {last}")]
-    NotConnected { last: String },
-    #[error("the host refused what is needed")]
-    Host(#[from] io::Error),
 }
 
 /// What was seen of a frontend from its start to its end.
@@ -100,24 +85,13 @@ impl FrontendSource {
         };
         let begun = Instant::now();
         match self {
-            Self::Listen(path) => {
-                let listener = listen(path)?;
-                serve_all(&listener, &mut scene, limits, &mut None)?;
-                drop(listener);
-                // It was this program's.
-                let _ = std::fs::remove_file(path);
+            Self::Listen(listen) => {
+                listen.serve(&mut scene, limits)?;
                 Ok(observation(scene, None, begun))
             }
             Self::Command { line, .. } => {
-                let dir = tempfile::Builder::new()
-                    .prefix("outboard-check-")
-                    .tempdir()?;
-                let path = dir.path().join("s");
-                let listener = listen(&path)?;
-                let process = Process::start(line, &path.to_string_lossy(), None::<&UnixStream>)?;
-                let mut process = Some(process);
-                serve_all(&listener, &mut scene, limits, &mut process)?;
-                Ok(observation(scene, process, begun))
+                let process = serve_command(line, &mut scene, limits)?;
+                Ok(observation(scene, Some(process), begun))
             }
         }
     }
@@ -129,7 +103,13 @@ impl fmt::Display for FrontendSource {
         let quote = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
         f.write_str("--frontend ")?;
         match self {
-            Self::Listen(path) => write!(f, "--listen {}", quote(&path.display().to_string())),
+            Self::Listen(listen) => {
+                write!(
+                    f,
+                    "--listen {}",
+                    quote(&listen.path().display().to_string())
+                )
+            }
             Self::Command { text, .. } => write!(f, "--exec {}", quote(text)),
         }
     }
@@ -154,52 +134,44 @@ fn observation(scene: Scene, process: Option<Process>, begun: Instant) -> Observ
     }
 }
 
-fn listen(path: &Path) -> Result<UnixListener, SourceError> {
-    let listener = UnixListener::bind(path).map_err(|source| SourceError::Listen {
-        path: path.display().to_string(),
-        source,
-    })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// One connection after another.
-fn serve_all(
-    listener: &UnixListener,
+/// Starts a frontend and serves one connection of it after another.
+fn serve_command(
+    line: &CommandLine,
     scene: &mut Scene,
     limits: &Limits,
-    process: &mut Option<Process>,
-) -> Result<(), SourceError> {
-    let patience = process.as_ref().map_or(Duration::MAX, |_| CONNECT);
-    let Some(mut stream) = accept(listener, process, patience)? else {
-        let lines = process.as_mut().map(Process::last_lines);
-        let last = lines.unwrap_or_default().join("\n");
-        return Err(SourceError::NotConnected { last });
+) -> Result<Process, SourceError> {
+    let dir = tempfile::Builder::new()
+        .prefix("outboard-check-")
+        .tempdir()?;
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path)?;
+    listener.set_nonblocking(true)?;
+    let mut process = Process::start(line, &path.to_string_lossy(), None::<&UnixStream>)?;
+    let Some(mut stream) = accept(&listener, &mut process, CONNECT)? else {
+        return Err(SourceError::NotConnected {
+            patience: CONNECT,
+            last: process.last_lines().join("\n"),
+        });
     };
     loop {
-        let end = serve_one(stream, scene, limits, process);
+        let end = serve_one(stream, scene, limits, &mut process);
         if end == End::Over {
-            return Ok(());
+            return Ok(process);
         }
-        match accept(listener, process, RECONNECT)? {
+        match accept(&listener, &mut process, RECONNECT)? {
             Some(next) => stream = next,
-            None => return Ok(()),
+            None => return Ok(process),
         }
     }
 }
 
 /// Serves a connection; when it has been long enough, asks the frontend to end, and serves on.
-fn serve_one(
-    stream: UnixStream,
-    scene: &mut Scene,
-    limits: &Limits,
-    process: &mut Option<Process>,
-) -> End {
+fn serve_one(stream: UnixStream, scene: &mut Scene, limits: &Limits, process: &mut Process) -> End {
     let mut player = Player::new(stream, scene);
     let end = player.serve(limits, || true);
-    let Some(process) = process.as_mut().filter(|_| end == End::Over) else {
+    if end != End::Over {
         return end;
-    };
+    }
     player.dismiss();
     process.ask_to_end();
     let farewell = Limits {
@@ -221,7 +193,7 @@ fn serve_one(
 /// The next connection; `None` when the process has ended or none has come for so long.
 fn accept(
     listener: &UnixListener,
-    process: &mut Option<Process>,
+    process: &mut Process,
     patience: Duration,
 ) -> io::Result<Option<UnixStream>> {
     let begun = Instant::now();
@@ -230,8 +202,7 @@ fn accept(
             let (stream, _) = listener.accept()?;
             return Ok(Some(stream));
         }
-        let process = process.as_mut();
-        let has_ended = process.is_some_and(|it| it.exit_within(Duration::ZERO).is_some());
+        let has_ended = process.exit_within(Duration::ZERO).is_some();
         if has_ended || begun.elapsed() >= patience {
             return Ok(None);
         }

@@ -3,11 +3,15 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, ValueEnum};
-use workbench::backend::FrontendSource;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::{register, register_conditional_shutdown};
+use workbench::backend::{FrontendSource, Listen};
 use workbench::check::{self, Finding, Heading, Runner, Subject};
 use workbench::check_frontend::{self, FrontendRunner};
 use workbench::device::DeviceType;
@@ -69,7 +73,7 @@ struct Place {
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 
-    /// Wait for a frontend there, and look at what it does until it leaves
+    /// Wait for a frontend there, and look at what it does until it leaves, or until Ctrl-C
     #[arg(long, value_name = "PATH", requires = "frontend")]
     listen: Option<PathBuf>,
 }
@@ -128,14 +132,7 @@ fn run_frontend(options: &Options) -> anyhow::Result<Summary> {
     if options.list {
         return list(asked.iter().map(|n| all[*n].heading()));
     }
-    let source = source(&options.place)?;
-    if let FrontendSource::Listen(path) = &source {
-        eprintln!(
-            "outboard-check: waiting for a frontend on {}; it is checked when it has left",
-            path.display()
-        );
-    }
-    let runner = FrontendRunner::new(source, device_type(options)?)?;
+    let runner = FrontendRunner::new(source(&options.place)?, device_type(options)?)?;
     let checks = asked.into_iter().map(|n| all[n]);
     let run = checks.map(|check| {
         let run = move |runner: &FrontendRunner| runner.run(check);
@@ -190,10 +187,25 @@ fn target(place: &Place) -> anyhow::Result<Target> {
 
 fn source(place: &Place) -> anyhow::Result<FrontendSource> {
     match (&place.listen, &place.exec) {
-        (Some(path), _) => Ok(FrontendSource::Listen(path.clone())),
+        (Some(path), _) => {
+            let listen = Listen::new(path.clone(), stop_on_signals()?, |text| {
+                eprintln!("outboard-check: {text}");
+            });
+            Ok(FrontendSource::Listen(listen))
+        }
         (None, Some(text)) => FrontendSource::command(text).map_err(anyhow::Error::msg),
         (None, None) => anyhow::bail!("--listen or --exec says where the frontend comes from"),
     }
+}
+
+/// Is set by Ctrl-C or SIGTERM. The second one ends the process, should it take too long.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, UNUSABLE.into(), Arc::clone(&stop))?;
+        register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 /// Runs checks, each with its heading, and says what they found.
