@@ -1,5 +1,7 @@
 //! The control queue of network interfaces (virtio 1.4, section 5.1.9.5).
 
+use std::time::Duration;
+
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
     VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ,
@@ -9,7 +11,7 @@ use super::bench::Bench;
 use super::exchange::{Config, exchange};
 use super::net::{CONFIG, MAC, MQ, NET};
 use super::types::{Check, Fault, Level, Need, Source, Verdict, demand};
-use crate::driver::Session;
+use crate::driver::{Buffers, DriverError, Session};
 
 const CONTROL: Need = Need::Feature(VIRTIO_NET_F_CTRL_VQ, "VIRTIO_NET_F_CTRL_VQ");
 const RX: Need = Need::Feature(VIRTIO_NET_F_CTRL_RX, "VIRTIO_NET_F_CTRL_RX");
@@ -117,6 +119,22 @@ const CLASS_MQ: u8 = 4;
 const MAC_TABLE_SET: u8 = 0;
 const MAC_ADDR_SET: u8 = 1;
 
+/// How long a device may take to take a command that it knows.
+const SERVED: Duration = Duration::from_secs(1);
+
+/// Whether the backend serves its control queue. It has no way to say so: with QEMU the frontend
+/// does, and backends made for that (DPDK's) offer the feature and leave the ring alone.
+fn is_served(session: &mut Session, queue: usize) -> Verdict {
+    let buffers = Buffers::place(session.memory(), &[CLASS_RX, 0, 0], 1)?;
+    session.queue_mut(queue).submit(buffers.chain())?;
+    match session.queue_mut(queue).wait_used_within(SERVED) {
+        Err(DriverError::NotUsed { .. }) => Err(Fault::skip(
+            "it leaves the control queue alone, which is the frontend's with QEMU",
+        )),
+        used => Ok(used.map(drop)?),
+    }
+}
+
 /// A session with a control queue, and the index of that: behind the pairs there are, of which
 /// there is one where MQ is not negotiated (section 5.1.2).
 fn start(bench: &Bench, features: &[u32]) -> Result<(Session, usize), Fault> {
@@ -126,6 +144,7 @@ fn start(bench: &Bench, features: &[u32]) -> Result<(Session, usize), Fault> {
     let setup = setup.require(&[VIRTIO_NET_F_CTRL_VQ]).require(features);
     let mut session = bench.start(&setup)?;
     if !has_pairs {
+        is_served(&mut session, 2)?;
         return Ok((session, 2));
     }
     let control = 2 * max_pairs(&mut session)? as usize;
@@ -134,6 +153,7 @@ fn start(bench: &Bench, features: &[u32]) -> Result<(Session, usize), Fault> {
             "the control queue is number {control}, and the backend has {queues} queues"
         )));
     }
+    is_served(&mut session, control)?;
     Ok((session, control))
 }
 
