@@ -80,8 +80,11 @@ impl Proxied {
             faults,
             rings,
         } = &self.proxies;
-        let inject = |faults: &Faults| faults.injector(id, self.process);
+        let inject = |faults: &Faults| faults.injector(id, &backend, self.process);
         let injector = faults.as_ref().map(inject).transpose()?;
+        if let Some(injector) = &injector {
+            injector.narrow(&ours)?;
+        }
         let rings: Option<Box<dyn Interposer>> = match rings {
             true => Some(Box::new(Rings::new()?)),
             false => None,

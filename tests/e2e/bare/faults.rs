@@ -7,6 +7,7 @@ use tests::backend;
 use tests::vmm::{Running, Vmm};
 use tests::{guest, scratch};
 
+use crate::killstorm;
 use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
@@ -128,4 +129,24 @@ fn faults_of_a_device_that_is_not_there_are_an_error_with_the_line() {
         let messages = vmm.messages();
         assert!(messages.contains(expected), "{messages}");
     }
+}
+
+/// A frontend that does not wait for acknowledgements sends until the socket is full.
+#[test]
+fn a_backend_that_does_not_read_is_late_and_replaced() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let command = outboard_blk(&image, "--queues 4");
+    let disk = format!("blk,exec=\"{command}\",features=-reply_ack,deadline=2");
+    let faults = dir.path().join("faults.toml");
+    let rule = "[[fault]]\nmessage = \"SET_VRING_NUM\"\nnth = 1\ndo = \"fill\"\n";
+    std::fs::write(&faults, rule).unwrap();
+    let vmm = killstorm::storming(&disk, "").arg("--faults", &faults);
+    let vmm = killstorm::start(vmm);
+    let messages = vmm.messages();
+    assert!(
+        messages.contains("the backend did not take SET_VRING_"),
+        "{messages}"
+    );
+    killstorm::finish(vmm);
 }

@@ -53,6 +53,7 @@ struct Entry {
     milliseconds: Option<u64>,
     bytes: Option<usize>,
     byte: Option<usize>,
+    region: Option<u64>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -65,6 +66,8 @@ enum Word {
     Corrupt,
     Reorder,
     Cut,
+    Fill,
+    Shrink,
     Stop,
     Kill,
 }
@@ -182,12 +185,18 @@ fn when(entry: &Entry) -> Result<When, String> {
 
 fn action(entry: &Entry) -> Result<Action, String> {
     let word = entry.action;
-    for (key, is_there, owner) in [
-        ("milliseconds", entry.milliseconds.is_some(), Word::Delay),
-        ("bytes", entry.bytes.is_some(), Word::Truncate),
-        ("byte", entry.byte.is_some(), Word::Corrupt),
+    let has_bytes = [Word::Truncate, Word::Shrink];
+    for (key, is_there, owners) in [
+        (
+            "milliseconds",
+            entry.milliseconds.is_some(),
+            &[Word::Delay][..],
+        ),
+        ("bytes", entry.bytes.is_some(), &has_bytes[..]),
+        ("byte", entry.byte.is_some(), &[Word::Corrupt][..]),
+        ("region", entry.region.is_some(), &[Word::Shrink][..]),
     ] {
-        if is_there && word != owner {
+        if is_there && !owners.contains(&word) {
             return Err(format!("`{key}` does not belong to this `do`"));
         }
     }
@@ -199,6 +208,9 @@ fn action(entry: &Entry) -> Result<Action, String> {
             None => return Err("`do = \"delay\"` needs `milliseconds`".into()),
         },
         Word::Double => Action::Double,
+        Word::Shrink if entry.bytes == Some(0) => {
+            return Err("memory without its last 0 bytes is as large as before".into());
+        }
         Word::Truncate if entry.bytes == Some(0) => {
             return Err("nothing is sent of 0 bytes: that is `do = \"drop\"`".into());
         }
@@ -206,6 +218,11 @@ fn action(entry: &Entry) -> Result<Action, String> {
         Word::Corrupt => Action::Corrupt(entry.byte),
         Word::Reorder => Action::Reorder,
         Word::Cut => Action::Cut,
+        Word::Fill => Action::Fill,
+        Word::Shrink => Action::Shrink {
+            region: entry.region,
+            bytes: entry.bytes.map(|bytes| bytes as u64),
+        },
         Word::Stop => Action::Stop,
         Word::Kill => Action::Kill,
     })

@@ -8,7 +8,9 @@ fn error(text: &str) -> String {
 fn a_file_is_what_its_rules_print() {
     let text = "[[fault]]\ndevice = 'a \"b\"'\nmessage = \"GET_CONFIG\"\nfrom = \"backend\"\nafter = 2\nnth = 3\n\
                 do = \"delay\"\nmilliseconds = 250\n[[fault]]\nkick = 1\nprobability = 0.25\n\
-                do = \"drop\"\n[[fault]]\nmessage = \"any\"\nevery = 1\ndo = \"corrupt\"\nbyte = 9\n";
+                do = \"drop\"\n[[fault]]\nmessage = \"any\"\nevery = 1\ndo = \"corrupt\"\nbyte = 9\n\
+                [[fault]]\nkick = 0\nnth = 1\ndo = \"shrink\"\nregion = 1\nbytes = 4096\n\
+                [[fault]]\nmessage = \"any\"\nnth = 1\ndo = \"fill\"\n";
     let file = FaultFile::parse(&format!("seed = 5\n{text}")).unwrap();
     assert_eq!(file.seed, Some(5));
     let printed: String = file.rules.iter().map(Rule::to_string).collect();
@@ -63,6 +65,21 @@ fn errors_say_the_line() {
             "kick = 0\nnth = 1\ndo = \"corrupt\"",
             3,
             "only a message can have",
+        ),
+        (
+            "kick = 0\nnth = 1\ndo = \"fill\"",
+            3,
+            "only a message can have",
+        ),
+        (
+            "kick = 0\nnth = 1\ndo = \"stop\"\nregion = 0",
+            3,
+            "`region` does not belong",
+        ),
+        (
+            "kick = 0\nnth = 1\ndo = \"shrink\"\nbytes = 0",
+            3,
+            "as large as before",
         ),
         (
             "message = \"GET_CONFIC\"\nnth = 1\ndo = \"cut\"",

@@ -8,6 +8,9 @@ use crate::trace::record::Side;
 /// Faults that the schedule lists. More are counted: a run may be long.
 const LISTED: usize = 10_000;
 
+/// Most numbers that the seed has for regions of guest memory.
+const MOST_REGIONS: u64 = 64;
+
 /// Something that passes the proxy.
 #[derive(Clone, Copy, Debug)]
 pub enum Occurrence<'a> {
@@ -19,6 +22,12 @@ pub enum Occurrence<'a> {
     },
     Kick(u8),
     Call(u8),
+}
+
+impl Occurrence<'_> {
+    pub fn is_message(&self) -> bool {
+        matches!(self, Self::Message { .. })
+    }
 }
 
 /// The same seed, rules and occurrences give the same faults. Rules count independently of each
@@ -102,6 +111,16 @@ impl Plan {
             .any(|rule| rule.action.needs_process())
     }
 
+    pub fn fills(&self, device: usize) -> bool {
+        self.rules_of(device)
+            .any(|rule| rule.action == Action::Fill)
+    }
+
+    pub fn shrinks(&self, device: usize) -> bool {
+        self.rules_of(device)
+            .any(|rule| matches!(rule.action, Action::Shrink { .. }))
+    }
+
     fn rules_of(&self, device: usize) -> impl Iterator<Item = &Rule> {
         let name = &self.devices[device];
         let rules = self.rules.iter().map(|(rule, _)| rule);
@@ -163,10 +182,18 @@ impl When {
 
 impl Action {
     fn settled(self, occurrence: &Occurrence, draw: u64) -> Self {
-        let Occurrence::Message { len, .. } = *occurrence else {
-            return self;
+        let len = match *occurrence {
+            Occurrence::Message { len, .. } => len,
+            Occurrence::Kick(_) | Occurrence::Call(_) => 0,
         };
         match self {
+            Self::Shrink {
+                region: None,
+                bytes,
+            } => Self::Shrink {
+                region: Some(draw % MOST_REGIONS),
+                bytes,
+            },
             // At least a byte is sent, and one is not.
             Self::Truncate(None) => {
                 let most = len.saturating_sub(1).max(1);

@@ -53,6 +53,14 @@ pub enum Action {
     Reorder,
     /// Both sides are hung up to.
     Cut,
+    /// From here on its sender is not read from, so that its socket fills.
+    Fill,
+    /// The backend is told that a region of guest memory, counted round, has lost so many bytes
+    /// of its end, or all of them; by default the seed says which region.
+    Shrink {
+        region: Option<u64>,
+        bytes: Option<u64>,
+    },
     /// The backend's process gets SIGSTOP.
     Stop,
     /// The backend's process gets SIGKILL.
@@ -69,6 +77,8 @@ impl Action {
             Self::Corrupt(_) => "corrupt",
             Self::Reorder => "reorder",
             Self::Cut => "cut",
+            Self::Fill => "fill",
+            Self::Shrink { .. } => "shrink",
             Self::Stop => "stop",
             Self::Kill => "kill",
         }
@@ -80,13 +90,23 @@ impl Action {
             Self::Delay(time) => format!("delay by {} ms", time.as_millis()),
             Self::Truncate(Some(bytes)) => format!("truncate to {bytes} bytes"),
             Self::Corrupt(Some(byte)) => format!("corrupt byte {byte}"),
+            Self::Shrink {
+                region: Some(region),
+                bytes,
+            } => match bytes {
+                Some(bytes) => format!("shrink region {region} by {bytes} bytes"),
+                None => format!("shrink, without region {region}"),
+            },
             _ => self.name().to_owned(),
         }
     }
 
-    /// A signal of an eventfd has no bytes and no order.
+    /// A signal of an eventfd has no bytes, no order and no socket.
     pub fn is_for_signals(self) -> bool {
-        !matches!(self, Self::Truncate(_) | Self::Corrupt(_) | Self::Reorder)
+        !matches!(
+            self,
+            Self::Truncate(_) | Self::Corrupt(_) | Self::Reorder | Self::Fill
+        )
     }
 
     pub fn needs_process(self) -> bool {
@@ -102,6 +122,15 @@ impl fmt::Display for Action {
             Self::Delay(time) => write!(f, "\nmilliseconds = {}", time.as_millis()),
             Self::Truncate(Some(bytes)) => write!(f, "\nbytes = {bytes}"),
             Self::Corrupt(Some(byte)) => write!(f, "\nbyte = {byte}"),
+            Self::Shrink { region, bytes } => {
+                if let Some(region) = region {
+                    write!(f, "\nregion = {region}")?;
+                }
+                match bytes {
+                    Some(bytes) => write!(f, "\nbytes = {bytes}"),
+                    None => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }

@@ -1,7 +1,9 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use vhost_user_wire::HEADER_SIZE;
+use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserSingleMemoryRegion};
+use vhost_user_wire::payload::MemoryTable;
+use vhost_user_wire::{HEADER_SIZE, Payload};
 
 use super::*;
 
@@ -202,4 +204,131 @@ fn a_kick_cuts_the_connection() {
     assert_ended(&mut backend);
     bench.finish();
     assert!(take(&kick, LONG));
+}
+
+/// Sends until the socket takes nothing more, and returns how many messages it took.
+fn fill(sender: &Connection, request: Header) -> usize {
+    let sent = std::iter::repeat_with(|| sender.send_now(request, &[]));
+    sent.take(100_000).take_while(Result::is_ok).count()
+}
+
+#[test]
+fn a_socket_that_is_not_read_fills_and_its_sender_can_hang_up() {
+    let text = "[[fault]]\nmessage = \"SET_OWNER\"\nnth = 2\ndo = \"fill\"\n";
+    let bench = Bench::with_faults(text);
+    let (mut frontend, mut backend) = bench.connect();
+    send(&frontend, F::SET_OWNER, &[], &[]);
+    assert!(fill(&frontend, Header::request(F::SET_OWNER, 0)) < 100_000);
+    assert_eq!(receive(&mut backend).header.request, request(F::SET_OWNER));
+    // The other direction is left alone.
+    send(&backend, F::GET_FEATURES, &[0; 8], &[]);
+    assert_eq!(receive(&mut frontend).payload, [0; 8]);
+    drop(frontend);
+    assert_ended(&mut backend);
+    assert_eq!(faults(&bench.finish()), ["fill"]);
+}
+
+/// That the backend is given has room for a few.
+#[test]
+fn the_socket_for_the_backend_s_requests_fills_soon() {
+    let text = "[[fault]]\nmessage = \"BACKEND_CONFIG_CHANGE_MSG\"\nnth = 1\ndo = \"fill\"\n";
+    let bench = Bench::with_faults(text);
+    let (frontend, mut backend) = bench.connect();
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    send(&frontend, F::SET_BACKEND_REQ_FD, &[], &[theirs.as_fd()]);
+    let asking = receive(&mut backend).take_file().unwrap();
+    let asking = Connection::to_frontend(OwnedFd::from(asking).into());
+    let sent = fill(&asking, Header::request(BackendReq::CONFIG_CHANGE_MSG, 0));
+    assert!((1..50).contains(&sent), "{sent}");
+    // It ends with the session.
+    assert_eq!(faults(&bench.finish()), ["fill"]);
+}
+
+const PAGE: u64 = 4096;
+
+/// Two regions, and a file for each.
+fn regions() -> [(VhostUserMemoryRegion, File); 2] {
+    [0, 16].map(|page| {
+        let at = page * PAGE;
+        let region = VhostUserMemoryRegion::new(at, 4 * PAGE, at + (1 << 40), 0);
+        (region, tempfile::tempfile().unwrap())
+    })
+}
+
+fn guest_areas(regions: &[VhostUserMemoryRegion]) -> Vec<(u64, u64)> {
+    let area = |region: &VhostUserMemoryRegion| (region.guest_phys_addr, region.memory_size);
+    regions.iter().map(area).collect()
+}
+
+#[test]
+fn a_kick_comes_behind_a_table_without_a_region_or_its_end() {
+    for (keys, left) in [
+        ("region = 1\n", vec![(0, 4 * PAGE)]),
+        (
+            "region = 2\nbytes = 4096\n",
+            vec![(0, 3 * PAGE), (16 * PAGE, 4 * PAGE)],
+        ),
+    ] {
+        let text = format!("[[fault]]\nkick = 0\nnth = 1\ndo = \"shrink\"\n{keys}");
+        let bench = Bench::with_faults(&text);
+        let (frontend, mut backend) = bench.connect();
+        let [a, b] = regions();
+        let table = MemoryTable(vec![a.0, b.0]).to_bytes();
+        send(
+            &frontend,
+            F::SET_MEM_TABLE,
+            &table,
+            &[a.1.as_fd(), b.1.as_fd()],
+        );
+        receive(&mut backend);
+        let (kick, kicked) = signals(&frontend, &mut backend, F::SET_VRING_KICK);
+        signal(&kick);
+        assert!(take(&kicked, LONG));
+        let told = backend
+            .try_receive()
+            .unwrap()
+            .expect("a table before the kick");
+        assert_eq!(
+            told.header,
+            Header::request(F::SET_MEM_TABLE, told.payload.len())
+        );
+        assert_eq!(told.files.len(), left.len());
+        let table = told.body::<MemoryTable>().unwrap();
+        assert_eq!(guest_areas(&table.0), left);
+        bench.finish();
+    }
+}
+
+#[test]
+fn single_regions_are_removed_and_added_again_behind_a_message() {
+    let text = "[[fault]]\nmessage = \"SET_VRING_NUM\"\nnth = 1\ndo = \"shrink\"\nregion = 0\n\
+                bytes = 8192\n";
+    let bench = Bench::with_faults(text);
+    let (frontend, mut backend) = bench.connect();
+    for (region, file) in regions() {
+        let (guest, size) = (region.guest_phys_addr, region.memory_size);
+        let region = VhostUserSingleMemoryRegion::new(guest, size, region.user_addr, 0);
+        send(
+            &frontend,
+            F::ADD_MEM_REG,
+            &region.to_bytes(),
+            &[file.as_fd()],
+        );
+        receive(&mut backend);
+    }
+    send(&frontend, F::SET_VRING_NUM, &[0; 8], &[]);
+    assert_eq!(
+        receive(&mut backend).header.request,
+        request(F::SET_VRING_NUM)
+    );
+    for (code, pages, files) in [(F::REM_MEM_REG, 4, 0), (F::ADD_MEM_REG, 2, 1)] {
+        let told = receive(&mut backend);
+        assert_eq!(
+            (told.header.request, told.files.len()),
+            (request(code), files)
+        );
+        let region = told.body::<VhostUserSingleMemoryRegion>().unwrap();
+        assert_eq!(guest_areas(&[*region]), [(0, pages * PAGE)]);
+    }
+    assert_eq!(faults(&bench.finish()), ["shrink region 0 by 8192 bytes"]);
 }

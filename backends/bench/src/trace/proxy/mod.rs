@@ -105,7 +105,7 @@ fn open(
 ) -> io::Result<Session> {
     let backend = dial(&route.connect, quit)?;
     let process = sockets::peer(&backend);
-    let inject = |faults: &Faults| faults.injector(&route.device, process);
+    let inject = |faults: &Faults| faults.injector(&route.device, &backend, process);
     let injector = route.faults.as_ref().map(inject).transpose()?;
     let rings: Option<Box<dyn Interposer>> = match route.rings {
         true => Some(Box::new(Rings::new()?)),

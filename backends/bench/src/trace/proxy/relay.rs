@@ -5,6 +5,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 use vhost_user_wire::{Connection, Deadline, HEADER_SIZE, Raw, WireError};
 
 use crate::trace::decode::request_name;
-use crate::trace::faults::{Action, Injector, Occurrence};
+use crate::trace::faults::{Action, Injector, Occurrence, ToldMemory};
 use crate::trace::record::Side;
 use crate::trace::recorder::ConnectionRecorder;
 
@@ -116,6 +117,7 @@ impl<'a> Relay<'a> {
             match fault {
                 Some(Action::Drop) => continue,
                 Some(Action::Cut) => return Err(Error::Cut),
+                Some(Action::Fill) => return Err(self.leave_unread()?),
                 _ => {}
             }
             edit(&mut raw).map_err(WireError::Socket)?;
@@ -154,10 +156,26 @@ impl<'a> Relay<'a> {
             _ => {}
         }
         self.send(&raw)?;
-        if fault == Some(Action::Double) {
-            self.send(&raw)?;
+        match (fault, self.injector) {
+            (Some(Action::Double), _) => self.send(&raw)?,
+            (Some(Action::Shrink { region, bytes }), Some(injector)) => {
+                injector.shrink(region, bytes);
+            }
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Reads nothing any more, until the sender hangs up.
+    fn leave_unread(&self) -> Result<Error, WireError> {
+        loop {
+            let mut fds = [PollFd::new(&self.from, PollFlags::RDHUP)];
+            match poll(&mut fds, None) {
+                Ok(_) => return Ok(WireError::Closed(self.from.progress()).into()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(WireError::Socket(error.into())),
+            }
+        }
     }
 
     /// Waits for so long, or until the connection is over.
@@ -201,8 +219,17 @@ impl<'a> Relay<'a> {
     fn send(&self, raw: &Raw) -> Result<(), Error> {
         let files: Vec<_> = raw.files.iter().map(AsFd::as_fd).collect();
         let deadline = Deadline::after(FOR_EVER);
+        let _turn = self.turn(raw).map_err(WireError::Socket)?;
         let sent = self.to.send_bytes(&raw.bytes, &files, &deadline);
         sent.map_err(Error::Sending)
+    }
+
+    /// Nobody else sends to the backend while it lasts.
+    fn turn(&self, raw: &Raw) -> io::Result<Option<MutexGuard<'_, ToldMemory>>> {
+        let is_to_backend = (self.channel, self.sender) == (Side::Frontend, Side::Frontend);
+        let injector = self.injector.filter(|_| is_to_backend);
+        let turn = injector.map(|injector| injector.turn(raw)).transpose();
+        Ok(turn?.flatten())
     }
 
     fn wait(&self) -> Result<(), WireError> {

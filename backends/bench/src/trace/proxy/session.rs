@@ -207,6 +207,9 @@ impl Shared {
             [file] if code == Some(FrontendReq::SET_BACKEND_REQ_FD.into()) && is_socket(file) => {
                 let frontend = UnixStream::from(file.as_fd().try_clone_to_owned()?);
                 let (near, far) = UnixStream::pair()?;
+                if let Some(injector) = &self.injector {
+                    injector.narrow(&far)?;
+                }
                 self.relay_beside(frontend, near, scope)?;
                 *file = File::from(OwnedFd::from(far));
                 Ok(())
