@@ -5,7 +5,7 @@
 //! any ring runs. The frontend does not look into it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::PollFlags;
@@ -19,8 +19,8 @@ use crate::vhost_user::error::Problem;
 
 /// More than any known backend has, in bytes.
 const MAX_SIZE: usize = 64 << 20;
-/// A pipe that is writable takes so many bytes at once (PIPE_BUF).
-const CHUNK: usize = 4096;
+/// So much is read at once.
+const CHUNK: usize = 64 << 10;
 
 /// Has the backend write its state, and reads it.
 pub fn save(channel: &mut Channel, deadline: &Deadline) -> Result<Vec<u8>, Problem> {
@@ -66,7 +66,10 @@ fn begin(
     if code & STATE_ERROR_MASK != 0 {
         return Err(Problem::StateRefused { code });
     }
-    Ok(file.unwrap_or_else(|| ours.into()))
+    let file = file.unwrap_or_else(|| ours.into());
+    // A socket of the backend's, for instance, may be ready and still not take all at once.
+    rustix::io::ioctl_fionbio(&file, true).map_err(|error| Problem::State(error.into()))?;
+    Ok(file)
 }
 
 fn check(channel: &mut Channel, deadline: &Deadline) -> Result<(), Problem> {
@@ -78,13 +81,15 @@ fn check(channel: &mut Channel, deadline: &Deadline) -> Result<(), Problem> {
 
 fn read_all(channel: &mut Channel, from: &mut File, deadline: &Deadline) -> io::Result<Vec<u8>> {
     let mut state = Vec::new();
-    let mut bytes = vec![0; 16 * CHUNK];
+    let mut bytes = vec![0; CHUNK];
     loop {
         channel.wait_for(from, PollFlags::IN, deadline)?;
-        let count = from.read(&mut bytes)?;
-        if count == 0 {
-            return Ok(state);
-        }
+        let count = match from.read(&mut bytes) {
+            Ok(0) => return Ok(state),
+            Ok(count) => count,
+            Err(error) if is_passing(&error) => continue,
+            Err(error) => return Err(error),
+        };
         if state.len() + count > MAX_SIZE {
             let text = format!("the state is longer than {MAX_SIZE} bytes");
             return Err(io::Error::other(text));
@@ -99,11 +104,21 @@ fn write_all(
     state: &[u8],
     deadline: &Deadline,
 ) -> io::Result<()> {
-    for chunk in state.chunks(CHUNK) {
+    let mut rest = state;
+    while !rest.is_empty() {
         channel.wait_for(to, PollFlags::OUT, deadline)?;
-        to.write_all(chunk)?;
+        match to.write(rest) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
+}
+
+/// It was not ready after all.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use vhost::vhost_user::message::{BackendReq, FrontendReq};
 
 use vhost_user_wire::payload::NO_FILE;
@@ -74,4 +76,35 @@ fn a_backend_may_have_a_request_answered_before_it_reads_its_state() {
     );
     done.unwrap();
     assert_eq!(loaded, STATE);
+}
+
+/// A backend may hand over a file of its own to use instead.
+#[test]
+fn a_backend_s_own_socket_that_it_does_not_read_is_waited_for_until_the_deadline() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (unread, given) = UnixStream::pair().unwrap();
+    set_socket_send_buffer_size(&given, 0).unwrap();
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut backend = Connection::to_frontend(theirs);
+            let deadline = Deadline::after(PATIENCE);
+            let message = backend.receive(&deadline).unwrap();
+            let (header, payload) = (message.header.reply(8), 0u64.to_bytes());
+            let files = [given.as_fd()];
+            backend.send(header, &payload, &files, &deadline).unwrap();
+            // Whoever waits for longer gets another error.
+            let _ = is_done.recv_timeout(PATIENCE);
+            drop(unread);
+        });
+        let mut channel = Channel::new(ours);
+        let deadline = Deadline::after(Duration::from_millis(300));
+        let loaded = load(&mut channel, &STATE, &deadline);
+        done.send(()).unwrap();
+        let is_late = |error: &io::Error| error.kind() == ErrorKind::TimedOut;
+        assert!(
+            matches!(&loaded, Err(Problem::State(error)) if is_late(error)),
+            "{loaded:?}"
+        );
+    });
 }
