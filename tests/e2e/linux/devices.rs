@@ -58,6 +58,21 @@ fn disk_has_a_queue_for_every_vcpu() {
 }
 
 #[test]
+fn linux_sets_the_mode_of_the_write_cache() {
+    let guest = guest::linux();
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 16);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let vmm = linux(&guest.bzimage, &guest, "outboard.run=cache").device("blk", &disk.socket);
+    let vmm = run(vmm);
+    for mode in ["write back", "write through"] {
+        let before = format!("outboard-guest: cache-before={mode}");
+        assert!(vmm.console().contains(&before), "{}", vmm.console());
+    }
+    assert_eq!(vmm.guest_value("cache"), "ok");
+}
+
+#[test]
 fn file_arrives_over_http() {
     let guest = guest::linux();
     let dir = scratch();
