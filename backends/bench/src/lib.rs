@@ -22,6 +22,7 @@ pub mod check;
 pub mod check_frontend;
 pub mod device;
 pub mod driver;
+mod follow;
 mod interpose;
 pub mod new_backend;
 pub mod record;

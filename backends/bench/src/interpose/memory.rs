@@ -84,12 +84,10 @@ impl Memory {
 
     /// Bytes at an address of the driver's.
     pub fn guest<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
-        self.read(address, |place| place.guest)
-    }
-
-    /// Bytes at an address that the frontend uses for rings.
-    pub fn user<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
-        self.read(address, |place| place.user)
+        let found = self.slice(address, N, |place| place.guest)?;
+        let mut bytes = [0; N];
+        found.copy_to(&mut bytes);
+        Some(bytes)
     }
 
     /// A part of a ring, at an address that the frontend uses for rings.
@@ -116,13 +114,6 @@ impl Memory {
             bytes = rest;
         }
         true
-    }
-
-    fn read<const N: usize>(&self, address: u64, base: impl Fn(&Place) -> u64) -> Option<[u8; N]> {
-        let found = self.slice(address, N, base)?;
-        let mut bytes = [0; N];
-        found.copy_to(&mut bytes);
-        Some(bytes)
     }
 
     fn slice(

@@ -13,8 +13,9 @@ use vhost::vhost_user::message::{
 use vhost_user_wire::payload::{Config as ConfigPayload, MemoryTable, VringFile};
 use vhost_user_wire::{HEADER_SIZE, Payload, Raw};
 
-use super::mirror::{Addresses, DevicePlaces, Queue, Ring, Witness};
+use super::mirror::{DevicePlaces, Queue, Ring, Witness};
 use super::tape::Tape;
+use crate::follow::Addresses;
 use crate::interpose::{Access, Interposed, Memory, Place, is_eventfd, put_back};
 use crate::recording::{Config, Item, Start};
 

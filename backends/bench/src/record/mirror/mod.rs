@@ -6,12 +6,10 @@
 //! indices, positions and bases are the same in both copies: messages that name them pass as they
 //! are.
 
-mod area;
-mod chain;
 mod packed;
 mod place;
 mod queue;
 mod split;
 
-pub use place::{Addresses, DevicePlaces};
+pub use place::DevicePlaces;
 pub use queue::{Queue, Ring, Witness};

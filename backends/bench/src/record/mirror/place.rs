@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 
+use crate::follow::Addresses;
 use crate::interpose::Place;
 
 /// Room for the largest ring there is: 32768 descriptors.
@@ -14,16 +15,6 @@ const DEVICE: u64 = 640 << 10;
 const QUEUES: u64 = 256;
 /// The region begins at the next multiple of this behind all memory.
 const ALIGN: u64 = 1 << 40;
-
-/// As SET_VRING_ADDR names the parts of a ring.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    pub descriptors: u64,
-    /// Available ring, or driver event suppression.
-    pub driver: u64,
-    /// Used ring, or device event suppression.
-    pub device: u64,
-}
 
 pub struct DevicePlaces {
     file: File,

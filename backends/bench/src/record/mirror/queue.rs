@@ -1,17 +1,16 @@
 //! One ring that runs, with the requests in it.
 
-use std::collections::HashMap;
-
-use super::area::Area;
-use super::chain::{self, Buffer, Chain, MOST};
-use super::packed::{self, Packed};
-use super::place::Addresses;
-use super::split::{self, Split};
+use super::packed::Packed;
+use super::split::Split;
+use crate::follow::{self, Addresses, Buffer, Chain, InFlight, PackedRing, SplitRing, last, read};
 use crate::interpose::Memory;
-use crate::recording::{Item, Start, Submit, Used};
+use crate::recording::{Element, Item, Start, Submit, Used};
 
 const EVENT_IDX: u64 = 1 << 29;
 const RING_PACKED: u64 = 1 << 34;
+
+/// Bytes of a request's readable part, or of an answer, that are recorded.
+const MOST: usize = 32 << 20;
 
 /// Who is told what a ring carries.
 pub trait Witness {
@@ -38,9 +37,9 @@ enum Format {
 
 /// A request that the device has yet to use.
 #[derive(Debug)]
-struct Waiting {
+struct Request {
     number: u64,
-    descriptors: u16,
+    /// Those that the device may write.
     buffers: Vec<Buffer>,
 }
 
@@ -49,7 +48,7 @@ struct Waiting {
 pub struct Queue {
     ring: Ring,
     format: Format,
-    waiting: HashMap<u16, Waiting>,
+    in_flight: InFlight<Request>,
 }
 
 impl Queue {
@@ -63,14 +62,13 @@ impl Queue {
         ]
         .iter()
         .all(|address| address.is_multiple_of(2));
-        if size == 0 || size > 1 << 15 || !is_even {
+        if !is_even {
             return None;
         }
         let format = if features & RING_PACKED != 0 {
             let [driver, device] = packed_copies(&ring, memory)?;
             Format::Packed(Packed::start(size, base, [&driver, &device]))
         } else {
-            table(&ring, memory)?;
             let [driver, device] = split_copies(&ring, memory)?;
             let has_event_idx = features & EVENT_IDX != 0;
             let copies = [&driver, &device];
@@ -79,26 +77,21 @@ impl Queue {
         Some(Self {
             ring,
             format,
-            waiting: HashMap::new(),
+            in_flight: InFlight::default(),
         })
     }
 
     /// Passes on what the driver has made available; says whether there was anything. Memory
     /// that has gone has nothing.
     pub fn pass_available(&mut self, memory: &Memory, witness: &dyn Witness) -> bool {
-        let (ring, waiting) = (self.ring, &mut self.waiting);
-        let mut record = |chain| submit(ring.start.queue, chain, waiting, memory, witness);
+        let (ring, in_flight) = (self.ring, &mut self.in_flight);
+        let mut record = |chain| submit(ring.start.queue, chain, in_flight, memory, witness);
         match &mut self.format {
             Format::Split(split) => {
-                let (Some([driver, device]), Some(table)) =
-                    (split_copies(&ring, memory), table(&ring, memory))
-                else {
+                let Some([driver, device]) = split_copies(&ring, memory) else {
                     return false;
                 };
-                let size = ring.start.size;
-                split.pass_available([&driver, &device], &mut |head| {
-                    record(split::chain(memory, &table, size, head));
-                })
+                split.pass_available(memory, [&driver, &device], &mut record)
             }
             Format::Packed(packed) => {
                 let Some([driver, device]) = packed_copies(&ring, memory) else {
@@ -111,15 +104,15 @@ impl Queue {
 
     /// Passes on what the device has used; says whether the driver wants to hear of it.
     pub fn pass_used(&mut self, memory: &Memory, witness: &dyn Witness) -> bool {
-        let (ring, waiting) = (self.ring, &mut self.waiting);
-        let mut record = |id, len| answer(id, len, waiting, memory, witness);
+        let (ring, in_flight) = (self.ring, &mut self.in_flight);
+        let mut record = |used: &follow::Used| answer(used, in_flight, memory, witness);
         match &mut self.format {
             Format::Split(split) => {
                 let Some([driver, device]) = split_copies(&ring, memory) else {
                     return false;
                 };
-                split.pass_used([&driver, &device], &mut |head, len| {
-                    record(head, len);
+                split.pass_used([&driver, &device], &mut |used| {
+                    record(used);
                 })
             }
             Format::Packed(packed) => {
@@ -149,14 +142,17 @@ impl Queue {
 fn submit(
     queue: u8,
     mut chain: Chain,
-    waiting: &mut HashMap<u16, Waiting>,
+    in_flight: &mut InFlight<Request>,
     memory: &Memory,
     witness: &dyn Witness,
 ) {
     let number = witness.number();
-    let mut readable = chain.readable(memory);
-    if chain.buffers.is_empty() {
+    if chain.buffers.is_empty() && chain.trouble.is_none() {
         chain.trouble = Some("it has no buffers".into());
+    }
+    let (mut readable, is_whole) = read(memory, &chain.buffers, false, MOST);
+    if !is_whole && chain.trouble.is_none() {
+        chain.trouble = Some("a readable buffer is not memory, or there is too much".into());
     }
     if chain.trouble.is_some() {
         readable.clear();
@@ -166,70 +162,58 @@ fn submit(
         number,
         queue,
         id: chain.id,
-        elements: chain.elements(),
+        elements: chain.buffers.iter().map(element).collect(),
         table_after: chain.table_after,
         readable,
         trouble: chain.trouble,
     }));
     let buffers = chain.buffers.into_iter().filter(|b| b.is_writable);
-    waiting.insert(
-        chain.id,
-        Waiting {
-            number,
-            descriptors: chain.descriptors,
-            buffers: buffers.collect(),
-        },
-    );
+    let request = Request {
+        number,
+        buffers: buffers.collect(),
+    };
+    // One that came twice is used once: the device has the later one.
+    in_flight.take(chain.id);
+    in_flight.push(chain.id, chain.descriptors, request);
+}
+
+fn element(buffer: &Buffer) -> Element {
+    Element {
+        len: buffer.len,
+        is_writable: buffer.is_writable,
+    }
 }
 
 /// Returns the descriptors that the request has in a packed ring; none if it is not known.
 fn answer(
-    id: u16,
-    len: u32,
-    waiting: &mut HashMap<u16, Waiting>,
+    used: &follow::Used,
+    in_flight: &mut InFlight<Request>,
     memory: &Memory,
     witness: &dyn Witness,
 ) -> u16 {
-    let Some(request) = waiting.remove(&id) else {
+    let Some(taken) = used.chain().and_then(|id| in_flight.take(id)) else {
         return 0;
     };
-    let most = (len as usize).min(MOST);
-    let (written, _) = chain::read(memory, &request.buffers, true, most);
+    let Request { number, buffers } = taken.kept;
+    let most = (used.len as usize).min(MOST);
+    let (written, _) = read(memory, &buffers, true, most);
     witness.tell(Item::Used(Used {
         time: witness.now(),
-        number: request.number,
-        len,
+        number,
+        len: used.len,
         written,
-        last: chain::last(memory, &request.buffers),
+        last: last(memory, &buffers),
     }));
-    request.descriptors
+    taken.descriptors
 }
 
-fn table<'a>(ring: &Ring, memory: &'a Memory) -> Option<Area<'a>> {
-    let len = 16 * usize::from(ring.start.size);
-    Area::at(memory, ring.driver.descriptors, len)
-}
-
-fn split_copies<'a>(ring: &Ring, memory: &'a Memory) -> Option<[split::Copy<'a>; 2]> {
-    let [available, used] = split::Copy::sizes(ring.start.size);
-    let copy = |addresses: &Addresses| {
-        Some(split::Copy {
-            available: Area::at(memory, addresses.driver, available)?,
-            used: Area::at(memory, addresses.device, used)?,
-        })
-    };
+fn split_copies<'a>(ring: &Ring, memory: &'a Memory) -> Option<[SplitRing<'a>; 2]> {
+    let copy = |addresses| SplitRing::at(memory, addresses, ring.start.size);
     Some([copy(&ring.driver)?, copy(&ring.device)?])
 }
 
-fn packed_copies<'a>(ring: &Ring, memory: &'a Memory) -> Option<[packed::Copy<'a>; 2]> {
-    let len = 16 * usize::from(ring.start.size);
-    let copy = |addresses: &Addresses| {
-        Some(packed::Copy {
-            descriptors: Area::at(memory, addresses.descriptors, len)?,
-            driver_event: Area::at(memory, addresses.driver, 4)?,
-            device_event: Area::at(memory, addresses.device, 4)?,
-        })
-    };
+fn packed_copies<'a>(ring: &Ring, memory: &'a Memory) -> Option<[PackedRing<'a>; 2]> {
+    let copy = |addresses| PackedRing::at(memory, addresses, ring.start.size);
     Some([copy(&ring.driver)?, copy(&ring.device)?])
 }
 

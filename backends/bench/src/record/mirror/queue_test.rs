@@ -1,15 +1,19 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::super::chain::{Descriptor, NEXT};
 use super::super::place::DevicePlaces;
 use super::*;
 use crate::driver::{self, Buffers, Format as RingFormat, Layout, QueueFeatures, USER_BASE};
+use crate::follow::Position;
 use crate::interpose::{Access, Place};
 
 const SIZE: u16 = 4;
+const WRITE: u16 = 2;
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
+
+/// At the first descriptor, with a wrap counter of 1.
+const AT_START: u16 = 1 << 15;
 
 #[derive(Default)]
 struct Kept {
@@ -40,8 +44,9 @@ struct Bench {
     mirror: Queue,
     device: Addresses,
     kept: Kept,
-    /// Of the device, in descriptors or entries since the begin.
-    place: usize,
+    /// How far the device has come in a split ring, and in a packed one.
+    served_to: u16,
+    position: Position,
     served: u8,
 }
 
@@ -86,60 +91,88 @@ impl Bench {
             mirror,
             device,
             kept: Kept::default(),
-            place: 0,
+            served_to: 0,
+            position: Position::from_bits(AT_START, SIZE),
             served: 0,
         }
     }
 
-    fn area(&self, address: u64, len: usize) -> Area<'_> {
-        Area::at(&self.view, address, len).unwrap()
+    fn serve(&mut self, format: RingFormat) {
+        match format {
+            RingFormat::Split => self.serve_split(),
+            RingFormat::Packed => self.serve_packed(),
+        }
     }
 
     /// Uses what a split ring has.
     fn serve_split(&mut self) {
-        let [available, used] = split::Copy::sizes(SIZE);
-        let available = self.area(self.device.driver, available);
-        let used = self.area(self.device.device, used);
-        let mut place = self.place;
-        while place as u16 != available.load(2) {
-            let slot = place % usize::from(SIZE);
-            let head = available.load(4 + 2 * slot);
-            let element = [u32::from(head).to_le_bytes(), 1u32.to_le_bytes()].concat();
-            used.put(4 + 8 * slot, &element);
-            place += 1;
-            used.store(2, place as u16);
+        let ring = SplitRing::at(&self.view, &self.device, SIZE).unwrap();
+        while self.served_to != ring.available() {
+            let id = ring.head(self.served_to).into();
+            ring.put_used(self.served_to, follow::Used { id, len: 1 });
+            self.served_to = self.served_to.wrapping_add(1);
+            ring.mark_used(self.served_to);
         }
-        self.place = place;
     }
 
     /// Uses what a packed ring has.
     fn serve_packed(&mut self) {
-        let ring = self.area(self.device.descriptors, 16 * usize::from(SIZE));
-        let mut place = self.place;
-        let get = |place: usize| {
-            let at = 16 * (place % usize::from(SIZE));
-            (at, Descriptor::packed(ring.get(at)))
-        };
-        loop {
-            let wrap = (place / usize::from(SIZE)).is_multiple_of(2);
-            let (at, first) = get(place);
-            let mine = if wrap { AVAIL } else { USED };
-            if first.flags & (AVAIL | USED) != mine {
-                break;
-            }
-            let mut last = first;
-            place += 1;
-            while last.flags & NEXT != 0 {
-                last = get(place).1;
-                place += 1;
-            }
-            ring.put(at + 8, &1u32.to_le_bytes());
-            ring.put(at + 12, &last.number.to_le_bytes());
-            let bits = if wrap { AVAIL | USED } else { 0 };
-            ring.store(at + 14, bits | chain::WRITE);
+        let ring = PackedRing::at(&self.view, &self.device, SIZE).unwrap();
+        while ring.is_available(self.position) {
+            let chain = ring.chain(&self.view, self.position, SIZE);
+            let turn = if self.position.wrap() {
+                AVAIL | USED
+            } else {
+                0
+            };
+            let flags = turn | WRITE;
+            let used = 1 | u64::from(chain.id) << 32 | u64::from(flags) << 48;
+            let at = self.device.descriptors + 16 * u64::from(self.position.index());
+            let place = self.view.user_slice(at + 8, 8).unwrap();
+            place.copy_from(&used.to_le_bytes());
+            self.position.advance(chain.descriptors, SIZE);
         }
-        self.place = place;
     }
+}
+
+#[test]
+fn what_was_available_before_a_ring_starts_is_new_to_the_device() {
+    for (format, features) in [(RingFormat::Split, 0), (RingFormat::Packed, RING_PACKED)] {
+        let mut bench = Bench::new(format, features);
+        for _ in 0..SIZE {
+            let buffers = Buffers::place(&bench.memory, &[], 8).unwrap();
+            bench.driver.add(buffers.chain()).unwrap();
+        }
+        bench.mirror = Queue::start(bench.mirror.ring, features, &bench.view).unwrap();
+        bench.serve(format);
+        assert_eq!(bench.mirror.has_more(&bench.view), [true, false]);
+        assert!(bench.mirror.pass_available(&bench.view, &bench.kept));
+        bench.serve(format);
+        bench.mirror.pass_used(&bench.view, &bench.kept);
+        for _ in 0..SIZE {
+            assert!(bench.driver.poll_used().unwrap().is_some());
+        }
+    }
+}
+
+/// A driver must not do so. The device may use it as often as it came.
+#[test]
+fn a_chain_that_comes_twice_is_the_later_one() {
+    let mut bench = Bench::new(RingFormat::Split, 0);
+    let buffers = Buffers::place(&bench.memory, &[], 8).unwrap();
+    bench.driver.add(buffers.chain()).unwrap();
+    assert!(bench.mirror.pass_available(&bench.view, &bench.kept));
+    bench.driver.stage_head(0).unwrap();
+    bench.driver.publish().unwrap();
+    assert!(bench.mirror.pass_available(&bench.view, &bench.kept));
+    bench.serve_split();
+    bench.mirror.pass_used(&bench.view, &bench.kept);
+    let items = bench.kept.items.take();
+    let used = items.iter().filter_map(|item| match item {
+        Item::Used(used) => Some(used.number),
+        _ => None,
+    });
+    assert!(used.eq([2]));
 }
 
 /// Rounds of chains of one and two descriptors, so that they wrap at each place.
@@ -155,10 +188,7 @@ fn goes_round(format: RingFormat, features: u64) {
         assert!(!bench.mirror.pass_available(&bench.view, &bench.kept));
         assert_eq!(bench.mirror.has_more(&bench.view), [false, false]);
         assert_eq!(bench.driver.poll_used().unwrap(), None);
-        match format {
-            RingFormat::Split => bench.serve_split(),
-            RingFormat::Packed => bench.serve_packed(),
-        }
+        bench.serve(format);
         bench.served += 2;
         assert_eq!(bench.mirror.has_more(&bench.view), [false, true]);
         // Nothing comes to the driver but by the mirror.

@@ -6,6 +6,7 @@
 //! take longer or shorter than they did.
 
 mod delayed;
+mod look;
 mod packed;
 mod queue;
 mod request;
@@ -28,10 +29,10 @@ use vhost_user_wire::{HEADER_SIZE, Payload, Raw};
 use super::faults::{Action, Injector, Occurrence};
 use super::interposer::Interposer;
 use super::recorder::ConnectionRecorder;
+use crate::follow::Addresses;
 use crate::interpose::{Interposed, Memory, Place, is_eventfd, put_back};
 use delayed::{Delayed, Signal};
 use queue::{Format, Queue};
-use split::Addresses;
 
 const RING_PACKED: u64 = 1 << 34;
 const IN_ORDER: u64 = 1 << 35;
@@ -196,8 +197,8 @@ impl State {
                 {
                     queue.set_addresses(Addresses {
                         descriptors: addr.descriptor,
-                        available: addr.available,
-                        used: addr.used,
+                        driver: addr.available,
+                        device: addr.used,
                     });
                 }
             }

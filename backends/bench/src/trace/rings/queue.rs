@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use super::delayed::Signal;
+use super::look::{Look, Seen};
 use super::packed::Packed;
 use super::request;
-use super::split::{Addresses, Look, Seen, Split};
+use super::split::Split;
+use crate::follow::{self, Addresses, PackedRing, SplitRing};
 use crate::interpose::{Interposed, Memory, give_back};
-use crate::trace::record::{Available, Event, Used};
+use crate::trace::record::{Available, Buffer, Event, Used};
 use crate::trace::recorder::ConnectionRecorder;
 
 /// What the features say of how a ring is used.
@@ -17,11 +19,20 @@ pub struct Format {
     pub is_in_order: bool,
 }
 
+/// How far a ring has been looked at.
+enum Ring {
+    Split(Split),
+    Packed(Packed),
+}
+
 #[derive(Default)]
 pub struct Queue {
-    split: Split,
-    packed: Packed,
+    addresses: Addresses,
+    size: u16,
+    base: u32,
     format: Format,
+    /// Once somebody has looked since it started.
+    ring: Option<Ring>,
     kick: Option<Arc<Interposed>>,
     is_running: bool,
     call: Option<Arc<Interposed>>,
@@ -29,21 +40,19 @@ pub struct Queue {
 
 impl Queue {
     pub fn set_addresses(&mut self, addresses: Addresses) {
-        self.split.addresses = addresses;
-        self.packed.addresses = addresses;
+        self.addresses = addresses;
     }
 
     pub fn set_size(&mut self, size: u16) {
-        self.split.size = size;
-        self.packed.size = size;
+        self.size = size;
+        self.ring = None;
     }
 
     /// The ring starts here.
     pub fn set_base(&mut self, base: u32, format: Format) {
+        self.base = base;
         self.format = format;
-        self.split.set_base(base as u16);
-        self.packed.set_base(base);
-        self.packed.is_in_order = format.is_in_order;
+        self.ring = None;
     }
 
     /// The signal to wait for while the ring runs.
@@ -116,17 +125,13 @@ impl Queue {
             time: recorder.now(),
             describe: &|buffers| request::describe(device_type, queue, buffers, memory),
         };
-        let seen = match self.format.is_packed {
-            false => self.split.look(&look),
-            true => self.packed.look(&look),
-        };
-        for seen in seen {
+        for seen in self.seen(&look) {
             recorder.event(match seen {
                 Seen::Available(chain) => Event::Available(Available {
                     queue,
-                    head: chain.head,
+                    head: chain.id,
                     what: chain.what,
-                    buffers: chain.buffers,
+                    buffers: chain.buffers.into_iter().map(Buffer::from).collect(),
                 }),
                 Seen::Used(head, chain, written) => {
                     // By a kick the driver may have put the buffers to another use.
@@ -142,6 +147,35 @@ impl Queue {
                     })
                 }
             });
+        }
+    }
+
+    /// A ring that is not in memory shows nothing.
+    fn seen(&mut self, look: &Look<'_>) -> Vec<Seen> {
+        let (addresses, size, base) = (&self.addresses, self.size, self.base);
+        let Format {
+            is_packed,
+            is_in_order,
+        } = self.format;
+        let new = || match is_packed {
+            false => Ring::Split(Split::start(size, base as u16, is_in_order)),
+            true => Ring::Packed(Packed::start(size, base, is_in_order)),
+        };
+        match self.ring.get_or_insert_with(new) {
+            Ring::Split(split) => SplitRing::at(look.memory, addresses, size)
+                .map_or_else(Vec::new, |ring| split.look(&ring, look)),
+            Ring::Packed(packed) => PackedRing::at(look.memory, addresses, size)
+                .map_or_else(Vec::new, |ring| packed.look(&ring, look)),
+        }
+    }
+}
+
+impl From<follow::Buffer> for Buffer {
+    fn from(buffer: follow::Buffer) -> Self {
+        Self {
+            address: buffer.address,
+            len: buffer.len,
+            is_writable: buffer.is_writable,
         }
     }
 }

@@ -3,8 +3,8 @@
 use vhost_user_wire::DeviceType;
 
 use crate::device::{self, LOOKED_AT, Outline};
+use crate::follow::{Buffer, last, read};
 use crate::interpose::Memory;
-use crate::trace::record::Buffer;
 
 /// In words.
 pub fn describe(
@@ -15,26 +15,11 @@ pub fn describe(
 ) -> String {
     let outline = Outline {
         queue,
-        begin: &begin(buffers, memory),
+        begin: &read(memory, buffers, false, LOOKED_AT).0,
         readable: sum(buffers, false),
         writable: sum(buffers, true),
     };
     device::describe(device_type, &outline)
-}
-
-/// The first bytes that the device may read, as far as they are in memory.
-fn begin(buffers: &[Buffer], memory: &Memory) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for buffer in buffers.iter().filter(|buffer| !buffer.is_writable) {
-        let old = bytes.len();
-        let len = (LOOKED_AT - old).min(buffer.len as usize);
-        bytes.resize(old + len, 0);
-        if !memory.copy_guest(buffer.address, &mut bytes[old..]) {
-            bytes.truncate(old);
-            return bytes;
-        }
-    }
-    bytes
 }
 
 /// How the device says that it went, when it has used the chain.
@@ -43,10 +28,7 @@ pub fn result(
     buffers: &[Buffer],
     memory: &Memory,
 ) -> Option<String> {
-    let status = buffers.iter().rfind(|buffer| buffer.is_writable)?;
-    let last = u64::from(status.len.checked_sub(1)?);
-    let [status] = memory.guest(status.address.checked_add(last)?)?;
-    device::result(device_type, status)
+    device::result(device_type, last(memory, buffers)?)
 }
 
 fn sum(buffers: &[Buffer], is_writable: bool) -> u64 {

@@ -1,17 +1,24 @@
 use std::os::unix::fs::FileExt;
 
+use super::super::look::Chain;
 use super::*;
-use crate::interpose::Place;
+use crate::follow::Addresses;
+use crate::interpose::{Memory, Place};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 
 const GUEST: u64 = 0x10_0000;
 const USER: u64 = 0x7000_0000;
 const SIZE: u16 = 4;
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
 
 /// A ring in a file, which a driver and a device write.
 struct Bench {
     file: std::fs::File,
     memory: Memory,
+    addresses: Addresses,
+    size: u16,
     ring: Split,
 }
 
@@ -24,15 +31,20 @@ impl Bench {
         memory.add(Place::from(&region), file.try_clone().unwrap());
         let addresses = Addresses {
             descriptors: USER,
-            available: USER + 0x1000,
-            used: USER + 0x2000,
+            driver: USER + 0x1000,
+            device: USER + 0x2000,
         };
-        let ring = Split {
+        Self {
+            file,
+            memory,
             addresses,
             size: SIZE,
-            ..Split::default()
-        };
-        Self { file, memory, ring }
+            ring: Split::start(SIZE, 0, false),
+        }
+    }
+
+    fn start(&mut self, base: u16) {
+        self.ring = Split::start(SIZE, base, false);
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
@@ -72,7 +84,8 @@ impl Bench {
             time: 7,
             describe: &|buffers| format!("{} buffers", buffers.len()),
         };
-        self.ring.look(&look)
+        SplitRing::at(&self.memory, &self.addresses, self.size)
+            .map_or_else(Vec::new, |ring| self.ring.look(&ring, &look))
     }
 
     fn available(&mut self) -> Vec<Chain> {
@@ -131,8 +144,8 @@ fn a_loop_ends_and_what_is_outside_memory_is_left_out() {
     // A head beyond the memory, and rings at no address at all.
     bench.make_available(1, u16::MAX);
     assert!(bench.available()[0].buffers.is_empty());
-    bench.ring.addresses.available = u64::MAX;
-    bench.ring.addresses.used = 1;
+    bench.addresses.driver = u64::MAX;
+    bench.addresses.device = 1;
     assert!(bench.look().is_empty());
 }
 
@@ -142,7 +155,7 @@ fn a_driver_far_ahead_costs_one_round_of_its_ring() {
     bench.make_available(30_000, 0);
     assert_eq!(bench.available().len(), usize::from(SIZE));
     assert!(bench.available().is_empty());
-    bench.ring.size = 0;
+    bench.size = 0;
     bench.make_available(40_000, 0);
     assert!(bench.available().is_empty());
 }
@@ -151,7 +164,7 @@ fn a_driver_far_ahead_costs_one_round_of_its_ring() {
 fn a_ring_starts_at_its_base() {
     let mut bench = Bench::new();
     bench.write(0x2002, &u16::MAX.to_le_bytes());
-    bench.ring.set_base(u16::MAX);
+    bench.start(u16::MAX);
     bench.descriptor(0, 1, (GUEST, 5), 0, 0);
     bench.make_available(u16::MAX, 1);
     assert_eq!(lengths(&bench.available()[0]), [(5, false)]);
@@ -162,7 +175,7 @@ fn a_ring_starts_at_its_base() {
 #[test]
 fn requests_of_an_earlier_backend_are_used_behind_the_base() {
     let mut bench = Bench::new();
-    bench.ring.set_base(3);
+    bench.start(3);
     bench.make_available(2, 1);
     bench.use_chain(0, 1, 0);
     assert!(bench.look().is_empty(), "before the first look");
@@ -184,7 +197,7 @@ fn a_head_that_comes_again_between_two_looks_was_used_in_between() {
         .look()
         .into_iter()
         .map(|seen| match seen {
-            Seen::Available(chain) => format!("available {}", chain.head),
+            Seen::Available(chain) => format!("available {}", chain.id),
             Seen::Used(head, chain, written) => {
                 format!("used {head} {} {written}", chain.is_some())
             }
@@ -212,4 +225,27 @@ fn what_does_not_fit_together_is_gone_past() {
     assert_eq!(seen.iter().filter(used).count(), 1);
     assert_eq!(seen.len(), 3);
     assert!(bench.look().is_empty());
+}
+
+#[test]
+fn in_order_one_entry_tells_of_a_batch() {
+    let mut bench = Bench::new();
+    bench.ring = Split::start(SIZE, 0, true);
+    for n in 0..3 {
+        bench.descriptor(0, n.into(), (GUEST, 100 + u32::from(n)), WRITE, 0);
+        bench.make_available(n, n);
+    }
+    assert_eq!(bench.available().len(), 3);
+    // In the batch's first entry stands its last chain.
+    bench.use_chain(0, 2, 7);
+    bench.write(0x2002, &3u16.to_le_bytes());
+    let used = |seen| match seen {
+        Seen::Used(id, Some(_), written) => Some((id, written)),
+        _ => None,
+    };
+    let written: Vec<_> = bench.look().into_iter().map(used).collect();
+    assert_eq!(written, [Some((0, 100)), Some((1, 101)), Some((2, 7))]);
+    bench.make_available(3, 1);
+    bench.use_chain(3, 1, 9);
+    assert_eq!(bench.look().len(), 2);
 }
