@@ -2,6 +2,7 @@
 //!
 //! * [`mirror`] has each ring twice, so that nothing passes unseen.
 //! * [`wiring`] learns from messages where the rings are.
+//! * [`vring`] is one ring with its kick and call.
 //! * [`rings`] passes kicks and calls on.
 //! * [`tape`] writes what they tell to a file.
 
@@ -9,6 +10,7 @@ pub mod cli;
 mod mirror;
 mod rings;
 mod tape;
+mod vring;
 mod wiring;
 
 pub use rings::Tell;

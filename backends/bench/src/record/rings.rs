@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use vhost_user_wire::Raw;
 
 use super::tape::Tape;
-use super::wiring::{Signal, Wiring};
+use super::vring::Signal;
+use super::wiring::Wiring;
 use crate::trace::faults::Injector;
 use crate::trace::record::Side;
 use crate::trace::{ConnectionRecorder, Interposer};

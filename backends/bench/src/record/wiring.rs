@@ -13,11 +13,12 @@ use vhost::vhost_user::message::{
 use vhost_user_wire::payload::{Config as ConfigPayload, MemoryTable, VringFile};
 use vhost_user_wire::{HEADER_SIZE, Payload, Raw};
 
-use super::mirror::{DevicePlaces, Queue, Ring, Witness};
+use super::mirror::{DevicePlaces, Witness};
 use super::tape::Tape;
+use super::vring::{Context, Signal, Vring};
 use crate::follow::Addresses;
-use crate::interpose::{Access, Interposed, Memory, Place, is_eventfd, put_back};
-use crate::recording::{Config, Item, Start};
+use crate::interpose::{Access, Interposed, Memory, Place, is_eventfd};
+use crate::recording::{Config, Item};
 
 /// What is not offered to the driver: VHOST_F_LOG_ALL, because the device's used rings are not in
 /// pages of the driver's, and IN_ORDER, with which a device may leave out used entries.
@@ -40,27 +41,6 @@ const OFFERED: Protocol = Protocol::MQ
     .union(Protocol::RESET_DEVICE)
     .union(Protocol::STATUS)
     .union(Protocol::DEVICE_STATE);
-
-/// A kick or a call of a queue.
-#[derive(Clone, Debug)]
-pub struct Signal {
-    pub queue: u8,
-    pub is_kick: bool,
-    pub wire: Arc<Interposed>,
-}
-
-#[derive(Default)]
-struct Vring {
-    size: u16,
-    base: u32,
-    driver: Addresses,
-    kick: Option<Arc<Interposed>>,
-    call: Option<Arc<Interposed>>,
-    /// While it runs.
-    queue: Option<Queue>,
-    /// Nothing more is passed to the device, which is asked for the ring's base.
-    is_stopping: bool,
-}
 
 pub struct Wiring {
     tape: Arc<Tape>,
@@ -135,9 +115,9 @@ impl Wiring {
     fn learn_of_ring(&mut self, code: F, index: u8, num: u32) {
         let vring = self.vrings.entry(index).or_default();
         match code {
-            F::SET_VRING_NUM => vring.size = u16::try_from(num).unwrap_or(0),
-            F::SET_VRING_BASE => vring.base = num,
-            F::GET_VRING_BASE => vring.is_stopping = true,
+            F::SET_VRING_NUM => vring.set_size(num),
+            F::SET_VRING_BASE => vring.set_base(num),
+            F::GET_VRING_BASE => vring.begin_stop(),
             _ => self.tape.tell(Item::Enable {
                 queue: index,
                 on: num != 0,
@@ -182,11 +162,12 @@ impl Wiring {
             return Ok(());
         };
         let device = self.device_addresses(index)?;
-        self.vrings.entry(index).or_default().driver = Addresses {
+        let vring = self.vrings.entry(index).or_default();
+        vring.set_addresses(Addresses {
             descriptors: address.descriptor,
             driver: address.available,
             device: address.used,
-        };
+        });
         (address.available, address.used) = (device.driver, device.device);
         if self.features & RING_PACKED != 0 {
             address.descriptor = device.descriptors;
@@ -220,29 +201,8 @@ impl Wiring {
         let (kick, theirs) = Interposed::behind(kick)?;
         raw.files = vec![theirs];
         let device = self.device_addresses(index)?;
-        let vring = self.vrings.entry(index).or_default();
-        if vring.queue.is_none() {
-            let start = Start {
-                queue: index,
-                size: vring.size,
-                base: vring.base,
-            };
-            let ring = Ring {
-                start,
-                driver: vring.driver,
-                device,
-            };
-            let queue = Queue::start(ring, self.features, &self.memory);
-            let queue = queue.ok_or_else(|| {
-                io::Error::other(format!("the ring of queue {index} is not in guest memory"))
-            })?;
-            self.tape.tell(Item::Start(start));
-            vring.queue = Some(queue);
-        }
-        vring.is_stopping = false;
-        vring.kick = Some(Arc::new(kick));
-        // What the driver made available before.
-        self.pass_available(index)
+        let (vring, context) = self.vring(index);
+        vring.start(index, kick, device, context)
     }
 
     fn set_call(&mut self, payload: &[u8], raw: &mut Raw) -> io::Result<()> {
@@ -258,8 +218,17 @@ impl Wiring {
         raw.files = vec![theirs];
         let has_file = true;
         replace(raw, &VringFile { index, has_file }.to_bytes());
-        self.vrings.entry(index).or_default().call = Some(Arc::new(call));
-        self.pass_used(index)
+        let (vring, context) = self.vring(index);
+        vring.set_call(call, context)
+    }
+
+    fn vring(&mut self, index: u8) -> (&mut Vring, Context<'_>) {
+        let context = Context {
+            memory: &self.memory,
+            tape: &self.tape,
+            features: self.features,
+        };
+        (self.vrings.entry(index).or_default(), context)
     }
 
     /// Learns from a message of the backend, and changes it.
@@ -287,7 +256,8 @@ impl Wiring {
                 if let Ok(state) = VhostUserVringState::decode(&payload)
                     && let Ok(queue) = u8::try_from(state.index)
                 {
-                    self.stop(queue)?;
+                    let (vring, context) = self.vring(queue);
+                    vring.stop(context)?;
                     let base = state.num;
                     self.tape.tell(Item::Stop { queue, base });
                 }
@@ -297,19 +267,12 @@ impl Wiring {
         Ok(())
     }
 
-    /// The device has stopped with the ring.
-    fn stop(&mut self, index: u8) -> io::Result<()> {
-        self.pass_used(index)?;
-        let vring = self.vrings.entry(index).or_default();
-        (vring.queue, vring.kick, vring.is_stopping) = (None, None, false);
-        Ok(())
-    }
-
     fn stop_all(&mut self) {
         let indices: Vec<u8> = self.vrings.keys().copied().collect();
         for index in indices {
+            let (vring, context) = self.vring(index);
             // Who cannot be signalled has gone.
-            let _ = self.stop(index);
+            let _ = vring.stop(context);
         }
     }
 
@@ -328,23 +291,12 @@ impl Wiring {
 
     /// What to wait for.
     pub fn watched(&self) -> impl Iterator<Item = Signal> {
-        self.vrings.iter().flat_map(|(queue, vring)| {
-            let signal = |is_kick, wire: &Arc<Interposed>| Signal {
-                queue: *queue,
-                is_kick,
-                wire: Arc::clone(wire),
-            };
-            let runs = vring.queue.is_some() && !vring.is_stopping;
-            let kick = vring.kick.as_ref().filter(|_| runs);
-            let call = vring.call.as_ref();
-            let kick = kick.map(|wire| signal(true, wire));
-            kick.into_iter().chain(call.map(|wire| signal(false, wire)))
-        })
+        let vrings = self.vrings.iter();
+        vrings.flat_map(|(index, vring)| vring.signals(*index))
     }
 
     /// Passes a signal on, and what it is about, if it still is the queue's.
     pub fn signal(&mut self, signal: &Signal) -> io::Result<()> {
-        let index = signal.queue;
         let is_current = self
             .watched()
             .any(|current| Arc::ptr_eq(&current.wire, &signal.wire));
@@ -352,44 +304,11 @@ impl Wiring {
             return Ok(());
         }
         signal.wire.take()?;
+        let (vring, context) = self.vring(signal.queue);
         match signal.is_kick {
-            true => self.pass_available(index),
-            false => self.pass_used(index),
+            true => vring.pass_available(context),
+            false => vring.pass_used(context),
         }
-    }
-
-    fn pass_available(&mut self, index: u8) -> io::Result<()> {
-        let vring = self.vrings.entry(index).or_default();
-        let (Some(queue), Some(kick)) = (&mut vring.queue, &vring.kick) else {
-            return Ok(());
-        };
-        if queue.pass_available(&self.memory, &*self.tape) {
-            kick.pass_on()?;
-        }
-        let [has_more, _] = queue.has_more(&self.memory);
-        if has_more {
-            put_back(kick);
-        }
-        Ok(())
-    }
-
-    fn pass_used(&mut self, index: u8) -> io::Result<()> {
-        let vring = self.vrings.entry(index).or_default();
-        let Some(queue) = &mut vring.queue else {
-            return Ok(());
-        };
-        let is_wanted = queue.pass_used(&self.memory, &*self.tape);
-        let Some(call) = &vring.call else {
-            return Ok(());
-        };
-        if is_wanted {
-            call.pass_on()?;
-        }
-        let [_, has_more] = queue.has_more(&self.memory);
-        if has_more {
-            put_back(call);
-        }
-        Ok(())
     }
 }
 

@@ -1,9 +1,7 @@
 //! The driver of one backend in a replay.
 
-use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_user_wire::frontend::{
@@ -12,14 +10,14 @@ use vhost_user_wire::frontend::{
 
 use super::arena::Arena;
 use super::compare::Answer;
-use super::requests::Requests;
+use super::error::LaneError;
 use super::survey::Survey;
+use super::traffic::Traffic;
 use crate::driver::{
-    DEADLINE, DriverError, Format, Frontend, Layout, Memory, PAGE, Queue, QueueFeatures, Session,
-    Setup, Used, wait_readable,
+    DriverError, Format, Frontend, Layout, Memory, PAGE, Queue, QueueFeatures, Session, Setup,
 };
 use crate::recording::{Config, Start, Submit};
-use crate::target::{Instance, Target, TargetError};
+use crate::target::{Instance, Target};
 
 const RING_PACKED: u64 = 1 << 34;
 const VERSION_1: u64 = 1 << 32;
@@ -32,27 +30,6 @@ const NEEDED: u64 = RING_PACKED | VERSION_1 | INDIRECT_DESC;
 /// What the set-up has said: ACKNOWLEDGE, DRIVER and FEATURES_OK (virtio 1.4, section 2.1).
 const SET_UP: u64 = 1 | 2 | 8;
 
-/// How often the connection is looked at while an answer is waited for.
-const LOOK: Duration = Duration::from_millis(100);
-
-#[derive(Debug, thiserror::Error)]
-pub enum LaneError {
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    #[error(transparent)]
-    Driver(#[from] DriverError),
-    #[error("it does not offer {0}, which the recorded driver used")]
-    NotOffered(String),
-    #[error("it serves one connection, and the recording has another; have it listen ({{socket}})")]
-    OneConnection,
-    #[error("the recording uses queues before features are negotiated")]
-    NoSession,
-    #[error("there is no room in the ring of queue {0}, where the recorded driver had some")]
-    Full(u8),
-    #[error("the driver's memory is too small")]
-    MemoryFull,
-}
-
 /// One backend.
 pub struct Lane {
     /// What it is called.
@@ -63,12 +40,11 @@ pub struct Lane {
     /// A connection without features.
     stream: Option<UnixStream>,
     session: Option<Session>,
-    requests: Requests,
+    traffic: Traffic,
     protocol: u64,
     features: u64,
     offered: u64,
     status: u64,
-    running: BTreeSet<u8>,
 }
 
 impl Lane {
@@ -80,12 +56,11 @@ impl Lane {
             instance: None,
             stream: None,
             session: None,
-            requests: Requests::default(),
+            traffic: Traffic::default(),
             protocol: 0,
             features: 0,
             offered: 0,
             status: 0,
-            running: BTreeSet::new(),
         }
     }
 
@@ -117,7 +92,7 @@ impl Lane {
 
     pub fn disconnect(&mut self) {
         (self.session, self.stream) = (None, None);
-        self.requests.forget(|_| true);
+        self.traffic = Traffic::default();
     }
 
     pub fn is_set_up(&self) -> bool {
@@ -165,7 +140,7 @@ impl Lane {
         session.share_memory()?;
         let place = memory.take("buffers", buffers - 2 * PAGE, PAGE)?;
         memory.open(place);
-        self.requests = Requests::new(Arena::new(place, buffers - 2 * PAGE));
+        self.traffic = Traffic::new(Arena::new(place, buffers - 2 * PAGE));
         let queues = (0..self.survey.queues).map(|index| idle_queue(&memory, index));
         let queues = queues.collect::<Result<_, _>>()?;
         self.session = Some(session.with_queues(queues));
@@ -200,8 +175,7 @@ impl Lane {
     }
 
     pub fn reset(&mut self) -> Result<(), LaneError> {
-        self.running.clear();
-        self.requests.forget(|_| true);
+        self.traffic.reset();
         self.status = 0;
         if self.has(Protocol::RESET_DEVICE) {
             self.session()?.frontend().execute(&ResetDevice)?;
@@ -239,69 +213,30 @@ impl Lane {
             event_idx: self.features & EVENT_IDX != 0,
             in_order: self.features & IN_ORDER != 0,
         };
-        let index = usize::from(start.queue);
-        let session = self.session.as_mut().ok_or(LaneError::NoSession)?;
-        let mut queue = Queue::new(session.memory(), index, start.size, features)?;
-        // Nothing is in flight.
-        let base = match features.format {
-            Format::Split => start.base,
-            Format::Packed => (start.base & 0xffff) | start.base << 16,
-        };
-        queue.rebase(base)?;
-        *session.queue_mut(index) = queue;
-        session.restart(index, base)?;
-        session.queue(index).kick();
-        self.running.insert(start.queue);
-        Ok(())
+        let (traffic, session) = self.traffic()?;
+        traffic.start(session, start, features)
     }
 
     pub fn enable(&mut self, queue: u8, on: bool) -> Result<(), LaneError> {
-        if self.running.contains(&queue) {
-            self.session()?.enable(queue.into(), on)?;
+        match self.traffic() {
+            Ok((traffic, session)) => traffic.enable(session, queue, on),
+            // No ring runs.
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     pub fn stop(&mut self, queue: u8) -> Result<(), LaneError> {
-        if self.running.contains(&queue) {
-            self.session()?.stop(queue.into())?;
-            self.collect(queue)?;
-            self.running.remove(&queue);
+        match self.traffic() {
+            Ok((traffic, session)) => traffic.stop(session, queue),
+            // No ring runs.
+            Err(_) => Ok(()),
         }
-        self.requests.forget(|placed| placed == queue);
-        Ok(())
     }
 
-    /// Puts a request into the ring, without making it available. Where nothing is an answer and
-    /// the ring is full, there is one buffer less.
+    /// See [`Traffic::stage`].
     pub fn stage(&mut self, request: &Submit, is_external: bool) -> Result<(), LaneError> {
-        let needed = descriptors(request);
-        if self.free_descriptors(request.queue)? < needed {
-            self.collect(request.queue)?;
-        }
-        if self.free_descriptors(request.queue)? < needed {
-            return match is_external {
-                true => Ok(()),
-                false => Err(LaneError::Full(request.queue)),
-            };
-        }
-        let session = self.session.as_mut().ok_or(LaneError::NoSession)?;
-        let placed = self
-            .requests
-            .place(session.memory(), request, is_external)?;
-        let Some(chain) = placed else {
-            return match is_external {
-                true => Ok(()),
-                false => Err(LaneError::MemoryFull),
-            };
-        };
-        let id = session.queue_mut(request.queue.into()).stage(&chain)?;
-        self.requests.staged(request.queue, id, request.number);
-        Ok(())
-    }
-
-    fn free_descriptors(&mut self, queue: u8) -> Result<usize, LaneError> {
-        Ok(self.session()?.queue(queue.into()).free())
+        let (traffic, session) = self.traffic()?;
+        traffic.stage(session, request, is_external)
     }
 
     /// Makes available what is staged, and kicks if the device wants that.
@@ -313,75 +248,14 @@ impl Lane {
 
     /// The answer to a request; or why there is none.
     pub fn wait(&mut self, queue: u8, number: u64) -> Result<Answer, String> {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let looked = self.collect(queue);
-            if let Some(answer) = self.requests.take(number) {
-                return Ok(answer);
-            }
-            looked.map_err(|error| error.to_string())?;
-            if Instant::now() >= end {
-                return Err(format!("it did not come within {DEADLINE:?}"));
-            }
-            self.wait_for_any(queue)?;
-        }
+        let (traffic, session) = self.traffic().map_err(|error| error.to_string())?;
+        traffic.wait(session, queue, number)
     }
 
-    /// Waits until something may have come back, or for a while.
-    fn wait_for_any(&mut self, queue: u8) -> Result<(), String> {
-        let text = |error: DriverError| error.to_string();
-        let session = self.session().map_err(|error| error.to_string())?;
-        let waiting = session.queue_mut(queue.into());
-        waiting.forget_notifications();
-        waiting.set_notify(true).map_err(text)?;
-        let used = match waiting.poll_used() {
-            Ok(None) => waiting.wait_used_within(LOOK).map(Some),
-            polled => polled,
-        };
-        match used {
-            Ok(Some(used)) => {
-                self.arrive(queue, used).map_err(text)?;
-                Ok(())
-            }
-            Ok(None) | Err(DriverError::NotUsed { .. }) => {
-                // No backend says anything that it is not asked for on this socket.
-                let stream = session.frontend().stream();
-                let is_gone = wait_readable(stream, Duration::ZERO);
-                let has_none = self.collect(queue).is_ok_and(|count| count == 0);
-                match is_gone {
-                    Ok(true) if has_none => Err("the backend has hung up".into()),
-                    _ => Ok(()),
-                }
-            }
-            Err(error) => Err(text(error)),
-        }
+    fn traffic(&mut self) -> Result<(&mut Traffic, &mut Session), LaneError> {
+        let session = self.session.as_mut().ok_or(LaneError::NoSession)?;
+        Ok((&mut self.traffic, session))
     }
-
-    /// Takes in what has come back; returns how many requests.
-    fn collect(&mut self, queue: u8) -> Result<usize, LaneError> {
-        let mut count = 0;
-        while let Some(used) = self.session()?.queue_mut(queue.into()).poll_used()? {
-            self.arrive(queue, used)?;
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    fn arrive(&mut self, queue: u8, used: Used) -> Result<(), DriverError> {
-        match &self.session {
-            Some(session) => {
-                let memory = session.memory();
-                self.requests.arrive(memory, queue, used.id, used.len)
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-/// Of the ring's own.
-fn descriptors(request: &Submit) -> usize {
-    let direct = request.table_after.map(|before| usize::from(before) + 1);
-    direct.unwrap_or(request.elements.len())
 }
 
 /// In the place of one that the recording has not started.

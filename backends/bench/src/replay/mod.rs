@@ -2,7 +2,7 @@
 //! answers.
 //!
 //! * [`survey`] reads a recording once, to refuse one that makes no sense before anything is sent.
-//! * [`lane`] is the driver of one backend.
+//! * [`traffic`] is the rings of one backend, and the requests in them; [`lane`] all of its driver.
 //! * [`rules`] knows what may differ, by device type.
 //! * [`compare`] finds the first difference between two answers.
 //! * [`player`] drives one lane, or two, through a recording.
@@ -11,6 +11,7 @@
 mod arena;
 pub mod cli;
 mod compare;
+mod error;
 mod lane;
 mod outcome;
 mod player;
@@ -18,3 +19,4 @@ mod report;
 mod requests;
 mod rules;
 mod survey;
+mod traffic;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use vhost_user_wire::{DeviceType, features};
 
 use super::compare::{Answer, Difference, compare};
-use super::lane::{Lane, LaneError};
+use super::error::LaneError;
+use super::lane::Lane;
 use super::outcome::{First, Outcome};
 use super::rules::{Rule, Rules};
 use crate::device::{self, Outline};
