@@ -3,77 +3,25 @@
 
 #[expect(dead_code, reason = "most breaks are for other tests")]
 mod fake;
+mod recorder;
 
-use std::io::Write;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use clap::Parser;
 use fake::Break;
 use workbench::driver::{Buffers, Chain, Element, Frontend, Session, Setup, Table};
-use workbench::record::cli::{self as record, RecordArgs};
 use workbench::recording::{Item, Reader, Submit, Used};
-use workbench::replay::cli::{ReplayArgs, replay};
 
-#[derive(Parser)]
-struct Record {
-    #[command(flatten)]
-    args: RecordArgs,
-}
-
-#[derive(Parser)]
-struct Replay {
-    #[command(flatten)]
-    args: ReplayArgs,
-}
-
-fn connect(path: &Path) -> UnixStream {
-    let end = Instant::now() + Duration::from_secs(20);
-    loop {
-        match UnixStream::connect(path) {
-            Ok(stream) => return stream,
-            Err(error) => assert!(Instant::now() < end, "{error}"),
-        }
-        thread::yield_now();
-    }
-}
-
-/// Records what `drive` does with a backend, and returns the file.
+/// Records what `drive` does with a backend that has a break, and returns the file.
 fn recorded(dir: &Path, what: Break, drive: impl FnOnce(UnixStream)) -> PathBuf {
     let backend = fake::listen(dir, what);
-    let (listen, file) = (dir.join("rng.sock"), dir.join("recording"));
-    let words = [
-        "record".as_ref(),
-        "--type=rng".as_ref(),
-        "--listen".as_ref(),
-        listen.as_os_str(),
-        "--connect".as_ref(),
-        backend.as_os_str(),
-        "--output".as_ref(),
-        file.as_os_str(),
-    ];
-    let args = Record::try_parse_from(words).unwrap().args;
-    let (mut quit, theirs) = UnixStream::pair().unwrap();
-    let tell: workbench::record::Tell = Arc::new(|text| panic!("{text}"));
-    let proxy = thread::spawn(move || record::run(&args, theirs.as_fd(), &tell));
-    drive(connect(&listen));
-    quit.write_all(b"x").unwrap();
-    proxy.join().unwrap().unwrap();
-    file
+    recorder::record(dir, "rng", &backend, drive)
 }
 
 /// Replays it to a backend with a break; says whether that was the same, and what was told.
 fn replayed(file: &Path, what: Break, options: &[&str]) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
-    let socket = fake::listen(dir.path(), what);
-    let words = ["replay".as_ref(), file.as_os_str(), "--socket".as_ref()];
-    let words = words.into_iter().chain([socket.as_os_str()]);
-    let words = words.chain(options.iter().map(AsRef::as_ref));
-    replay(&Replay::try_parse_from(words).unwrap().args).unwrap()
+    recorder::replay(file, &fake::listen(dir.path(), what), options)
 }
 
 fn items(file: &Path) -> Vec<Item> {

@@ -60,7 +60,7 @@ pub fn compare(
         return Some(Difference::Length { expected, found });
     }
     let has_failed = rule.has_status && expected.last.is_some_and(|status| status != 0);
-    if !has_failed && let Some(at) = content(expected, found, compared(writable, rule)) {
+    if !has_failed && let Some(at) = content(expected, found, writable, rule) {
         return Some(Difference::Content { at });
     }
     let overtaken_by = found.overtaken_by.filter(|_| rule.order)?;
@@ -75,13 +75,17 @@ fn compared(writable: u64, rule: &Rule) -> Range<usize> {
 }
 
 /// Where both have written and it is not the same.
-fn content(expected: &Answer, found: &Answer, range: Range<usize>) -> Option<usize> {
+fn content(expected: &Answer, found: &Answer, writable: u64, rule: &Rule) -> Option<usize> {
     let written = |answer: &Answer| {
         let len = answer.len.map_or(usize::MAX, |len| len as usize);
         len.min(answer.bytes.len())
     };
+    let range = compared(writable, rule);
     let end = range.end.min(written(expected)).min(written(found));
-    (range.start..end).find(|at| expected.bytes[*at] != found.bytes[*at])
+    let silent = rule.silent(&expected.bytes, written(expected));
+    let says = |at: &usize| !silent.iter().any(|part| part.contains(at));
+    let mut places = (range.start..end).filter(says);
+    places.find(|at| expected.bytes[*at] != found.bytes[*at])
 }
 
 #[cfg(test)]
@@ -93,6 +97,7 @@ mod tests {
         length: true,
         order: true,
         has_status: true,
+        sense: None,
     };
 
     fn answer(bytes: &[u8]) -> Answer {
@@ -150,6 +155,27 @@ mod tests {
             ..rule
         };
         assert_eq!(differ(&[1, 2, 3], &[1, 3], &rule), None);
+    }
+
+    /// Four bytes of room for sense data, of which two are used, and of five for data three.
+    #[test]
+    fn what_a_scsi_device_leaves_free_says_nothing() {
+        let rule = Rule {
+            has_status: false,
+            sense: Some(4),
+            ..RULE
+        };
+        let header = [2, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+        let with = |rest: [u8; 9]| [&header[..], &rest].concat();
+        let before = with([1, 1, 0, 0, 3, 3, 3, 0, 0]);
+        let differ = |rest| differ(&before, &with(rest), &rule);
+        assert_eq!(differ([1, 1, 7, 7, 3, 3, 3, 7, 7]), None);
+        let content = |at| Some(Difference::Content { at });
+        assert_eq!(differ([1, 7, 0, 0, 3, 3, 3, 0, 0]), content(13));
+        assert_eq!(differ([1, 1, 0, 0, 3, 3, 7, 0, 0]), content(18));
+        // An answer that ends in the header, or says nonsense.
+        assert_eq!(rule.silent(&header[..6], 6), [0..0, 0..0]);
+        assert_eq!(rule.silent(&[0xff; 12], 12), [16..16, 16..usize::MAX]);
     }
 
     #[test]

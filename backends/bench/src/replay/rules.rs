@@ -6,7 +6,7 @@ use std::ops::Range;
 use clap::ValueEnum;
 use vhost_user_wire::DeviceType;
 
-use crate::recording::{Item, Submit};
+use crate::recording::{Config, Item, Submit};
 
 const NET_CTRL_VQ: u64 = 1 << 17;
 const NET_MQ: u64 = 1 << 22;
@@ -31,6 +31,29 @@ pub struct Rule {
     pub order: bool,
     /// The last writable byte says how it went, and is no content.
     pub has_status: bool,
+    /// Of an answer of SCSI: how many bytes it has for sense data.
+    pub sense: Option<usize>,
+}
+
+/// Bytes of an answer of SCSI in front of sense data (section 5.6.6.1).
+const SCSI_HEADER: usize = 12;
+const SENSE: usize = 96;
+
+impl Rule {
+    /// Parts of an answer, of which `len` bytes count as written, that say nothing. A SCSI device
+    /// says how long its sense data is, and how much of the room for data it has not used.
+    pub fn silent(&self, answer: &[u8], len: usize) -> [Range<usize>; 2] {
+        let word = |at: usize| {
+            let word = answer.get(at..)?.first_chunk()?;
+            Some(u32::from_le_bytes(*word) as usize)
+        };
+        let (Some(room), Some(sense), Some(residual)) = (self.sense, word(0), word(4)) else {
+            return [NOTHING, NOTHING];
+        };
+        let data = SCSI_HEADER + room;
+        let end = len.saturating_sub(residual).max(data);
+        [SCSI_HEADER + sense.min(room)..data, end..usize::MAX]
+    }
 }
 
 const ALL: Range<usize> = 0..usize::MAX;
@@ -60,8 +83,20 @@ impl Rules {
         match item {
             Item::Features(features) => self.features = *features,
             Item::Config(config) if config.offset == 0 => self.config.clone_from(&config.bytes),
+            Item::ConfigWritten(Config { offset, bytes }) => {
+                let there = self.config.get_mut(*offset as usize..).unwrap_or_default();
+                for (there, byte) in there.iter_mut().zip(bytes) {
+                    *there = *byte;
+                }
+            }
             _ => {}
         }
+    }
+
+    /// Section 5.6.4: as the driver has set it, if it was seen.
+    fn sense_size(&self) -> usize {
+        let size = self.config.get(20..).and_then(|bytes| bytes.first_chunk());
+        size.map_or(SENSE, |size| u32::from_le_bytes(*size) as usize)
     }
 
     /// Whether buffers of the queue wait for what comes from elsewhere: frames, keys, events. They
@@ -111,6 +146,7 @@ impl Rules {
             length: true,
             order: true,
             has_status: false,
+            sense: None,
         };
         let any_order = Rule {
             order: false,
@@ -123,6 +159,10 @@ impl Rules {
             },
             Some(DeviceType::BLK) => block(request, any_order),
             Some(DeviceType::FS) => file_system(request, any_order),
+            Some(DeviceType::SCSI) if request.queue >= 2 => Rule {
+                sense: Some(self.sense_size()),
+                ..any_order
+            },
             // Section 5.14.6.8: how much is buffered is a matter of time.
             Some(DeviceType::SOUND) if request.queue == 2 => Rule {
                 content: 0..4,

@@ -63,6 +63,20 @@ fn what_a_user_ignores_is_ignored() {
             length: false,
             order: false,
             has_status: false,
+            sense: None,
         }
     );
+}
+
+#[test]
+fn the_room_for_sense_data_is_the_drivers_choice() {
+    let mut rules = Rules::new(Some(DeviceType::SCSI), &[]);
+    let config = |offset, bytes| Config { offset, bytes };
+    assert_eq!(rules.of(&request(2, &[])).sense, Some(96));
+    assert_eq!(rules.of(&request(0, &[])).sense, None);
+    rules.learn(&Item::Config(config(0, vec![0; 36])));
+    assert_eq!(rules.of(&request(2, &[])).sense, Some(0));
+    rules.learn(&Item::ConfigWritten(config(20, vec![32, 0, 0, 0])));
+    assert_eq!(rules.of(&request(2, &[])).sense, Some(32));
+    rules.learn(&Item::ConfigWritten(config(u32::MAX, vec![1])));
 }
