@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use devices::vhost_user::{Frontend, Options};
 use devices::virtio::DeviceType;
+use devices::virtio::spec::Register;
 use devices::virtio::status::Status;
 use support::blk::{self, SECTOR};
+use support::packed::Packed;
 use support::{Machine, Ring};
 
-/// All but VIRTIO_F_EVENT_IDX and VIRTIO_F_RING_PACKED, which the test's driver does not do.
-const FEATURES: u64 = !(1 << 29 | 1 << 34);
+/// All but VIRTIO_F_EVENT_IDX and VIRTIO_F_RING_PACKED, which most of the test's driver does not
+/// do.
+const FEATURES: u64 = !(1 << 29 | PACKED);
+const PACKED: u64 = 1 << 34;
 
 /// A backend on a fresh disk; it ends with the value.
 struct Backend {
@@ -153,5 +157,68 @@ fn requests_in_flight_when_the_backend_is_killed_are_done_by_the_next_one() {
         machine.complete(ring);
         let read = blk::read(&mut machine, ring, 7, 8 * SECTOR);
         assert_eq!(read, [round; 8 * SECTOR]);
+    }
+}
+
+/// Resets the first queue while nobody serves it.
+fn lose_and_reset(machine: &mut Machine, backend: &mut Backend) {
+    backend.kill();
+    machine.notice_loss();
+    machine.write(Register::QueueSel, 0);
+    machine.write(Register::QueueReset, 1);
+}
+
+fn start_the_next(machine: &mut Machine, backend: &mut Backend) {
+    backend.process = spawn(backend.dir.path());
+    machine.handle_until("the backend is back", |machine| {
+        machine.call(0).read().is_ok() || machine.has_status(Status::NEEDS_RESET)
+    });
+    assert!(!machine.has_status(Status::NEEDS_RESET));
+}
+
+/// The record of requests in flight is of the queue that was, and ends with it.
+#[test]
+fn a_queue_that_is_reset_while_no_backend_is_there_begins_with_the_next_one() {
+    let mut backend = Backend::start();
+    let mut machine = backend.connect();
+    let mut rings = [Ring::new(0, 0x4000)];
+    machine.bring_up(FEATURES, &mut rings);
+    let [ring] = &mut rings;
+    for round in 1..=3u8 {
+        for sector in 0..5 {
+            blk::write(&mut machine, ring, sector, &[round; SECTOR]);
+        }
+        blk::begin_write(&mut machine, ring, 5, &[round; 8 * SECTOR]);
+        lose_and_reset(&mut machine, &mut backend);
+        machine.set_up(ring);
+        start_the_next(&mut machine, &mut backend);
+        let read = blk::read(&mut machine, ring, 4, SECTOR);
+        assert_eq!(read, [round; SECTOR]);
+    }
+}
+
+#[test]
+fn a_packed_queue_that_is_reset_while_no_backend_is_there_begins_with_the_next_one() {
+    let mut backend = Backend::start();
+    let mut machine = backend.connect();
+    machine.negotiate(FEATURES | PACKED);
+    let mut ring = Ring::new(0, 0x4000);
+    machine.set_up(&mut ring);
+    machine.driver_ok();
+    for _ in 0..3 {
+        let mut packed = Packed::new(&ring);
+        for _ in 0..5 {
+            let request = blk::flush_request(&machine);
+            packed.add(&machine.memory, &request);
+            machine.write(Register::QueueNotify, 0);
+            let call = machine.call(0);
+            while !packed.is_used(&machine.memory) {
+                assert!(support::wait(&call), "no request is completed");
+                let _ = call.read();
+            }
+        }
+        lose_and_reset(&mut machine, &mut backend);
+        machine.set_up(&mut ring);
+        start_the_next(&mut machine, &mut backend);
     }
 }

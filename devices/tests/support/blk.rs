@@ -86,6 +86,11 @@ pub fn flush(machine: &mut Machine, ring: &mut Ring) {
     submit(machine, ring, FLUSH, 0, None);
 }
 
+/// Puts a request in memory, for a ring of another kind.
+pub fn flush_request(machine: &Machine) -> Vec<Buffer> {
+    prepare(machine, FLUSH, 0, None)
+}
+
 /// Makes a request without waiting for its completion.
 pub fn begin_flush(machine: &mut Machine, ring: &mut Ring) {
     begin(machine, ring, FLUSH, 0, None);

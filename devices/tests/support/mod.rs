@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Each test uses its part.
 
 pub mod blk;
+pub mod packed;
 pub mod requests;
 pub mod scripted;
 

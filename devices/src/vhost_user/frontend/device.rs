@@ -278,9 +278,25 @@ impl Frontend {
     fn take_rings_away(&mut self, queues: &[u16], deadline: &Deadline) -> Result<(), Error> {
         let take = |&queue: &u16| Some((queue, self.driver.take_ring(queue)?));
         let mut rings: Vec<(u16, Ring)> = queues.iter().filter_map(take).collect();
-        match self.stop_rings(&mut rings, Stop::TakenAway, deadline) {
+        let stopped = self.stop_rings(&mut rings, Stop::TakenAway, deadline);
+        for (index, ring) in &rings {
+            self.empty_record(*index, ring);
+        }
+        match stopped {
             Ok(()) => Ok(()),
             Err(problem) => self.on_lost(problem).map_or(Ok(()), Err),
+        }
+    }
+
+    /// What was in flight on a queue that the driver has taken away is in flight no more, for
+    /// this backend and for those to come.
+    fn empty_record(&self, queue: u16, ring: &Ring) {
+        let Some(record) = self.driver.inflight() else {
+            return;
+        };
+        if let Err(error) = record.empty(queue, ring.queue().format) {
+            let device = &self.options.id;
+            tracing::warn!(device, queue, %error, "cannot empty its record of requests in flight");
         }
     }
 }
