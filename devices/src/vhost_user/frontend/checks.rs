@@ -1,10 +1,12 @@
 //! Periodic checks for faults of a backend that nobody reports: it has cut short a file
 //! that is mapped into the guest, or it no longer serves a queue though it is connected.
 //!
-//! A thread of a backend may end without telling anybody. The only trace is that its kicks
-//! are not read, which can be seen from here because the descriptor is shared. Backends
-//! that poll never read a kick, so unread kicks count only while a request waits that
-//! should end by itself and no other is finished. Only split rings show that.
+//! A thread of a backend may end without telling anybody. What can be seen from here is that
+//! requests wait which should end by themselves, and for how long none of them has been
+//! finished, as the indices of split rings tell. A backend that has read the kicks is at work
+//! on them. One that has not may poll, or wait for edges (`outboard-blk` does), and leaves
+//! every kick unread: only of one that was seen to have read a kick does an unread one say
+//! that it has not heard of it.
 
 use std::time::Duration;
 
@@ -37,19 +39,22 @@ impl Frontend {
         for (queue, ring) in self.driver.rings_mut() {
             if ring.check_stall(memory) {
                 let device = &self.options.id;
+                let omitted = match ring.reads_kicks() {
+                    true => "neither read the kicks for it nor finished any",
+                    false => "finished none of them",
+                };
                 tracing::warn!(
                     device,
                     queue,
-                    "requests wait on queue {queue}, and for {LONG:?} the backend has neither \
-                     read the kicks for it nor finished any: it takes long over one, or a \
-                     thread of it has ended; its own log may say why"
+                    "requests wait on queue {queue}, and for {LONG:?} the backend has {omitted}: \
+                     it takes long over one, or a thread of it has ended; its own log may say why"
                 );
             }
         }
         DeviceEvent::Nothing
     }
 
-    /// For how long requests have waited on a queue that nobody serves.
+    /// For how long requests have waited on a queue without one being finished.
     pub(super) fn stalled(&self, queue: u16) -> Duration {
         let memory = self.ram.guest();
         let ring = self.driver.ring(queue);

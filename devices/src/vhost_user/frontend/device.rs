@@ -25,8 +25,8 @@ use crate::virtio::{
 pub struct QueueHealth {
     /// How often the backend has reported an error since the driver started the queue.
     pub errors: u64,
-    /// For how long requests have waited while the backend has neither heard of them nor
-    /// finished any, as far as that is known.
+    /// For how long requests have waited while the backend has finished none and left kicks
+    /// unread, as one that waits for edges always does.
     pub stalled: Duration,
 }
 

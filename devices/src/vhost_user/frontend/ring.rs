@@ -75,6 +75,8 @@ pub struct Ring {
     kick: Arc<Kick>,
     /// The descriptor on which its backend waits for kicks, while it has one.
     given: Option<EventFd>,
+    /// Whether that backend was seen to have read it.
+    reads_kicks: bool,
     progress: Progress,
     /// The base that the last backend began with.
     initial_base: u32,
@@ -112,6 +114,7 @@ impl Ring {
             stall: Stall::default(),
             kick: kick.clone(),
             given: None,
+            reads_kicks: false,
             progress: Progress::Untouched,
             initial_base: match queue.format {
                 Format::Split => 0,
@@ -142,8 +145,15 @@ impl Ring {
 
     /// Checks whether anybody serves it. Returns whether that is to be reported now.
     pub fn check_stall(&mut self, memory: &GuestMemory) -> bool {
+        self.reads_kicks |= self.given.is_some() && !self.has_unread_kicks();
         let (waits, used) = (self.is_waiting(memory), self.used(memory));
         self.stall.check(waits, used)
+    }
+
+    /// Whether unread kicks mean that the backend has not heard of them. One that waits for edges,
+    /// or polls, leaves all of them unread, also the one with which each start begins.
+    pub fn reads_kicks(&self) -> bool {
+        self.reads_kicks
     }
 
     /// For how long requests have waited on it that nobody serves, as the checks have it.
@@ -179,6 +189,7 @@ impl Ring {
     pub fn connect(&mut self) -> io::Result<EventFd> {
         let kick = self.kick.connect()?;
         self.given = Some(kick.try_clone()?);
+        self.reads_kicks = false;
         Ok(kick)
     }
 

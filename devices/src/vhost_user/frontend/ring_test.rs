@@ -213,3 +213,21 @@ fn a_packed_queue_whose_first_entry_is_not_used_yet_has_it_in_flight() {
         assert_eq!(test.base(Evidence::None), expected, "{base:#x} {flags:#x}");
     }
 }
+
+/// Each start kicks. A backend that waits for edges leaves that kick where it is.
+#[test]
+fn a_backend_reads_kicks_when_one_of_them_was_seen_to_be_read() {
+    let mut test = Test::new();
+    for reads in [false, true, false] {
+        let kick = test.ring.connect().unwrap();
+        test.ring.mark_running(0);
+        test.ring.signal();
+        if reads {
+            kick.read().unwrap();
+        }
+        test.ring.check_stall(&test.memory);
+        test.ring.signal();
+        test.ring.check_stall(&test.memory);
+        assert_eq!(test.ring.reads_kicks(), reads);
+    }
+}
