@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use devices::virtio::counters::{QueueInfo, TransportInfo};
+use devices::virtio::features::{EVENT_IDX, NET_MQ};
 use devices::virtio::{DeviceType, Format, GuestMemory, QueueConfig};
 use diagnosis::{Backend, Device, Driver, Look, Queue, QueueState, process};
 use gdb::inspect::Virtqueue;
@@ -58,10 +59,7 @@ impl Snapshot {
     fn take(shared: &SharedTransport, memory: &GuestMemory) -> Option<Self> {
         let mut transport = shared.lock_within(PATIENCE)?;
         let info = transport.info();
-        let event_idx = info
-            .features_chosen
-            .iter()
-            .any(|name| name.contains("EVENT_IDX"));
+        let event_idx = info.chosen & EVENT_IDX != 0;
         let queues = (0..).zip(&info.queues).map(|(index, queue)| {
             let ready = queue.ready.as_ref();
             let health = shared.backend().queue_health(index);
@@ -176,7 +174,7 @@ fn state(queue: &QueueInfo) -> QueueState {
 /// A network device's control queue is behind all pairs of queues, and behind the first where the
 /// driver has not taken VIRTIO_NET_F_MQ (virtio 1.4, section 5.1.2).
 fn is_filled_ahead(info: &TransportInfo, queue: u16) -> bool {
-    let has_pairs = info.features_chosen.iter().any(|name| name.ends_with("MQ"));
+    let has_pairs = info.chosen & NET_MQ != 0;
     let last = info.queues.len() as u16 - 1;
     let control = match (info.device_type, has_pairs) {
         (DeviceType::NET, true) => Some(last).filter(|last| last.is_multiple_of(2)),

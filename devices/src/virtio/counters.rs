@@ -40,7 +40,9 @@ pub struct TransportInfo {
     pub interrupt_status: u32,
     /// The device's features that the transport lets through, in names.
     pub features_offered: Vec<String>,
-    /// The driver's choice, in names.
+    /// The driver's choice.
+    pub chosen: u64,
+    /// The same in names.
     pub features_chosen: Vec<String>,
     pub queues: Vec<QueueInfo>,
     pub counters: Counters,

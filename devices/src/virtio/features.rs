@@ -4,6 +4,8 @@ use vhost_user_wire::features::{
     self as wire_features, VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO, own_names,
 };
 use virtio_bindings::virtio_config::*;
+use virtio_bindings::virtio_net::VIRTIO_NET_F_MQ;
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
 use super::DeviceType;
 use super::queue::Format;
@@ -14,6 +16,12 @@ pub const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
 
 /// VIRTIO_F_RING_RESET: the driver can reset one queue.
 pub const RING_RESET: u64 = 1 << VIRTIO_F_RING_RESET;
+
+/// VIRTIO_F_EVENT_IDX: each side says at which entry it wants to be notified.
+pub const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+
+/// VIRTIO_NET_F_MQ: a network device has several pairs of queues.
+pub const NET_MQ: u64 = 1 << VIRTIO_NET_F_MQ;
 
 /// VIRTIO_F_RING_PACKED: queues are packed (section 2.8).
 const RING_PACKED: u64 = 1 << VIRTIO_F_RING_PACKED;

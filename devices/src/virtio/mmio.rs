@@ -211,6 +211,7 @@ impl MmioTransport {
             status: self.status.to_string(),
             interrupt_status: self.interrupts.status(self.status),
             features_offered: features::names(device_type, self.features.offered()),
+            chosen: self.features.chosen(),
             features_chosen: features::names(device_type, self.features.chosen()),
             queues: self.queues.iter().map(Queue::info).collect(),
             counters: self.counters,
