@@ -1,10 +1,7 @@
-use vhost::vhost_user::message::VhostUserMemoryRegion;
-
 use super::*;
-use crate::interpose::{Access, Memory, Place};
+use crate::interpose::testing::{self, GUEST, USER};
+use crate::interpose::{Access, Memory};
 
-const GUEST: u64 = 0x10_0000;
-const USER: u64 = 0x7000_0000;
 const SIZE: u16 = 4;
 const ADDRESSES: Addresses = Addresses {
     descriptors: USER,
@@ -21,12 +18,7 @@ const USED: u16 = 1 << 15;
 const WRAP: u16 = 1 << 15;
 
 fn memory() -> Memory {
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(0x4000).unwrap();
-    let mut memory = Memory::new(Access::ReadWrite);
-    let region = VhostUserMemoryRegion::new(GUEST, 0x4000, USER, 0);
-    memory.add(Place::from(&region), file);
-    memory
+    testing::memory(Access::ReadWrite).1
 }
 
 /// A descriptor at this offset, with its last two fields as the format of the ring has them.

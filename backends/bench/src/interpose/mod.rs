@@ -2,6 +2,8 @@
 //! eventfds in the place of the peers'.
 
 mod memory;
+#[cfg(test)]
+pub mod testing;
 mod wires;
 
 pub use memory::{Access, Memory, Place};

@@ -145,6 +145,11 @@ fn what_was_available_before_a_ring_starts_is_new_to_the_device() {
         }
         bench.mirror = Queue::start(bench.mirror.ring, features, &bench.view).unwrap();
         bench.serve(format);
+        if format == RingFormat::Packed {
+            let ring = PackedRing::at(&bench.view, &bench.device, SIZE).unwrap();
+            let place = |n| Position::from_bits(n | AT_START, SIZE);
+            assert!((0..SIZE).all(|n| !ring.is_available(place(n))));
+        }
         assert_eq!(bench.mirror.has_more(&bench.view), [true, false]);
         assert!(bench.mirror.pass_available(&bench.view, &bench.kept));
         bench.serve(format);

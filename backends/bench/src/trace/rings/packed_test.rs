@@ -2,11 +2,9 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::follow::Addresses;
-use crate::interpose::{Memory, Place as Region};
-use vhost::vhost_user::message::VhostUserMemoryRegion;
+use crate::interpose::testing::{self, GUEST, USER};
+use crate::interpose::{Access, Memory};
 
-const GUEST: u64 = 0x10_0000;
-const USER: u64 = 0x7000_0000;
 const SIZE: u16 = 4;
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
@@ -26,11 +24,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(0x4000).unwrap();
-        let region = VhostUserMemoryRegion::new(GUEST, 0x4000, USER, 0);
-        let mut memory = Memory::default();
-        memory.add(Region::from(&region), file.try_clone().unwrap());
+        let (file, memory) = testing::memory(Access::Read);
         Self {
             file,
             memory,
