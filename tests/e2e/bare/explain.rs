@@ -1,6 +1,8 @@
 //! Why does a device hang? Drivers and backends that are broken on purpose, and what
 //! `outboard explain` and `monitor explain` say of them.
 
+mod broken;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
