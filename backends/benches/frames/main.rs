@@ -10,6 +10,7 @@ mod common;
 #[path = "../backend.rs"]
 mod backend;
 
+mod dpdk;
 mod load;
 mod peer;
 
@@ -27,6 +28,8 @@ use virtio_bindings::virtio_net::VIRTIO_NET_S_LINK_UP;
 /// Of each measurement.
 const ROUNDS: usize = 7;
 const DURATION: Duration = Duration::from_secs(1);
+/// The same with DPDK's program, which starts slowly.
+const DPDK_ROUNDS: usize = 5;
 
 /// What is measured.
 struct Row {
@@ -75,6 +78,28 @@ fn main() {
         let rounds: Vec<Vec<Figures>> = (0..ROUNDS).map(round).collect();
         report(row, &contenders, &rounds);
     }
+    if dpdk::is_here() {
+        [64, 1500].into_iter().for_each(by_dpdk);
+    }
+}
+
+/// Frames of DPDK's, of that size, to `outboard-net` and its peer beside DPDK's own backend.
+fn by_dpdk(size: u32) {
+    let program = env!("CARGO_BIN_EXE_outboard-net");
+    let round = |_| {
+        let (ours, cpu) = dpdk::through_outboard(program, size);
+        (ours, cpu, dpdk::through_net_vhost(size))
+    };
+    let rounds: Vec<(f64, f64, f64)> = (0..DPDK_ROUNDS).map(round).collect();
+    let of = |field: fn(&(f64, f64, f64)) -> f64| median(rounds.iter().map(field));
+    println!(
+        "frames of {size} bytes, from DPDK's net_virtio_user and back: {:.0} a second by way of \
+         outboard-net, {:.2} µs of CPU each; {:.0} by net_vhost; ratio {:.3}",
+        of(|round| round.0),
+        of(|round| round.1),
+        of(|round| round.2),
+        of(|round| round.0 / round.2),
+    );
 }
 
 fn contenders() -> Vec<Contender> {
