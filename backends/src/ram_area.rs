@@ -60,6 +60,7 @@ impl RamArea {
     }
 
     /// Its bytes.
+    #[inline]
     pub fn slice(&self) -> GuestSlice<'_> {
         let log = RefSlice::new(&self.log, self.offset);
         // SAFETY: `find` has got `host` from a slice of that length of `memory`, which keeps it
@@ -76,20 +77,24 @@ impl Fence for RamArea {
 }
 
 impl Area for RamArea {
+    #[inline]
     fn load(&self, at: usize, order: Ordering) -> io::Result<u16> {
         let value = self.slice().load(at, order).map_err(io::Error::other)?;
         Ok(u16::from_le(value))
     }
 
+    #[inline]
     fn store(&self, at: usize, value: u16, order: Ordering) -> io::Result<()> {
         let stored = self.slice().store(value.to_le(), at, order);
         stored.map_err(io::Error::other)
     }
 
+    #[inline]
     fn read<T: ByteValued>(&self, at: usize) -> io::Result<T> {
         self.slice().read_obj(at).map_err(io::Error::other)
     }
 
+    #[inline]
     fn write<T: ByteValued>(&self, at: usize, value: T) -> io::Result<()> {
         let written = self.slice().write_obj(value, at);
         written.map_err(io::Error::other)
