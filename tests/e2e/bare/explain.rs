@@ -59,7 +59,9 @@ fn held(dir: &Path, device: &str, backend: &Backend, cmdline: &str) -> Vmm {
 }
 
 fn with_gdb(vmm: &Running, commands: &[&str]) -> String {
-    let mut gdb = gdb::start_merged(vmm.gdb_socket(), &guest::bare("virtio"), commands);
+    let socket = vmm.gdb_socket();
+    wait_until("gdb's socket", DEADLINE, || socket.exists());
+    let mut gdb = gdb::start_merged(socket, &guest::bare("virtio"), commands);
     gdb.expect_exit(0, DEADLINE);
     gdb.printed(Stream::Out)
 }

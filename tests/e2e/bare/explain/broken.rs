@@ -1,9 +1,9 @@
-//! Drivers that give up, and backends whose processes do not run.
+//! Drivers that give up or break their ring, and backends whose processes do not run.
 
 use std::path::{Path, PathBuf};
 
 use tests::backend;
-use tests::process::Process;
+use tests::process::{Process, resume};
 use tests::vmm::Vmm;
 use tests::{DEADLINE, program, scratch};
 
@@ -31,6 +31,35 @@ fn a_driver_that_gives_up_is_named() {
     let text = "=> the driver has set FAILED: it has given up on the device";
     let text = expect(dir.path(), &vmm, text);
     assert!(text.contains("DRIVER_OK|FAILED"), "{text}");
+}
+
+/// The backend gives such a chain back, and is stopped before it does.
+#[test]
+fn a_chain_that_comes_back_to_itself_is_named() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 4);
+    let disk = backend::outboard_blk(dir.path(), &image, &[]);
+    let vmm = held(dir.path(), "blk", &disk, "").start();
+    let stop = format!("shell kill -STOP {}", disk.process.pid());
+    let head = "queue->split.avail.ring[queue->split.avail.index - 1]";
+    with_gdb(
+        &vmm,
+        &[
+            "tbreak virtqueue_kick",
+            "continue",
+            &format!("set var $head = {head}"),
+            "set var queue->split.desc[$head].flags = 1",
+            "set var queue->split.desc[$head].next = $head",
+            &stop,
+            "detach",
+        ],
+    );
+    expect(
+        dir.path(),
+        &vmm,
+        "=> the driver has broken the ring: chain 0: the chain comes back to descriptor 0",
+    );
+    resume(disk.process.pid());
 }
 
 /// A script for Python, and the command that runs it.
