@@ -42,12 +42,31 @@ where
     fn replace_memory(&mut self, table: MemoryTable<T::Bitmap>) -> Result<Answer, RequestError> {
         let memory = table.guest_memory()?;
         self.apply_log(&table)?;
+        let rings = self.rings.iter().enumerate();
+        let running = rings.filter(|(_, ring)| ring.running);
+        let running: Vec<usize> = running.map(|(index, _)| index).collect();
         self.stop_all()?;
         self.memory = table;
         self.device
             .replace_memory(memory)
             .map_err(RequestError::Backend)?;
-        self.every_ring(Self::start_if_ready)?;
-        Ok(Answer::Done)
+        let started = self.every_ring(Self::start_if_ready);
+        self.report_without_memory(&running);
+        started.map(|()| Answer::Done)
+    }
+
+    /// Says of rings that ran, and were not stopped in order, that they cannot run any more. They
+    /// resume when their memory is there again.
+    fn report_without_memory(&self, ran: &[usize]) {
+        for ring in ran.iter().filter(|index| !self.rings[**index].running) {
+            tracing::warn!(
+                ring,
+                "the frontend has taken away the memory of a ring that was running: it stands \
+                 still until the memory is there again"
+            );
+            if let Some(sign) = self.device.error_sign(*ring) {
+                sign.signal();
+            }
+        }
     }
 }

@@ -3,9 +3,9 @@
 
 use std::path::Path;
 
-use tests::backend;
+use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
-use tests::{guest, scratch};
+use tests::{DEADLINE, guest, scratch};
 
 use crate::killstorm;
 use crate::supervise::outboard_blk;
@@ -149,4 +149,40 @@ fn a_backend_that_does_not_read_is_late_and_replaced() {
     assert!(messages.contains(late), "{messages}");
     assert!(messages.contains(" within 2s"), "{messages}");
     killstorm::finish(vmm);
+}
+
+/// In the middle of the guest's work. The next machine finds the backend as good as new.
+#[test]
+fn backends_whose_memory_is_taken_away_say_so_and_live() {
+    let start: [(fn(&Path, &Path) -> Backend, _, _); 2] = [
+        (
+            |dir, image| backend::outboard_blk(dir, image, &[]),
+            "the frontend has taken away the memory of a ring that was running",
+            "the backend reports an error on queue 0",
+        ),
+        (
+            backend::qemu_storage_daemon,
+            "vu_panic: remapping queue",
+            "device needs a reset",
+        ),
+    ];
+    for (start, backend_says, machine_says) in start {
+        let dir = scratch();
+        let image = backend::disk_image(dir.path(), 4);
+        let disk = start(dir.path(), &image);
+        let rule = "[[fault]]\nkick = 0\nnth = 5\ndo = \"shrink\"\nregion = 0\n";
+        let vmm = faulty(dir.path(), rule)
+            .flag("--rings")
+            .device("blk", &disk.socket)
+            .start();
+        vmm.process.wait_for(machine_says, DEADLINE);
+        disk.process.wait_for(backend_says, DEADLINE);
+        drop(vmm);
+        let vmm = Vmm::new(guest::bare("virtio"))
+            .cmdline(&format!("sectors=64 seed={SEED}"))
+            .device("blk", &disk.socket)
+            .run(0);
+        assert!(vmm.console().contains("blk: ok sectors=64 written=1"));
+        check_image(&image, 64);
+    }
 }
