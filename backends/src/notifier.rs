@@ -3,13 +3,14 @@
 //! vhost-user document, "Back-end message types", VHOST_USER_BACKEND_CONFIG_CHANGE_MSG. The
 //! channel of the `vhost` crate has no such message.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vhost::vhost_user::message::BackendReq;
 use vhost_user_wire::{Connection, Deadline, Header, WireError};
 
-use crate::patience::{IO_DEADLINE, PUBLISH_DEADLINE};
+use crate::patience::PUBLISH_DEADLINE;
 use crate::ratelimit::RateLimit;
 use crate::warn_limited;
 
@@ -87,11 +88,26 @@ impl Channel {
 impl Answers {
     fn tell(&mut self, wants_ack: bool) -> Result<(), WireError> {
         let header = Header::request(BackendReq::CONFIG_CHANGE_MSG, 0);
-        let header = if wants_ack { header.with_ack() } else { header };
-        let deadline = Deadline::after(IO_DEADLINE);
-        self.connection.send(header, &[], &[], &deadline)?;
-        self.outstanding += u32::from(wants_ack);
+        if !wants_ack {
+            return self.tell_now(header);
+        }
+        let deadline = Deadline::after(PUBLISH_DEADLINE);
+        self.connection
+            .send(header.with_ack(), &[], &[], &deadline)?;
+        self.outstanding += 1;
         Ok(())
+    }
+
+    /// Waits for nobody: a queue's worker may call this. A socket that has no room is full of
+    /// messages that say the same, and none of them has been read.
+    fn tell_now(&self, header: Header) -> Result<(), WireError> {
+        match self.connection.send_now(header, &[]) {
+            Err(WireError::Socket(error)) if error.kind() == ErrorKind::WouldBlock => {
+                tracing::debug!("the frontend has not read the changes before this one");
+                Ok(())
+            }
+            sent => sent,
+        }
     }
 
     /// Waits for all answers, also those that did not come in time before.

@@ -77,3 +77,22 @@ fn a_frontend_that_does_not_acknowledge_is_only_told() {
     notifier.set_channel(None, false);
     notifier.publish();
 }
+
+/// More changes than its socket has room for.
+#[test]
+fn a_frontend_that_reads_nothing_holds_nobody_up() {
+    let (notifier, mut frontend) = pair(false);
+    let start = Instant::now();
+    for _ in 0..2000 {
+        notifier.notify();
+    }
+    assert!(start.elapsed() < PUBLISH_DEADLINE, "{:?}", start.elapsed());
+    let mut unread = 0;
+    while frontend.try_receive().unwrap().is_some() {
+        unread += 1;
+    }
+    assert!((1..2000).contains(&unread), "{unread}");
+    // It reads again, and is told again.
+    notifier.notify();
+    request(&mut frontend);
+}
