@@ -15,6 +15,7 @@ mod host;
 mod killstorm;
 mod logs;
 mod net;
+mod new_backend;
 mod pausing;
 mod peers;
 mod power;
