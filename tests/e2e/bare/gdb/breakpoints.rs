@@ -89,6 +89,57 @@ fn conditions_and_ignore_counts_are_kept() {
     });
 }
 
+/// gdb evaluates a condition again when it hears of a hit: that it has heard of no other
+/// is what the bench counts (`make bench gdb`).
+#[test]
+fn conditions_are_evaluated_in_the_vmm() {
+    with_both_kinds_of_page(|guest, prepare| {
+        guest.expect_at_scenario(
+            &[
+                prepare,
+                "break factorial if n == 2",
+                "continue",
+                "info breakpoints",
+            ],
+            &[
+                "Breakpoint 2 at 0x100020: file guests/debug/main.c, line 52.",
+                "Breakpoint 2, factorial (n=n@entry=2) at guests/debug/main.c:52",
+                "52\t\tif (n <= 1)",
+                "Num     Type           Disp Enb Address            What",
+                "2       breakpoint     keep y   0x0000000000100020 in factorial at guests/debug/main.c:52",
+                "\tstop only if n == 2 (target evals)",
+                "\tbreakpoint already hit 1 time",
+            ],
+        );
+    });
+}
+
+#[test]
+fn dprintf_prints_while_the_guest_runs() {
+    with_both_kinds_of_page(|guest, prepare| {
+        guest.expect_at_scenario(
+            &[
+                prepare,
+                "set dprintf-style agent",
+                "dprintf factorial,\"factorial of %lu\\n\", n",
+                "break sum_primes",
+                "continue",
+            ],
+            &[
+                "Dprintf 2 at 0x100020: file guests/debug/main.c, line 52.",
+                "Breakpoint 3 at 0x10007e: file guests/debug/main.c, line 83.",
+                "factorial of 5",
+                "factorial of 4",
+                "factorial of 3",
+                "factorial of 2",
+                "factorial of 1",
+                "Breakpoint 3, sum_primes () at guests/debug/main.c:83",
+                "83\t\tfor (u32 i = 0; i < ARRAY_SIZE(primes); i++)",
+            ],
+        );
+    });
+}
+
 #[test]
 fn planted_bytes_are_hidden_and_the_hosts_way_is_taken() {
     with_both_kinds_of_page(|guest, prepare| {
