@@ -100,6 +100,7 @@ fn the_machine_is_shown_with_its_memory_map_and_counters() {
         "ports 0x60-0x64: i8042",
         "ports 0x70-0x71: RTC",
         "ports 0x3f8-0x3ff: COM1",
+        "ports 0x505-0x505: pvpanic",
         "ports 0x600-0x601: sleep control",
         "no devices",
         "no devices",

@@ -7,8 +7,6 @@
 /* Canonical, but above the identity map. */
 #define UNMAPPED	0x8000000000ul
 #define SURVIVOR_MAGIC	0x6f7574626f617264ul
-/* Port of QEMU's device of this name. */
-#define PVPANIC		0x505
 #define FAR_PAST_RAM	0xcffff000ul
 
 static void jump(u64 address)
@@ -113,12 +111,6 @@ static void do_panic(void)
 	panic("as asked");
 }
 
-/* What a kernel's driver for pvpanic writes when the kernel panics. */
-static void pvpanic(void)
-{
-	outb(PVPANIC, 1);
-}
-
 /* Another CPU triple-faults while the boot CPU waits. */
 static void crash_ap(u32 index)
 {
@@ -131,6 +123,15 @@ static void ap_triple_fault(void)
 	if (smp_cpu_count() < 2 || !smp_start(1, crash_ap))
 		panic("needs a second CPU");
 	spin_forever();
+}
+
+/* Port of QEMU's device of this name. */
+#define PVPANIC		0x505
+
+/* What a kernel's driver for pvpanic writes when the kernel panics. */
+static void pvpanic(void)
+{
+	outb(PVPANIC, 1);
 }
 
 const struct misdeed cpu_misdeeds[] = {
