@@ -151,38 +151,45 @@ fn a_backend_that_does_not_read_is_late_and_replaced() {
     killstorm::finish(vmm);
 }
 
-/// In the middle of the guest's work. The next machine finds the backend as good as new.
 #[test]
-fn backends_whose_memory_is_taken_away_say_so_and_live() {
-    let start: [(fn(&Path, &Path) -> Backend, _, _); 2] = [
-        (
-            |dir, image| backend::outboard_blk(dir, image, &[]),
-            "the frontend has taken away the memory of a ring that was running",
-            "the backend reports an error on queue 0",
-        ),
-        (
-            backend::qemu_storage_daemon,
-            "vu_panic: remapping queue",
-            "device needs a reset",
-        ),
-    ];
-    for (start, backend_says, machine_says) in start {
-        let dir = scratch();
-        let image = backend::disk_image(dir.path(), 4);
-        let disk = start(dir.path(), &image);
-        let rule = "[[fault]]\nkick = 0\nnth = 5\ndo = \"shrink\"\nregion = 0\n";
-        let vmm = faulty(dir.path(), rule)
-            .flag("--rings")
-            .device("blk", &disk.socket)
-            .start();
-        vmm.process.wait_for(machine_says, DEADLINE);
-        disk.process.wait_for(backend_says, DEADLINE);
-        drop(vmm);
-        let vmm = Vmm::new(guest::bare("virtio"))
-            .cmdline(&format!("sectors=64 seed={SEED}"))
-            .device("blk", &disk.socket)
-            .run(0);
-        assert!(vmm.console().contains("blk: ok sectors=64 written=1"));
-        check_image(&image, 64);
-    }
+fn outboard_blk_says_that_its_memory_is_taken_away_and_lives() {
+    memory_is_taken_away(
+        |dir, image| backend::outboard_blk(dir, image, &[]),
+        "the frontend has taken away the memory of a ring that was running",
+        "the backend reports an error on queue 0",
+    );
+}
+
+#[test]
+fn qemu_storage_daemon_says_that_its_memory_is_taken_away_and_lives() {
+    memory_is_taken_away(
+        backend::qemu_storage_daemon,
+        "vu_panic: remapping queue",
+        "device needs a reset",
+    );
+}
+
+/// In the middle of the guest's work. The next machine finds the backend as good as new.
+fn memory_is_taken_away(
+    start: impl FnOnce(&Path, &Path) -> Backend,
+    backend_says: &str,
+    machine_says: &str,
+) {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 4);
+    let disk = start(dir.path(), &image);
+    let rule = "[[fault]]\nkick = 0\nnth = 5\ndo = \"shrink\"\nregion = 0\n";
+    let vmm = faulty(dir.path(), rule)
+        .flag("--rings")
+        .device("blk", &disk.socket)
+        .start();
+    vmm.process.wait_for(machine_says, DEADLINE);
+    disk.process.wait_for(backend_says, DEADLINE);
+    drop(vmm);
+    let vmm = Vmm::new(guest::bare("virtio"))
+        .cmdline(&format!("sectors=64 seed={SEED}"))
+        .device("blk", &disk.socket)
+        .run(0);
+    assert!(vmm.console().contains("blk: ok sectors=64 written=1"));
+    check_image(&image, 64);
 }
