@@ -32,7 +32,7 @@ fn dump(dir: &Path, guest: &Linux) -> PathBuf {
     ctl.arg("ctl").arg("--api").arg(&api).arg("dump").arg(&dump);
     let said = output("ctl", &mut ctl);
     assert_all(&said, &["512 MiB of RAM", "with Linux's VMCOREINFO"]);
-    // It goes on.
+    // The guest still runs.
     finish(vmm);
     dump
 }
