@@ -68,10 +68,12 @@ fn a_file_has_all_ram_and_disk_space_for_what_is_not_zero() {
     assert_eq!(data.len() as u64, RAM);
     assert_eq!(&data[0x1ffe..0x2003], b"first");
     assert_eq!(&data[data.len() - 4..], b"last");
-    // A second dump is not longer for what the first one had.
-    let before = file.len();
+    // A second dump is not longer for what the first one had, and has no more readers.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     snapshot(&memory).save(&path).unwrap();
-    assert_eq!(fs::metadata(&path).unwrap().len() as usize, before);
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!(meta.len() as usize, file.len());
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
 }
 
 #[test]

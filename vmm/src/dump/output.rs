@@ -1,8 +1,8 @@
 //! Where a dump goes: a file, in which zeros are holes, or a pipe.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Most zeros that are written at once where there can be no holes.
@@ -38,6 +38,8 @@ impl Output {
                 "it is there, but is not a regular file",
             ));
         }
+        // Of a file that is there, its readers would have the guest's memory.
+        file.set_permissions(Permissions::from_mode(MODE))?;
         Self::to(file)
     }
 
