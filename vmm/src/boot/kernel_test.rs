@@ -72,6 +72,14 @@ fn what_the_file_does_not_fill_is_cleared_also_where_ram_is_not_empty() {
 }
 
 #[test]
+fn a_segment_that_is_larger_in_the_file_than_in_ram_is_loaded_whole() {
+    for (filesz, memsz) in [(0x1000, 0x10), (0x5000, 0x1000)] {
+        let kernel = try_load(&elf(0x20_0000, filesz, memsz)).unwrap();
+        assert_eq!(kernel.end, 0x20_0000 + filesz);
+    }
+}
+
+#[test]
 fn a_missing_kernel_is_named() {
     let memory = memory::allocate(memory::MIN_SIZE).unwrap();
     let error = load_file(&memory, Path::new("/nonexistent/vmlinux"))

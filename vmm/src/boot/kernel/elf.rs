@@ -180,8 +180,8 @@ impl Image<'_> {
         memory
             .read_exact_volatile_from(GuestAddress(start), &mut reader, filesz as usize)
             .map_err(|error| self.malformed(error))?;
-        let end = start + segment.p_memsz(ENDIAN).into();
-        self.clear(memory, start + filesz..end)
+        let size = filesz.max(segment.p_memsz(ENDIAN).into());
+        self.clear(memory, start + filesz..start + size)
     }
 }
 
