@@ -78,5 +78,5 @@ impl Here<'_> {
 }
 
 #[cfg(test)]
-#[path = "step/step_test.rs"]
+#[path = "step_test.rs"]
 mod tests;
