@@ -44,6 +44,19 @@ pub fn run_alone(socket: &Path, sysroot: Sysroot, commands: &[&str]) -> String {
     process.printed(Stream::Out)
 }
 
+/// How often gdb attaches until the kernel's types are there: under emulation reading them
+/// takes longer than gdb waits.
+const ATTEMPTS: usize = 10;
+
+/// Runs gdb as [`run_alone`] does, on a Linux kernel, again and again until it gets the
+/// kernel's types.
+pub fn run_with_types(socket: &Path, commands: &[&str]) -> Option<String> {
+    let commands = [&["whatis init_task"], commands].concat();
+    let attach = || run_alone(socket, Sysroot::Guest, &commands);
+    let mut outputs = (0..ATTEMPTS).map(|_| attach());
+    outputs.find(|output| output.contains("type = struct task_struct\n"))
+}
+
 /// Runs gdb with `commands` and no machine, and returns what it printed on both streams.
 ///
 /// # Panics

@@ -1,23 +1,14 @@
 //! What gdb knows of a stock kernel's types, arguments and frames, out of the running
 //! guest alone.
 
-use tests::gdb::{self, Sysroot};
+use tests::gdb;
 use tests::vmm::Running;
 use tests::{guest, scratch};
 
 use crate::debugger_linux::{assert_all, finish, ticking};
 
-/// How often gdb attaches until the types are there: under emulation reading them takes
-/// longer than gdb waits.
-const ATTEMPTS: usize = 10;
-
-/// Attaches until gdb gets the types.
 fn with_types(vmm: &Running, commands: &[&str]) -> String {
-    let commands = [&["whatis init_task"], commands].concat();
-    let attach = || gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands);
-    let mut outputs = (0..ATTEMPTS).map(|_| attach());
-    let output = outputs.find(|output| output.contains("type = struct task_struct\n"));
-    output.expect("gdb gets no types")
+    gdb::run_with_types(vmm.gdb_socket(), commands).expect("gdb gets no types")
 }
 
 #[test]

@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::gdb::Sysroot;
 use tests::network::{self, WebServer, guest_address};
 use tests::process::Stream;
 use tests::vmm::{Running, Vmm};
@@ -62,8 +61,8 @@ fn main() -> Result<()> {
     vmm.report_status();
     let worked = Counters::of(&vmm);
 
-    step("gdb attaches to the running kernel");
-    let session = debug(&vmm);
+    step("gdb attaches to the running kernel, and gets its types out of its memory");
+    let session = debug(&vmm)?;
 
     step("the guest powers off");
     vmm.process.send(b"\n");
@@ -96,14 +95,16 @@ fn kicks(mut backend: backend::Backend) -> u64 {
 }
 
 /// One gdb session on the guest that runs: what a user would type. gdb is given no file.
-fn debug(vmm: &Running) -> String {
+fn debug(vmm: &Running) -> Result<String> {
     let breakpoint = format!("break {BREAKPOINT}");
     let commands = [
         "monitor lx version",
         "info threads",
         &breakpoint,
         "continue",
-        "backtrace 2",
+        "print *m",
+        "backtrace 10",
+        "print init_task.comm",
         "stepi",
         "x/i $pc",
         "delete",
@@ -112,7 +113,9 @@ fn debug(vmm: &Running) -> String {
     ];
     let commands = gdb::shown(&commands);
     let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-    gdb::run_alone(vmm.gdb_socket(), Sysroot::Guest, &commands)
+    let output = gdb::run_with_types(vmm.gdb_socket(), &commands).context("gdb got no types")?;
+    let typed = output.find(gdb::PROMPT).unwrap_or(0);
+    Ok(output[typed..].to_owned())
 }
 
 /// Counters of the VMM at one moment.
