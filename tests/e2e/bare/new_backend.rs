@@ -8,6 +8,8 @@ use tests::backend;
 use tests::process::{Process, Stream, wait_until};
 use tests::{DEADLINE, guest, program, scratch};
 
+use crate::host::provides;
+
 /// How long a build may take beside the other tests.
 const BUILD: Duration = Duration::from_secs(900);
 
@@ -39,6 +41,9 @@ fn make(path: &Path, goal: &str) -> Command {
 
 #[test]
 fn a_new_backend_runs_under_a_guest_and_is_rebuilt_and_restarted_live() {
+    if !provides("cargo") {
+        return;
+    }
     let dir = scratch();
     let path = new_backend(dir.path());
     let image = backend::disk_image(&path, 8);

@@ -10,6 +10,7 @@ use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, repetitions, scratch};
 
+use crate::host::provides;
 use crate::killstorm;
 
 const MIB: u64 = 8;
@@ -48,6 +49,9 @@ impl Backends {
 
 #[test]
 fn each_is_reset_two_hundred_times_in_the_middle_of_its_work() {
+    if !provides("virtiofsd") {
+        return;
+    }
     for release in RELEASES {
         let dir = scratch();
         let backends = Backends::start(dir.path(), release);
@@ -64,6 +68,9 @@ fn each_is_reset_two_hundred_times_in_the_middle_of_its_work() {
 
 #[test]
 fn a_guest_of_theirs_reboots_two_hundred_times_in_the_middle_of_its_work() {
+    if !provides("virtiofsd") {
+        return;
+    }
     for release in RELEASES {
         let dir = scratch();
         let backends = Backends::start(dir.path(), release);
@@ -78,6 +85,9 @@ fn a_guest_of_theirs_reboots_two_hundred_times_in_the_middle_of_its_work() {
 
 #[test]
 fn all_are_paused_two_hundred_times_under_a_guest_that_reboots() {
+    if !provides("virtiofsd") {
+        return;
+    }
     for release in RELEASES {
         let dir = scratch();
         let backends = Backends::start(dir.path(), release);

@@ -7,6 +7,7 @@ use tests::process::wait_until;
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, backend, guest, program, scratch};
 
+use crate::host::provides;
 use crate::virtio::{SEED, check_image};
 
 const HOST_FAILURE: i32 = 1;
@@ -113,6 +114,9 @@ fn well_known_programs_need_no_word_of_their_socket() {
     );
     expect_success(&mut vmm(&storage_daemon, 64).start(), 64);
     check_image(&image, 64);
+    if !provides("virtiofsd") {
+        return;
+    }
     let virtiofsd = format!(
         "{} --tag rootfs --shared-dir {} --sandbox none",
         program::cached("virtiofsd/bin/virtiofsd").display(),

@@ -8,6 +8,7 @@ use tests::vmm::Vmm;
 use tests::{DEADLINE, program, scratch};
 
 use super::{expect, held, socket, with_gdb};
+use crate::host::provides;
 use crate::killstorm;
 use crate::supervise::outboard_blk;
 
@@ -89,6 +90,9 @@ fn with_company(dir: &Path, more: &str) -> Vmm {
 /// A process that has called vfork waits in the kernel until its child has executed a program.
 #[test]
 fn a_process_of_the_backend_s_that_cannot_be_interrupted_is_named() {
+    if !provides("python3") {
+        return;
+    }
     let dir = scratch();
     let vfork = "ctypes.CDLL(None).vfork(); signal.pause()";
     let vmm = killstorm::start(with_company(dir.path(), vfork));
@@ -100,6 +104,9 @@ fn a_process_of_the_backend_s_that_cannot_be_interrupted_is_named() {
 
 #[test]
 fn a_process_of_the_backend_s_that_has_ended_is_named() {
+    if !provides("python3") {
+        return;
+    }
     let dir = scratch();
     let vmm = killstorm::start(with_company(dir.path(), "os._exit(0)"));
     let text = expect(dir.path(), &vmm, "has ended, and nobody has waited for it");
@@ -110,6 +117,9 @@ fn a_process_of_the_backend_s_that_has_ended_is_named() {
 /// Whoever listened is known to the kernel, and has left the connection to its child.
 #[test]
 fn a_backend_whose_process_is_gone_is_named() {
+    if !provides("python3") {
+        return;
+    }
     let dir = scratch();
     let image = backend::disk_image(dir.path(), 8);
     let path = dir.path().join("left.sock");

@@ -103,6 +103,9 @@ fn breakpoint_stops_every_vcpu_each_time() {
 /// gdb hears of the one hit that it asked for, and the guest loses no pass.
 #[test]
 fn condition_in_the_vmm_stops_at_the_hit_asked_for() {
+    // Where vCPUs share one processor, most of the hits are those of whichever runs.
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let hits = if cpus > 1 { 20 } else { 4 };
     for prepare in ["echo", KERNEL_PAGES] {
         let guest = Guest::start("smp", "forever", 4);
         let lines = guest.gdb(&[
@@ -110,7 +113,9 @@ fn condition_in_the_vmm_stops_at_the_hit_asked_for() {
             &all_counting(4),
             "continue",
             "break main.c:28",
-            "eval \"monitor break-if %#lx vcpu=2 cpl=0 cr3=%#lx hits=20\", $rip, $cr3",
+            &format!(
+                "eval \"monitor break-if %#lx vcpu=2 cpl=0 cr3=%#lx hits={hits}\", $rip, $cr3"
+            ),
             "set $first = cpus[2].counter",
             "continue",
             "printf \"@thread=%d passes=%d\\n\", $_thread, cpus[2].counter - $first",
@@ -120,13 +125,16 @@ fn condition_in_the_vmm_stops_at_the_hit_asked_for() {
         let passes = |n| format!("@thread=3 passes={n}");
         // It may have been at the breakpoint when the count began.
         assert!(
-            lines.contains(&passes(19)) || lines.contains(&passes(20)),
+            lines.contains(&passes(hits - 1)) || lines.contains(&passes(hits)),
             "{lines:#?}"
         );
         let heard = "\tbreakpoint already hit 1 time".to_owned();
         assert!(lines.contains(&heard), "{lines:#?}");
         let counted = lines.last().unwrap();
-        assert!(counted.contains(" hits=20; met 20 times"), "{counted}");
+        assert!(
+            counted.contains(&format!(" hits={hits}; met {hits} times")),
+            "{counted}"
+        );
         finish(guest, 4);
     }
 }

@@ -83,6 +83,9 @@ fn every_combination_of_features_with_qemu_storage_daemon() {
 
 #[test]
 fn every_combination_of_features_with_outboard_net() {
+    if !provides("dpdk-testpmd") {
+        return;
+    }
     let (here, there) = (scratch(), scratch());
     let link = dpdk::Link::start(here.path(), there.path(), "packed_vq=0");
     sweep_net("outboard-net", &link.under_guest.socket);
