@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod gdb;
 pub mod guest;
+pub mod lldb;
 pub mod network;
 pub mod offer;
 pub mod oracle;

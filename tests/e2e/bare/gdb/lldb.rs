@@ -1,35 +1,9 @@
 //! LLDB, the other debugger that speaks the protocol.
 
-use std::process::Command;
-
-use tests::process::{Process, Stream};
-use tests::{DEADLINE, program};
+use tests::{DEADLINE, lldb};
 
 use super::Guest;
 use crate::host::provides;
-
-fn lldb(guest: &Guest, commands: &[&str]) -> String {
-    let mut command = Command::new(program::system("lldb"));
-    command.args(["--no-lldbinit", "--batch", "--no-use-colors"]);
-    let create = format!("target create {}", guest.symbols.display());
-    let socket = guest.vmm.gdb_socket().display();
-    let connect = format!("process connect unix-connect://{socket}");
-    for line in [create.as_str(), &connect].iter().chain(commands) {
-        command.args(["-o", line]);
-    }
-    let mut process = Process::start("lldb", &mut command);
-    process.expect_exit(0, DEADLINE);
-    process.printed(Stream::Out)
-}
-
-/// The text between the echo of `command` and that of the next one.
-fn answer<'a>(output: &'a str, command: &str) -> &'a str {
-    let prompt = format!("(lldb) {command}\n");
-    let (_, rest) = output
-        .split_once(&prompt)
-        .unwrap_or_else(|| panic!("no {command:?} in\n{output}"));
-    rest.split("(lldb) ").next().unwrap_or_default()
-}
 
 #[test]
 fn lldb_breaks_steps_reads_and_leaves_the_guest_running() {
@@ -37,8 +11,10 @@ fn lldb_breaks_steps_reads_and_leaves_the_guest_running() {
         return;
     }
     let guest = Guest::debuggee();
-    let output = lldb(
-        &guest,
+    let output = lldb::run(
+        guest.vmm.gdb_socket(),
+        &guest.symbols,
+        DEADLINE,
         &[
             "breakpoint set --name inner",
             "process continue",
@@ -52,13 +28,7 @@ fn lldb_breaks_steps_reads_and_leaves_the_guest_running() {
             "process detach",
         ],
     );
-    let expect = |command, part: &str| {
-        let found = answer(&output, command);
-        assert!(
-            found.contains(part),
-            "no {part:?} behind {command:?}\n{output}"
-        );
-    };
+    let expect = |command, part| lldb::expect(&output, command, part);
     expect("process continue", "stop reason = breakpoint 1.1");
     let backtrace = "thread backtrace --count 3";
     for frame in [
