@@ -78,6 +78,7 @@ mod stdio;
 #[cfg(test)]
 mod testing;
 mod transfer;
+mod turn;
 pub mod virtio;
 pub mod vring;
 mod wakers;

@@ -29,18 +29,12 @@ use crate::ram_area::FoundAreas;
 use crate::ratelimit::RateLimit;
 use crate::request::{Finished, Outcome, Request};
 use crate::ring::{self, Ring};
+use crate::turn::Turn;
 use crate::vring::Vring;
 use crate::warn_limited;
 
-/// How long a worker stays with a ring before it looks at anything else.
-const TURN: Duration = Duration::from_millis(50);
-
 const PENDING_AFTER_MORE: &str = "the device has kept the last of several chains that belong \
     together: they are finished at once or not at all";
-
-/// Shortest time between two notifications within a pass. Fast requests share one; slow ones (a
-/// disk that has to be read) each have their own.
-const NOTIFY_AFTER: Duration = Duration::from_micros(50);
 
 /// Most chains that the driver gets back at once, if it has as many at hand: a driver that polls
 /// can continue with the first ones while the device serves the next.
@@ -376,60 +370,6 @@ impl Pump {
     fn put_back_parts(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
         while let Some((head, _)) = self.parts.pop() {
             ring.put_back(head)?;
-        }
-        Ok(())
-    }
-}
-
-/// A worker's stay with a ring, and the news of it that driver and device have not been told.
-struct Turn {
-    start: Instant,
-    /// When both were last up to date.
-    told: Instant,
-    untold: bool,
-    /// The device has kept requests, and may wait for the pass to end before it starts them.
-    has_kept: bool,
-}
-
-impl Turn {
-    fn new(now: Instant) -> Self {
-        Turn {
-            start: now,
-            told: now,
-            untold: false,
-            has_kept: false,
-        }
-    }
-
-    /// Whether the worker has stayed long enough.
-    fn is_over(&self, now: Instant) -> bool {
-        now.duration_since(self.start) >= TURN
-    }
-
-    /// A chain is the driver's again.
-    fn completed(&mut self) {
-        self.untold = true;
-    }
-
-    /// A chain is the device's for a while.
-    fn kept(&mut self) {
-        self.has_kept = true;
-    }
-
-    /// Whether somebody has waited long enough for news.
-    fn is_due(&mut self, now: Instant) -> bool {
-        let due = (self.untold || self.has_kept) && now.duration_since(self.told) >= NOTIFY_AFTER;
-        if due {
-            self.told = now;
-            self.has_kept = false;
-        }
-        due
-    }
-
-    /// Notifies the driver, if there is news and it wants to hear of it.
-    fn notify(&mut self, ring: &mut Ring<'_>) -> io::Result<()> {
-        if std::mem::take(&mut self.untold) {
-            ring.notify()?;
         }
         Ok(())
     }

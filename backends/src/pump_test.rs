@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::testing::{enabled_ring, eventfd};
+use crate::turn::TURN;
 
 const AVAIL: u64 = 0x1000;
 const USED: u64 = 0x2000;
