@@ -7,8 +7,11 @@
 
 use thiserror::Error;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::bitmap::Bitmap;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryError, Permissions};
+use vm_memory::bitmap::{BS, Bitmap};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion,
+    Permissions, VolatileSlice,
+};
 
 use crate::iovec::{IoVecBuf, IoVecs};
 
@@ -64,6 +67,22 @@ pub enum BufferError {
 struct Segment {
     start: GuestAddress,
     len: u64,
+}
+
+/// The bitmap of guest memory without an IOMMU.
+type PhysicalBitmap<'m, M> =
+    BS<'m, <<<M as GuestMemory>::PhysicalMemory as GuestMemoryBackend>::R as GuestMemoryRegion>::B>;
+
+impl Segment {
+    /// Its bytes, if they are in one piece of guest memory. Nearly all are, and this is several
+    /// times faster than vm-memory's iterator over pieces.
+    fn whole<'m, M: GuestMemory>(
+        &self,
+        memory: &'m M,
+    ) -> Option<VolatileSlice<'m, PhysicalBitmap<'m, M>>> {
+        let memory = memory.physical_memory()?;
+        memory.get_slice(self.start, self.len as usize).ok()
+    }
 }
 
 /// One direction of a chain.
@@ -122,7 +141,10 @@ impl Buffers {
         let mut rest = bytes;
         for piece in self.pieces(offset, rest.len() as u64)? {
             let (head, tail) = rest.split_at_mut(piece.len as usize);
-            memory.read_slice(head, piece.start)?;
+            match piece.whole(memory) {
+                Some(slice) => drop(slice.copy_to(head)),
+                None => memory.read_slice(head, piece.start)?,
+            }
             rest = tail;
         }
         Ok(())
@@ -138,7 +160,10 @@ impl Buffers {
         let mut rest = bytes;
         for piece in self.pieces(offset, rest.len() as u64)? {
             let (head, tail) = rest.split_at(piece.len as usize);
-            memory.write_slice(head, piece.start)?;
+            match piece.whole(memory) {
+                Some(slice) => slice.copy_from(head),
+                None => memory.write_slice(head, piece.start)?,
+            }
             rest = tail;
         }
         Ok(())
@@ -175,6 +200,10 @@ impl Buffers {
     ) -> Result<IoVecs<'b, 'm>, BufferError> {
         let mut iovecs = room.start();
         for piece in self.pieces(offset, len)? {
+            if let Some(slice) = piece.whole(memory) {
+                iovecs.push(&slice);
+                continue;
+            }
             for slice in memory.get_slices(piece.start, piece.len as usize, access)? {
                 iovecs.push(&slice?);
             }
@@ -191,6 +220,10 @@ impl Buffers {
         len: u64,
     ) -> Result<(), BufferError> {
         for piece in self.pieces(offset, len)? {
+            if let Some(slice) = piece.whole(memory) {
+                slice.bitmap().mark_dirty(0, slice.len());
+                continue;
+            }
             for slice in memory.get_slices(piece.start, piece.len as usize, Permissions::Write)? {
                 let slice = slice?;
                 slice.bitmap().mark_dirty(0, slice.len());

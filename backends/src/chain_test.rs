@@ -199,6 +199,32 @@ fn bytes_that_are_not_there_are_errors() {
 }
 
 #[test]
+fn a_buffer_may_lie_in_two_regions() {
+    let border = 0x1_0000;
+    let ranges = [
+        (GuestAddress(0), border),
+        (GuestAddress(border as u64), 0x1000),
+    ];
+    let memory = GuestMemoryMmap::<()>::from_ranges(&ranges).unwrap();
+    let mut buffers = Buffers::default();
+    buffers.push(GuestAddress(border as u64 - 3), 8);
+    buffers.write(&memory, 0, b"abcdefgh").unwrap();
+    let mut bytes = [0; 8];
+    buffers.read(&memory, 0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"abcdefgh");
+    let mut ends = [0; 2];
+    memory
+        .read_slice(&mut ends, GuestAddress(border as u64 - 1))
+        .unwrap();
+    assert_eq!(&ends, b"cd");
+    let mut room = IoVecBuf::default();
+    let access = Permissions::Write;
+    buffers.iovecs(&memory, 1, 7, access, &mut room).unwrap();
+    let lengths: Vec<usize> = room.rest().iter().map(|iovec| iovec.iov_len).collect();
+    assert_eq!(lengths, [2, 5]);
+}
+
+#[test]
 fn a_chain_is_refilled_from_nothing() {
     let memory = memory();
     let mut chain = walk_from(&memory, &[(0x2_0000, 10, N, 1), (0x3_0000, 9, W, 0)], 0).unwrap();

@@ -74,6 +74,19 @@ fn writes_past_vm_memory_are_logged_when_reported() {
 }
 
 #[test]
+fn writes_into_buffers_are_logged() {
+    let memory = memory();
+    let (log, file) = log(5);
+    attach(&memory, Some(&log), &[]).unwrap();
+    let mut chain = Chain::default();
+    let flags = VRING_DESC_F_WRITE as u16;
+    let descriptor = Descriptor::new(0x20ff0, 0x2010, flags, 0);
+    chain.refill(std::iter::once(descriptor), 1).unwrap();
+    chain.writable.write(&memory, 0xf, &[1, 2]).unwrap();
+    assert_eq!(pages(&file), [32, 33]);
+}
+
+#[test]
 fn a_log_takes_the_place_of_another_and_ends() {
     let memory = memory();
     let ((first, first_file), (second, second_file)) = (log(5), log(5));

@@ -7,12 +7,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU16, Ordering, fence};
 
 use vm_memory::bitmap::RefSlice;
 use vm_memory::{
     ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, MmapRegion,
-    VolatileSlice,
+    VolatileMemory, VolatileSlice,
 };
 
 use crate::area::{Area, Areas};
@@ -79,8 +79,10 @@ impl Fence for RamArea {
 impl Area for RamArea {
     #[inline]
     fn load(&self, at: usize, order: Ordering) -> io::Result<u16> {
-        let value = self.slice().load(at, order).map_err(io::Error::other)?;
-        Ok(u16::from_le(value))
+        let slice = self.slice();
+        let value = slice.get_atomic_ref::<AtomicU16>(at);
+        let value = value.map_err(io::Error::other)?;
+        Ok(u16::from_le(value.load(order)))
     }
 
     #[inline]
@@ -91,13 +93,16 @@ impl Area for RamArea {
 
     #[inline]
     fn read<T: ByteValued>(&self, at: usize) -> io::Result<T> {
-        self.slice().read_obj(at).map_err(io::Error::other)
+        let slice = self.slice();
+        let value = slice.get_ref(at).map_err(io::Error::other)?;
+        Ok(value.load())
     }
 
     #[inline]
     fn write<T: ByteValued>(&self, at: usize, value: T) -> io::Result<()> {
-        let written = self.slice().write_obj(value, at);
-        written.map_err(io::Error::other)
+        let slice = self.slice();
+        slice.get_ref(at).map_err(io::Error::other)?.store(value);
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //! that another one follows.
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
 
 use crate::page_log::{GuestRam, GuestSlice};
 
@@ -42,10 +42,9 @@ impl<'m> Table<'m> {
         if !len.is_multiple_of(SIZE as u32) || entries > u16::MAX.into() {
             return None;
         }
-        let slices = GuestMemory::get_slices(memory, at, len as usize, Permissions::Read);
-        let place = match slices.ok()?.next() {
-            Some(Ok(slice)) if slice.len() == len as usize => Place::Whole(slice),
-            _ => Place::Scattered(at),
+        let place = match GuestMemoryBackend::get_slice(memory, at, len as usize) {
+            Ok(slice) => Place::Whole(slice),
+            Err(_) => Place::Scattered(at),
         };
         Some(Table { place, entries })
     }
@@ -56,7 +55,7 @@ impl<'m> Table<'m> {
         }
         let offset = SIZE * u64::from(index);
         match self.place {
-            Place::Whole(slice) => slice.read_obj(offset as usize).ok(),
+            Place::Whole(slice) => Some(slice.get_ref(offset as usize).ok()?.load()),
             Place::Scattered(at) => memory.read_obj(at.checked_add(offset)?).ok(),
         }
     }

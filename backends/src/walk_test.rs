@@ -65,8 +65,8 @@ proptest! {
                 memory.write_obj(RawDescriptor::from(descriptor), at).unwrap();
             }
         }
-        let slices = GuestMemory::get_slices(&memory, GuestAddress(TABLE), 16 * usize::from(ENTRIES), Permissions::Read);
-        let table = Table::of(slices.unwrap().next().unwrap().unwrap(), ENTRIES);
+        let table = memory.get_slice(GuestAddress(TABLE), 16 * usize::from(ENTRIES));
+        let table = Table::of(table.unwrap(), ENTRIES);
         let walk = Walk::new(&memory, table, head);
         let fields = |d: Descriptor| (d.addr(), d.len(), d.flags(), d.next());
         prop_assert_eq!(
