@@ -63,7 +63,7 @@ mod polling;
 pub mod prelude;
 mod pressure;
 pub mod processors;
-mod progress;
+pub mod progress;
 pub mod pump;
 pub mod pump_backend;
 mod ram_area;

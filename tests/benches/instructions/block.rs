@@ -12,14 +12,14 @@ const AVAIL: u64 = 0x8000;
 const HEADER: u64 = 0x1_0000;
 const DATA: u64 = 0x2_0000;
 const STATUS: u64 = 0x3_0000;
-const RAM: usize = 1 << 20;
+pub const RAM: usize = 1 << 20;
 
 /// VRING_DESC_F_NEXT and VRING_DESC_F_WRITE.
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
 /// Header, 4 KiB of data, status.
-const CHAIN: [(u64, u32, u16); 3] = [
+pub const CHAIN: [(u64, u32, u16); 3] = [
     (HEADER, 16, NEXT),
     (DATA, 4096, NEXT | WRITE),
     (STATUS, 1, WRITE),

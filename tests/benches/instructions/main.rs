@@ -7,6 +7,7 @@
 mod block;
 mod dispatch;
 mod page_walk;
+mod ring;
 mod transport;
 
 use std::hint::black_box;
@@ -17,10 +18,12 @@ use anyhow::{Context, Result, bail, ensure};
 /// What a path is called, and what makes it ready: a closure that takes it once.
 type Path = (&'static str, fn() -> Box<dyn FnMut()>);
 
-const PATHS: [Path; 4] = [
+const PATHS: [Path; 6] = [
     ("exit-dispatch", dispatch::prepare),
     ("transport-write", transport::prepare),
     ("block-request-parse", block::prepare),
+    ("ring-split", ring::prepare_split),
+    ("ring-packed", ring::prepare_packed),
     ("page-walk", page_walk::prepare),
 ];
 
