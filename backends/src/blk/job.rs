@@ -263,14 +263,20 @@ fn transfer(
 ) -> io::Result<usize> {
     let at = libc::off64_t::try_from(offset).map_err(io::Error::other)?;
     let iovecs = request.room.rest();
-    let count = iovecs.len().min(MAX_PER_CALL) as libc::c_int;
-    let (fd, first) = (file.as_raw_fd(), iovecs.as_ptr());
-    let done = match kind {
-        // SAFETY: the `count` iovecs at `first` describe guest memory that `request` keeps mapped;
-        // the guest expects it to be overwritten.
-        Kind::Read => unsafe { libc::preadv2(fd, first, count, at, flags) },
-        // SAFETY: the same, and the kernel only reads it.
-        Kind::Write { .. } => unsafe { libc::pwritev2(fd, first, count, at, flags | kind.flags()) },
+    let count = iovecs.len().min(MAX_PER_CALL) as libc::c_long;
+    let call = match kind {
+        Kind::Read => libc::SYS_preadv2,
+        Kind::Write { .. } => libc::SYS_pwritev2,
     };
+    let fd = libc::c_long::from(file.as_raw_fd());
+    let flags = libc::c_long::from(flags | kind.flags());
+    // The offset's upper half, for processors of 32 bits.
+    let upper: libc::c_long = 0;
+    // Not by libc's functions of these names: as points where a thread may be cancelled, they have
+    // two more atomic operations.
+    //
+    // SAFETY: the `count` iovecs describe guest memory that `request` keeps mapped. The guest
+    // expects it to be overwritten by a read; for a write the kernel only reads it.
+    let done = unsafe { libc::syscall(call, fd, iovecs.as_ptr(), count, at, upper, flags) };
     usize::try_from(done).map_err(|_| io::Error::last_os_error())
 }
