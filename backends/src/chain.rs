@@ -76,6 +76,7 @@ type PhysicalBitmap<'m, M> =
 impl Segment {
     /// Its bytes, if they are in one piece of guest memory. Nearly all are, and this is several
     /// times faster than vm-memory's iterator over pieces.
+    #[inline]
     fn whole<'m, M: GuestMemory>(
         &self,
         memory: &'m M,

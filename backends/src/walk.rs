@@ -49,6 +49,7 @@ impl<'m> Table<'m> {
         Some(Table { place, entries })
     }
 
+    #[inline]
     fn read(&self, memory: &GuestRam, index: u16) -> Option<Descriptor> {
         if u32::from(index) >= self.entries {
             return None;
@@ -86,6 +87,7 @@ impl<'m> Walk<'m> {
         }
     }
 
+    #[inline]
     fn read(&self, index: u16) -> Option<Descriptor> {
         (self.room > 0).then(|| self.table.read(self.memory, index))?
     }
@@ -105,6 +107,7 @@ impl<'m> Walk<'m> {
 impl Iterator for Walk<'_> {
     type Item = Descriptor;
 
+    #[inline]
     fn next(&mut self) -> Option<Descriptor> {
         let index = self.next.take()?;
         let mut descriptor = self.read(index)?;
