@@ -4,6 +4,7 @@
 //! `make bench` starts it here, on whatever /dev/kvm does, and once more as `bench linux`
 //! and `bench start` where KVM can run Linux.
 
+mod direct;
 mod proxy;
 mod requests;
 mod start;
@@ -125,8 +126,8 @@ fn resident_kib(pid: u32) -> Result<u64> {
     Ok(field("RssAnon:")? + field("RssFile:")?)
 }
 
-/// What needs a KVM that runs Linux: disk integrity on 1, 2 and 4 vCPUs, and
-/// the time to init.
+/// What needs a KVM that runs Linux: disk integrity on 1, 2 and 4 vCPUs, the time to init, and
+/// reads past the guest's page cache.
 fn linux() -> Result<()> {
     println!("host: {}", host_kind()?);
     let linux = guest::linux();
@@ -154,7 +155,7 @@ fn linux() -> Result<()> {
             seconds(init)
         );
     }
-    Ok(())
+    direct::compare()
 }
 
 fn seconds(duration: Duration) -> String {
