@@ -7,7 +7,7 @@ use tests::process::{Process, resume};
 use tests::vmm::Vmm;
 use tests::{DEADLINE, program, scratch};
 
-use super::{expect, held, socket, with_gdb};
+use super::{expect, held, socket, stop_by_gdb, with_gdb};
 use crate::host::provides;
 use crate::killstorm;
 use crate::supervise::outboard_blk;
@@ -34,24 +34,26 @@ fn a_driver_that_gives_up_is_named() {
     assert!(text.contains("DRIVER_OK|FAILED"), "{text}");
 }
 
-/// The backend gives such a chain back, and is stopped before it does.
+/// The backend gives such a chain back, and is stopped before it is there.
 #[test]
 fn a_chain_that_comes_back_to_itself_is_named() {
     let dir = scratch();
     let image = backend::disk_image(dir.path(), 4);
     let disk = backend::outboard_blk(dir.path(), &image, &[]);
     let vmm = held(dir.path(), "blk", &disk, "").start();
-    let stop = format!("shell kill -STOP {}", disk.process.pid());
+    let stop = stop_by_gdb(disk.process.pid());
     let head = "queue->split.avail.ring[queue->split.avail.index - 1]";
     with_gdb(
         &vmm,
         &[
+            "tbreak virtqueue_add",
+            "continue",
+            &stop,
             "tbreak virtqueue_kick",
             "continue",
             &format!("set var $head = {head}"),
             "set var queue->split.desc[$head].flags = 1",
             "set var queue->split.desc[$head].next = $head",
-            &stop,
             "detach",
         ],
     );

@@ -66,6 +66,16 @@ fn with_gdb(vmm: &Running, commands: &[&str]) -> String {
     gdb.printed(Stream::Out)
 }
 
+/// gdb's command that stops each thread of a process. The signal alone may leave a thread
+/// running for a moment.
+fn stop_by_gdb(pid: u32) -> String {
+    format!(
+        "shell kill -STOP {pid}; for thread in /proc/{pid}/task/*/stat; do \
+         until read -r line <$thread; case $line in *') T '*) ;; *) false ;; esac; \
+         do :; done; done"
+    )
+}
+
 #[test]
 fn a_backend_that_is_stopped_is_named_and_not_waited_for() {
     let dir = scratch();
@@ -101,7 +111,7 @@ fn a_kick_that_waits_for_a_stopped_backend_is_named() {
     let image = backend::disk_image(dir.path(), 8);
     let disk = backend::qemu_storage_daemon(dir.path(), &image);
     let vmm = held(dir.path(), "blk", &disk, "").start();
-    let stop = format!("shell kill -STOP {}", disk.process.pid());
+    let stop = stop_by_gdb(disk.process.pid());
     with_gdb(&vmm, &["tbreak virtqueue_add", "continue", &stop, "detach"]);
     let text = "=> the kick is waiting in the eventfd: the backend has not read it for ";
     let text = expect(dir.path(), &vmm, text);
