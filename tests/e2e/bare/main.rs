@@ -12,6 +12,7 @@ mod explain;
 mod faults;
 mod gdb;
 mod host;
+mod hostile;
 mod killstorm;
 mod logs;
 mod net;

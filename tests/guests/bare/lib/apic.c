@@ -12,6 +12,7 @@
 #define LAPIC_ICR_LOW	0x300
 #define LAPIC_ICR_HIGH	0x310
 #define LAPIC_LVT_TIMER	0x320
+#define LAPIC_LVT_LINT0	0x350
 #define LAPIC_INITIAL	0x380
 #define LAPIC_DIVIDE	0x3e0
 
@@ -42,6 +43,11 @@ void pic_disable(void)
 void lapic_enable(void)
 {
 	write32(LAPIC_BASE + LAPIC_SPURIOUS, SPURIOUS_ENABLE | SPURIOUS_VECTOR);
+}
+
+void lapic_mask_pic(void)
+{
+	write32(LAPIC_BASE + LAPIC_LVT_LINT0, LVT_MASKED);
 }
 
 u32 lapic_id(void)

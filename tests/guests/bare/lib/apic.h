@@ -12,6 +12,9 @@ void pic_disable(void);
 /* Enables this CPU's LAPIC. */
 void lapic_enable(void);
 
+/* Lets no interrupt of the 8259s reach this CPU, whatever is written to them. */
+void lapic_mask_pic(void);
+
 u32 lapic_id(void);
 void lapic_eoi(void);
 
