@@ -19,6 +19,7 @@
 //! | [`paging`] | the page walk |
 //! | [`hmp`] | what QEMU's human monitor prints |
 //! | `qemu` | packets of QEMU's stub, which front ends ask for |
+//! | `inquiry` | packets of gdb's and LLDB's that gdbstub does not know |
 //! | `linux` | what the debugger knows of a Linux guest |
 //! | [`symbol_file`] | the ELF file that gdb gets its symbols from |
 //! | [`arch`] | register layout, target description |
@@ -32,6 +33,7 @@ mod agent;
 mod breakpoints;
 mod error;
 pub mod hmp;
+mod inquiry;
 pub mod inspect;
 mod limits;
 mod linux;

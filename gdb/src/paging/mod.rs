@@ -9,12 +9,14 @@ mod bit;
 mod entry;
 mod mode;
 mod ranges;
+mod region;
 mod space;
 mod walk;
 
 pub use entry::{Kind, Step};
 pub use mode::Mode;
 pub use ranges::{Limits, Ranges, Row, Span};
+pub use region::Region;
 pub use space::{AddressSpace, Rights, Translation, WalkError};
 
 #[cfg(test)]

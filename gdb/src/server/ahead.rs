@@ -8,6 +8,7 @@
 //! packets that gdbstub does not know.
 
 use crate::breakpoints::{Place, Program};
+use crate::inquiry::Inquiry;
 use crate::packet::{Malformed, hex};
 use crate::trace::Request;
 
@@ -35,6 +36,8 @@ pub(super) enum Ahead {
     Supported,
     /// A packet that the session answers.
     Ask(Request),
+    /// Another one.
+    Inquire(Inquiry),
     /// It makes no sense.
     Malformed,
 }
@@ -53,6 +56,8 @@ impl Ahead {
             breakpoint.map_or(Ahead::Malformed, |(place, program)| {
                 Ahead::Breakpoint(place, program)
             })
+        } else if let Some(inquiry) = Inquiry::parse(body) {
+            inquiry.map_or(Ahead::Malformed, Ahead::Inquire)
         } else {
             match Request::parse(body) {
                 Some(Ok(request)) => Ahead::Ask(request),

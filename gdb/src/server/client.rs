@@ -228,6 +228,12 @@ impl<'t> Client<'t> {
                     Ok(())
                 }
             },
+            Ahead::Inquire(inquiry) => {
+                let stopped = session.selection.focus().0 + 1;
+                let answer = session.answer_inquiry(self.dialect.general(stopped), &inquiry);
+                self.with_wire(|wire| wire.packet(&answer));
+                Ok(())
+            }
             Ahead::Ask(request) => {
                 let takes_text = request.takes_text();
                 let answer = session.answer_trace_request(request);

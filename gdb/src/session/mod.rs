@@ -60,6 +60,7 @@ mod extensions;
 mod files;
 mod guest;
 mod halved;
+mod inquiries;
 mod int3;
 mod memory;
 mod place;

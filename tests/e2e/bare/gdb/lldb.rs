@@ -51,3 +51,29 @@ fn lldb_breaks_steps_reads_and_leaves_the_guest_running() {
     guest.expect_undisturbed();
     guest.finish();
 }
+
+#[test]
+fn lldb_sees_what_the_page_tables_map() {
+    if !provides("lldb") {
+        return;
+    }
+    let guest = Guest::debuggee();
+    let output = lldb::run(
+        guest.vmm.gdb_socket(),
+        &guest.symbols,
+        DEADLINE,
+        &[
+            "memory region &primes[7]",
+            "memory region 0x8000000000",
+            "process detach",
+        ],
+    );
+    // The guest maps the first 4 GiB, for reading, writing and executing.
+    lldb::expect(
+        &output,
+        "memory region &primes[7]",
+        "[0x0000000000000000-0x0000000100000000) rwx",
+    );
+    lldb::expect(&output, "memory region 0x8000000000", ") ---");
+    guest.finish();
+}

@@ -136,3 +136,26 @@ fn large_reads_are_whole() {
     assert_eq!(std::fs::read(file).unwrap().len(), 0x300000);
     guest.finish();
 }
+
+/// Of memory that is not mapped, gdb itself says nothing.
+#[test]
+fn patterns_are_found_in_memory() {
+    let guest = Guest::debuggee();
+    let lines = guest.gdb(&[
+        "find &primes[0], +sizeof(primes), (int) 19",
+        "find 0, +0x1000000, \"hello gdb\"",
+        "find &primes[0], +sizeof(primes), (int) 4",
+        "find 0x7fffffff00, +0x1000, 'o', 'b'",
+        "monitor info host",
+    ]);
+    let text = lines.join("\n");
+    for expected in [
+        "<primes+28>\n1 pattern found.",
+        "<greeting>\n",
+        "Pattern not found.\nPattern not found.",
+        "the search ended at 0x7fffffff00: it cannot be read",
+    ] {
+        assert!(text.contains(expected), "no {expected:?} in\n{text}");
+    }
+    guest.finish();
+}
