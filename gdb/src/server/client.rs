@@ -20,6 +20,12 @@ use crate::session::{Session, Stop};
 /// Most bytes that are read from a client at once.
 const BUFFER_SIZE: usize = 64 * 1024;
 
+/// The answer to `vKill`.
+const KILLED: &str = "OK";
+/// The answer to `k`: gdb reads none, and LLDB wants to hear of a process that has been
+/// killed.
+const KILLED_FOR_LLDB: &str = "X09";
+
 /// The answer to a packet that makes no sense: EINVAL.
 const EINVAL: &str = "E16";
 
@@ -50,6 +56,8 @@ pub(super) struct Client<'t> {
     dialect: Dialect,
     queries: Queries,
     agreed: Agreed,
+    /// The answer to the packet that kills, if that comes next.
+    kill_answer: &'static str,
     /// The guest is stopped for it: from its first packet on, so that somebody who
     /// only knocks at the port does not disturb the guest.
     attached: bool,
@@ -70,6 +78,7 @@ impl<'t> Client<'t> {
             dialect: Dialect::default(),
             queries: Queries::default(),
             agreed: Agreed::default(),
+            kill_answer: KILLED,
             attached: false,
         })
     }
@@ -255,6 +264,10 @@ impl<'t> Client<'t> {
     fn answer(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         let threads = session.guest.machine.vcpu_count();
         let stopped = session.selection.focus().0 + 1;
+        self.kill_answer = match body {
+            b"k" => KILLED_FOR_LLDB,
+            _ => KILLED,
+        };
         let said = self.dialect.translate(body, threads, stopped);
         let answered = match &said {
             Said::Plainly => self.feed(session, framed(body)),
@@ -343,10 +356,9 @@ impl<'t> Client<'t> {
                         DisconnectReason::Kill => Leave::Killed,
                         _ => Leave::Detached,
                     };
-                    // gdb waits for the answer to `vKill`; `k` has none, and after
-                    // it nobody reads this.
+                    let answer = self.kill_answer;
                     if let (Leave::Killed, Some(wire)) = (&leave, self.wire()) {
-                        wire.packet("OK");
+                        wire.packet(answer);
                     }
                     return Err(leave);
                 }

@@ -1,6 +1,7 @@
 //! LLDB, the other debugger that speaks the protocol.
 
-use tests::{DEADLINE, lldb};
+use tests::vmm::Vmm;
+use tests::{DEADLINE, guest, lldb, scratch};
 
 use super::Guest;
 use crate::host::provides;
@@ -76,4 +77,21 @@ fn lldb_sees_what_the_page_tables_map() {
     );
     lldb::expect(&output, "memory region 0x8000000000", ") ---");
     guest.finish();
+}
+
+#[test]
+fn lldb_kills_the_guest_if_it_may() {
+    if !provides("lldb") {
+        return;
+    }
+    let dir = scratch();
+    let mut vmm = Vmm::new(guest::bare("debug"))
+        .gdb(dir.path())
+        .gdb_kill()
+        .start();
+    vmm.process.wait_for("debug: ready", DEADLINE);
+    let symbols = guest::bare("debug");
+    let output = lldb::run(vmm.gdb_socket(), &symbols, DEADLINE, &["process kill"]);
+    lldb::expect(&output, "process kill", "exited with status = 9");
+    vmm.process.expect_exit(0, DEADLINE);
 }
