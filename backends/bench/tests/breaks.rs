@@ -4,6 +4,7 @@
 mod fake;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use fake::Break;
 use workbench::check::{Outcome, Runner, all};
@@ -121,4 +122,30 @@ fn each_break_fails_the_check_that_names_its_rule() {
         BREAKS.len()
     );
     assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// All checks of one backend take no longer.
+const BOUND: Duration = Duration::from_secs(60);
+
+#[test]
+fn checks_of_a_backend_that_never_answers_end_in_time_and_say_so() {
+    let silent = [
+        (Break::UsesNothing, "queue 0: no buffer came back within"),
+        (
+            Break::AnswersNothing,
+            "the peer did not send a message within",
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (what, found) in silent {
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let reports = failures(what, &[]);
+                println!("{what:?}: {} fail in {:?}", reports.len(), begun.elapsed());
+                assert!(begun.elapsed() < BOUND, "{what:?}: {:?}", begun.elapsed());
+                let said = reports.values().filter(|report| report.contains(found));
+                assert!(said.count() > reports.len() / 2, "{what:?}");
+            });
+        }
+    });
 }

@@ -16,7 +16,7 @@ use super::player::{End, Limits, Player};
 use super::scene::Scene;
 use super::script::Script;
 use crate::driver::{MessageLog, wait_readable};
-use crate::target::{Exit, Process};
+use crate::target::{Exit, GRACE, Process};
 
 /// Where frontends come from.
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ fn observation(scene: Scene, process: Option<Process>, begun: Instant) -> Observ
     let is_ours = process.is_some();
     let (exit, output) = match process {
         Some(mut process) => {
-            let exit = process.finish();
+            let exit = process.finish(GRACE);
             (exit, process.last_lines())
         }
         None => (None, Vec::new()),

@@ -10,7 +10,7 @@ use vhost_user_wire::frontend::{
 
 use super::processes::{Ended, Processes};
 use crate::device::{DeviceType, Sample, features_on_demand, least_queues, sample};
-use crate::driver::{Buffers, DriverError, Frontend, MessageLog, Session, Setup, Used};
+use crate::driver::{Buffers, DriverError, Frontend, MessageLog, Patience, Session, Setup, Used};
 use crate::target::Target;
 
 /// What a backend offers, as it said when it was asked first.
@@ -64,6 +64,7 @@ impl Profile {
 pub struct Bench<'a> {
     profile: &'a Profile,
     log: MessageLog,
+    patience: Patience,
     processes: RefCell<Processes<'a>>,
     random: Cell<u64>,
 }
@@ -73,13 +74,14 @@ impl<'a> Bench<'a> {
         target: &'a Target,
         profile: &'a Profile,
         reconnects: bool,
-        log: MessageLog,
+        patience: &Patience,
         seed: u64,
     ) -> Self {
         Self {
             profile,
-            log,
-            processes: RefCell::new(Processes::new(target, reconnects)),
+            log: MessageLog::new(Some(profile.device_type)),
+            patience: patience.clone(),
+            processes: RefCell::new(Processes::new(target, reconnects, patience.clone())),
             random: Cell::new(seed),
         }
     }
@@ -97,7 +99,8 @@ impl<'a> Bench<'a> {
     pub fn connect(&self) -> Result<Frontend, DriverError> {
         let connected = self.processes.borrow_mut().connect();
         let stream = connected.map_err(|error| DriverError::Connect(error.into()))?;
-        Ok(Frontend::with_log(stream, self.log.clone()))
+        let frontend = Frontend::with_log(stream, self.log.clone());
+        Ok(frontend.with_patience(self.patience.clone()))
     }
 
     /// Kills the backend's process, if it is this program's. The next connection is to another.

@@ -7,7 +7,7 @@ use super::exchange::{Config, configure, configured, exchange, number, started};
 use super::ring::no_stray;
 use super::types::{Check, Fault, Level, Need, Source, Verdict, demand};
 use crate::device::DeviceType;
-use crate::driver::{Buffers, DEADLINE, DriverError, QUIET, Session};
+use crate::driver::{Buffers, DriverError, QUIET, Session};
 
 const CONSOLE: Need = Need::Type(DeviceType::CONSOLE);
 const CONFIG: Need = Need::Protocol(Protocol::CONFIG);
@@ -175,9 +175,13 @@ fn next_message(
     waiting: &[(u16, Buffers)],
     is_first: bool,
 ) -> Result<Option<Vec<u8>>, Fault> {
-    let time = if is_first { DEADLINE } else { QUIET };
     let queue = session.queue_mut(CONTROL_INPUT);
-    let used = match queue.wait_used_within(time) {
+    let used = if is_first {
+        queue.wait_used()
+    } else {
+        queue.wait_used_within(QUIET)
+    };
+    let used = match used {
         Err(DriverError::NotUsed { .. }) if is_first => {
             return Err(Fault::skip("the device adds no port"));
         }

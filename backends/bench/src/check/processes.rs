@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use host_io::errors::chain;
 
-use crate::target::{Exit, Instance, Process, Target, TargetError};
+use crate::driver::{Awaited, Patience};
+use crate::target::{Exit, GRACE, Instance, Process, START, Target, TargetError};
 
 /// Starts processes, one after another, and keeps what became of them.
 #[derive(Debug)]
@@ -14,6 +15,7 @@ pub struct Processes<'a> {
     target: &'a Target,
     /// One process serves one connection after another.
     reconnects: bool,
+    patience: Patience,
     current: Option<Instance>,
     ended: Ended,
 }
@@ -30,10 +32,11 @@ pub struct Ended {
 }
 
 impl<'a> Processes<'a> {
-    pub fn new(target: &'a Target, reconnects: bool) -> Self {
+    pub fn new(target: &'a Target, reconnects: bool, patience: Patience) -> Self {
         Self {
             target,
             reconnects,
+            patience,
             current: None,
             ended: Ended::default(),
         }
@@ -58,8 +61,12 @@ impl<'a> Processes<'a> {
 
     fn start(&mut self) -> Result<UnixStream, TargetError> {
         let instance = self.current.insert(self.target.start()?);
-        let stream = instance.connect()?;
-        stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+        let limit = self.patience.limit(Awaited::Listener, START);
+        let stream = instance.connect_within(limit);
+        if let Err(TargetError::NotListening { .. }) = stream {
+            self.patience.ran_out(Awaited::Listener);
+        }
+        stream?.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
     }
 
     /// Kills the process that runs; whether there is one.
@@ -87,7 +94,10 @@ impl<'a> Processes<'a> {
             return;
         };
         if let Some(process) = instance.process() {
-            let exit = process.finish();
+            let exit = process.finish(self.patience.limit(Awaited::End, GRACE));
+            if exit.is_none() {
+                self.patience.ran_out(Awaited::End);
+            }
             self.note(exit, process);
         }
     }

@@ -12,7 +12,7 @@ fn a_process_that_crashed_is_told_of_whatever_came_after_it() {
     let once = format!("[ -e {0} ] && exec cat <&$0; >{0}", mark.display());
     let text = format!("bash -c '{once}; cat <&$0; echo my last words; kill -SEGV $$' {{fd}}");
     let target = Target::command(&text).unwrap();
-    let mut processes = Processes::new(&target, false);
+    let mut processes = Processes::new(&target, false, Patience::default());
     let first = processes.connect().unwrap();
     wait_for(|| mark.exists());
     drop(first);
@@ -40,7 +40,7 @@ fn a_process_that_cannot_be_started_again_is_no_crash() {
     symlink("/bin/bash", &program).unwrap();
     let target = Target::command(&format!("{} -c 'exec cat <&$0' {{fd}}", program.display()));
     let target = target.unwrap();
-    let mut processes = Processes::new(&target, false);
+    let mut processes = Processes::new(&target, false, Patience::default());
     drop(processes.connect().unwrap());
     fs::remove_file(&program).unwrap();
     assert!(processes.connect().is_err());

@@ -9,8 +9,8 @@ use super::finding::{Failure, Finding, Outcome, Subject};
 use super::processes::Ended;
 use super::types::{Check, Fault, Need, Verdict};
 use crate::device::{DeviceType, sample};
-use crate::driver::{DriverError, Frontend, MessageLog};
-use crate::target::{Exit, Instance, Target, TargetError};
+use crate::driver::{DriverError, Frontend, Patience};
+use crate::target::{Exit, GRACE, Instance, Target, TargetError};
 
 /// A backend that is to be checked.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Runner {
     profile: Profile,
     /// One process serves one connection after another.
     reconnects: bool,
+    /// Of all checks together.
+    patience: Patience,
     seed: u64,
 }
 
@@ -42,12 +44,13 @@ impl Runner {
         drop(frontend);
         let reconnects = target.reconnects() && serves_again(&mut instance);
         if let Some(process) = instance.process() {
-            process.finish();
+            process.finish(GRACE);
         }
         Ok(Self {
             target,
             profile,
             reconnects,
+            patience: Patience::default(),
             seed,
         })
     }
@@ -70,12 +73,11 @@ impl Runner {
     }
 
     fn try_check(&self, check: &Check) -> Outcome {
-        let log = MessageLog::new(Some(self.profile.device_type));
         let bench = Bench::new(
             &self.target,
             &self.profile,
             self.reconnects,
-            log.clone(),
+            &self.patience,
             self.seed,
         );
         let verdict = (check.run)(&bench);
@@ -92,12 +94,12 @@ impl Runner {
             Err(Fault::Skip(reason)) => Outcome::Skip(reason),
             Err(Fault::Broken(found)) => Outcome::Fail(Box::new(Failure {
                 found,
-                messages: log.entries(),
+                messages: bench.log().entries(),
                 output,
             })),
             Err(Fault::Driver(error)) => Outcome::Fail(Box::new(Failure {
                 found: host_io::errors::chain(&error),
-                messages: log.entries(),
+                messages: bench.log().entries(),
                 output,
             })),
         }

@@ -11,6 +11,7 @@ use vhost_user_wire::{Connection, Deadline, Header, Message, WireError};
 
 use super::error::DriverError;
 use super::log::MessageLog;
+use super::patience::{Awaited, Patience};
 use super::wait::DEADLINE;
 
 /// What came back for a message that need not have an answer of its own.
@@ -38,6 +39,7 @@ impl Answer {
 pub struct Frontend {
     connection: Connection,
     log: MessageLog,
+    patience: Patience,
     /// REPLY_ACK is negotiated.
     acks: bool,
 }
@@ -53,8 +55,19 @@ impl Frontend {
         Self {
             connection: Connection::to_backend(stream),
             log,
+            patience: Patience::default(),
             acks: false,
         }
+    }
+
+    /// Shares its patience with others.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     pub fn log(&self) -> &MessageLog {
@@ -145,7 +158,12 @@ impl Frontend {
     }
 
     pub fn receive(&mut self) -> Result<Message, DriverError> {
-        self.receive_within(DEADLINE)
+        let limit = self.patience.limit(Awaited::Message, DEADLINE);
+        self.receive_within(limit).inspect_err(|error| {
+            if let DriverError::Wire(WireError::Late { .. }) = error {
+                self.patience.ran_out(Awaited::Message);
+            }
+        })
     }
 
     pub fn receive_within(&mut self, time: Duration) -> Result<Message, DriverError> {
@@ -169,8 +187,9 @@ impl Frontend {
         files: &[BorrowedFd<'_>],
     ) -> Result<(), DriverError> {
         self.log.sent(header, payload, files.len());
-        let deadline = Deadline::after(DEADLINE);
-        Ok(self.connection.send(header, payload, files, &deadline)?)
+        let deadline = self.sending();
+        let sent = self.connection.send(header, payload, files, &deadline);
+        self.note_sent(sent)
     }
 
     /// Sends any bytes. The files go with the first of them.
@@ -180,8 +199,21 @@ impl Frontend {
         files: &[BorrowedFd<'_>],
     ) -> Result<(), DriverError> {
         self.log.sent_bytes(bytes, files.len());
-        let deadline = Deadline::after(DEADLINE);
-        Ok(self.connection.send_bytes(bytes, files, &deadline)?)
+        let deadline = self.sending();
+        let sent = self.connection.send_bytes(bytes, files, &deadline);
+        self.note_sent(sent)
+    }
+
+    /// By when a message has to be taken.
+    fn sending(&self) -> Deadline {
+        Deadline::after(self.patience.limit(Awaited::Message, DEADLINE))
+    }
+
+    fn note_sent(&self, sent: Result<(), WireError>) -> Result<(), DriverError> {
+        if let Err(WireError::Stuck { .. }) = sent {
+            self.patience.ran_out(Awaited::Message);
+        }
+        Ok(sent?)
     }
 
     /// Sends any message with NEED_REPLY, and says what became of it.

@@ -9,6 +9,7 @@ use super::event::Event;
 use super::log::MessageLog;
 use super::memory::Memory;
 use super::packed::PackedRing;
+use super::patience::{Awaited, Patience};
 use super::ring::{Descriptor, Format, Places, Ring, Used};
 use super::split::SplitRing;
 use super::wait::DEADLINE;
@@ -32,6 +33,7 @@ pub struct Queue {
     call: Event,
     err: Event,
     log: MessageLog,
+    patience: Patience,
 }
 
 /// What the two sides of a queue have negotiated.
@@ -71,12 +73,19 @@ impl Queue {
             call: Event::new()?,
             err: Event::new()?,
             log: MessageLog::default(),
+            patience: Patience::default(),
         })
     }
 
     /// Writes to `log` what is made available and what is used.
     pub fn with_log(mut self, log: MessageLog) -> Self {
         self.log = log;
+        self
+    }
+
+    /// Shares its patience with others.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -216,7 +225,13 @@ impl Queue {
 
     /// Waits for the next buffer, whether a notification tells of it or not.
     pub fn wait_used(&mut self) -> Result<Used, DriverError> {
-        self.wait_used_within(DEADLINE)
+        let awaited = Awaited::Buffer(self.index);
+        let limit = self.patience.limit(awaited, DEADLINE);
+        let used = self.wait_used_within(limit);
+        if let Err(DriverError::NotUsed { .. }) = used {
+            self.patience.ran_out(awaited);
+        }
+        used
     }
 
     pub fn wait_used_within(&mut self, time: Duration) -> Result<Used, DriverError> {
@@ -242,10 +257,13 @@ impl Queue {
 
     /// Waits for a used buffer notification, and takes it.
     pub fn wait_notified(&mut self) -> Result<(), DriverError> {
-        if !self.is_notified_within(DEADLINE)? {
+        let awaited = Awaited::Notification(self.index);
+        let limit = self.patience.limit(awaited, DEADLINE);
+        if !self.is_notified_within(limit)? {
+            self.patience.ran_out(awaited);
             return Err(DriverError::NotNotified {
                 queue: self.index,
-                waited: DEADLINE,
+                waited: limit,
             });
         }
         self.forget_notifications();

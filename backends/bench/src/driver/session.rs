@@ -121,7 +121,8 @@ impl Session {
     pub fn renew_queue(&mut self, index: usize, size: u16) -> Result<(), DriverError> {
         let features = self.negotiated.of_queues();
         let queue = Queue::new(&self.memory, index, size, features)?;
-        self.queues[index] = queue.with_log(self.frontend.log().clone());
+        let (log, patience) = (self.frontend.log(), self.frontend.patience());
+        self.queues[index] = queue.with_log(log.clone()).with_patience(patience.clone());
         Ok(())
     }
 

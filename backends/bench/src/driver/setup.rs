@@ -212,7 +212,9 @@ impl Setup {
         let mut queues = Vec::new();
         for (index, size) in self.queues.iter().enumerate() {
             let log = frontend.log().clone();
-            let mut queue = Queue::new(&memory, index, *size, features)?.with_log(log);
+            let patience = frontend.patience().clone();
+            let queue = Queue::new(&memory, index, *size, features)?;
+            let mut queue = queue.with_log(log).with_patience(patience);
             if self.base != 0 {
                 queue.rebase(self.base)?;
             }

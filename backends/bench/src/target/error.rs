@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::exit::Exit;
 
 /// How long a process may take to listen.
-pub(super) const START: Duration = Duration::from_secs(10);
+pub const START: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
@@ -22,9 +22,10 @@ pub enum TargetError {
         #[source]
         source: io::Error,
     },
-    #[error("{program} did not listen within {START:?}{hint}: {last}")]
+    #[error("{program} did not listen within {waited:?}{hint}: {last}")]
     NotListening {
         program: String,
+        waited: Duration,
         hint: &'static str,
         last: String,
     },

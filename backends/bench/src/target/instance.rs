@@ -118,6 +118,11 @@ fn start(line: &CommandLine) -> Result<Instance, TargetError> {
 impl Instance {
     /// A connection; `None` where the process has had its only one.
     pub fn connect(&mut self) -> Result<Option<UnixStream>, TargetError> {
+        self.connect_within(START)
+    }
+
+    /// The same of a process that may take so long until it listens.
+    pub fn connect_within(&mut self, time: Duration) -> Result<Option<UnixStream>, TargetError> {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
@@ -125,7 +130,7 @@ impl Instance {
             return Ok(None);
         };
         match &mut self.process {
-            Some(process) => dial_process(process, &path).map(Some),
+            Some(process) => dial_process(process, &path, time).map(Some),
             None => dial(&path)
                 .map(Some)
                 .map_err(|source| TargetError::Connect {
@@ -144,7 +149,7 @@ fn dial(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path)
 }
 
-fn not_listening(process: &mut Process, exit: Option<Exit>) -> TargetError {
+fn not_listening(process: &mut Process, exit: Option<Exit>, waited: Duration) -> TargetError {
     let program = process.program().to_owned();
     let hint = process.hint();
     let last = process.last_lines().join("\n");
@@ -157,6 +162,7 @@ fn not_listening(process: &mut Process, exit: Option<Exit>) -> TargetError {
         },
         None => TargetError::NotListening {
             program,
+            waited,
             hint,
             last,
         },
@@ -164,8 +170,12 @@ fn not_listening(process: &mut Process, exit: Option<Exit>) -> TargetError {
 }
 
 /// Connects to a process that is about to listen.
-fn dial_process(process: &mut Process, path: &Path) -> Result<UnixStream, TargetError> {
-    let end = Instant::now() + START;
+fn dial_process(
+    process: &mut Process,
+    path: &Path,
+    time: Duration,
+) -> Result<UnixStream, TargetError> {
+    let end = Instant::now() + time;
     loop {
         let found = SOCKETS
             .iter()
@@ -175,7 +185,7 @@ fn dial_process(process: &mut Process, path: &Path) -> Result<UnixStream, Target
         }
         let exit = process.exit_within(Duration::from_millis(2));
         if exit.is_some() || Instant::now() > end {
-            return Err(not_listening(process, exit));
+            return Err(not_listening(process, exit, time));
         }
     }
 }

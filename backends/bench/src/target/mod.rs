@@ -5,7 +5,7 @@ mod exit;
 mod instance;
 mod process;
 
-pub use error::TargetError;
+pub use error::{START, TargetError};
 pub use exit::Exit;
 pub use instance::{Instance, Target};
-pub use process::Process;
+pub use process::{GRACE, Process};

@@ -22,7 +22,7 @@ use crate::driver::wait_readable;
 /// Lines of output that are kept.
 const LINES: usize = 12;
 /// How long a process may take to end once its connection is closed, or when it is asked to.
-const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// A running process in a group of its own. One that is dropped is killed.
 #[derive(Debug)]
@@ -118,11 +118,11 @@ impl Process {
         }
     }
 
-    /// Ends it as QEMU does: SIGTERM, and SIGKILL for one that takes too long. Returns how it
-    /// ended by itself, if it did.
-    pub fn finish(&mut self) -> Option<Exit> {
+    /// Ends it as QEMU does: SIGTERM, and SIGKILL for one that takes longer than `grace`. Returns
+    /// how it ended by itself, if it did.
+    pub fn finish(&mut self, grace: Duration) -> Option<Exit> {
         self.ask_to_end();
-        let exit = self.exit_within(GRACE);
+        let exit = self.exit_within(grace);
         self.kill();
         exit
     }

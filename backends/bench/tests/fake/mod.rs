@@ -63,6 +63,8 @@ pub enum Break {
     FollowsLoops,
     WritesNothing,
     SameBytes,
+    UsesNothing,
+    AnswersNothing,
 }
 
 /// A frontend's guest memory.
@@ -173,7 +175,9 @@ impl Session {
     }
 
     fn process(&mut self) {
-        if let Some(memory) = &self.memory {
+        if let Some(memory) = &self.memory
+            && self.what != Break::UsesNothing
+        {
             self.ring.process(memory);
         }
     }
@@ -228,7 +232,7 @@ impl Session {
 
     fn acknowledge(&self, message: &Message, done: bool) -> Option<()> {
         let asked = message.header.needs_reply() || self.what == Break::AcksUnasked;
-        if self.protocol & REPLY_ACK == 0 || !asked {
+        if self.protocol & REPLY_ACK == 0 || !asked || self.what == Break::AnswersNothing {
             return done.then_some(());
         }
         let code = match (done, self.what) {
@@ -322,6 +326,9 @@ impl Session {
     }
 
     fn stop(&mut self, message: &Message) -> Option<()> {
+        if self.what == Break::AnswersNothing {
+            return Some(());
+        }
         let state = first(message.body().ok())?;
         let base = self.ring.base();
         if self.what == Break::BaseBeforeDrained {
