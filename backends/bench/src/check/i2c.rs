@@ -3,7 +3,7 @@
 //! All requests are for an address that no device has, so nothing on the bus changes.
 
 use super::bench::Bench;
-use super::exchange::{UNWRITTEN, exchange};
+use super::exchange::UNWRITTEN;
 use super::ring::no_stray;
 use super::types::{Check, Fault, Level, Need, Source, Verdict, demand};
 use crate::device::DeviceType;
@@ -51,6 +51,15 @@ pub const CHECKS: &[Check] = &[
                has the address that is written",
         needs: &[I2C, ZERO_LENGTH],
         run: |bench| is_error(bench, 0, &[1, 2], 0),
+    },
+    Check {
+        name: "i2c.framing",
+        level: Level::Must,
+        source: Source::Virtio("2.7.4.1 Device Requirements: Message Framing"),
+        rule: "the device MUST NOT make assumptions about the particular arrangement of \
+               descriptors: the header may have its buf in the same one",
+        needs: &[I2C, ZERO_LENGTH],
+        run: framing,
     },
     Check {
         name: "i2c.request-is-kept",
@@ -131,15 +140,30 @@ fn is_error(bench: &Bench, flags: u32, out: &[u8], into: u32) -> Verdict {
     let mut session = start(bench)?;
     let buffers = place(&session, flags, out, into)?;
     submit(&mut session, &buffers, into)?;
+    comes_back_failed(&mut session, &buffers)
+}
+
+/// A request to nobody that was made available.
+fn comes_back_failed(session: &mut Session, buffers: &Buffers) -> Verdict {
     session.queue(0).kick();
     session.queue_mut(0).wait_used()?;
     let status = buffers.finish(session.memory())?.pop();
     demand(status == Some(ERR), || format!("the status is {status:?}"))
 }
 
+fn framing(bench: &Bench) -> Verdict {
+    let mut session = start(bench)?;
+    let buffers = place(&session, 0, &[1, 2, 3], 0)?;
+    session.queue_mut(0).add(buffers.chain())?;
+    comes_back_failed(&mut session, &buffers)
+}
+
 fn request_is_kept(bench: &Bench) -> Verdict {
     let mut session = start(bench)?;
-    exchange(&mut session, 0, &[header(0), vec![1, 2, 3]].concat(), 1)?;
+    let buffers = place(&session, 0, &[1, 2, 3], 0)?;
+    submit(&mut session, &buffers, 0)?;
+    session.queue(0).kick();
+    session.queue_mut(0).wait_used()?;
     no_stray(&session)
 }
 

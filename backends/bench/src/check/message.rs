@@ -2,6 +2,7 @@
 
 use std::io::PipeReader;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
@@ -15,7 +16,7 @@ use vhost_user_wire::{Header, Payload};
 
 use super::bench::Bench;
 use super::types::{Check, Fault, Level, Need, Source, Verdict, demand};
-use crate::driver::{Answer, DEADLINE, Session, Step};
+use crate::driver::{Answer, DEADLINE, DriverError, Session, Step, wait_readable};
 
 const ACK: Need = Need::Protocol(Protocol::REPLY_ACK);
 const REPLY_ACK: Source = Source::VhostUser("VHOST_USER_PROTOCOL_F_REPLY_ACK");
@@ -272,21 +273,20 @@ fn end_inside(bench: &Bench) -> Verdict {
     next_is_served(bench)
 }
 
+/// How long a piece of a message stays the last.
+const PIECE: Duration = Duration::from_millis(2);
+
 fn in_pieces(bench: &Bench) -> Verdict {
     let mut session = bench.setup().prepare(bench.connect()?)?;
     let features = session.negotiated().features;
     let header = Header::request(SetFeatures::CODE, 8);
     let bytes = [&header.to_bytes()[..], &features.to_ne_bytes()].concat();
     let frontend = session.frontend();
-    for piece in bytes.chunks(3) {
-        frontend.send_bytes(piece, &[])?;
-        // The other side gets to read each by itself, if it reads at once.
-        std::thread::yield_now();
-    }
     let header = Header::request(GetFeatures::CODE, 0).to_bytes();
-    for byte in header {
-        frontend.send_bytes(&[byte], &[])?;
-        std::thread::yield_now();
+    for piece in bytes.chunks(3).chain(header.chunks(1)) {
+        frontend.send_bytes(piece, &[])?;
+        // The other side gets to read each by itself, and to hang up over it.
+        wait_readable(frontend.stream(), PIECE).map_err(DriverError::from)?;
     }
     frontend.reply_to(GetFeatures::CODE.into())?;
     Ok(())
@@ -365,7 +365,7 @@ fn stray_files_closed(bench: &Bench) -> Verdict {
         .setup()
         .leave_out(Step::Features)
         .prepare(bench.connect()?)?;
-    let (reader, writer) = std::io::pipe().map_err(crate::driver::DriverError::from)?;
+    let (reader, writer) = std::io::pipe().map_err(DriverError::from)?;
     let features = session.negotiated().features.to_ne_bytes();
     let header = Header::request(SetFeatures::CODE, features.len());
     session
@@ -388,7 +388,7 @@ pub fn all_writers_gone(reader: &PipeReader) -> bool {
 
 fn many_files(bench: &Bench) -> Verdict {
     let mut frontend = bench.connect()?;
-    let file = std::fs::File::open("/dev/null").map_err(crate::driver::DriverError::from)?;
+    let file = std::fs::File::open("/dev/null").map_err(DriverError::from)?;
     let files = vec![file.as_fd(); 100];
     let payload = VhostUserVringState::new(0, 1).to_bytes();
     let header = Header::request(SetVringEnable::CODE, payload.len());
