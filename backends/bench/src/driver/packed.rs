@@ -272,9 +272,22 @@ impl Ring for PackedRing {
         bits | bits << 16
     }
 
-    fn rebase(&mut self, _memory: &Memory, base: u32) -> Result<(), DriverError> {
+    /// All descriptors are as they were used, where nothing is in flight: before the base in this
+    /// round, behind it in the one before. Zeros would be new to who comes with a wrap counter
+    /// of 0.
+    fn rebase(&mut self, memory: &Memory, base: u32) -> Result<(), DriverError> {
         self.next = Position::from_bits(base as u16);
         self.used = Position::from_bits((base >> 16) as u16);
+        for index in 0..self.size {
+            let is_of_this_round = index < self.next.index;
+            let wrap = is_of_this_round == self.next.wrap;
+            let flags = if wrap { AVAIL | USED } else { 0 };
+            memory.store_u16(self.flags_place(index), flags)?;
+        }
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "packed_test.rs"]
+mod tests;
