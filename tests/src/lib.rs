@@ -13,6 +13,7 @@ pub mod oracle;
 pub mod process;
 pub mod program;
 pub mod qemu;
+pub mod recording;
 pub mod rsp;
 pub mod sweep;
 pub mod symbols;

@@ -2,53 +2,24 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use tests::backend::{self, Backend};
+use tests::recording::{Recorder, expect_equal, expect_replay};
 use tests::vmm::Vmm;
-use tests::{DEADLINE, guest, network, program, scratch};
+use tests::{guest, network, program, scratch};
 
 use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
 /// Runs a guest on a device that is recorded, and returns the file.
 fn record(device_type: &str, backend: &Backend, dir: &Path, cmdline: &str) -> PathBuf {
-    let (socket, file) = (dir.join("recorded.sock"), dir.join("recording"));
-    let mut command = Command::new(program::own("outboard"));
-    command.arg("record").args(["--type", device_type]);
-    command.arg("--listen").arg(&socket);
-    command.arg("--connect").arg(&backend.socket);
-    command.arg("--output").arg(&file);
-    let mut proxy = Backend::start("record", &mut command, socket);
+    let recorder = Recorder::start(dir, device_type, backend);
     let vmm = Vmm::new(guest::bare("virtio"))
         .cmdline(&format!("timeout=3600 {cmdline}"))
-        .device(device_type, &proxy.socket)
+        .device(device_type, &recorder.proxy.socket)
         .run(0);
     drop(vmm);
-    proxy.process.signal(libc::SIGINT);
-    proxy.process.expect_exit(0, DEADLINE);
-    file
-}
-
-fn replay(file: &Path, options: &[&str]) -> Output {
-    let mut command = Command::new(program::own("outboard"));
-    command.arg("replay").arg(file).args(options);
-    command.output().unwrap()
-}
-
-/// Replays, and returns what was said.
-fn expect(file: &Path, options: &[&str], status: i32) -> String {
-    let output = replay(file, options);
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{text}");
-    text
-}
-
-fn expect_equal(file: &Path, options: &[&str]) {
-    let text = expect(file, options, 0);
-    assert!(text.contains("equal: "), "{text}");
-    assert!(text.contains(" answered the same, 0 not"), "{text}");
+    recorder.finish()
 }
 
 #[test]
@@ -91,7 +62,7 @@ fn the_storage_daemon_of_qemu_answers_as_the_recorded_backend_did() {
     let other = backend::disk_image(there.path(), 4);
     std::fs::copy(&image, &other).unwrap();
     let command = outboard_blk(&other, "");
-    let text = expect(&file, &["--socket", socket, "--against", &command], 0);
+    let text = expect_replay(&file, &["--socket", socket, "--against", &command], 0);
     assert!(text.contains(" answered the same by both, 0 not"), "{text}");
 }
 
@@ -108,7 +79,7 @@ fn a_disk_that_answers_otherwise_is_found_out() {
     let mut bytes = std::fs::read(&other).unwrap();
     bytes.fill(0xee);
     std::fs::write(&other, &bytes).unwrap();
-    let text = expect(&file, &["--exec", &command], 1);
+    let text = expect_replay(&file, &["--exec", &command], 1);
     assert!(text.contains(", queue 0: IN sector "), "{text}");
     assert!(
         text.contains("the answers are different from byte 0 (0x0) on"),
@@ -118,7 +89,7 @@ fn a_disk_that_answers_otherwise_is_found_out() {
     // One of another size is none of the recorded guest's.
     let larger = scratch();
     let larger = backend::disk_image(larger.path(), 8);
-    let text = expect(&file, &["--exec", &outboard_blk(&larger, "")], 2);
+    let text = expect_replay(&file, &["--exec", &outboard_blk(&larger, "")], 2);
     let expected = "the backend has a disk of 16384 sectors, and the recorded one had 8192";
     assert!(text.contains(expected), "{text}");
 }
@@ -132,7 +103,7 @@ fn a_disk_that_refuses_to_write_is_found_out() {
     let copy = scratch();
     let copy = backend::disk_image(copy.path(), 4);
     let command = outboard_blk(&copy, "--readonly");
-    let text = expect(&file, &["--exec", &command], 1);
+    let text = expect_replay(&file, &["--exec", &command], 1);
     assert!(text.contains(", queue 0: OUT sector 0, "), "{text}");
     assert!(
         text.contains("the backend says IOERR, and the recording OK"),
@@ -167,7 +138,7 @@ fn entropy_and_frames_are_replayed() {
     let nobody = dir.path().join("nobody");
     let command = program::own("outboard-net");
     let command = format!("{} --peer-listen {}", command.display(), nobody.display());
-    let text = expect(&file, &["--exec", &command], 0);
+    let text = expect_replay(&file, &["--exec", &command], 0);
     assert!(
         text.contains("are buffers for what comes from elsewhere"),
         "{text}"
@@ -179,7 +150,7 @@ fn what_is_no_recording_is_refused() {
     let dir = scratch();
     let file = dir.path().join("file");
     std::fs::write(&file, "no recording at all").unwrap();
-    let text = expect(&file, &["--exec", "outboard-rng"], 2);
+    let text = expect_replay(&file, &["--exec", "outboard-rng"], 2);
     assert!(
         text.contains("is not a recording of `outboard record`"),
         "{text}"
@@ -190,7 +161,7 @@ fn what_is_no_recording_is_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&file, &bytes).unwrap();
-    let text = expect(&file, &["--exec", "outboard-rng"], 2);
+    let text = expect_replay(&file, &["--exec", "outboard-rng"], 2);
     assert!(text.contains("is damaged: record "), "{text}");
     // The backend behind a recorder that has ended is there for others.
     UnixStream::connect(&rng.socket).unwrap();

@@ -16,6 +16,7 @@ mod keyboard;
 mod machine;
 mod peers;
 mod processor;
+mod recording;
 mod stepping;
 mod storms;
 mod sweep;
