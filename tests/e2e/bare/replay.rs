@@ -1,5 +1,6 @@
 //! `outboard record` under a guest, and `outboard replay` without one.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,15 @@ fn record(device_type: &str, backend: &Backend, dir: &Path, cmdline: &str) -> Pa
         .device(device_type, &recorder.proxy.socket)
         .run(0);
     drop(vmm);
-    recorder.finish()
+    let file = recorder.finish();
+    assert_private(&file);
+    file
+}
+
+/// Nobody but its owner may read what a guest's data is in.
+pub fn assert_private(file: &Path) {
+    let mode = file.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{}", file.display());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use tests::{DEADLINE, guest, program, scratch};
 
 use crate::host::shown;
 use crate::killstorm;
+use crate::replay::assert_private;
 use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
@@ -231,6 +232,7 @@ fn a_machine_traces_the_requests_of_its_devices() {
             .run(0);
         assert!(vmm.console().contains("blk: ok sectors=64 written=1"));
         check_image(&image, 64);
+        assert_private(&file);
         let text = std::fs::read_to_string(&file).unwrap();
         expect(
             &text,

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use host_io::files::create_private;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,13 +30,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a recording; a file that is there is replaced.
+    /// Begins a recording; a file that is there is replaced. It has a guest's data.
     pub fn create(path: &Path, header: &Header) -> Result<Self, WriteError> {
         let failed = |source| WriteError {
             path: path.to_owned(),
             source,
         };
-        let file = BufWriter::new(File::create(path).map_err(failed)?);
+        let file = BufWriter::new(create_private(path).map_err(failed)?);
         let path = path.to_owned();
         let mut writer = Self { path, file };
         writer.begin(header).map_err(failed)?;

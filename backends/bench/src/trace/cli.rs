@@ -1,12 +1,12 @@
 //! `outboard trace`.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use host_io::files::create_private;
 use vhost_user_wire::DeviceType;
 
 use super::explain;
@@ -158,7 +158,8 @@ fn show(args: &ShowArgs) -> Result<(), Error> {
     let records: Vec<_> = records.collect();
     if let Some(path) = &args.html {
         let page = show::page(&args.file.display().to_string(), &records);
-        return std::fs::write(path, page).map_err(|source| Error::Page {
+        let written = create_private(path).and_then(|mut file| file.write_all(page.as_bytes()));
+        return written.map_err(|source| Error::Page {
             path: path.clone(),
             source,
         });
@@ -186,12 +187,13 @@ pub fn record(file: &Path) -> Result<Recorder, Error> {
     Ok(Recorder::new(sink))
 }
 
-/// Begins a trace in `file`, or on standard output.
+/// Begins a trace in `file`, which only its owner may read as a guest's data may be in it, or
+/// on standard output.
 pub fn create(file: Option<&Path>, kind: Option<Kind>) -> Result<Box<dyn Writer>, Error> {
     let kind = kind.unwrap_or_else(|| file.map_or(Kind::Text, Kind::of_name));
     let out: Box<dyn Write + Send> = match file {
         None => Box::new(io::stdout()),
-        Some(path) => Box::new(File::create(path).map_err(|source| Error::Create {
+        Some(path) => Box::new(create_private(path).map_err(|source| Error::Create {
             path: path.to_owned(),
             source,
         })?),
