@@ -8,6 +8,7 @@ pub mod api;
 mod backends;
 pub mod boot;
 pub mod cli;
+mod clients;
 pub mod config;
 pub mod console;
 mod control;

@@ -14,6 +14,7 @@ use workbench::trace::{self, Recorder};
 use crate::api;
 use crate::backends::{Backends, Proxies};
 use crate::boot;
+use crate::clients;
 use crate::config::{Config, GdbWait};
 use crate::console::{self, Console};
 use crate::control::Control;
@@ -42,9 +43,7 @@ pub enum Error {
     #[error(transparent)]
     Listen(#[from] gdb::server::ListenError),
     #[error(transparent)]
-    Api(#[from] api::Error),
-    #[error(transparent)]
-    Qmp(#[from] qmp::Error),
+    Clients(#[from] clients::Error),
     #[error(transparent)]
     Trace(#[from] trace::cli::Error),
     #[error(transparent)]
@@ -109,13 +108,9 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
         .and_then(|debugger| debugger.detacher.take());
     let control = Arc::new(Control::new(&machine, detacher));
     let api = config.api.as_deref();
-    let _api = api
-        .map(|path| api::Server::start(path, &control))
-        .transpose()?;
+    let _api = api.map(|path| api::start(path, &control)).transpose()?;
     let qmp = config.qmp.as_deref();
-    let _qmp = qmp
-        .map(|path| qmp::Server::start(path, &control))
-        .transpose()?;
+    let _qmp = qmp.map(|path| qmp::start(path, &control)).transpose()?;
     keep_files(machine.boot().clone()).map_err(host("a thread for a copy of the kernel"))?;
     if config.gdb_wait.is_none() {
         machine.start()?;

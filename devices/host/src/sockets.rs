@@ -6,9 +6,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+/// Clients that may wait to be accepted: as many as at a listener of the standard library.
+const BACKLOG: i32 = 128;
 
 /// Why a path cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +37,23 @@ pub struct SocketFile {
 /// served, and a file that is no socket, are not.
 pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     remove_stale(path)?;
-    let listener = UnixListener::bind(path)?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity: identity(path),
-    };
-    Ok((listener, file))
+    Ok((UnixListener::bind(path)?, SocketFile::at(path)))
+}
+
+/// The same with a socket that only its owner can connect to.
+pub fn bind_private(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    remove_stale(path)?;
+    Ok((listen_private(path)?, SocketFile::at(path)))
+}
+
+/// The file that bind(2) makes gets the mode of the socket: at no time can others connect.
+fn listen_private(path: &Path) -> io::Result<UnixListener> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// The process that has connected to, or listens at, the other end; `None` when that is this one,
@@ -80,6 +95,13 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 impl SocketFile {
+    fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            identity: identity(path),
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -112,6 +134,17 @@ mod tests {
         fs::write(&path, "a file").unwrap();
         assert!(matches!(bind(&path), Err(BindError::NotASocket)));
         assert_eq!(fs::read(&path).unwrap(), b"a file");
+    }
+
+    #[test]
+    fn a_private_socket_is_for_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.sock");
+        let (listener, _file) = bind_private(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let _client = UnixStream::connect(&path).unwrap();
+        listener.accept().unwrap();
+        assert!(matches!(bind_private(&path), Err(BindError::InUse)));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tests::vmm::Running;
 use tests::{DEADLINE, backend, program, scratch};
 
 use crate::killstorm;
+use crate::replay::assert_private;
 use crate::supervise::{backend_of, outboard_blk};
 
 const MIB: u64 = 8;
@@ -193,6 +194,7 @@ fn what_cannot_be_is_said_and_no_client_holds_up_another() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer}");
         assert!(answer.contains(part), "{answer}");
     };
+    assert_private(&socket(dir.path()));
     expect("GET /", "404", "/v1/status");
     expect("PUT /v1/status", "405", "Allow: GET");
     expect("POST /v1/devices/none/restart", "404", "blk0");

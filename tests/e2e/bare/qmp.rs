@@ -12,6 +12,8 @@ use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, scratch};
 use vmm_sys_util_0_11::sock_ctrl_msg::ScmSocket;
 
+use crate::replay::assert_private;
+
 /// A client, as far as it is greeted.
 struct Client {
     stream: UnixStream,
@@ -98,6 +100,7 @@ fn a_client_negotiates_and_is_refused_in_qemus_words() {
     let dir = scratch();
     let (mut vmm, socket) = start(dir.path(), "misbehave", "case=halt-forever");
     let mut client = Client::connect(&socket);
+    assert_private(&socket);
     let refused = |class: &str, desc: &str| json!({"error": {"class": class, "desc": desc}});
     for (request, class, desc) in [
         (

@@ -20,96 +20,44 @@ mod dump;
 mod explain;
 mod http;
 
-use std::io;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::Duration;
 
-use host_io::sockets::{self, BindError, SocketFile};
 use serde_json::Value;
 
+use crate::clients::{Error, Server, Service};
 use crate::control::Control;
 use crate::power::PowerRequest;
 use http::{Request, Status, problem};
 
 /// How long a client may take to send its request, and to take the answer.
 const CLIENT_DEADLINE: Duration = Duration::from_secs(5);
-/// Clients at the same time.
-const MAX_CLIENTS: usize = 16;
-/// The pause after a failed accept.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("control API: cannot listen on {}", path.display())]
-    Listen {
-        path: PathBuf,
-        #[source]
-        source: BindError,
-    },
-    #[error("control API: cannot start a thread")]
-    Thread(#[source] io::Error),
+struct Api(Weak<Control>);
+
+/// Serves for as long as there is `control`.
+pub fn start(path: &Path, control: &Arc<Control>) -> Result<Server, Error> {
+    Server::start(path, Api(Arc::downgrade(control)))
 }
 
-/// Serves as long as it lives; the socket is removed with it.
-pub struct Server {
-    _file: SocketFile,
-}
+impl Service for Api {
+    const NAME: &'static str = "control API";
+    const THREAD: &'static str = "api";
+    const MAX_CLIENTS: usize = 16;
 
-impl Server {
-    /// Serves for as long as there is `control`.
-    pub fn start(path: &Path, control: &Arc<Control>) -> Result<Self, Error> {
-        let failed = |source| Error::Listen {
-            path: path.to_owned(),
-            source,
-        };
-        let (listener, file) = sockets::bind(path).map_err(failed)?;
-        thread::Builder::new()
-            .name("api".into())
-            .spawn({
-                let control = Arc::downgrade(control);
-                move || accept(&listener, &control)
-            })
-            .map_err(Error::Thread)?;
-        Ok(Self { _file: file })
+    fn serve(&self, client: UnixStream) {
+        if let Some(control) = self.0.upgrade() {
+            serve(&client, &control);
+        }
     }
-}
 
-/// Ends with the process: it waits for clients, but holds no part of the machine.
-fn accept(listener: &UnixListener, control: &Weak<Control>) {
-    let clients = Arc::new(AtomicUsize::new(0));
-    loop {
-        let client = match listener.accept() {
-            Ok((client, _)) => client,
-            Err(error) => {
-                tracing::debug!(%error, "control API: cannot accept a client");
-                thread::sleep(ACCEPT_RETRY);
-                continue;
-            }
-        };
-        let Some(control) = control.upgrade() else {
-            return;
-        };
-        if clients.fetch_add(1, Ordering::SeqCst) >= MAX_CLIENTS {
-            let answer = problem(format!("{MAX_CLIENTS} clients are being served; try again"));
-            // Written without waiting: it is short and the socket's buffer empty.
-            let _ = http::answer(&client, Status::Busy, &answer, Duration::ZERO);
-            clients.fetch_sub(1, Ordering::SeqCst);
-            continue;
-        }
-        let served = clients.clone();
-        let spawned = thread::Builder::new()
-            .name("api client".into())
-            .spawn(move || {
-                serve(&client, &control);
-                served.fetch_sub(1, Ordering::SeqCst);
-            });
-        if spawned.is_err() {
-            clients.fetch_sub(1, Ordering::SeqCst);
-        }
+    fn turn_away(&self, client: UnixStream) {
+        let most = Self::MAX_CLIENTS;
+        let answer = problem(format!("{most} clients are being served; try again"));
+        // Written without waiting: it is short and the socket's buffer empty.
+        let _ = http::answer(&client, Status::Busy, &answer, Duration::ZERO);
     }
 }
 
