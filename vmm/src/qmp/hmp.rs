@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use devices::bus::Bus;
 use gdb::arch::Registers;
-use gdb::hmp::{write_mappings, write_registers};
+use gdb::hmp::{Format, write_mappings, write_registers};
 use gdb::inspect::DebugRegisters;
 use gdb::paging::AddressSpace;
 use gdb::target::{Activity, PhysAddr, TargetError, VirtAddr};
@@ -172,37 +172,16 @@ fn reader(control: &Control) -> impl Fn(PhysAddr, &mut [u8]) -> Result<(), Targe
     }
 }
 
-/// `[COUNT][x][b|h|w|g]`: how many units of how many bytes.
-fn format(text: &str) -> Option<(u64, usize)> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (count, letters) = text.split_at(digits);
-    let count = match count {
-        "" => 1,
-        count => count.parse().ok()?,
-    };
-    let mut unit = 4;
-    for letter in letters.chars() {
-        unit = match letter {
-            'b' => 1,
-            'h' => 2,
-            'w' => 4,
-            'g' => 8,
-            'x' => unit,
-            _ => return None,
-        };
-    }
-    Some((count, unit))
-}
-
 /// Physical memory in hexadecimal, up to where there is none.
 fn xp(control: &Control, text: &str, addr: u64) -> String {
-    let Some((count, unit)) = format(text) else {
+    let Some(format) = Format::parse(text) else {
         return format!("invalid format '/{text}': only x with b, h, w or g is known\n");
     };
-    if count > MOST / unit as u64 {
+    let unit = format.unit();
+    let Some(len) = format.len(MOST) else {
         return format!("at most {MOST} bytes are shown at once\n");
-    }
-    let mut bytes = vec![0; count as usize * unit];
+    };
+    let mut bytes = vec![0; len];
     let mut output = String::new();
     let line = if unit == 1 { LINE_OF_BYTES } else { LINE };
     for (n, piece) in (0..).zip(bytes.chunks_mut(line)) {
@@ -227,16 +206,6 @@ fn xp(control: &Control, text: &str, addr: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn formats_are_those_that_xp_takes() {
-        assert_eq!(format(""), Some((1, 4)));
-        assert_eq!(format("4096xb"), Some((4096, 1)));
-        assert_eq!(format("2gx"), Some((2, 8)));
-        for text in ["s", "4i", "-1", "99999999999999999999"] {
-            assert_eq!(format(text), None, "{text:?}");
-        }
-    }
 
     #[test]
     fn numbers_are_decimal_or_hexadecimal() {
