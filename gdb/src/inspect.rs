@@ -55,6 +55,8 @@ pub struct Device {
     pub status: String,
     /// The features that the driver took, in names.
     pub features: Vec<String>,
+    /// Whether VIRTIO_F_EVENT_IDX is among them.
+    pub event_idx: bool,
     pub queues: Vec<Queue>,
     /// The process that serves it, in words.
     pub backend: Option<String>,

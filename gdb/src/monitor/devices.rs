@@ -205,11 +205,7 @@ pub(super) fn find(devices: Vec<Device>, name: &str) -> Result<(usize, Device), 
 }
 
 fn write_indices(device: &Device, rings: &Rings, out: Output<'_>) -> Result<(), MonitorError> {
-    let event_idx = device
-        .features
-        .iter()
-        .any(|feature| feature.contains("EVENT_IDX"));
-    let event = |event: u16, flags: u16, what: &str| match (event_idx, flags) {
+    let event = |event: u16, flags: u16, what: &str| match (device.event_idx, flags) {
         (true, _) => format!("{what} wanted at {event}"),
         (false, 0) => format!("{what} wanted"),
         (false, _) => format!("no {what} wanted"),

@@ -164,6 +164,10 @@ fn a_queue_is_decoded_and_what_is_broken_in_it_named() {
          last 4 used, head:bytes: 0:0 0:0 0:0 0:17\n"
     );
     assert_eq!(guest.watcher.state().ram, before, "looking changes nothing");
+    guest.watcher.state().event_idx = true;
+    let indices = "available: index 3, interrupt wanted at 0\nused: index 1, kick wanted at 0\n";
+    let event_idx = rsp.monitor("vq toy0 0");
+    assert!(event_idx.contains(indices), "{event_idx}");
     let all = rsp.monitor("vq 0 0 all");
     assert!(
         all.contains("descriptor table:\n  0: 0x0, 0 bytes, device reads\n  1: 0x6000"),

@@ -81,6 +81,8 @@ pub struct State {
     /// Writes to the pages of these do not happen.
     pub watched: Vec<std::ops::Range<PhysAddr>>,
     pub traps: Vec<Trap>,
+    /// The driver took VIRTIO_F_EVENT_IDX.
+    pub event_idx: bool,
     /// What the device writes is noted.
     pub noted: bool,
     pub attached: bool,
@@ -384,6 +386,7 @@ impl Toy {
             int3: false,
             watched: Vec::new(),
             traps: Vec::new(),
+            event_idx: false,
             noted: false,
             attached: false,
             held: Held::default(),
@@ -574,6 +577,7 @@ impl Inspect for Toy {
             interrupt: 16,
             status: "ACKNOWLEDGE DRIVER".to_owned(),
             features: vec!["VERSION_1".to_owned()],
+            event_idx: self.state().event_idx,
             queues: vec![queue(Some(ready)), queue(None)],
             backend: Some("toy.sock, connected".to_owned()),
             counters: vec![("resets", 1)],

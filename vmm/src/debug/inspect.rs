@@ -9,6 +9,7 @@ use devices::bus::Bus;
 use devices::vhost_user::{Backend, Handle, QueueHealth};
 use devices::virtio::Format;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
+use devices::virtio::features::EVENT_IDX;
 use devices::virtio::spec::Register;
 use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
@@ -262,6 +263,7 @@ fn device(slot: u64, info: TransportInfo, handle: &Handle) -> Device {
         interrupt: layout::VIRTIO_GSIS[slot as usize],
         status: info.status,
         features: info.features_chosen,
+        event_idx: info.chosen & EVENT_IDX != 0,
         queues: queues.collect(),
         backend: Some(backend(handle.backend_status().get())),
         counters: vec![

@@ -197,8 +197,10 @@ fn requests_in_flight_are_shown_and_not_disturbed() {
     let image = backend::disk_image(disk_dir.path(), 4);
     let disk = backend::outboard_blk(disk_dir.path(), &image, &[]);
     let mut guest = Guest::launch("virtio", |vmm| {
-        vmm.cmdline(&format!("mode=bench n=50000 depth={DEPTH} timeout=600"))
-            .device("blk", &disk.socket)
+        vmm.cmdline(&format!(
+            "mode=bench n=50000 depth={DEPTH} timeout=600 event_idx"
+        ))
+        .device("blk", &disk.socket)
     });
     guest.vmm.process.wait_for("bench: start", DEADLINE);
     disk.process.signal(libc::SIGSTOP);
@@ -214,6 +216,9 @@ fn requests_in_flight_are_shown_and_not_disturbed() {
     ]);
     let text = lines.join("\n");
     for part in [
+        "\navailable: index ",
+        ", interrupt wanted at ",
+        ", kick wanted at ",
         "\nin flight: 4\nchain ",
         ", 16 bytes, device reads, next ",
         ", 4096 bytes, device writes, next ",
