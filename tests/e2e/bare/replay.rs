@@ -3,12 +3,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tests::backend::{self, Backend};
 use tests::recording::{Recorder, expect_equal, expect_replay};
 use tests::vmm::Vmm;
-use tests::{guest, network, program, scratch};
+use tests::{DEADLINE, guest, network, program, scratch};
 
+use crate::killstorm;
 use crate::supervise::outboard_blk;
 use crate::virtio::{SEED, check_image};
 
@@ -51,6 +53,37 @@ fn a_guest_s_requests_are_asked_again_of_a_copy_of_its_disk() {
         let copy = backend::disk_image(copy.path(), 4);
         expect_equal(&file, &["--exec", &outboard_blk(&copy, "")]);
         check_image(&copy, 64);
+    }
+}
+
+/// Requests that a killed backend had taken are the next one's, which has its record: the recorder
+/// follows both.
+#[test]
+fn a_disk_that_is_killed_while_it_is_recorded_resumes_and_is_replayed() {
+    for options in ["event_idx indirect", "packed event_idx"] {
+        let dir = scratch();
+        let image = backend::disk_image(dir.path(), 8);
+        let copy = dir.path().join("copy.img");
+        std::fs::copy(&image, &copy).unwrap();
+        let start = || backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+        let mut disk = start();
+        let recorder = Recorder::start(dir.path(), "blk", &disk);
+        let spec = format!("blk,socket={}", recorder.proxy.socket.display());
+        let vmm = killstorm::start(killstorm::storming(&spec, options));
+        for _ in 0..8 {
+            disk.process.wait_for("a frontend has connected", DEADLINE);
+            // Not a synchronisation: any moment will do.
+            std::thread::sleep(Duration::from_millis(30));
+            disk.process.signal(libc::SIGKILL);
+            disk.process.wait(DEADLINE);
+            disk = start();
+        }
+        let requests = killstorm::finish(vmm);
+        assert!(requests > 1000, "{requests}");
+        let file = recorder.finish();
+        let command = outboard_blk(&copy, "--queues 4");
+        expect_equal(&file, &["--exec", &command]);
+        assert!(std::fs::read(&copy).unwrap() == std::fs::read(&image).unwrap());
     }
 }
 

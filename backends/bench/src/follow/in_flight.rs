@@ -61,6 +61,11 @@ impl<T> InFlight<T> {
         self.chains.drain(..end).collect()
     }
 
+    /// What is kept of them, oldest first.
+    pub fn into_kept(self) -> impl Iterator<Item = T> {
+        self.chains.into_iter().map(|chain| chain.kept)
+    }
+
     fn place(&self, id: u16) -> Option<usize> {
         self.chains.iter().position(|chain| chain.id == id)
     }

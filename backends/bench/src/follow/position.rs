@@ -24,6 +24,11 @@ impl Position {
         [base as u16, (base >> 16) as u16].map(|bits| Self::from_bits(bits, size))
     }
 
+    /// The reverse of [`from_bits`](Self::from_bits).
+    pub fn bits(self) -> u16 {
+        self.index | if self.wrap { WRAP } else { 0 }
+    }
+
     pub fn index(self) -> u16 {
         self.index
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 use vhost_user_wire::DeviceType;
 
+use super::in_flight::Lost;
 use super::rings::{Rings, Tell};
 use super::tape::Tape;
 use crate::recording::WriteError;
@@ -46,13 +47,14 @@ pub fn run(args: &RecordArgs, quit: BorrowedFd<'_>, tell: &Tell) -> Result<u64, 
     let device = device_name(&args.listen);
     let device_type = args.device_type.map(DeviceType::id);
     let tape = Arc::new(Tape::create(&args.output, device, device_type)?);
+    let lost = Arc::default();
     let mut current: Option<Session> = None;
     let served = proxy::serve(&args.listen, quit, |frontend| {
         if current.as_ref().is_some_and(|session| !session.is_ending()) {
             return tell("a second connection at the same time is not recorded, and closed");
         }
         current.take().into_iter().for_each(Session::end);
-        match open(args, &tape, frontend, quit, tell) {
+        match open(args, &tape, &lost, frontend, quit, tell) {
             Ok(session) => current = Some(session),
             Err(error) => tell(&proxy::unreachable(&args.connect, &error)),
         }
@@ -67,12 +69,13 @@ pub fn run(args: &RecordArgs, quit: BorrowedFd<'_>, tell: &Tell) -> Result<u64, 
 fn open(
     args: &RecordArgs,
     tape: &Arc<Tape>,
+    lost: &Arc<Lost>,
     frontend: UnixStream,
     quit: BorrowedFd<'_>,
     tell: &Tell,
 ) -> io::Result<Session> {
     let backend = proxy::dial(&args.connect, quit)?;
-    let rings = Rings::new(tape, tell)?;
+    let rings = Rings::new(tape, lost, tell)?;
     // The messages of a recording are part of it.
     let recorder = Recorder::silent().connected("", args.device_type);
     Session::start(frontend, backend, recorder, Some(Box::new(rings)), None)

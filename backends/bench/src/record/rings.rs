@@ -8,6 +8,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use vhost_user_wire::Raw;
 
+use super::in_flight::Lost;
 use super::tape::Tape;
 use super::vring::Signal;
 use super::wiring::Wiring;
@@ -27,10 +28,10 @@ pub struct Rings {
 }
 
 impl Rings {
-    pub fn new(tape: &Arc<Tape>, tell: &Tell) -> io::Result<Self> {
+    pub fn new(tape: &Arc<Tape>, lost: &Arc<Lost>, tell: &Tell) -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         Ok(Self {
-            wiring: Mutex::new(Wiring::new(Arc::clone(tape))?),
+            wiring: Mutex::new(Wiring::new(Arc::clone(tape), Arc::clone(lost))?),
             tape: Arc::clone(tape),
             changed: eventfd(0, flags)?,
             tell: Arc::clone(tell),

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::mirror::{Queue, Ring, Witness};
+use super::mirror::{Left, Queue, Ring, Witness};
 use super::tape::Tape;
 use crate::follow::Addresses;
 use crate::interpose::{Interposed, Memory, put_back};
@@ -54,13 +54,14 @@ impl Vring {
         self.driver = driver;
     }
 
-    /// The ring starts, if it does not run: `device` is where the device has it. What the driver
-    /// made available before is passed on.
+    /// The ring starts, if it does not run: `device` is where the device has it, and `left` what
+    /// it continues, if that is so. What the driver made available before is passed on.
     pub fn start(
         &mut self,
         index: u8,
         kick: Interposed,
         device: Addresses,
+        left: Option<Left>,
         context: Context<'_>,
     ) -> io::Result<()> {
         if self.queue.is_none() {
@@ -74,11 +75,7 @@ impl Vring {
                 driver: self.driver,
                 device,
             };
-            let queue = Queue::start(ring, context.features, context.memory);
-            self.queue = Some(queue.ok_or_else(|| {
-                io::Error::other(format!("the ring of queue {index} is not in guest memory"))
-            })?);
-            context.tape.tell(Item::Start(start));
+            self.queue = Some(run(ring, left, context)?);
         }
         self.is_stopping = false;
         self.kick = Some(Arc::new(kick));
@@ -94,6 +91,13 @@ impl Vring {
     /// The device is asked to stop with it.
     pub fn begin_stop(&mut self) {
         self.is_stopping = true;
+    }
+
+    /// The device has gone: how it left the ring, if that ran.
+    pub fn leave(&mut self, context: Context<'_>) -> Option<Left> {
+        // Who cannot be signalled has gone too.
+        let _ = self.pass_used(context);
+        self.queue.take().map(Queue::leave)
     }
 
     /// The device has stopped with it.
@@ -149,4 +153,23 @@ impl Vring {
         }
         Ok(())
     }
+}
+
+/// The recording has the ring begin where all comes again that is in flight.
+fn run(ring: Ring, left: Option<Left>, context: Context<'_>) -> io::Result<Queue> {
+    let (features, memory, mut start) = (context.features, context.memory, ring.start);
+    if let Some(left) = left
+        && let Some(mut queue) = Queue::resume(ring, features, &left, memory)
+    {
+        start.base = queue.base();
+        context.tape.tell(Item::Start(start));
+        queue.take_over(left, memory, context.tape);
+        return Ok(queue);
+    }
+    let queue = Queue::start(ring, features, memory).ok_or_else(|| {
+        let index = start.queue;
+        io::Error::other(format!("the ring of queue {index} is not in guest memory"))
+    })?;
+    context.tape.tell(Item::Start(start));
+    Ok(queue)
 }

@@ -13,6 +13,7 @@ use vhost::vhost_user::message::{
 use vhost_user_wire::payload::{Config as ConfigPayload, MemoryTable, VringFile};
 use vhost_user_wire::{HEADER_SIZE, Payload, Raw};
 
+use super::in_flight::{InFlightRecord, Lost};
 use super::mirror::{DevicePlaces, Witness};
 use super::tape::Tape;
 use super::vring::{Context, Signal, Vring};
@@ -40,6 +41,7 @@ const OFFERED: Protocol = Protocol::MQ
     .union(Protocol::BACKEND_SEND_FD)
     .union(Protocol::RESET_DEVICE)
     .union(Protocol::STATUS)
+    .union(Protocol::INFLIGHT_SHMFD)
     .union(Protocol::DEVICE_STATE);
 
 pub struct Wiring {
@@ -48,11 +50,13 @@ pub struct Wiring {
     places: DevicePlaces,
     features: u64,
     vrings: BTreeMap<u8, Vring>,
+    record: Option<InFlightRecord>,
+    lost: Arc<Lost>,
     is_closed: bool,
 }
 
 impl Wiring {
-    pub fn new(tape: Arc<Tape>) -> io::Result<Self> {
+    pub fn new(tape: Arc<Tape>, lost: Arc<Lost>) -> io::Result<Self> {
         tape.tell(Item::Connected);
         Ok(Self {
             tape,
@@ -60,14 +64,16 @@ impl Wiring {
             places: DevicePlaces::new()?,
             features: 0,
             vrings: BTreeMap::new(),
+            record: None,
+            lost,
             is_closed: false,
         })
     }
 
     /// Learns from a message of the frontend, and changes it. One that cannot be read, the backend
-    /// refuses.
+    /// refuses; one that comes when the backend has gone, nobody gets.
     pub fn request(&mut self, raw: &mut Raw) -> io::Result<()> {
-        let Some((code, payload)) = parse(raw) else {
+        let Some((code, payload)) = parse(raw).filter(|_| !self.is_closed) else {
             return Ok(());
         };
         match code {
@@ -75,6 +81,10 @@ impl Wiring {
             F::SET_VRING_ADDR => self.set_addresses(&payload, raw),
             F::SET_VRING_KICK => self.set_kick(&payload, raw),
             F::SET_VRING_CALL => self.set_call(&payload, raw),
+            F::SET_INFLIGHT_FD => {
+                self.record = InFlightRecord::new(&payload, &raw.files);
+                Ok(())
+            }
             F::RESET_DEVICE => {
                 self.stop_all();
                 self.tape.tell(Item::Reset);
@@ -201,8 +211,9 @@ impl Wiring {
         let (kick, theirs) = Interposed::behind(kick)?;
         raw.files = vec![theirs];
         let device = self.device_addresses(index)?;
+        let left = self.lost.take(index, self.record.as_ref());
         let (vring, context) = self.vring(index);
-        vring.start(index, kick, device, context)
+        vring.start(index, kick, device, left, context)
     }
 
     fn set_call(&mut self, payload: &[u8], raw: &mut Raw) -> io::Result<()> {
@@ -233,7 +244,7 @@ impl Wiring {
 
     /// Learns from a message of the backend, and changes it.
     pub fn reply(&mut self, raw: &mut Raw) -> io::Result<()> {
-        let Some((code, payload)) = parse(raw) else {
+        let Some((code, payload)) = parse(raw).filter(|_| !self.is_closed) else {
             return Ok(());
         };
         match code {
@@ -267,6 +278,16 @@ impl Wiring {
         Ok(())
     }
 
+    fn lose_all(&mut self) {
+        let indices: Vec<u8> = self.vrings.keys().copied().collect();
+        for index in indices {
+            let (vring, context) = self.vring(index);
+            if let Some(left) = vring.leave(context) {
+                self.lost.keep(index, left);
+            }
+        }
+    }
+
     fn stop_all(&mut self) {
         let indices: Vec<u8> = self.vrings.keys().copied().collect();
         for index in indices {
@@ -279,7 +300,7 @@ impl Wiring {
     /// One side has gone. The driver gets what the device has used.
     pub fn close(&mut self, by_backend: bool) {
         if !self.is_closed {
-            self.stop_all();
+            self.lose_all();
             self.tape.tell(Item::Closed { by_backend });
             self.is_closed = true;
         }

@@ -12,4 +12,4 @@ mod queue;
 mod split;
 
 pub use place::DevicePlaces;
-pub use queue::{Queue, Ring, Witness};
+pub use queue::{Left, Queue, Ring, Witness};

@@ -6,7 +6,7 @@ use std::sync::atomic::{Ordering, fence};
 use crate::follow::{Chain, PackedRing, Position, Used};
 use crate::interpose::Memory;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Packed {
     size: u16,
     available: Position,
@@ -16,17 +16,34 @@ pub struct Packed {
 impl Packed {
     /// The device's copy is as the driver's, with nothing that the device has yet to take. `base`
     /// is as SET_VRING_BASE has it.
-    pub fn start(size: u16, base: u32, [driver, device]: [&PackedRing; 2]) -> Self {
+    pub fn start(size: u16, base: u32, copies: [&PackedRing; 2]) -> Self {
         let [available, used] = Position::of_base(base, size);
-        let free = size - used.distance(available, size);
-        device.copy_until(driver, available, free);
-        device.ask_for_calls();
-        driver.ask_for_kicks();
-        Self {
+        let packed = Self {
             size,
             available,
             used,
-        }
+        };
+        packed.resume(copies)
+    }
+
+    /// Continues with other copies where it was.
+    pub fn resume(self, [driver, device]: [&PackedRing; 2]) -> Self {
+        let free = self.size - self.used.distance(self.available, self.size);
+        device.copy_until(driver, self.available, free);
+        device.ask_for_calls();
+        driver.ask_for_kicks();
+        self
+    }
+
+    /// Whether the driver's ring is where this one was, with chains that are in flight.
+    pub fn is_at(&self, driver: &PackedRing) -> bool {
+        driver.is_available(self.used)
+    }
+
+    /// As SET_VRING_BASE has it, of a device that has taken nothing that it has not used.
+    pub fn base(&self) -> u32 {
+        let bits = u32::from(self.used.bits());
+        bits | bits << 16
     }
 
     /// Passes on what the driver has made available, when `record` has seen it. Says whether

@@ -29,7 +29,7 @@ pub struct Ring {
     pub device: Addresses,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Format {
     Split(Split),
     Packed(Packed),
@@ -39,8 +39,15 @@ enum Format {
 #[derive(Debug)]
 struct Request {
     number: u64,
-    /// Those that the device may write.
-    buffers: Vec<Buffer>,
+    chain: Chain,
+}
+
+/// A ring that has lost its device, with the chains that the device had not used, oldest first.
+#[derive(Debug)]
+pub struct Left {
+    size: u16,
+    format: Format,
+    chains: Vec<Chain>,
 }
 
 /// A ring that runs.
@@ -49,6 +56,12 @@ pub struct Queue {
     ring: Ring,
     format: Format,
     in_flight: InFlight<Request>,
+}
+
+impl Left {
+    pub fn is_packed(&self) -> bool {
+        matches!(self.format, Format::Packed(_))
+    }
 }
 
 impl Queue {
@@ -79,6 +92,59 @@ impl Queue {
             format,
             in_flight: InFlight::default(),
         })
+    }
+
+    /// Continues a ring with another device, which knows what the one before it had taken. `None`
+    /// if the driver's ring is not where that one was left.
+    pub fn resume(ring: Ring, features: u64, left: &Left, memory: &Memory) -> Option<Self> {
+        if left.size != ring.start.size {
+            return None;
+        }
+        let is_packed = features & RING_PACKED != 0;
+        let format = match left.format.clone() {
+            Format::Split(split) if !is_packed => {
+                let [driver, device] = split_copies(&ring, memory)?;
+                let is_there = split.is_at(&driver);
+                is_there.then(|| Format::Split(split.resume([&driver, &device])))?
+            }
+            Format::Packed(packed) if is_packed => {
+                let [driver, device] = packed_copies(&ring, memory)?;
+                let is_there = left.chains.is_empty() || packed.is_at(&driver);
+                is_there.then(|| Format::Packed(packed.resume([&driver, &device])))?
+            }
+            _ => return None,
+        };
+        Some(Self {
+            ring,
+            format,
+            in_flight: InFlight::default(),
+        })
+    }
+
+    /// The device has chains of the one before it: they are recorded as if they came now.
+    pub fn take_over(&mut self, left: Left, memory: &Memory, witness: &dyn Witness) {
+        for chain in left.chains {
+            let queue = self.ring.start.queue;
+            submit(queue, chain, &mut self.in_flight, memory, witness);
+        }
+    }
+
+    /// Where a device begins that gets all chains again that are not used.
+    pub fn base(&self) -> u32 {
+        match &self.format {
+            Format::Split(split) => split.base(),
+            Format::Packed(packed) => packed.base(),
+        }
+    }
+
+    /// The device has gone.
+    pub fn leave(self) -> Left {
+        let chains = self.in_flight.into_kept().map(|request| request.chain);
+        Left {
+            size: self.ring.start.size,
+            format: self.format,
+            chains: chains.collect(),
+        }
     }
 
     /// Passes on what the driver has made available; says whether there was anything. Memory
@@ -165,16 +231,12 @@ fn submit(
         elements: chain.buffers.iter().map(element).collect(),
         table_after: chain.table_after,
         readable,
-        trouble: chain.trouble,
+        trouble: chain.trouble.clone(),
     }));
-    let buffers = chain.buffers.into_iter().filter(|b| b.is_writable);
-    let request = Request {
-        number,
-        buffers: buffers.collect(),
-    };
     // One that came twice is used once: the device has the later one.
     in_flight.take(chain.id);
-    in_flight.push(chain.id, chain.descriptors, request);
+    let (id, descriptors) = (chain.id, chain.descriptors);
+    in_flight.push(id, descriptors, Request { number, chain });
 }
 
 fn element(buffer: &Buffer) -> Element {
@@ -194,7 +256,8 @@ fn answer(
     let Some(taken) = used.chain().and_then(|id| in_flight.take(id)) else {
         return 0;
     };
-    let Request { number, buffers } = taken.kept;
+    let Request { number, chain } = taken.kept;
+    let buffers = chain.buffers;
     let most = (used.len as usize).min(MOST);
     let (written, _) = read(memory, &buffers, true, most);
     witness.tell(Item::Used(Used {

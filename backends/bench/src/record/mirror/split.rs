@@ -9,7 +9,7 @@ use crate::interpose::Memory;
 /// How often a ring is looked at while its owner keeps adding to it: others wait meanwhile.
 const ROUNDS: usize = 16;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Split {
     size: u16,
     has_event_idx: bool,
@@ -25,17 +25,32 @@ impl Split {
         base: u16,
         [driver, device]: [&SplitRing; 2],
     ) -> Self {
-        device.copy_until(driver, base);
-        device.ask_for_calls(None);
-        driver.ask_for_kicks(None);
         let split = Self {
             size,
             has_event_idx,
             next_available: base,
             next_used: driver.used(),
         };
-        split.ask_for_calls(device);
-        split
+        split.resume([driver, device])
+    }
+
+    /// Continues with other copies where it was.
+    pub fn resume(self, [driver, device]: [&SplitRing; 2]) -> Self {
+        device.copy_until(driver, self.next_available);
+        device.ask_for_calls(None);
+        driver.ask_for_kicks(None);
+        self.ask_for_calls(device);
+        self
+    }
+
+    /// Whether the driver's ring is where this one was.
+    pub fn is_at(&self, driver: &SplitRing) -> bool {
+        driver.used() == self.next_used
+    }
+
+    /// As SET_VRING_BASE has it, of a device that has taken nothing that it has not used.
+    pub fn base(&self) -> u32 {
+        self.next_used.into()
     }
 
     /// Passes on what the driver has made available, when `record` has seen it. Says whether
