@@ -26,6 +26,9 @@ const KILLED: &str = "OK";
 /// killed.
 const KILLED_FOR_LLDB: &str = "X09";
 
+/// Announced in `qSupported` by a client that shows `E.` and a text.
+const ERROR_TEXTS: &[u8] = b"error-message+";
+
 /// The answer to a packet that makes no sense: EINVAL.
 const EINVAL: &str = "E16";
 
@@ -56,6 +59,8 @@ pub(super) struct Client<'t> {
     dialect: Dialect,
     queries: Queries,
     agreed: Agreed,
+    /// The client shows errors that are texts.
+    shows_errors: bool,
     /// The answer to the packet that kills, if that comes next.
     kill_answer: &'static str,
     /// The guest is stopped for it: from its first packet on, so that somebody who
@@ -78,6 +83,7 @@ impl<'t> Client<'t> {
             dialect: Dialect::default(),
             queries: Queries::default(),
             agreed: Agreed::default(),
+            shows_errors: false,
             kill_answer: KILLED,
             attached: false,
         })
@@ -196,8 +202,20 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Answers a packet; one that must not reach gdbstub as it is takes a detour.
+    /// Answers a packet, and says why a breakpoint is refused to whom shows it.
     fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
+        self.deal_with(session, body)?;
+        if self.shows_errors
+            && body.starts_with(b"Z")
+            && let Some(refusal) = session.take_refusal()
+        {
+            self.with_wire(|wire| wire.explain_error(&refusal));
+        }
+        Ok(())
+    }
+
+    /// Answers a packet; one that must not reach gdbstub as it is takes a detour.
+    fn deal_with(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         if let Some(query) = self.queries.take(body) {
             let answer = session.answer_query(query);
             self.with_wire(|wire| wire.packet(&answer));
@@ -216,6 +234,9 @@ impl<'t> Client<'t> {
                 self.answer(session, body)
             }
             Ahead::Supported => {
+                self.shows_errors = body
+                    .split(|byte| b":;".contains(byte))
+                    .any(|feature| feature == ERROR_TEXTS);
                 self.answer(session, body)?;
                 self.with_wire(|wire| wire.extend_packet(ahead::FEATURES));
                 Ok(())

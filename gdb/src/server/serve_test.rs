@@ -633,6 +633,21 @@ fn exhausted_slots_say_what_holds_them() {
     assert_eq!(rsp.ask("Z0,1003,1"), "OK", "an int3 needs none");
 }
 
+/// A client that shows texts gets the reason at once, and hears it no second time.
+#[test]
+fn a_refusal_is_a_text_for_a_client_that_shows_texts() {
+    let guest = Guest::start(LOOP, &[0x1000]);
+    let mut rsp = guest.attach();
+    rsp.ask("qSupported:swbreak+;error-message+");
+    assert_eq!(rsp.ask("Z2,8100,20"), "OK");
+    let reason = "E.hardware breakpoint at 0x1ff8 refused: all 4 hardware slots are taken: \
+                  watch 0x8100 (32 bytes)";
+    assert_eq!(rsp.ask("Z1,1ff8,1"), reason);
+    let text = rsp.monitor("info breakpoints");
+    assert!(!text.contains("refused"), "{text}");
+    assert_eq!(rsp.ask("Z0,1003,1"), "OK", "an int3 needs none");
+}
+
 #[test]
 fn a_breakpoint_without_page_and_slot_waits_for_the_page() {
     /// The last level of the toy's page tables: the entry of page 2.

@@ -98,6 +98,16 @@ impl Wire {
         }
     }
 
+    /// Puts another packet in the place of the last one queued: an error that is a text
+    /// (`E.`), without what has a meaning on the wire.
+    pub fn explain_error(&mut self, text: &str) {
+        if let Some(start) = self.bytes.iter().rposition(|byte| *byte == b'$') {
+            self.bytes.truncate(start);
+            let plain = text.replace(['#', '$', '}', '*'], "?");
+            self.packet(&format!("E.{plain}"));
+        }
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         if self.bytes.len() + bytes.len() > LIMIT {
             self.overflow = true;

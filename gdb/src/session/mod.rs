@@ -111,6 +111,8 @@ pub(crate) struct Session<'t> {
     run: Option<Run>,
     /// A stop that gdb must be told of next.
     stop: Option<Stop>,
+    /// Why the breakpoint that gdb has just asked for is refused.
+    refusal: Option<String>,
     /// The guest is gone, with this exit status.
     exited: Option<u8>,
 }
@@ -132,6 +134,7 @@ impl<'t> Session<'t> {
             request: Request::default(),
             run: None,
             stop: None,
+            refusal: None,
             exited: None,
         }
     }
@@ -167,6 +170,21 @@ impl<'t> Session<'t> {
             tracing::warn!("gdb: {text}");
         }
         self.console.add(text);
+    }
+
+    /// Refuses a breakpoint, and keeps the reason for the answer.
+    fn refuse_point(&mut self, what: &str, addr: u64, why: &str) {
+        let text = format!("{what} at {addr:#x} refused: {why}");
+        self.refusal = Some(text.clone());
+        self.notice(text);
+    }
+
+    /// Why the last breakpoint was refused, once, for an answer that the user sees: no
+    /// notice says it again.
+    pub fn take_refusal(&mut self) -> Option<String> {
+        let refusal = self.refusal.take()?;
+        self.console.retract(&refusal);
+        Some(refusal)
     }
 
     /// Notes that gdb knows where `vcpu` stands.

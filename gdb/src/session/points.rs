@@ -2,7 +2,7 @@
 //!
 //! gdb 13 shows no reason for a refusal, whatever the answer says. The reason goes
 //! to the log, to `monitor info breakpoints`, and to gdb's console as soon as the
-//! protocol allows.
+//! protocol allows. A gdb that takes texts for errors gets it as its answer.
 
 use gdbstub::target::ext::breakpoints::{
     Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpointOps, SwBreakpoint, SwBreakpointOps,
@@ -231,7 +231,7 @@ impl Session<'_> {
         match result {
             Ok(()) => Ok(true),
             Err(error) => {
-                self.notice(format!("{what} at {addr:#x} refused: {}", chain(&error)));
+                self.refuse_point(what, addr, &chain(&error));
                 Err(TargetError::Errno(errno::EINVAL))
             }
         }

@@ -37,10 +37,7 @@ impl Session<'_> {
         }
         let set = self.guest.breakpoints.programs.set(place, program);
         if let Err(error) = &set {
-            self.notice(format!(
-                "breakpoint at {:#x} refused: {error}",
-                place.addr.0
-            ));
+            self.refuse_point("breakpoint", place.addr.0, &error.to_string());
         }
         set
     }

@@ -50,6 +50,13 @@ impl Console {
         }
     }
 
+    /// The last text kept, if it is `text`, is not shown: the user has it otherwise.
+    pub fn retract(&mut self, text: &str) {
+        if self.notices.last().is_some_and(|last| last == text) {
+            self.notices.pop();
+        }
+    }
+
     /// Keeps text as it is. The guest may print faster than gdb reads: then some is
     /// lost, because the guest must not wait for gdb.
     pub fn print(&mut self, text: String) {

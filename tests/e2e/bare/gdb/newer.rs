@@ -67,3 +67,22 @@ fn a_newer_gdb_attaches_breaks_steps_watches_and_leaves() {
     guest.expect_undisturbed();
     guest.finish();
 }
+
+#[test]
+fn a_newer_gdb_says_at_once_why_a_breakpoint_is_refused() {
+    if !provides("gdb-newer") {
+        return;
+    }
+    let guest = Guest::debuggee();
+    let functions = ["inner", "middle", "outer", "sum_primes", "factorial"];
+    let mut commands: Vec<_> = functions.map(|name| format!("hbreak {name}")).into();
+    commands.extend(["continue", "delete", "detach"].map(str::to_owned));
+    let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+    let output = gdb::run_newer(guest.vmm.gdb_socket(), &commands);
+    let reason =
+        "Cannot insert hardware breakpoint 4:Remote failure reply: hardware breakpoint at ";
+    assert!(output.contains(reason), "{output}");
+    let slots = " refused: all 4 hardware slots are taken: hbreak ";
+    assert!(output.contains(slots), "{output}");
+    guest.finish();
+}
