@@ -10,6 +10,8 @@ mod requests;
 mod start;
 mod stub;
 mod stubs;
+mod traced;
+mod turns;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -27,7 +29,8 @@ fn main() -> Result<()> {
         Some("gdb") => stub::compare(),
         Some("linux") => linux(),
         Some("start") => start::compare(),
-        Some(other) => bail!("{other:?} is not known; give nothing, gdb, linux or start"),
+        Some("traced") => traced::compare(),
+        Some(other) => bail!("{other:?} is not known; give nothing, gdb, linux, start or traced"),
     }
 }
 
@@ -37,6 +40,7 @@ fn here() -> Result<()> {
     start_up()?;
     memory()?;
     requests::compare()?;
+    traced::compare()?;
     stub::compare()
 }
 

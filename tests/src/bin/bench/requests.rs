@@ -7,7 +7,7 @@ use tests::backend::{self, Backend};
 use tests::vmm::{Running, Vmm};
 use tests::{guest, network, qemu, scratch};
 
-use crate::{median, median_ratio};
+use crate::turns::{Turns, number_behind};
 
 const ROUNDS: usize = 5;
 const READS: u64 = 4000;
@@ -38,32 +38,6 @@ fn exits_per_request() -> Result<()> {
     let more = mmio(&many) - mmio(&few);
     println!("MMIO exits to user space for 1000 more block requests: {more} (goal: 0)");
     Ok(())
-}
-
-/// Cycles of runs that were made in turn: Outboard's with its own backend first, and
-/// then others of the same.
-#[derive(Default)]
-struct Turns(Vec<(&'static str, Vec<f64>)>);
-
-impl Turns {
-    fn add(&mut self, name: &'static str, cycles: f64) {
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, all)) => all.push(cycles),
-            None => self.0.push((name, vec![cycles])),
-        }
-    }
-
-    fn print(&self, what: &str) {
-        let (first, ours) = &self.0[0];
-        println!(
-            "cycles per {what}, {first}: {:.0}",
-            median(&mut ours.clone())
-        );
-        for (name, theirs) in &self.0[1..] {
-            let ratio = median_ratio(theirs, ours);
-            println!("  {name}: {ratio:.2} times as many");
-        }
-    }
 }
 
 /// 4 KiB random reads by a guest.
@@ -141,12 +115,4 @@ fn ours(cmdline: &str, device_type: &str, backend: &Backend, options: &str) -> S
         )
         .run(0)
         .console()
-}
-
-fn number_behind(console: &str, name: &str) -> Result<f64> {
-    let (_, after) = console
-        .split_once(name)
-        .context("the guest printed no result")?;
-    let number = after.split_whitespace().next().unwrap_or_default();
-    Ok(number.parse()?)
 }
