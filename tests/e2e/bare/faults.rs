@@ -151,6 +151,32 @@ fn a_backend_that_does_not_read_is_late_and_replaced() {
     killstorm::finish(vmm);
 }
 
+/// Its changes of the configuration space fill the socket; requests are served meanwhile.
+#[test]
+fn a_disk_whose_own_requests_nobody_reads_is_served() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 8);
+    let disk = backend::outboard_blk(dir.path(), &image, &["--queues", "4"]);
+    let faults = dir.path().join("faults.toml");
+    let rule = "[[fault]]\nmessage = \"BACKEND_CONFIG_CHANGE_MSG\"\nnth = 1\ndo = \"fill\"\n";
+    std::fs::write(&faults, rule).unwrap();
+    let spec = format!("blk,socket={}", disk.socket.display());
+    let vmm = killstorm::storming(&spec, "").arg("--faults", &faults);
+    let vmm = killstorm::start(vmm);
+    let file = std::fs::File::options().write(true).open(&image).unwrap();
+    let is_full = "the frontend has not read the changes before this one";
+    for sectors in 1.. {
+        assert!(sectors < 40, "{}", disk.process.transcript());
+        file.set_len((8 << 20) + 512 * sectors).unwrap();
+        let size = format!("sectors={}", (8 << 11) + sectors);
+        disk.process.wait_for(&size, DEADLINE);
+        if disk.process.transcript().contains(is_full) {
+            break;
+        }
+    }
+    killstorm::finish(vmm);
+}
+
 #[test]
 fn outboard_blk_says_that_its_memory_is_taken_away_and_lives() {
     memory_is_taken_away(
