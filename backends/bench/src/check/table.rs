@@ -11,7 +11,10 @@ use super::{
 const THEMES: &[&[Check]] = &[
     negotiation::CHECKS,
     ack::CHECKS,
-    message::CHECKS,
+    message::malformed::CHECKS,
+    message::stream::CHECKS,
+    message::tables::CHECKS,
+    message::files::CHECKS,
     memory::CHECKS,
     vring::start::CHECKS,
     vring::files::CHECKS,
