@@ -124,6 +124,21 @@ pub fn open(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     Process::start("gdb", &mut command(socket, symbols, commands))
 }
 
+/// The same without a file, and with what it prints as errors among the rest.
+pub fn open_alone(socket: &Path, commands: &[&str]) -> Process {
+    open_of(base(), socket, commands)
+}
+
+/// The same of the newer gdb of [`newer`].
+pub fn open_newer(socket: &Path, commands: &[&str]) -> Process {
+    open_of(configured(newer()), socket, commands)
+}
+
+fn open_of(mut gdb: Command, socket: &Path, commands: &[&str]) -> Process {
+    attach(&mut gdb, socket, commands);
+    Process::start("gdb", &mut merged(&gdb))
+}
+
 /// The same with what it prints as errors among the rest.
 pub fn open_merged(socket: &Path, symbols: &Path, commands: &[&str]) -> Process {
     let gdb = command(socket, symbols, commands);

@@ -36,12 +36,13 @@ pub(crate) enum Placement {
     Pending,
 }
 
-/// Who wants a software breakpoint: gdb, or a tracepoint of its, which stays while
-/// the guest is stopped.
+/// Who wants a software breakpoint: gdb; or a tracepoint of its, which stays while
+/// the guest is stopped; or the session itself, which wants to know of modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Gdb,
     Trace,
+    Modules,
 }
 
 /// A software breakpoint.
@@ -50,6 +51,17 @@ pub(crate) struct Software {
     pub placement: Placement,
     pub gdb: bool,
     pub trace: bool,
+    pub modules: bool,
+}
+
+impl Software {
+    fn owner(&mut self, owner: Owner) -> &mut bool {
+        match owner {
+            Owner::Gdb => &mut self.gdb,
+            Owner::Trace => &mut self.trace,
+            Owner::Modules => &mut self.modules,
+        }
+    }
 }
 
 /// Everything planted.
@@ -76,11 +88,12 @@ impl Breakpoints {
         self.software.get(&addr).copied()
     }
 
-    /// Whether only tracepoints are to be hit at `addr`.
-    pub fn only_traced(&self, addr: VirtAddr) -> bool {
+    /// Whether the breakpoint at `addr` is nothing that gdb has to hear of: a tracepoint,
+    /// for instance.
+    pub fn is_silent(&self, addr: VirtAddr) -> bool {
         let software = self.software.get(&addr);
-        let trace = software.is_some_and(|software| software.trace && !software.gdb);
-        trace && !self.slots.holds(Holder::Hardware(addr))
+        let others = software.is_some_and(|software| !software.gdb);
+        others && !self.slots.holds(Holder::Hardware(addr))
     }
 
     /// gdb's breakpoints at `addr`: one of each kind at most.
@@ -98,10 +111,10 @@ impl Breakpoints {
             placement,
             gdb: false,
             trace: false,
+            modules: false,
         });
         entry.placement = placement;
-        entry.gdb |= owner == Owner::Gdb;
-        entry.trace |= owner == Owner::Trace;
+        *entry.owner(owner) = true;
     }
 
     /// Plants an int3 for the software breakpoint at `addr`.
@@ -166,11 +179,8 @@ impl Breakpoints {
         let Some(entry) = self.software.get_mut(&addr) else {
             return Ok(());
         };
-        match owner {
-            Owner::Gdb => entry.gdb = false,
-            Owner::Trace => entry.trace = false,
-        }
-        if entry.gdb || entry.trace {
+        *entry.owner(owner) = false;
+        if entry.gdb || entry.trace || entry.modules {
             return Ok(());
         }
         let placement = entry.placement;
@@ -255,8 +265,10 @@ impl Breakpoints {
         self.slots.keep_software();
         let mut result = Ok(());
         for addr in self.software.keys().copied().collect::<Vec<_>>() {
-            let removed = self.remove_software(memory, addr, Owner::Gdb);
-            result = result.and(removed);
+            for owner in [Owner::Gdb, Owner::Modules] {
+                let removed = self.remove_software(memory, addr, owner);
+                result = result.and(removed);
+            }
         }
         result
     }

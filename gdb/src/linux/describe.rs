@@ -5,26 +5,25 @@
 //! is what the guest says it is, and one guest could give another its types.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Instant;
 
+use super::btf::Btf;
 use super::dwarf::{self, Code, DebugSection};
 use super::locate::{self, Kernel};
 use super::memory::Memory;
 use super::not_found::Version;
-use super::orc;
+use super::orc::{self, Row};
 use super::shared::{Canceller, SharedGuest};
 use super::symbols::Symbols;
 use crate::linux::memory::Guest;
 
 /// The thread's nice value.
 const NICE: i32 = 19;
-
-/// The version that is assumed of a kernel without a banner.
-const UNKNOWN_VERSION: Version = Version(6, 4);
 
 /// ENDBR64, and the two forms of the call to `__fentry__`: a NOP of 5 bytes, and the
 /// call. None of them touches an argument.
@@ -50,7 +49,7 @@ impl Description {
         let (shared, canceller) = SharedGuest::of(guest);
         let space = kernel.space(guest);
         let symbols = kernel.symbols.clone();
-        let version = kernel.version().unwrap_or(UNKNOWN_VERSION);
+        let version = kernel.version_or_newest();
         let (sender, made) = mpsc::channel();
         let make = move || {
             // gdb's other questions come first. A failure costs time alone.
@@ -95,24 +94,51 @@ impl Description {
 fn make(symbols: &Arc<Symbols>, memory: &Memory<'_>, version: Version) -> Vec<DebugSection> {
     let started = Instant::now();
     let btf = locate::types(symbols, memory);
-    let rows = orc::rows(symbols, memory, btf.as_ref(), version).unwrap_or_default();
-    let code = Code {
+    let table = orc::Table::of_kernel(symbols);
+    let rows = table.and_then(|table| orc::rows(table, memory, btf.as_ref(), version));
+    let known = Known {
+        name: "vmlinux",
         symbols,
-        arguments_end: &|function| arguments_end(memory, function),
-        switches: &orc::stack_switches(&rows),
+        btf: btf.as_ref(),
+        rows: &rows.unwrap_or_default(),
+        code: None,
     };
-    let info = btf.as_ref().map(|btf| dwarf::info(btf, &code));
-    let frames = (!rows.is_empty()).then(|| dwarf::frames(&rows).map(|frames| vec![frames]));
+    let sections = sections(&known, memory);
+    let bytes: usize = sections.iter().map(|section| section.data.len()).sum();
+    let took = started.elapsed();
+    tracing::info!(bytes, ?took, "gdb: the guest's own types and unwind tables");
+    sections
+}
+
+/// What is known of a kernel or of a module.
+pub(super) struct Known<'a> {
+    pub name: &'a str,
+    pub symbols: &'a Symbols,
+    pub btf: Option<&'a Btf>,
+    pub rows: &'a [Row],
+    /// Where its code is, if not in one piece.
+    pub code: Option<&'a [Range<u64>]>,
+}
+
+/// The same as debug information.
+pub(super) fn sections(known: &Known<'_>, memory: &Memory<'_>) -> Vec<DebugSection> {
+    let code = Code {
+        name: known.name,
+        symbols: known.symbols,
+        arguments_end: &|function| arguments_end(memory, function),
+        switches: &orc::stack_switches(known.rows),
+        memory: known.code,
+    };
+    let info = known.btf.map(|btf| dwarf::info(btf, &code));
+    let frames = !known.rows.is_empty();
+    let frames = frames.then(|| dwarf::frames(known.rows).map(|frames| vec![frames]));
     let mut sections = Vec::new();
     for part in [info, frames].into_iter().flatten() {
         match part {
             Ok(part) => sections.extend(part),
-            Err(error) => tracing::warn!("gdb: the kernel cannot be described: {error}"),
+            Err(error) => tracing::warn!("gdb: {} cannot be described: {error}", known.name),
         }
     }
-    let bytes: usize = sections.iter().map(|section| section.data.len()).sum();
-    let took = started.elapsed();
-    tracing::info!(bytes, ?took, "gdb: the guest's own types and unwind tables");
     sections
 }
 

@@ -4,17 +4,22 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
+use super::libraries::Library;
 use super::locate::Kernel;
 use super::made::{Served, copy_from};
 use super::memory::Guest;
 use super::synthetic::{self, ModuleSymbols};
-use super::{Linux, module_symbols, modules};
+use super::{Linux, NotFound, is_in_image_area, libraries, module_file, module_symbols, modules};
 
 /// The name under which gdb reads the symbols that were found in guest memory.
 const KERNEL_NAME: &[u8] = b"/outboard/kallsyms.elf";
 
 /// That of the symbols of the modules alone.
 pub(crate) const MODULES_NAME: &str = "/outboard/modules.elf";
+
+/// The function that initialises a module. It is called for each one, and when all of
+/// the module is where it will be (kernel/module/main.c).
+const MODULE_EVENT: &str = "do_init_module";
 
 impl Linux {
     /// The name of the file that gdb is to read; `None` when there is none.
@@ -23,7 +28,7 @@ impl Linux {
         match self.kernel(guest) {
             Ok(kernel) if kernel.from_guest => {
                 self.wait_for_types();
-                self.make_main(&kernel, guest)?;
+                self.make_main(&kernel)?;
                 Some(KERNEL_NAME.to_vec())
             }
             _ => Some(self.file.as_ref()?.path().as_os_str().as_bytes().to_vec()),
@@ -43,7 +48,96 @@ impl Linux {
                 .is_some()
                 .then_some(Served::Modules);
         }
+        if let Some(module) = self.open_module(guest, name) {
+            return Some(module);
+        }
         (self.file_name(guest)? == name).then_some(Served::Main)
+    }
+
+    /// The file of a module that gdb has been told of, made when it is first opened.
+    fn open_module(&self, guest: &dyn Guest, name: &[u8]) -> Option<Served> {
+        let name = std::str::from_utf8(name).ok()?;
+        let mut of_client = self.made.borrow_mut();
+        let libraries = &mut of_client.libraries;
+        if !libraries.told()?.iter().any(|told| told == name) {
+            return None;
+        }
+        if let Some(found) = libraries.find(name) {
+            return Some(found);
+        }
+        let kernel = self.kernel(guest).ok()?;
+        let memory = kernel.memory(guest);
+        let all = libraries::of(modules::brief(&kernel, &memory).ok()?);
+        let library = all.iter().find(|library| library.name == name)?;
+        let file = made(module_file::make(&kernel, &memory, &library.module))?;
+        libraries.add(name, file)
+    }
+
+    /// The list of modules for gdb, which reads it now, from its beginning or further.
+    pub fn library_list(&self, guest: &dyn Guest, offset: u64) -> Rc<[u8]> {
+        if offset == 0 {
+            let libraries = self.libraries(guest, self.kernel(guest));
+            let libraries = libraries.unwrap_or_default();
+            let list = libraries::xml(&libraries).into_bytes().into();
+            let mut of_client = self.made.borrow_mut();
+            let names = libraries::names(&libraries);
+            of_client.libraries.tell(names, list);
+        }
+        self.made.borrow().libraries.list().clone()
+    }
+
+    /// Whether gdb knows other modules than there are.
+    pub fn have_modules_changed(&self, guest: &dyn Guest) -> bool {
+        // The borrow must not last: the kernel may be found now.
+        let told = self.made.borrow().libraries.wanted().map(<[_]>::to_vec);
+        let Some(told) = told else {
+            return false;
+        };
+        let now = self.libraries(guest, self.likely_kernel(guest));
+        now.is_some_and(|now| libraries::names(&now) != told)
+    }
+
+    /// gdb hears that they have.
+    pub fn announce_modules(&self) {
+        self.made.borrow_mut().libraries.announce();
+    }
+
+    /// Where Linux has laid out a module and is about to initialise it, if gdb wants to
+    /// know.
+    pub fn module_event(&self, guest: &dyn Guest) -> Option<u64> {
+        self.made.borrow().libraries.wanted()?;
+        self.likely_kernel(guest).ok()?.symbols.get(MODULE_EVENT)
+    }
+
+    /// The kernel, which is not looked for at each resume of a guest that runs none.
+    fn likely_kernel(&self, guest: &dyn Guest) -> Result<Rc<Kernel>, NotFound> {
+        let registers = guest.registers().into_iter().flatten();
+        let mut places = registers.map(|registers| registers.linear_rip().0);
+        match self.is_found() || places.any(is_in_image_area) {
+            true => self.kernel(guest),
+            false => Err(NotFound::TooEarly),
+        }
+    }
+
+    /// The modules that there are; `None` if that cannot be told now.
+    fn libraries(
+        &self,
+        guest: &dyn Guest,
+        kernel: Result<Rc<Kernel>, NotFound>,
+    ) -> Option<Vec<Library>> {
+        let kernel = match kernel {
+            Ok(kernel) => kernel,
+            Err(NotFound::Looking) => return None,
+            // Without a kernel there are no modules.
+            Err(_) => return Some(Vec::new()),
+        };
+        match modules::brief(&kernel, &kernel.memory(guest)) {
+            Ok(modules) => Some(libraries::of(modules)),
+            Err(error) => {
+                tracing::debug!("gdb: no modules: {error}");
+                None
+            }
+        }
     }
 
     /// Whether gdb can have opened a file.
@@ -79,16 +173,16 @@ impl Linux {
         match served {
             Served::Main => made.main.clone(),
             Served::Modules => made.modules.clone(),
+            Served::Module(number) => made.libraries.file(number),
         }
     }
 
     /// Makes the main file unless this client has had it: it reads it in pieces.
-    fn make_main(&self, kernel: &Kernel, guest: &dyn Guest) -> Option<()> {
+    fn make_main(&self, kernel: &Kernel) -> Option<()> {
         let mut of_client = self.made.borrow_mut();
         if of_client.main.is_none() {
-            let modules = module_symbols_of(kernel, guest);
             let debug = self.debug_sections();
-            let file = synthetic::kernel(&kernel.symbols, kernel.base, &modules, &debug);
+            let file = synthetic::kernel(&kernel.symbols, kernel.base, &debug);
             of_client.main = made(file);
         }
         of_client.main.is_some().then_some(())

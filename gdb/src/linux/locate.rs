@@ -29,6 +29,9 @@ const MAX_BTF: usize = 64 << 20;
 /// The Linux that brought CONFIG_DEBUG_INFO_BTF.
 const FIRST_WITH_TYPES: Version = Version(5, 2);
 
+/// The version that is assumed of a kernel without a banner.
+const UNKNOWN_VERSION: Version = Version(6, 4);
+
 /// Most address spaces that are searched: the kernel is in all that a CPU uses
 /// once it runs.
 const MAX_SPACES: usize = 8;
@@ -52,7 +55,7 @@ pub(crate) struct Kernel {
     linked: Option<u64>,
     /// Whether the symbols come from the guest's memory.
     pub from_guest: bool,
-    types: OnceCell<Option<Btf>>,
+    types: OnceCell<Option<Arc<Btf>>>,
 }
 
 impl Kernel {
@@ -99,8 +102,9 @@ impl Kernel {
     }
 
     /// The kernel's types, read when they are first wanted.
-    pub fn btf(&self, memory: &Memory<'_>) -> Result<&Btf, LookError> {
-        let types = self.types.get_or_init(|| types(&self.symbols, memory));
+    pub fn btf(&self, memory: &Memory<'_>) -> Result<&Arc<Btf>, LookError> {
+        let read = || types(&self.symbols, memory).map(Arc::new);
+        let types = self.types.get_or_init(read);
         types.as_ref().ok_or_else(|| match self.version() {
             Some(version) if version < FIRST_WITH_TYPES => LookError::TooOldForTypes(version),
             _ => LookError::NoTypes,
@@ -113,6 +117,11 @@ impl Kernel {
         let mut numbers = numbers.split(|c: char| !c.is_ascii_digit());
         let mut number = || numbers.next()?.parse().ok();
         Some(Version(number()?, number()?))
+    }
+
+    /// The same; that of a kernel without a banner is assumed.
+    pub fn version_or_newest(&self) -> Version {
+        self.version().unwrap_or(UNKNOWN_VERSION)
     }
 
     /// Whether it is still in memory.

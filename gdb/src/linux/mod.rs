@@ -13,12 +13,14 @@
 //! | `describe` | types and frames for gdb, made beside all else |
 //! | `synthetic` | symbol files for gdb where there are none |
 //! | `files`, `made` | the files that gdb may read |
+//! | `libraries` | modules as gdb's libraries |
 //! | `look_error`, `not_found` | what cannot be told, and why |
 //! | `btf` | the kernel's types |
 //! | `dwarf` | them, and its functions, as gdb wants them |
 //! | `lists` | its linked lists |
 //! | `tasks`, `modules`, `dmesg` | what it has of these |
-//! | `module_parts`, `module_sections`, `module_symbols` | what a module has of these |
+//! | `module_parts`, `module_sections`, `module_symbols`, `module_btf` | what a module has of these |
+//! | `module_file` | all of that as a file |
 //!
 //! Everything here reads memory that the guest may have filled with anything:
 //! every length is bounded, and data that makes no sense is an error.
@@ -30,11 +32,14 @@ mod dwarf;
 mod files;
 mod image;
 mod kallsyms;
+mod libraries;
 mod lists;
 mod locate;
 mod look_error;
 mod made;
 mod memory;
+mod module_btf;
+mod module_file;
 mod module_parts;
 mod module_sections;
 mod module_symbols;
@@ -115,7 +120,6 @@ impl Linux {
     /// A new client: a kernel may be there by now, or one that was found may
     /// have been overwritten. A search in progress is not begun again.
     pub fn look_again(&mut self, guest: &dyn Guest) {
-        // Modules come and go.
         self.made = RefCell::default();
         let found = self.found.get_mut();
         match found {
@@ -129,9 +133,14 @@ impl Linux {
         self.look(guest);
     }
 
-    /// The guest was reset, with this file from now on.
+    /// The guest was reset, with this file from now on. gdb does not know yet that the
+    /// modules are gone.
     pub fn reset(&mut self, file: Option<Arc<SymbolFile>>) {
+        let mut made = Made::default();
+        std::mem::swap(&mut made.libraries, &mut self.made.get_mut().libraries);
+        made.libraries.forget_files();
         *self = Self::new(file);
+        self.made = RefCell::new(made);
     }
 
     /// The kernel that runs; the guest must be stopped. Where looking for it takes long,
@@ -158,6 +167,11 @@ impl Linux {
                 Err(NotFound::Looking)
             }
         }
+    }
+
+    /// Whether it is known.
+    fn is_found(&self) -> bool {
+        matches!(&*self.found.borrow(), Found::Kernel(_))
     }
 
     /// Whether the present client has asked for the kernel too early.

@@ -1,5 +1,7 @@
 //! The memory that a module has.
 
+use std::ops::Range;
+
 use super::btf::{Btf, Missing};
 use super::memory::{Memory, Unreadable};
 
@@ -38,6 +40,10 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.start.saturating_add(self.len)
+    }
+
     pub fn contains(&self, addr: u64) -> bool {
         addr.checked_sub(self.start)
             .is_some_and(|within| within < self.len)

@@ -1,12 +1,15 @@
 //! Loaded modules, and gdb's commands for their symbols.
 
+use std::ops::Range;
+
 use super::lists;
 use super::memory::{Memory, Unreadable};
 use super::module_parts::{Part, Parts};
 use super::module_sections::{MAX_SECTIONS, Sections};
 use super::{Kernel, LookError};
 
-const MAX_MODULES: usize = 4096;
+/// Most modules of a kernel.
+pub(super) const MAX_MODULES: usize = 4096;
 /// Longest name of a module.
 const MAX_NAME: usize = 128;
 
@@ -17,6 +20,10 @@ const MAX_NAME: usize = 128;
 const FREED: u64 = 0xdead << 48;
 /// The distance between two of them.
 const FREED_STRIDE: u64 = 1 << 32;
+
+/// A module that has a place in the list and nothing else yet, or no longer, as Linux's
+/// own lists leave it out (`enum module_state`).
+const UNFORMED: u32 = 3;
 
 /// Whether gdb has an address from where [`FREED`] sections are.
 pub(crate) fn is_freed(addr: u64) -> bool {
@@ -31,6 +38,8 @@ pub(crate) struct Module {
     pub addr: u64,
     /// Its memory. That of the initialisation is there until it is done.
     pub parts: Vec<Part>,
+    /// `enum module_state`.
+    pub state: u32,
     /// Name and address of each section, if the kernel keeps them (CONFIG_SYSFS,
     /// CONFIG_KALLSYMS).
     pub sections: Vec<(String, u64)>,
@@ -51,6 +60,12 @@ impl Module {
     /// Whether its initialisation is not done.
     pub fn is_coming(&self) -> bool {
         self.parts.iter().any(|part| part.kind.init)
+    }
+
+    /// Where its code is: first that which stays.
+    pub fn code(&self) -> Vec<Range<u64>> {
+        let code = self.parts.iter().filter(|part| part.kind.code);
+        code.map(Part::range).collect()
     }
 
     /// The part of its memory that has this address.
@@ -90,6 +105,7 @@ fn has_symbols(section: &str) -> bool {
 struct Layout {
     list: u64,
     name: u64,
+    state: Option<u64>,
     parts: Parts,
     sections: Option<Sections>,
 }
@@ -100,32 +116,55 @@ impl Layout {
         Ok(Self {
             list: btf.offset("module", "list")?,
             name: btf.offset("module", "name")?,
+            state: btf.offset("module", "state").ok(),
             parts: Parts::of(btf)?,
             sections: Sections::of(btf).ok(),
         })
     }
 
+    /// The module at `addr`, without its sections.
     fn read(&self, memory: &Memory<'_>, addr: u64) -> Result<Module, Unreadable> {
-        let sections = self.sections.as_ref();
-        let sections = sections.map(|sections| sections.read(memory, addr));
+        let state = self.state.map(|at| memory.u32(addr.wrapping_add(at)));
         Ok(Module {
             name: memory.string(addr.wrapping_add(self.name), MAX_NAME)?,
             addr,
+            state: state.transpose()?.unwrap_or_default(),
             parts: self.parts.read(memory, addr)?,
-            sections: sections.transpose()?.unwrap_or_default(),
+            sections: Vec::new(),
         })
+    }
+
+    fn read_sections(&self, memory: &Memory<'_>, module: &mut Module) -> Result<(), Unreadable> {
+        if let Some(sections) = &self.sections {
+            module.sections = sections.read(memory, module.addr)?;
+        }
+        Ok(())
     }
 }
 
 /// All modules, the one loaded last first.
 pub(crate) fn all(kernel: &Kernel, memory: &Memory<'_>) -> Result<Vec<Module>, LookError> {
-    let head = kernel.symbol("modules")?;
     let layout = Layout::of(kernel, memory)?;
+    let mut modules = walk(&layout, kernel, memory)?;
+    for module in &mut modules {
+        layout.read_sections(memory, module)?;
+    }
+    Ok(modules)
+}
+
+/// The same without their sections, which takes less time.
+pub(crate) fn brief(kernel: &Kernel, memory: &Memory<'_>) -> Result<Vec<Module>, LookError> {
+    walk(&Layout::of(kernel, memory)?, kernel, memory)
+}
+
+fn walk(layout: &Layout, kernel: &Kernel, memory: &Memory<'_>) -> Result<Vec<Module>, LookError> {
+    let head = kernel.symbol("modules")?;
     let mut modules = Vec::new();
     lists::walk(memory, head, layout.list, MAX_MODULES, |addr| {
         modules.push(layout.read(memory, addr)?);
         Ok(())
     })?;
+    modules.retain(|module| module.state != UNFORMED);
     Ok(modules)
 }
 

@@ -200,29 +200,49 @@ fn bp(bp_reg: u64, offset: i16) -> Option<Bp> {
     }
 }
 
-/// The rows, by address; none if the kernel has none, or some that make no sense.
+/// Where the two tables are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// That of the addresses.
+    pub places: u64,
+    pub entries: u64,
+    /// How many there are of each.
+    pub count: u64,
+}
+
+impl Table {
+    /// The kernel's own.
+    pub fn of_kernel(symbols: &Symbols) -> Option<Self> {
+        let places = symbols.get("__start_orc_unwind_ip")?;
+        let end = symbols.get("__stop_orc_unwind_ip")?;
+        Some(Self {
+            places,
+            entries: symbols.get("__start_orc_unwind")?,
+            count: end.checked_sub(places)? / 4,
+        })
+    }
+}
+
+/// The rows, by address; none if there are none, or some that make no sense. `btf` has
+/// the kernel's types.
 pub(crate) fn rows(
-    symbols: &Symbols,
+    table: Table,
     memory: &Memory<'_>,
     btf: Option<&Btf>,
     version: Version,
 ) -> Option<Vec<Row>> {
-    let start = symbols.get("__start_orc_unwind_ip")?;
-    let end = symbols.get("__stop_orc_unwind_ip")?;
-    let count = end.checked_sub(start)? / 4;
-    if count > MAX_ROWS {
+    if table.count > MAX_ROWS {
         return None;
     }
-    let count = count as usize;
-    let distances = memory.bytes(start, 4 * count).ok()?;
-    let entries = symbols.get("__start_orc_unwind")?;
-    let entries = memory.bytes(entries, ENTRY * count).ok()?;
+    let count = table.count as usize;
+    let distances = memory.bytes(table.places, 4 * count).ok()?;
+    let entries = memory.bytes(table.entries, ENTRY * count).ok()?;
     let layout = match btf {
         Some(btf) => Layout::of_types(btf)?,
         None => Layout::of_version(version),
     };
     let rows = distances.chunks_exact(4).zip(entries.chunks_exact(ENTRY));
-    let rows: Vec<Row> = (start..)
+    let rows: Vec<Row> = (table.places..)
         .step_by(4)
         .zip(rows)
         .map(|(place, (distance, entry))| {
@@ -236,6 +256,20 @@ pub(crate) fn rows(
         })
         .collect();
     rows.is_sorted_by_key(|row| row.addr).then_some(rows)
+}
+
+/// Those of these pieces of memory alone; the last one of each piece ends with it.
+pub(crate) fn rows_in(rows: Vec<Row>, memory: &[Range<u64>]) -> Vec<Row> {
+    let ends = memory.iter().map(|part| Row {
+        addr: part.end,
+        rule: Rule::Unknown,
+    });
+    let is_inside = |row: &Row| memory.iter().any(|part| part.contains(&row.addr));
+    let mut kept: Vec<Row> = ends.collect();
+    // Another piece may begin where one ends: its row counts, which comes behind.
+    kept.extend(rows.into_iter().filter(is_inside));
+    kept.sort_by_key(|row| row.addr);
+    kept
 }
 
 /// The code that runs while functions called from it are on another stack, by address.

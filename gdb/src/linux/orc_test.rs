@@ -45,7 +45,8 @@ fn kernel(types: &Types, entries: &[(i16, i16, u16)]) -> Running {
 fn rules(running: &Running, version: Version) -> Vec<Rule> {
     let memory = running.memory();
     let btf = running.kernel.btf(&memory).unwrap();
-    let rows = rows(&running.kernel.symbols, &memory, Some(btf), version).unwrap();
+    let table = Table::of_kernel(&running.kernel.symbols).unwrap();
+    let rows = rows(table, &memory, Some(btf), version).unwrap();
     for (n, row) in rows.iter().enumerate() {
         assert_eq!(row.addr & 0xfff, 16 * n as u64);
     }
@@ -108,6 +109,23 @@ fn code_that_calls_on_another_stack_is_found() {
 }
 
 #[test]
+fn rows_of_memory_that_is_not_there_are_left_out() {
+    let row = |addr, offset| Row {
+        addr,
+        rule: Rule::Call(Place::At(Base::Sp, offset), Bp::Unchanged),
+    };
+    let end = |addr| Row {
+        addr,
+        rule: Rule::Unknown,
+    };
+    let rows = vec![row(0x10, 8), row(0x20, 16), row(0x30, 8), row(0x50, 8)];
+    assert_eq!(
+        rows_in(rows, &[0x20..0x30, 0x30..0x40]),
+        [row(0x20, 16), end(0x30), row(0x30, 8), end(0x40)]
+    );
+}
+
+#[test]
 fn offsets_of_old_pointers_on_the_stack_are_not_guessed() {
     let running = kernel(&types(true), &[(-8, 0, 0x009), (0, 0, 0)]);
     assert_eq!(rules(&running, Version(5, 10))[0], Rule::Unknown);
@@ -129,7 +147,7 @@ fn kernels_without_types_have_the_layout_of_their_version() {
 fn tables_that_make_no_sense_are_none() {
     let running = kernel(&types(true), &[(8, 0, 0x005), (8, 0, 0x005)]);
     let memory = running.memory();
-    let rows = |symbols: &Symbols| rows(symbols, &memory, None, Version(6, 1));
+    let rows = |symbols: &Symbols| rows(Table::of_kernel(symbols)?, &memory, None, Version(6, 1));
     assert!(rows(&running.kernel.symbols).is_some());
     let start = running.kernel.symbol("__start_orc_unwind_ip").unwrap();
     for end in [start - 4, start + (MAX_ROWS + 1) * 4, u64::MAX] {

@@ -10,6 +10,7 @@ use object::write::{Error, StringId};
 
 use super::dwarf::DebugSection;
 use super::image::AREA;
+use super::module_parts::Part;
 use super::modules::Module;
 use super::symbols::{Kind, Symbol, Symbols};
 
@@ -20,27 +21,39 @@ pub(crate) struct ModuleSymbols {
     pub symbols: Symbols,
 }
 
-/// Makes an executable of `symbols` for a kernel that begins at `base`, and of its
-/// modules, with debug information.
+/// Makes an executable of `symbols` for a kernel that begins at `base`, with debug
+/// information.
 pub(crate) fn kernel(
     symbols: &Symbols,
     base: u64,
-    modules: &ModuleSymbols,
     debug: &[DebugSection],
 ) -> Result<Vec<u8>, Error> {
-    let mut sections = sections(symbols, base);
-    let segment = segment(&sections, base);
-    sections.extend(module_sections(modules));
-    let all: Vec<_> = symbols.iter().chain(modules.symbols.iter()).collect();
-    elf(&sections, &all, &segment, debug)
+    let sections = sections(symbols, base);
+    let end = sections.last().map_or(base, |section| section.range.end);
+    let all: Vec<_> = symbols.iter().collect();
+    elf(&sections, &all, &segment(base..end), debug)
 }
 
-/// The same of the modules alone.
+/// The same of one module. Each piece of its memory is a section. The code that stays is
+/// the one segment: gdb takes a library's first and last one for its bounds, in this
+/// order, and ends itself where the last is before the first (gdb 13.1).
+pub(crate) fn module(
+    module: &Module,
+    symbols: &Symbols,
+    debug: &[DebugSection],
+) -> Result<Vec<u8>, Error> {
+    let sections: Vec<_> = module.parts.iter().map(Section::of).collect();
+    let stays = module.parts.first().map_or(0..0, Part::range);
+    let all: Vec<_> = symbols.iter().collect();
+    elf(&sections, &all, &segment(stays), debug)
+}
+
+/// The names of all modules.
 pub(crate) fn modules(modules: &ModuleSymbols) -> Result<Vec<u8>, Error> {
     let sections: Vec<_> = module_sections(modules).collect();
     let all: Vec<_> = modules.symbols.iter().collect();
     // Nothing is to be loaded, but gdb wants a segment.
-    elf(&sections, &all, &segment(&[], 0), &[])
+    elf(&sections, &all, &segment(0..0), &[])
 }
 
 fn elf(
@@ -139,6 +152,15 @@ struct Section {
 }
 
 impl Section {
+    /// A piece of a module's memory.
+    fn of(part: &Part) -> Self {
+        Self {
+            name: part.kind.name.into(),
+            code: part.kind.code,
+            range: part.range(),
+        }
+    }
+
     fn header(&self, sh_name: u32) -> SectionHeader {
         let flags = if self.code {
             elf::SHF_EXECINSTR
@@ -215,24 +237,22 @@ fn module_sections(modules: &ModuleSymbols) -> impl Iterator<Item = Section> {
         let parts = module.parts.clone().into_iter();
         parts.map(move |part| Section {
             name: format!("{name}{}", part.kind.name).into(),
-            code: part.kind.code,
-            range: part.start..part.start.saturating_add(part.len),
+            ..Section::of(&part)
         })
     };
     modules.modules.iter().flat_map(parts)
 }
 
-/// The segment of the kernel's image.
-fn segment(sections: &[Section], base: u64) -> ProgramHeader {
-    let end = sections.last().map_or(base, |section| section.range.end);
+/// A segment of which the file has no contents.
+fn segment(range: Range<u64>) -> ProgramHeader {
     ProgramHeader {
         p_type: elf::PT_LOAD,
         p_flags: elf::PF_R | elf::PF_W | elf::PF_X,
         p_offset: 0,
-        p_vaddr: base,
-        p_paddr: base,
+        p_vaddr: range.start,
+        p_paddr: range.start,
         p_filesz: 0,
-        p_memsz: end - base,
+        p_memsz: range.end - range.start,
         p_align: 1,
     }
 }

@@ -1,4 +1,4 @@
-use object::read::{Object, ObjectSection, ObjectSymbol};
+use object::read::{Object, ObjectSection, ObjectSegment, ObjectSymbol};
 
 use super::*;
 use crate::linux::module_parts::{KINDS, Part};
@@ -27,7 +27,7 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
         (b"_end", BASE + 0x500, Kind::Data),
         (b"current_task", 0x1_ac00, Kind::Data),
     ]);
-    let bytes = kernel(&symbols, BASE, &loaded(), &[]).unwrap();
+    let bytes = kernel(&symbols, BASE, &[]).unwrap();
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
     let section = |name: &str| {
         let symbol = file
@@ -49,8 +49,6 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
         ("start_kernel", Some(".init.text")),
         ("_end", Some(".bss")),
         ("current_task", None),
-        ("dummy_init", Some("dummy.init.text")),
-        ("dummy_ops", Some("dummy.data")),
     ] {
         assert_eq!(section(name).as_deref(), expected, "{name}");
     }
@@ -58,7 +56,6 @@ fn symbols_are_in_the_part_of_the_image_that_has_them() {
     let [segment] = &segments[..] else {
         panic!("{} segments", segments.len());
     };
-    use object::read::ObjectSegment;
     assert_eq!((segment.address(), segment.size()), (BASE, 0x501));
 }
 
@@ -99,7 +96,21 @@ fn modules_have_a_file_of_their_own() {
         ("dummy_init", 0xffff_ffff_c000_9010),
     ];
     assert_eq!(found, expected.map(|(name, addr)| (name.to_owned(), addr)));
+    let section = file.section_by_name("dummy.init.text").unwrap();
+    assert_eq!(section.address(), 0xffff_ffff_c000_9000);
     assert!(modules(&ModuleSymbols::default()).is_ok());
+}
+
+#[test]
+fn a_module_is_a_library_with_its_own_sections() {
+    let loaded = loaded();
+    let bytes = module(&loaded.modules[0], &loaded.symbols, &[]).unwrap();
+    let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
+    let segments: Vec<_> = file.segments().map(|segment| segment.address()).collect();
+    let starts = [0xffff_ffff_c000_1000, 0xffff_ffff_c000_9000];
+    assert_eq!(segments, starts[..1]);
+    let sections = [".data", ".init.text"].map(|name| file.section_by_name(name).unwrap());
+    assert_eq!(sections.map(|section| section.address()), starts);
 }
 
 #[test]
@@ -110,8 +121,8 @@ fn names_that_make_no_sense_are_borne() {
         (b"same", u64::MAX, Kind::Text),
         (b"same", 0, Kind::Text),
     ]);
-    let bytes = kernel(&symbols, BASE, &ModuleSymbols::default(), &[]).unwrap();
+    let bytes = kernel(&symbols, BASE, &[]).unwrap();
     let file = object::read::elf::ElfFile64::<object::LittleEndian>::parse(&bytes[..]).unwrap();
     assert_eq!(file.symbols().count(), 4);
-    assert!(kernel(&Symbols::default(), BASE, &ModuleSymbols::default(), &[]).is_ok());
+    assert!(kernel(&Symbols::default(), BASE, &[]).is_ok());
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::memory::{Guest, Snapshot};
 use crate::arch::{Registers, cr0, cr4, efer};
+use crate::symbol_file::SymbolFile;
 use crate::target::{PhysAddr, SharedMemory, TargetError};
 
 /// A kernel's symbols: address, type as in nm(1), name.
@@ -293,6 +294,8 @@ pub struct Types {
     types: Vec<u8>,
     strings: Vec<u8>,
     count: u32,
+    /// Where the strings begin, behind a kernel's.
+    first_string: u32,
 }
 
 impl Types {
@@ -301,6 +304,17 @@ impl Types {
             types: Vec::new(),
             strings: vec![0],
             count: 0,
+            first_string: 0,
+        }
+    }
+
+    /// A module's, which refer to these.
+    pub fn of_module(kernel: &Self) -> Self {
+        Self {
+            types: Vec::new(),
+            strings: Vec::new(),
+            count: kernel.count,
+            first_string: kernel.strings.len() as u32,
         }
     }
 
@@ -316,7 +330,7 @@ impl Types {
         if text.is_empty() {
             return 0;
         }
-        let at = self.strings.len() as u32;
+        let at = self.first_string + self.strings.len() as u32;
         self.strings.extend(text.bytes().chain([0]));
         at
     }
@@ -404,7 +418,7 @@ impl Types {
 pub const IMAGE: u64 = 0xffff_ffff_9000_0000;
 /// Offset of a test's own data in it.
 pub const DATA: u64 = 0x4000;
-const IMAGE_PHYS: u64 = 0x1_0000;
+pub const IMAGE_PHYS: u64 = 0x1_0000;
 const IMAGE_LEN: usize = 0x8000;
 const LINKED: u64 = 0xffff_ffff_8100_0000;
 const BANNER: &[u8] = b"Linux version 6.1 (test)\n\0";
@@ -412,6 +426,7 @@ const BANNER: &[u8] = b"Linux version 6.1 (test)\n\0";
 /// A guest with a kernel that has been found.
 pub struct Running {
     pub guest: Paged,
+    pub file: Arc<SymbolFile>,
     pub kernel: super::Kernel,
 }
 
@@ -435,11 +450,15 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vmlinux");
         std::fs::write(&path, vmlinux(LINKED, &contents, &all)).unwrap();
-        let file = crate::symbol_file::SymbolFile::open(&path).unwrap();
+        let file = Arc::new(SymbolFile::open(&path).unwrap());
         let mut guest = Paged::new();
         guest.place(IMAGE, IMAGE_PHYS, &contents);
         let kernel = super::locate::kernel(&guest, Some(&file)).unwrap();
-        Self { guest, kernel }
+        Self {
+            guest,
+            file,
+            kernel,
+        }
     }
 
     /// Writes words at an offset in the image.

@@ -44,7 +44,9 @@ pub(super) fn breakpoints(
         let command = match (software.gdb, software.trace) {
             (true, true) => "break and trace",
             (false, true) => "trace",
-            (_, false) => "break",
+            (true, false) => "break",
+            // There while the guest runs only.
+            (false, false) => continue,
         };
         let addr = addr.0;
         match software.placement {

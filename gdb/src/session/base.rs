@@ -129,6 +129,11 @@ impl Session<'_> {
     }
 }
 
+/// The answer while the guest runs.
+pub(super) fn busy<E>() -> TargetError<E> {
+    TargetError::Errno(errno::EBUSY)
+}
+
 /// gdb 13 shows an error number at best; the log says more.
 pub(super) fn refused<E>(error: impl std::error::Error + 'static) -> TargetError<E> {
     tracing::debug!("gdb: {}", chain(&error));

@@ -236,7 +236,8 @@ impl Session<'_> {
     }
 
     /// Drops the hit of a breakpoint whose condition is not met, or which has commands
-    /// in place of a stop, or is a tracepoint: the vCPU collects when it leaves it.
+    /// in place of a stop, or is a tracepoint: the vCPU collects when it leaves it. gdb
+    /// hears of modules first.
     fn consider_condition(&mut self, vcpu: VcpuId, verdict: Verdict) -> Verdict {
         let Verdict::Report(Reason::Software | Reason::Hardware) = verdict else {
             return verdict;
@@ -244,10 +245,13 @@ impl Session<'_> {
         let Ok(registers) = self.guest.machine.registers(vcpu) else {
             return verdict;
         };
+        let addr = registers.linear_rip();
         let breakpoints = &mut self.guest.breakpoints;
-        let only_traced = breakpoints.only_traced(registers.linear_rip());
-        let stops = !only_traced && breakpoints.conditions.stops(vcpu, &registers);
-        if stops && self.is_for_gdb(vcpu, &registers) {
+        let stops = !breakpoints.is_silent(addr) && breakpoints.conditions.stops(vcpu, &registers);
+        let stops = stops && self.is_for_gdb(vcpu, &registers);
+        if (stops || self.is_module_event(addr)) && self.have_modules_changed() {
+            Verdict::Report(Reason::Library)
+        } else if stops {
             verdict
         } else {
             Verdict::Skip

@@ -38,6 +38,12 @@ impl gdbstub::target::Target for Session<'_> {
         Some(self)
     }
 
+    fn support_libraries(
+        &mut self,
+    ) -> Option<gdbstub::target::ext::libraries::LibrariesOps<'_, Self>> {
+        Some(self)
+    }
+
     fn support_host_io(&mut self) -> Option<gdbstub::target::ext::host_io::HostIoOps<'_, Self>> {
         Some(self)
     }

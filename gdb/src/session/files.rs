@@ -20,7 +20,25 @@ use crate::linux::{Served, copy_from};
 
 /// The descriptors of the files there are. They have no position, so that gdb may
 /// open them as often as it likes.
-const FILES: [(u32, Served); 2] = [(3, Served::Main), (4, Served::Modules)];
+const MAIN: u32 = 3;
+const MODULES: u32 = 4;
+const FIRST_MODULE: u32 = 5;
+
+fn descriptor(file: Served) -> Option<u32> {
+    match file {
+        Served::Main => Some(MAIN),
+        Served::Modules => Some(MODULES),
+        Served::Module(number) => FIRST_MODULE.checked_add(number),
+    }
+}
+
+fn file(descriptor: u32) -> Option<Served> {
+    match descriptor {
+        MAIN => Some(Served::Main),
+        MODULES => Some(Served::Modules),
+        _ => Some(Served::Module(descriptor.checked_sub(FIRST_MODULE)?)),
+    }
+}
 
 /// Block size that is reported, in bytes.
 const BLOCK: u64 = 512;
@@ -84,10 +102,7 @@ impl HostIoOpen for Session<'_> {
         if flags.intersects(writes) {
             return Err(HostIoError::Errno(HostIoErrno::EROFS));
         }
-        let number = FILES.iter().find(|(_, served)| *served == file);
-        number
-            .map(|(fd, _)| *fd)
-            .ok_or(HostIoError::Errno(HostIoErrno::ENOENT))
+        descriptor(file).ok_or(HostIoError::Errno(HostIoErrno::ENOENT))
     }
 }
 
@@ -146,9 +161,8 @@ impl HostIoSetfs for Session<'_> {
 impl Session<'_> {
     /// The file behind a descriptor that was given out.
     fn served(&self, fd: u32) -> HostIoResult<Served, Self> {
-        let file = FILES.iter().find(|(number, _)| *number == fd);
-        let file = file.map(|(_, served)| *served);
-        file.filter(|file| self.guest.linux.is_open(*file))
+        file(fd)
+            .filter(|file| self.guest.linux.is_open(*file))
             .ok_or(HostIoError::Errno(HostIoErrno::EBADF))
     }
 }

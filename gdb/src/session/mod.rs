@@ -62,6 +62,7 @@ mod guest;
 mod halved;
 mod inquiries;
 mod int3;
+mod libraries;
 mod memory;
 mod place;
 mod points;

@@ -141,20 +141,20 @@ impl Session<'_> {
             if !matches!(self.guest.translate_code(focus, addr), Ok(Some(_))) {
                 continue;
             }
-            let for_gdb = self
-                .guest
-                .breakpoints
-                .software(addr)
-                .is_some_and(|it| it.gdb);
-            let owner = if for_gdb { Owner::Gdb } else { Owner::Trace };
+            let owner = match self.guest.breakpoints.software(addr) {
+                Some(it) if it.gdb => Owner::Gdb,
+                Some(it) if it.trace => Owner::Trace,
+                _ => Owner::Modules,
+            };
             if let Err(error) = self.insert_software(addr, owner) {
                 self.notice(format!(
                     "breakpoint at {:#x} is lost now that its page is mapped: {}",
                     addr.0,
                     chain(&error)
                 ));
-                self.remove_software(addr, Owner::Gdb);
-                self.remove_software(addr, Owner::Trace);
+                for owner in [Owner::Gdb, Owner::Trace, Owner::Modules] {
+                    self.remove_software(addr, owner);
+                }
             }
         }
     }

@@ -41,10 +41,14 @@ impl Session<'_> {
             self.finish(Stop::At(vcpu, Reason::Crash));
             return;
         }
+        if self.tell_of_modules(&actions) {
+            return;
+        }
         if let Err(error) = self.devices.on_resume(&mut self.guest.machine) {
             return self.refuse(format!("the devices cannot resume: {}", chain(&error)));
         }
         self.watch_for_kernel();
+        self.watch_for_modules();
         let leaves = |vcpu: &VcpuId| actions[vcpu.0] != Action::Hold && self.is_reported(*vcpu);
         let leaving = self.guest.machine.vcpus().filter(leaves).collect();
         self.selection.clear();
@@ -181,9 +185,14 @@ impl Session<'_> {
     /// Ends the run with a stop for gdb.
     pub(super) fn finish(&mut self, stop: Stop) {
         self.run = None;
+        self.unwatch_modules();
         if let Stop::At(vcpu, reason) = stop {
             self.selection.on_stop(vcpu);
-            self.mark_reported(vcpu);
+            match reason {
+                // A breakpoint there is still to be hit.
+                Reason::Library => self.guest.linux.announce_modules(),
+                _ => self.mark_reported(vcpu),
+            }
             self.warn_of_own_breakpoints(vcpu);
             // AMD's KVM has reset a vCPU that has crashed: it shows 16-bit code.
             if reason != Reason::Crash {

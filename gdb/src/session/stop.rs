@@ -28,6 +28,8 @@ pub(crate) enum Reason {
     Interrupt,
     Crash,
     Reset,
+    /// There are other modules than gdb knows. It reads the list and resumes by itself.
+    Library,
     /// The guest could not be resumed at all.
     Refused,
 }
@@ -56,6 +58,7 @@ impl Stop {
                 match reason {
                     Reason::Software => Gdb::SwBreak(tid),
                     Reason::Hardware => Gdb::HwBreak(tid),
+                    Reason::Library => Gdb::Library(tid),
                     Reason::Watch { addr, kind } => Gdb::Watch {
                         tid,
                         kind: kind.into(),

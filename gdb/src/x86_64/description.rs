@@ -172,10 +172,9 @@ impl Description {
                 "  <architecture>{}</architecture>",
                 self.architecture.name()
             ));
-            if self.architecture == Architecture::I8086 {
-                // gdb has no GNU/Linux of 16 bits, and would say so.
-                push("  <osabi>none</osabi>");
-            }
+            // A machine is no GNU/Linux process, for which gdb would take it, and look for a
+            // dynamic linker's libraries instead of those that it is told of.
+            push("  <osabi>none</osabi>");
             let others = Architecture::ALL.into_iter();
             for other in others.filter(|&other| other != self.architecture) {
                 push(&format!("  <compatible>{}</compatible>", other.name()));

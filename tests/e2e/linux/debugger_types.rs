@@ -11,7 +11,7 @@ use crate::debugger_linux::{assert_all, finish, ticking};
 /// How long LLDB may take with a kernel's types, under emulation.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-fn with_types(vmm: &Running, commands: &[&str]) -> String {
+pub fn with_types(vmm: &Running, commands: &[&str]) -> String {
     gdb::run_with_types(vmm.gdb_socket(), commands).expect("gdb gets no types")
 }
 

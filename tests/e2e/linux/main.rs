@@ -5,6 +5,7 @@
 mod boot;
 mod clocks;
 mod debugger;
+mod debugger_libraries;
 mod debugger_linux;
 mod debugger_modules;
 mod debugger_place;

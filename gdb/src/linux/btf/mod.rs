@@ -7,6 +7,8 @@
 pub(crate) mod types;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 /// One type: where its fixed part is, in the data.
 type Position = u32;
@@ -46,15 +48,19 @@ mod kind {
     pub const ENUM64: u32 = 19;
 }
 
-/// The types of one kernel.
+/// The types of one kernel, or of one of its modules.
 pub(crate) struct Btf {
+    /// Those of the kernel, which a module's refer to. The module's numbers and strings
+    /// begin where the kernel's end.
+    kernel: Option<Arc<Btf>>,
     data: Vec<u8>,
-    /// By type number, less one: number 0 is `void`.
+    /// By type number, less that of the first: number 0 is `void`.
     types: Vec<Position>,
     /// Structures and unions that have a name.
     named: HashMap<Vec<u8>, Position>,
-    /// Where strings begin in the data.
+    /// Where strings are in the data.
     strings: usize,
+    strings_len: usize,
 }
 
 /// A kernel without a type or a member that is needed.
@@ -65,6 +71,15 @@ pub(crate) struct Missing(pub String);
 impl Btf {
     /// `None` if the data is malformed.
     pub fn parse(data: Vec<u8>) -> Option<Self> {
+        Self::parse_after(None, data)
+    }
+
+    /// The same of a module's.
+    pub fn parse_module(kernel: Arc<Btf>, data: Vec<u8>) -> Option<Self> {
+        Self::parse_after(Some(kernel), data)
+    }
+
+    fn parse_after(kernel: Option<Arc<Btf>>, data: Vec<u8>) -> Option<Self> {
         if data.get(..2)? != MAGIC.to_le_bytes() {
             return None;
         }
@@ -74,20 +89,40 @@ impl Btf {
             let end = start.checked_add(word(&data, at + 4)? as usize)?;
             (end <= data.len()).then_some((start, end))
         };
-        let ((mut at, end), (strings, _)) = (part(8)?, part(16)?);
+        let ((mut at, end), (strings, strings_end)) = (part(8)?, part(16)?);
         let mut types = Vec::new();
         while at < end && types.len() < MAX_TYPES {
             types.push(u32::try_from(at).ok()?);
             at = at.checked_add(FIXED + variable_part(word(&data, at + 4)?)?)?;
         }
         let mut btf = Self {
+            kernel,
             data,
             types,
             named: HashMap::new(),
             strings,
+            strings_len: strings_end - strings,
         };
         btf.named = btf.structures();
         (at == end).then_some(btf)
+    }
+
+    /// The numbers of the types that are here and not the kernel's.
+    pub fn own(&self) -> RangeInclusive<u32> {
+        let before = self.kernel.as_ref().map_or(0, |kernel| *kernel.own().end());
+        before + 1..=before + self.types.len() as u32
+    }
+
+    /// Where this type is described, and its place there.
+    fn place(&self, number: u32) -> Option<(&Self, usize)> {
+        let own = self.own();
+        match &self.kernel {
+            Some(kernel) if number < *own.start() => kernel.place(number),
+            _ => {
+                let index = number.checked_sub(*own.start())?;
+                Some((self, *self.types.get(index as usize)? as usize))
+            }
+        }
     }
 
     /// The structures by name; of several with one name the first.
@@ -165,20 +200,20 @@ impl Btf {
         })
     }
 
-    /// The type behind typedefs and qualifiers.
+    /// The type behind typedefs and qualifiers, if it is here.
     fn resolve(&self, number: u32) -> Option<Position> {
-        let number = self.resolve_number(number)? as usize;
-        self.types.get(number.checked_sub(1)?).copied()
+        let (btf, at) = self.place(self.resolve_number(number)?)?;
+        std::ptr::eq(btf, self).then_some(at as Position)
     }
 
     /// Its number.
     fn resolve_number(&self, mut number: u32) -> Option<u32> {
         for _ in 0..MAX_DEPTH {
-            let at = *self.types.get((number as usize).checked_sub(1)?)?;
-            let info = word(&self.data, at as usize + 4)?;
+            let (btf, at) = self.place(number)?;
+            let info = word(&btf.data, at + 4)?;
             match kind_of(info) {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    number = word(&self.data, at as usize + 8)?
+                    number = word(&btf.data, at + 8)?
                 }
                 _ => return Some(number),
             }
@@ -188,7 +223,14 @@ impl Btf {
 
     /// A name, cut where it is too long for one.
     fn name(&self, offset: u32) -> &[u8] {
-        let at = self.strings.saturating_add(offset as usize);
+        let mut offset = offset as usize;
+        if let Some(kernel) = &self.kernel {
+            match offset.checked_sub(kernel.strings_len) {
+                Some(own) => offset = own,
+                None => return kernel.name(offset as u32),
+            }
+        }
+        let at = self.strings.saturating_add(offset);
         let text = self.data.get(at..).unwrap_or_default();
         let text = &text[..text.len().min(MAX_NAME)];
         &text[..memchr::memchr(0, text).unwrap_or(0)]

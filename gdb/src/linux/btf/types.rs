@@ -102,28 +102,23 @@ pub(crate) enum Parameter<'a> {
 }
 
 impl Btf {
-    /// The highest number of a type.
-    pub fn last(&self) -> Number {
-        self.types.len() as u32
-    }
-
     /// The type of this number.
     pub fn get(&self, number: Number) -> Option<Type<'_>> {
-        let at = *self.types.get((number as usize).checked_sub(1)?)? as usize;
-        let (name, info) = (word(&self.data, at)?, word(&self.data, at + 4)?);
-        let (name, size) = (self.clean_name(name), word(&self.data, at + 8)?);
+        let (btf, at) = self.place(number)?;
+        let (name, info) = (word(&btf.data, at)?, word(&btf.data, at + 4)?);
+        let (name, size) = (btf.clean_name(name), word(&btf.data, at + 8)?);
         let flag = info >> 31 == 1;
-        let first = || word(&self.data, at + FIXED);
+        let first = || word(&btf.data, at + FIXED);
         Some(match kind_of(info) {
             kind::INT => Type::Int(int(name, size, first()?)),
             kind::FLOAT => Type::Float { name, size },
             kind::POINTER => Type::Pointer(size),
             kind::ARRAY => Type::Array {
                 element: first()?,
-                count: word(&self.data, at + FIXED + 8)?,
+                count: word(&btf.data, at + FIXED + 8)?,
             },
             composite @ (kind::STRUCT | kind::UNION) => Type::Composite(Composite {
-                btf: self,
+                btf,
                 at,
                 info,
                 name,
@@ -131,7 +126,7 @@ impl Btf {
                 size,
             }),
             kind::ENUM | kind::ENUM64 => Type::Enum(Enum {
-                btf: self,
+                btf,
                 at,
                 info,
                 name,
@@ -148,7 +143,7 @@ impl Btf {
             kind::RESTRICT => Type::Restrict(size),
             kind::TYPE_TAG => Type::Tagged(size),
             kind::FUNC_PROTO => Type::Prototype(Prototype {
-                btf: self,
+                btf,
                 at,
                 info,
                 result: size,
@@ -171,13 +166,13 @@ impl Btf {
     pub fn structure_number(&self, name: &str) -> Option<Number> {
         let position = self.named.get(name.as_bytes())?;
         let index = self.types.binary_search(position).ok()?;
-        Some(index as Number + 1)
+        Some(*self.own().start() + index as Number)
     }
 
     /// The integer of this name.
     pub fn int_number(&self, name: &str) -> Option<Number> {
         let is_it = |number: &Number| matches!(self.get(*number), Some(Type::Int(int)) if int.name == name.as_bytes());
-        (1..=self.last()).find(is_it)
+        self.own().find(is_it)
     }
 
     /// The name at this place, if it has nothing in it that no C name has: the guest

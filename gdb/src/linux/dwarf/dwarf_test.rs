@@ -1,6 +1,9 @@
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use super::*;
+use crate::linux::module_parts::{KINDS, Part};
+use crate::linux::modules::Module;
 use crate::linux::orc::{Base, Bp, Place, Row, Rule};
 use crate::linux::symbols::{Kind, Symbols};
 use crate::linux::synthetic;
@@ -56,7 +59,7 @@ fn types() -> Types {
 
 /// What gdb prints for a kernel that is described so.
 fn output(debug: &[DebugSection], commands: &[&str]) -> String {
-    let file = synthetic::kernel(&symbols(), BASE, &Default::default(), debug).unwrap();
+    let file = synthetic::kernel(&symbols(), BASE, debug).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kernel");
     std::fs::write(&path, file).unwrap();
@@ -72,9 +75,11 @@ fn output(debug: &[DebugSection], commands: &[&str]) -> String {
 
 fn code(symbols: &Symbols) -> Code<'_> {
     Code {
+        name: "vmlinux",
         symbols,
         arguments_end: &|function| function.wrapping_add(5),
         switches: &[BASE + 0x120..BASE + 0x130, BASE + 0x140..BASE + 0x150],
+        memory: None,
     }
 }
 
@@ -115,6 +120,77 @@ fn gdb_knows_types_functions_and_variables() {
     }
 }
 
+/// A structure that holds one of the kernel's and points to another.
+fn module_types(kernel: &Types) -> Types {
+    // As `types` numbers them.
+    let [bits, task_pointer] = [5, 10];
+    let mut types = Types::of_module(kernel);
+    let members = [("bits", bits, 0), ("task", task_pointer, 16)];
+    let dummy = types.structure("dummy", 24, &members);
+    let pointer = types.of(2, dummy);
+    types.function("dummy_open", 1, &[("dummy", pointer)]);
+    types
+}
+
+const MODULE: u64 = 0xffff_ffff_c000_0000;
+
+/// What gdb prints of a kernel with that module.
+fn module_output(commands: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let kernel = types();
+    let btf = Arc::new(Btf::parse(kernel.bytes()).unwrap());
+    let btf = Btf::parse_module(btf, module_types(&kernel).bytes()).unwrap();
+    let mut symbols = Symbols::default();
+    symbols.push(b"dummy_open", MODULE + 0x100, Kind::Text);
+    symbols.push(b"dummy_data", MODULE + 0x9000, Kind::Data);
+    symbols.seal();
+    let memory = [MODULE..MODULE + 0x1000, MODULE + 0x4000..MODULE + 0x5000];
+    let known = Code {
+        name: "dummy.ko",
+        memory: Some(&memory),
+        ..code(&symbols)
+    };
+    let part = |range: &std::ops::Range<u64>, kind: usize| Part {
+        kind: KINDS[kind],
+        start: range.start,
+        len: range.end - range.start,
+    };
+    let module = Module {
+        parts: vec![part(&memory[0], 0), part(&memory[1], 4)],
+        ..Module::default()
+    };
+    let debug = info(&btf, &known).unwrap();
+    let size: usize = debug.iter().map(|section| section.data.len()).sum();
+    assert!(size < 0x400, "{size:#x} bytes");
+    let file = synthetic::module(&module, &symbols, &debug).unwrap();
+    std::fs::write(dir.path().join("dummy.ko"), file).unwrap();
+    let load = format!("add-symbol-file {}", dir.path().join("dummy.ko").display());
+    let commands = [&["set confirm off", &load[..]], commands].concat();
+    output(&described(&kernel), &commands)
+}
+
+#[test]
+fn a_modules_types_are_those_of_the_kernel_and_its_own() {
+    let text = module_output(&[
+        "ptype /o struct dummy",
+        "ptype ((struct dummy *)0)->task",
+        "whatis dummy_open",
+        "info scope dummy_open",
+        "info symbol dummy_open",
+    ]);
+    for line in [
+        "int low : 3;",
+        "/*     16      |       8 */    const struct task_struct *task;",
+        // Found by its name.
+        "    char comm[16];",
+        "type = int (struct dummy *)",
+        "  Range 0xffffffffc0000100-0xffffffffc0000105: a variable in $rdi",
+        "dummy_open in section .text",
+    ] {
+        assert!(text.contains(line), "no {line:?} in:\n{text}");
+    }
+}
+
 #[test]
 fn frames_are_as_the_rows_say() {
     let call = |sp, bp| Rule::Call(Place::At(Base::Sp, sp), bp);
@@ -136,7 +212,7 @@ fn frames_are_as_the_rows_say() {
     let frames = frames(&rows).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("frames");
-    let file = synthetic::kernel(&symbols(), BASE, &Default::default(), &[frames]).unwrap();
+    let file = synthetic::kernel(&symbols(), BASE, &[frames]).unwrap();
     std::fs::write(&path, file).unwrap();
     let mut readelf = Command::new("readelf");
     let output = readelf
@@ -192,6 +268,22 @@ proptest! {
             bytes[at] = byte;
         }
         if let Some(btf) = Btf::parse(bytes) {
+            let _ = info(&btf, &code(&symbols()));
+        }
+    }
+
+    #[test]
+    fn any_damage_of_a_modules_is_borne(
+        damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..20)
+    ) {
+        let kernel = types();
+        let mut bytes = module_types(&kernel).bytes();
+        for (at, byte) in damage {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        let kernel = Arc::new(Btf::parse(kernel.bytes()).unwrap());
+        if let Some(btf) = Btf::parse_module(kernel, bytes) {
             let _ = info(&btf, &code(&symbols()));
         }
     }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `section` | what it is written to |
 //! | `unit` | the compile unit that all of it is in |
+//! | `needed` | which types it has to have |
 //! | `types` | its types |
 //! | `globals` | variables whose types BTF does not tell |
 //! | `program` | its functions and variables |
@@ -12,6 +13,7 @@
 
 mod frames;
 mod globals;
+mod needed;
 mod program;
 mod section;
 mod types;
@@ -31,7 +33,7 @@ use unit::Unit;
 /// # Errors
 /// They do not fit into a file.
 pub(crate) fn info(btf: &Btf, code: &Code<'_>) -> Result<Vec<DebugSection>, Error> {
-    let mut unit = Unit::new();
+    let mut unit = Unit::new(code.name);
     let types = Types::add(&mut unit, btf);
     program::add(&mut unit, &types, code);
     unit.write()

@@ -12,14 +12,41 @@ use super::unit::{Entry, Unit};
 use crate::linux::btf::types::{Number, Type};
 use crate::linux::symbols::Symbols;
 
-/// What is known of a kernel's code and data beside types.
+/// What is known of a kernel's code and data beside types, or of a module's.
 pub(crate) struct Code<'a> {
+    /// What gdb calls all of it: no name that C has.
+    pub name: &'a str,
     pub symbols: &'a Symbols,
     /// The first address at which a function's arguments may no longer be where its caller
     /// has put them, for the function at an address.
     pub arguments_end: &'a dyn Fn(u64) -> u64,
     /// Code that calls on another stack, by address.
     pub switches: &'a [Range<u64>],
+    /// The memory that the code is in, if it does not lie in one piece.
+    pub memory: Option<&'a [Range<u64>]>,
+}
+
+impl Code<'_> {
+    /// The code of the function of this name, if there is but one.
+    fn function(&self, name: &[u8]) -> Option<Range<u64>> {
+        let code = self.symbols.function(name)?;
+        let Some(memory) = self.memory else {
+            return Some(code);
+        };
+        let memory = memory.iter().find(|part| part.contains(&code.start))?;
+        Some(code.start..code.end.min(memory.end))
+    }
+
+    /// Where the code of these functions is.
+    fn places(&self, functions: &[Function<'_>]) -> Vec<Range<u64>> {
+        let start = functions.iter().map(|function| function.code.start).min();
+        let end = functions.iter().map(|function| function.code.end).max();
+        match (self.memory, start, end) {
+            (Some(memory), Some(_), Some(_)) => memory.to_vec(),
+            (None, Some(start), Some(end)) => std::iter::once(start..end).collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// The name of the code that calls on another stack: it is inline in Linux too
@@ -45,12 +72,8 @@ struct Function<'a> {
 
 /// Adds the functions whose address is beyond doubt, and the variables.
 pub(super) fn add(unit: &mut Unit, types: &Types<'_>, code: &Code<'_>) {
-    let functions = functions(types, code.symbols);
-    let start = functions.iter().map(|function| function.code.start).min();
-    let end = functions.iter().map(|function| function.code.end).max();
-    if let (Some(start), Some(end)) = (start, end) {
-        unit.cover(start..end);
-    }
+    let functions = functions(types, code);
+    unit.cover(&code.places(&functions));
     let root = unit.root();
     let switch = unit.add(root, DW_TAG_subprogram);
     unit.name(switch, SWITCH);
@@ -82,15 +105,17 @@ fn switches_in<'a>(code: &Code<'a>, function: &Function<'_>) -> &'a [Range<u64>]
     code.switches.get(first..behind).unwrap_or_default()
 }
 
-fn functions<'a>(types: &Types<'a>, symbols: &Symbols) -> Vec<Function<'a>> {
+fn functions<'a>(types: &Types<'a>, known: &Code<'_>) -> Vec<Function<'a>> {
     let mut seen = HashSet::new();
-    let numbers = 1..=types.btf.last();
-    let described = numbers.filter_map(|number| match types.btf.get(number)? {
-        Type::Function { name, prototype } => Some((name, prototype)),
-        _ => None,
-    });
+    let described = types
+        .btf
+        .own()
+        .filter_map(|number| match types.btf.get(number)? {
+            Type::Function { name, prototype } => Some((name, prototype)),
+            _ => None,
+        });
     let placed = described.filter_map(|(name, prototype)| {
-        let code = symbols.function(name)?;
+        let code = known.function(name)?;
         // One of several names is enough for gdb, which has all of them as symbols.
         seen.insert(code.start).then_some(Function {
             name,
@@ -142,14 +167,15 @@ fn is_in_register(types: &Types<'_>, of: Number) -> bool {
 /// Those that BTF describes, which are the per-CPU ones, and well-known others.
 fn add_variables(unit: &mut Unit, types: &Types<'_>, symbols: &Symbols) {
     let mut seen = HashSet::new();
-    for number in 1..=types.btf.last() {
+    for number in types.btf.own() {
         if let Some(Type::Variable { name, of }) = types.btf.get(number) {
             add_variable(unit, types, symbols, (name, of));
             seen.insert(name);
         }
     }
     for global in GLOBALS {
-        if let Some(of) = globals::type_of(types.btf, global)
+        if symbols.get(global.name).is_some()
+            && let Some(of) = globals::type_of(types.btf, global)
             && !seen.contains(global.name.as_bytes())
         {
             add_variable(unit, types, symbols, (global.name.as_bytes(), of));

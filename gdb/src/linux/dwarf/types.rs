@@ -3,6 +3,7 @@
 use gimli::constants::*;
 use gimli::write::AttributeValue;
 
+use super::needed::{Need, Needed};
 use super::unit::{Entry, Unit};
 use crate::linux::btf::Btf;
 use crate::linux::btf::types::{Composite, Enum, Int, Number, Parameter, Prototype, Type};
@@ -11,7 +12,8 @@ use crate::linux::btf::types::{Composite, Enum, Int, Number, Parameter, Prototyp
 /// qualifiers and typedefs of each other must not go round in circles in gdb.
 const MAX_DEPTH: u32 = 32;
 
-/// The types of one kernel, and their entries.
+/// The types of one kernel, or of one module with what it needs of the kernel's, and
+/// their entries.
 pub(super) struct Types<'a> {
     pub btf: &'a Btf,
     /// By number.
@@ -24,15 +26,23 @@ impl<'a> Types<'a> {
             btf,
             entries: vec![None],
         };
-        let mut own = Vec::new();
-        for number in 1..=btf.last() {
-            let entry = (!unit.is_full() && has_entry(btf, number)).then(|| unit.reserve());
-            own.extend(entry.map(|entry| (number, entry)));
+        let needed = Needed::of(btf);
+        let mut reserved = Vec::new();
+        for number in 1..=*btf.own().end() {
+            let need = needed.need(number).filter(|_| has_entry(btf, number));
+            let entry = need.filter(|_| !unit.is_full()).map(|_| unit.reserve());
+            reserved.extend(entry.map(|entry| (number, entry)));
             types.entries.push(entry);
         }
-        for (number, entry) in own {
-            if let Some(described) = btf.get(number) {
-                types.describe(unit, entry, described);
+        for (number, entry) in reserved {
+            match (btf.get(number), needed.need(number)) {
+                (Some(Type::Composite(composite)), Some(Need::Name))
+                    if !composite.name.is_empty() =>
+                {
+                    declare(unit, entry, composite.name, composite.is_union);
+                }
+                (Some(described), _) => types.describe(unit, entry, described),
+                (None, _) => {}
             }
         }
         types
@@ -71,11 +81,7 @@ impl<'a> Types<'a> {
                 }
             }
             Type::Composite(composite) => self.describe_composite(unit, entry, &composite),
-            Type::Forward { name, is_union } => {
-                unit.place(entry, composite_tag(is_union));
-                unit.name(entry, name);
-                unit.flag(entry, DW_AT_declaration);
-            }
+            Type::Forward { name, is_union } => declare(unit, entry, name, is_union),
             Type::Enum(values) => describe_enum(unit, entry, &values),
             Type::Prototype(prototype) => {
                 unit.place(entry, DW_TAG_subroutine_type);
@@ -160,6 +166,13 @@ fn has_entry(btf: &Btf, number: Number) -> bool {
         };
     }
     false
+}
+
+/// A structure or a union that gdb has to look for by its name.
+fn declare(unit: &mut Unit, entry: Entry, name: &[u8], is_union: bool) {
+    unit.place(entry, composite_tag(is_union));
+    unit.name(entry, name);
+    unit.flag(entry, DW_AT_declaration);
 }
 
 fn composite_tag(is_union: bool) -> DwTag {

@@ -1,9 +1,11 @@
-//! The one compile unit that describes a kernel.
+//! The one compile unit that describes a kernel, or a module.
+
+use std::ops::Range;
 
 use gimli::constants::*;
 use gimli::write::{
     Address, AttributeValue, DwarfUnit, EndianVec, Error, Expression, Location, LocationList,
-    Sections, UnitEntryId,
+    RangeList, Sections, UnitEntryId,
 };
 use gimli::{Encoding, Format, LittleEndian, Register};
 
@@ -24,13 +26,13 @@ pub(super) struct Unit {
 pub(super) type Entry = UnitEntryId;
 
 impl Unit {
-    pub fn new() -> Self {
+    pub fn new(name: &str) -> Self {
         let mut dwarf = DwarfUnit::new(Encoding {
             format: Format::Dwarf32,
             version: 5,
             address_size: 8,
         });
-        let name = dwarf.strings.add("vmlinux");
+        let name = dwarf.strings.add(name);
         let root = dwarf.unit.root();
         let root = dwarf.unit.get_mut(root);
         root.set(DW_AT_language, AttributeValue::Language(DW_LANG_C11));
@@ -43,12 +45,22 @@ impl Unit {
     }
 
     /// Says where its code is.
-    pub fn cover(&mut self, code: std::ops::Range<u64>) {
-        (self.base, self.has_base) = (code.start, true);
+    pub fn cover(&mut self, code: &[Range<u64>]) {
+        let Some(start) = code.iter().map(|piece| piece.start).min() else {
+            return;
+        };
+        (self.base, self.has_base) = (start, true);
         let root = self.root();
-        self.set(root, DW_AT_low_pc, address(code.start));
-        let len = code.end - code.start;
-        self.set(root, DW_AT_high_pc, AttributeValue::Udata(len));
+        if let [piece] = code {
+            return self.code(root, piece.clone());
+        }
+        let pieces = code.iter().map(|piece| gimli::write::Range::StartLength {
+            begin: Address::Constant(piece.start),
+            length: piece.end - piece.start,
+        });
+        let list = self.dwarf.unit.ranges.add(RangeList(pieces.collect()));
+        self.set(root, DW_AT_low_pc, address(start));
+        self.set(root, DW_AT_ranges, AttributeValue::RangeListRef(list));
     }
 
     pub fn root(&self) -> Entry {
@@ -104,7 +116,7 @@ impl Unit {
     }
 
     /// Code of the unit's.
-    pub fn code(&mut self, entry: Entry, code: std::ops::Range<u64>) {
+    pub fn code(&mut self, entry: Entry, code: Range<u64>) {
         self.set(entry, DW_AT_low_pc, address(code.start));
         let len = AttributeValue::Udata(code.end - code.start);
         self.set(entry, DW_AT_high_pc, len);
@@ -135,7 +147,7 @@ impl Unit {
 
     /// A register that has the value while the instruction pointer is in `code`, which
     /// is in the unit's.
-    pub fn in_register(&mut self, entry: Entry, register: Register, code: std::ops::Range<u64>) {
+    pub fn in_register(&mut self, entry: Entry, register: Register, code: Range<u64>) {
         let mut data = Expression::new();
         data.op_reg(register);
         let list = LocationList(vec![Location::OffsetPair {
