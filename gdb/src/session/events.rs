@@ -250,6 +250,9 @@ impl Session<'_> {
         let stops = !breakpoints.is_silent(addr) && breakpoints.conditions.stops(vcpu, &registers);
         let stops = stops && self.is_for_gdb(vcpu, &registers);
         if (stops || self.is_module_event(addr)) && self.have_modules_changed() {
+            if stops {
+                self.vcpus[vcpu].keep_hit(registers.rip);
+            }
             Verdict::Report(Reason::Library)
         } else if stops {
             verdict

@@ -6,6 +6,9 @@
 //! module's first function then. Whatever else has changed, gdb hears of it at a
 //! breakpoint, and when it resumes the guest: what it plants then is to be where the
 //! module is.
+//!
+//! A breakpoint that was hit is not hit a second time for that: gdb hears of the first
+//! hit when it resumes, if it still has a breakpoint there.
 
 use gdbstub::target::TargetResult;
 use gdbstub::target::ext::libraries::Libraries;
@@ -14,7 +17,7 @@ use super::Session;
 use super::state::Action;
 use super::stop::{Reason, Stop};
 use crate::address::{VcpuId, VirtAddr};
-use crate::breakpoints::Owner;
+use crate::breakpoints::{Kind, Owner};
 use crate::linux::copy_from;
 
 impl Libraries for Session<'_> {
@@ -50,6 +53,28 @@ impl Session<'_> {
         self.stop = vcpu.map(|vcpu| Stop::At(vcpu, Reason::Library));
         self.guest.linux.announce_modules();
         self.stop.is_some()
+    }
+
+    /// Instead of a run: the breakpoint that a vCPU had hit when gdb was told of modules
+    /// first.
+    pub(super) fn take_hit(&mut self, actions: &[Action]) -> Option<Stop> {
+        for vcpu in self.guest.machine.vcpus() {
+            if actions[vcpu.0] == Action::Hold || !self.vcpus[vcpu].take_hit(self.guest.rip(vcpu)) {
+                continue;
+            }
+            let Ok(registers) = self.guest.machine.registers(vcpu) else {
+                continue;
+            };
+            let mut there = self.guest.breakpoints.of_gdb(registers.linear_rip());
+            if let Some(place) = there.next() {
+                let reason = match place.kind {
+                    Kind::Software => Reason::Software,
+                    Kind::Hardware => Reason::Hardware,
+                };
+                return Some(Stop::At(vcpu, reason));
+            }
+        }
+        None
     }
 
     /// Has the guest stop at the next module. Where there is no room for that gdb's own

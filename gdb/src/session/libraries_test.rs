@@ -137,7 +137,7 @@ fn gdb_hears_of_one_that_is_gone_before_it_plants_breakpoints() {
         assert!(guest.0.script().resumed.is_empty());
         assert!(!list(session).contains("dummy"));
 
-        // While the guest runs: at the next breakpoint, which is hit again then.
+        // While the guest runs: at the next breakpoint, of which it hears then.
         let addr = VirtAddr(IMAGE + WORK + 8);
         session.insert_software(addr, Owner::Gdb).unwrap();
         assert_eq!(resumes(session), None);
@@ -145,10 +145,27 @@ fn gdb_hears_of_one_that_is_gone_before_it_plants_breakpoints() {
         guest.comes_to(WORK + 8);
         assert_eq!(next_stop(session), LIBRARY);
         list(session);
+        assert_eq!(resumes(session), SOFTWARE);
+        // Once.
+        assert_eq!(resumes(session), None);
+        assert_eq!(guest.0.resumed(), [Resume::Step]);
+    });
+}
+
+#[test]
+fn a_breakpoint_that_gdb_takes_away_when_it_hears_of_modules_is_not_hit() {
+    with_guest(|session, guest| {
+        list(session);
+        let addr = VirtAddr(IMAGE + WORK + 8);
+        session.insert_software(addr, Owner::Gdb).unwrap();
+        assert_eq!(resumes(session), None);
+        guest.loads(0);
+        guest.comes_to(WORK + 8);
+        assert_eq!(next_stop(session), LIBRARY);
+        list(session);
+        session.remove_software(addr, Owner::Gdb);
         assert_eq!(resumes(session), None);
         assert_eq!(guest.0.resumed(), [Resume::Continue]);
-        guest.comes_to(WORK + 8);
-        assert_eq!(next_stop(session), SOFTWARE);
     });
 }
 

@@ -44,6 +44,10 @@ impl Session<'_> {
         if self.tell_of_modules(&actions) {
             return;
         }
+        if let Some(stop) = self.take_hit(&actions) {
+            self.finish(stop);
+            return;
+        }
         if let Err(error) = self.devices.on_resume(&mut self.guest.machine) {
             return self.refuse(format!("the devices cannot resume: {}", chain(&error)));
         }

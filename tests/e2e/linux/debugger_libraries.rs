@@ -69,7 +69,7 @@ fn follows(open: impl FnOnce(&Path, &[&str]) -> Process) {
     // Before its first instruction.
     gdb.awaits("virtio_rng_driver_init");
     vmm.process
-        .send(b"insmod /modules/virtio-rng.ko; insmod /modules/msr.ko; echo lo\"\"aded\n");
+        .send(b"insmod /modules/virtio-rng.ko; insmod /modules/msr.ko; echo ins\"\"erted\n");
     gdb.line("Breakpoint 1, ");
     gdb.send("backtrace\ninfo sharedlibrary rng\n");
     gdb.line("#0 ");
@@ -86,7 +86,7 @@ fn follows(open: impl FnOnce(&Path, &[&str]) -> Process) {
 
     // In the module that has been initialised, with types of its own.
     gdb.send("delete\nbreak msr_open\ncontinue\n");
-    vmm.process.wait_for("loaded", BOOT);
+    vmm.process.wait_for("inserted", BOOT);
     vmm.process.send(b"head -c 8 /dev/cpu/0/msr >/dev/null\n");
     gdb.line("Breakpoint 2, ");
     gdb.send("backtrace\nwhatis msr_open\nprint file->f_op->open\n");
@@ -116,8 +116,15 @@ fn follows(open: impl FnOnce(&Path, &[&str]) -> Process) {
     vmm.process.wait_for("done", BOOT);
 
     // Gone.
-    vmm.process.send(b"rmmod msr; head -c 1 /proc/uptime\n");
-    gdb.send("delete\ndetach\nquit\n");
+    vmm.process.send(b"rmmod msr; echo go\"\"ne\n");
+    vmm.process.wait_for("gone", BOOT);
+    gdb.process.signal(libc::SIGINT);
+    gdb.line("SIGINT");
+    gdb.send("delete\nbreak uptime_proc_show\ncontinue\n");
+    vmm.process.send(b"head -c 1 /proc/uptime\n");
+    gdb.line("Breakpoint 3, ");
+    gdb.send("info sharedlibrary msr\ndetach\nquit\n");
+    gdb.line("No shared libraries matched");
     gdb.process.expect_exit(0, BOOT);
     vmm.process.send(b"poweroff\n");
     vmm.process.expect_exit(0, BOOT);

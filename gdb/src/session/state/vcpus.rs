@@ -31,6 +31,9 @@ pub(in crate::session) struct VcpuState {
     collected: Option<u64>,
     /// A stop that gdb was not told of and that will not come again.
     pending: Option<Reason>,
+    /// The RIP of a breakpoint of gdb's that it has hit, while gdb reads of modules
+    /// first.
+    hit: Option<u64>,
     /// How many times in a row its hit was passed over for another vCPU's.
     missed: u32,
     /// An int3 that is not for gdb and that it has yet to be let past.
@@ -54,6 +57,18 @@ impl VcpuState {
         self.reported = None;
     }
 
+    /// It has hit a breakpoint at `rip`, and gdb is to hear of something else first.
+    pub fn keep_hit(&mut self, rip: u64) {
+        self.hit = Some(rip);
+    }
+
+    /// Whether gdb has yet to hear of the breakpoint that it has hit at `rip`; now it
+    /// does, or has none there any more.
+    pub fn take_hit(&mut self, rip: Option<u64>) -> bool {
+        let hit = self.hit.take();
+        hit.is_some() && hit == rip
+    }
+
     pub fn mark_collected(&mut self, rip: u64) {
         self.collected = Some(rip);
     }
@@ -66,6 +81,7 @@ impl VcpuState {
     pub fn on_resume(&mut self) {
         self.reported = None;
         self.collected = None;
+        self.hit = None;
     }
 
     /// It has stepped alone off where it stood, and so past an int3 there.
@@ -161,6 +177,7 @@ impl Vcpus {
         for state in &mut self.0 {
             state.reported = None;
             state.pending = None;
+            state.hit = None;
             state.crash = None;
         }
     }
