@@ -105,6 +105,15 @@ impl Breakpoints {
         there.map(move |(_, kind)| Place { addr, kind })
     }
 
+    /// All of gdb's breakpoints.
+    pub fn all_of_gdb(&self) -> Vec<Place> {
+        let software = self.list().filter(|(_, software)| software.gdb);
+        let software = software.map(|(addr, _)| (addr, Kind::Software));
+        let hardware = self.slots.hardware().map(|addr| (addr, Kind::Hardware));
+        let all = software.chain(hardware);
+        all.map(|(addr, kind)| Place { addr, kind }).collect()
+    }
+
     /// Adds an owner to a breakpoint that was just placed, or had one.
     fn place(&mut self, addr: VirtAddr, owner: Owner, placement: Placement) {
         let entry = self.software.entry(addr).or_insert(Software {

@@ -85,6 +85,14 @@ impl Slots {
         self.held.iter().any(|(held, _)| *held == holder)
     }
 
+    /// Where gdb's hardware breakpoints are.
+    pub fn hardware(&self) -> impl Iterator<Item = VirtAddr> {
+        self.held.iter().filter_map(|(holder, _)| match holder {
+            Holder::Hardware(addr) => Some(*addr),
+            Holder::Software(_) | Holder::Watch { .. } => None,
+        })
+    }
+
     /// Whether a watchpoint covers the byte at `addr`.
     pub fn watches(&self, addr: VirtAddr) -> bool {
         let covers = |slot: &HwBreakpoint| {

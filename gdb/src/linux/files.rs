@@ -1,10 +1,11 @@
 //! The files that gdb may read: the guest's symbols.
 
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
-use super::libraries::Library;
+use super::libraries::{Library, Told};
 use super::locate::Kernel;
 use super::made::{Served, copy_from};
 use super::memory::Guest;
@@ -59,7 +60,7 @@ impl Linux {
         let name = std::str::from_utf8(name).ok()?;
         let mut of_client = self.made.borrow_mut();
         let libraries = &mut of_client.libraries;
-        if !libraries.told()?.iter().any(|told| told == name) {
+        if !libraries.told()?.iter().any(|told| told.name == name) {
             return None;
         }
         if let Some(found) = libraries.find(name) {
@@ -80,26 +81,33 @@ impl Linux {
             let libraries = libraries.unwrap_or_default();
             let list = libraries::xml(&libraries).into_bytes().into();
             let mut of_client = self.made.borrow_mut();
-            let names = libraries::names(&libraries);
-            of_client.libraries.tell(names, list);
+            let told = libraries.iter().map(Told::from).collect();
+            of_client.libraries.tell(told, list);
         }
         self.made.borrow().libraries.list().clone()
     }
 
     /// Whether gdb knows other modules than there are.
     pub fn have_modules_changed(&self, guest: &dyn Guest) -> bool {
-        // The borrow must not last: the kernel may be found now.
-        let told = self.made.borrow().libraries.wanted().map(<[_]>::to_vec);
-        let Some(told) = told else {
-            return false;
-        };
-        let now = self.libraries(guest, self.likely_kernel(guest));
-        now.is_some_and(|now| libraries::names(&now) != told)
+        let changed = self.changes(guest);
+        changed.is_some_and(|(told, now)| !now.iter().map(Told::from).eq(told))
     }
 
-    /// gdb hears that they have.
-    pub fn announce_modules(&self) {
+    /// gdb hears that they have. Returns the memory of those that it knows and that are
+    /// gone.
+    pub fn announce_modules(&self, guest: &dyn Guest) -> Vec<Range<u64>> {
+        let changed = self.changes(guest);
         self.made.borrow_mut().libraries.announce();
+        let gone = changed.map(|(told, now)| libraries::gone(&told, &now));
+        gone.unwrap_or_default()
+    }
+
+    /// The modules that gdb knows, if it wants to know, and those that there are.
+    fn changes(&self, guest: &dyn Guest) -> Option<(Vec<Told>, Vec<Library>)> {
+        // The borrow must not last: the kernel may be found now.
+        let told = self.made.borrow().libraries.wanted().map(<[_]>::to_vec)?;
+        let now = self.libraries(guest, self.likely_kernel(guest))?;
+        Some((told, now))
     }
 
     /// Where Linux has laid out a module and is about to initialise it, if gdb wants to

@@ -4,6 +4,9 @@
 //! gdb tells libraries apart by their names alone. A name here has all that makes
 //! another file of the same module: where it is, and whether it is still initialised.
 
+use std::ops::Range;
+
+use super::module_parts::Part;
 use super::modules::Module;
 
 /// Where the files are, for gdb.
@@ -36,12 +39,27 @@ pub(super) fn of(modules: Vec<Module>) -> Vec<Library> {
     libraries
 }
 
-/// Their names, as one that has been told of them knows them.
-pub(super) fn names(libraries: &[Library]) -> Vec<String> {
-    libraries
-        .iter()
-        .map(|library| library.name.clone())
-        .collect()
+/// A library as one that has been told of it knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub name: String,
+    pub memory: Vec<Range<u64>>,
+}
+
+impl From<&Library> for Told {
+    fn from(library: &Library) -> Self {
+        Self {
+            name: library.name.clone(),
+            memory: library.module.parts.iter().map(Part::range).collect(),
+        }
+    }
+}
+
+/// The memory of those in `told` that are not among `libraries`.
+pub(super) fn gone(told: &[Told], libraries: &[Library]) -> Vec<Range<u64>> {
+    let is_there = |told: &Told| libraries.iter().any(|library| library.name == told.name);
+    let gone = told.iter().filter(|told| !is_there(told));
+    gone.flat_map(|told| told.memory.clone()).collect()
 }
 
 /// The list in gdb's format (gdb manual, "Library List Format"). Addresses in the files

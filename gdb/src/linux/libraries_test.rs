@@ -16,7 +16,7 @@ fn module(name: &str, start: u64, kinds: &[usize]) -> Module {
 
 #[test]
 fn a_name_changes_with_what_gdb_must_read_again() {
-    let name = |start, kinds: &[usize]| names(&of(vec![module("msr", start, kinds)])).remove(0);
+    let name = |start, kinds: &[usize]| of(vec![module("msr", start, kinds)]).remove(0).name;
     let first = name(0xffff_ffff_c000_1000, &[0, 1]);
     assert_eq!(first, "/outboard/modules/ffffffffc0001000/msr.ko");
     assert_ne!(name(0xffff_ffff_c000_3000, &[0, 1]), first);

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use super::libraries::Told;
+
 /// Most bytes of the files of all modules together. Debian's have 100 KiB each.
 const MAX_BYTES: usize = 512 << 20;
 
@@ -27,8 +29,8 @@ pub(super) struct Made {
 /// The files of modules that gdb has been told of.
 #[derive(Default)]
 pub(super) struct Libraries {
-    /// Their names, once gdb has asked.
-    told: Option<Vec<String>>,
+    /// They, once gdb has asked.
+    told: Option<Vec<Told>>,
     /// gdb has heard that there are others, and has not asked since.
     announced: bool,
     /// The list in gdb's format.
@@ -40,9 +42,10 @@ pub(super) struct Libraries {
 
 impl Libraries {
     /// gdb reads this list now. Files of other names are not read any more.
-    pub fn tell(&mut self, names: Vec<String>, list: Rc<[u8]>) {
-        self.files.retain(|_, (name, _)| names.contains(name));
-        self.told = Some(names);
+    pub fn tell(&mut self, told: Vec<Told>, list: Rc<[u8]>) {
+        let is_told = |name: &String| told.iter().any(|told| told.name == *name);
+        self.files.retain(|_, (name, _)| is_told(name));
+        self.told = Some(told);
         self.announced = false;
         self.list = list;
     }
@@ -53,7 +56,7 @@ impl Libraries {
     }
 
     /// What it has been told of, if it wants to hear of others.
-    pub fn wanted(&self) -> Option<&[String]> {
+    pub fn wanted(&self) -> Option<&[Told]> {
         self.told().filter(|_| !self.announced)
     }
 
@@ -62,7 +65,7 @@ impl Libraries {
         self.files.clear();
     }
 
-    pub fn told(&self) -> Option<&[String]> {
+    pub fn told(&self) -> Option<&[Told]> {
         self.told.as_deref()
     }
 

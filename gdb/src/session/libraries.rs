@@ -51,8 +51,21 @@ impl Session<'_> {
         let focus = Some(self.selection.focus()).filter(is_told);
         let vcpu = focus.or_else(|| self.guest.machine.vcpus().find(is_told));
         self.stop = vcpu.map(|vcpu| Stop::At(vcpu, Reason::Library));
-        self.guest.linux.announce_modules();
+        self.announce_modules();
         self.stop.is_some()
+    }
+
+    /// gdb hears that there are other modules. It takes its breakpoints in those that are
+    /// gone for gone with them, and never removes them.
+    pub(super) fn announce_modules(&mut self) {
+        let linux = &self.guest.linux;
+        let gone = linux.announce_modules(&self.guest.machine);
+        let breakpoints = &self.guest.breakpoints;
+        for place in breakpoints.all_of_gdb() {
+            if gone.iter().any(|memory| memory.contains(&place.addr.0)) {
+                self.remove_of_gdb(place);
+            }
+        }
     }
 
     /// Instead of a run: the breakpoint that a vCPU had hit when gdb was told of modules

@@ -1,4 +1,5 @@
 use super::*;
+use crate::breakpoints::Holder;
 use crate::linux::testing::{DATA, IMAGE, IMAGE_PHYS, Running, Types};
 use crate::target::{Resume, StopReason};
 use crate::testing::{Hand, Scripted};
@@ -9,6 +10,8 @@ const MODULE: u64 = DATA + 0x100;
 /// `do_init_module`, and a function of the kernel's.
 const EVENT: u64 = DATA + 0x1000;
 const WORK: u64 = DATA + 0x1100;
+/// The module's memory.
+const MODULE_CODE: u64 = 0xffff_ffff_c000_1000;
 const INT3: u8 = 0xcc;
 
 fn types() -> Types {
@@ -42,7 +45,7 @@ impl Guest {
         self.word(MODULE, state);
         self.word(MODULE + 8, IMAGE + HEAD);
         self.word(MODULE + 0x18, u64::from_le_bytes(*b"dummy\0\0\0"));
-        self.word(MODULE + 0x60, 0xffff_ffff_c000_1000);
+        self.word(MODULE + 0x60, MODULE_CODE);
         self.word(MODULE + 0x68, 0x1000);
         self.word(HEAD, IMAGE + MODULE + 8);
     }
@@ -166,6 +169,27 @@ fn a_breakpoint_that_gdb_takes_away_when_it_hears_of_modules_is_not_hit() {
         session.remove_software(addr, Owner::Gdb);
         assert_eq!(resumes(session), None);
         assert_eq!(guest.0.resumed(), [Resume::Continue]);
+    });
+}
+
+#[test]
+fn breakpoints_in_a_module_that_is_gone_are_gone_with_it() {
+    with_guest(|session, guest| {
+        guest.loads(0);
+        list(session);
+        let inside = VirtAddr(MODULE_CODE + 8);
+        let slots = &mut session.guest.breakpoints.slots;
+        slots.add(Holder::Hardware(inside)).unwrap();
+        session.insert_software(inside, Owner::Gdb).unwrap();
+        let outside = VirtAddr(IMAGE + WORK + 8);
+        session.insert_software(outside, Owner::Gdb).unwrap();
+        guest.unloads();
+        assert_eq!(resumes(session), LIBRARY);
+        let left = session.guest.breakpoints.all_of_gdb();
+        assert_eq!(
+            left.iter().map(|place| place.addr).collect::<Vec<_>>(),
+            [outside]
+        );
     });
 }
 

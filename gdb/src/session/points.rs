@@ -16,7 +16,7 @@ use super::guest::Guest;
 use super::refusal::InsertError;
 use crate::address::{VcpuId, VirtAddr};
 use crate::arch::cr4;
-use crate::breakpoints::{Holder, Kind, Owner, Rings, SlotError};
+use crate::breakpoints::{Holder, Kind, Owner, Place, Rings, SlotError};
 use crate::linux::modules::is_freed;
 use crate::machine::AddressError;
 use crate::paging::{Translation, WalkError};
@@ -169,6 +169,18 @@ impl Session<'_> {
         self.note_removal(addr, removed);
     }
 
+    /// gdb's `z0` and `z1`.
+    pub(super) fn remove_of_gdb(&mut self, Place { addr, kind }: Place) {
+        self.remove_program(addr, kind);
+        match kind {
+            Kind::Software => self.remove_software(addr, Owner::Gdb),
+            Kind::Hardware => {
+                let holder = Holder::Hardware(addr);
+                self.guest.breakpoints.slots.remove(holder);
+            }
+        }
+    }
+
     fn note_removal(&mut self, addr: VirtAddr, result: target::Result<()>) {
         if let Err(error) = result {
             let error = chain(&error);
@@ -309,8 +321,11 @@ impl SwBreakpoint for Session<'_> {
 
     fn remove_sw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
-        self.remove_program(VirtAddr(addr), Kind::Software);
-        self.remove_software(VirtAddr(addr), Owner::Gdb);
+        let addr = VirtAddr(addr);
+        self.remove_of_gdb(Place {
+            addr,
+            kind: Kind::Software,
+        });
         Ok(true)
     }
 }
@@ -327,9 +342,11 @@ impl HwBreakpoint for Session<'_> {
 
     fn remove_hw_breakpoint(&mut self, addr: u64, _kind: usize) -> TargetResult<bool, Self> {
         self.while_stopped()?;
-        self.remove_program(VirtAddr(addr), Kind::Hardware);
-        let holder = Holder::Hardware(VirtAddr(addr));
-        self.guest.breakpoints.slots.remove(holder);
+        let addr = VirtAddr(addr);
+        self.remove_of_gdb(Place {
+            addr,
+            kind: Kind::Hardware,
+        });
         Ok(true)
     }
 }

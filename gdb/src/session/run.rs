@@ -194,7 +194,7 @@ impl Session<'_> {
             self.selection.on_stop(vcpu);
             match reason {
                 // A breakpoint there is still to be hit.
-                Reason::Library => self.guest.linux.announce_modules(),
+                Reason::Library => self.announce_modules(),
                 _ => self.mark_reported(vcpu),
             }
             self.warn_of_own_breakpoints(vcpu);
