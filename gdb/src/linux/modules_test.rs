@@ -1,7 +1,9 @@
+use proptest::prelude::*;
+
 use super::*;
-use crate::linux::module_symbols;
 use crate::linux::symbols::{Kind, Symbols};
 use crate::linux::testing::{DATA, IMAGE, Running, Types};
+use crate::linux::{libraries, module_file, module_symbols};
 
 const HEAD: u64 = DATA;
 const MODULE: u64 = DATA + 0x100;
@@ -244,4 +246,35 @@ fn more_sections_than_any_module_has_are_cut() {
         // The names beyond lead nowhere.
         assert!(error.is_err(), "{error:?}");
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_damage_is_borne(
+        modern in any::<bool>(),
+        damage in prop::collection::vec((0u64..0x800, damaged()), 1..20),
+    ) {
+        let mut linux = running(modern);
+        for (at, word) in damage {
+            linux.put(DATA + at, &[word]);
+        }
+        let memory = linux.memory();
+        for module in brief(&linux.kernel, &memory).unwrap_or_default() {
+            let _ = module_file::make(&linux.kernel, &memory, &module);
+            libraries::xml(&libraries::of(vec![module]));
+        }
+        for module in all(&linux.kernel, &memory).unwrap_or_default() {
+            module.add_symbol_file();
+        }
+    }
+}
+
+/// A word that may lead somewhere.
+fn damaged() -> impl Strategy<Value = u64> {
+    let anything = any::<u64>();
+    let count = 0u64..0x1_0000;
+    let within = (0u64..0x1000).prop_map(|at| IMAGE + DATA + at);
+    prop_oneof![anything, count, within]
 }

@@ -1,5 +1,8 @@
+use proptest::prelude::*;
+
 use super::*;
-use crate::linux::testing::{DATA, Running, Types};
+use crate::linux::dwarf;
+use crate::linux::testing::{DATA, IMAGE, Running, Types};
 
 /// `struct orc_entry` of Linux 6.1, or with the kinds that 6.4 brought.
 fn types(with_end: bool) -> Types {
@@ -158,5 +161,36 @@ fn tables_that_make_no_sense_are_none() {
         symbols.push(b"__start_orc_unwind", start, data);
         symbols.seal();
         assert!(rows(&symbols).is_none(), "{end:#x}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_table_is_read_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0x1000),
+        count in any::<u64>(),
+        is_short in any::<bool>(),
+        (major, minor) in (4u32..8, 0u32..20),
+    ) {
+        let mut running = kernel(&types(true), &[]);
+        running.put_bytes(DATA, &bytes);
+        let table = Table {
+            places: Table::of_kernel(&running.kernel.symbols).unwrap().places,
+            entries: IMAGE + DATA + 0x800,
+            count: if is_short { count % 8 } else { count },
+        };
+        let memory = running.memory();
+        let btf = running.kernel.btf(&memory).unwrap();
+        for btf in [Some(&**btf), None] {
+            let rows = rows(table, &memory, btf, Version(major, minor));
+            let rows = rows.unwrap_or_default();
+            prop_assert!(rows.len() as u64 <= MAX_ROWS);
+            let memory = rows.first().map(|row| row.addr..row.addr.saturating_add(0x100));
+            let rows = rows_in(rows, memory.as_slice());
+            stack_switches(&rows);
+            let _ = dwarf::frames(&rows);
+        }
     }
 }

@@ -83,6 +83,14 @@ fn types_that_contain_themselves_come_to_an_end() {
     assert!(btf.offset("inner", "b").is_err());
 }
 
+#[test]
+fn a_structure_that_contains_itself_many_times_comes_to_an_end() {
+    let mut types = Types::new();
+    types.structure("many", 8, &vec![("", 1, 0); 60_000]);
+    let btf = Btf::parse(types.bytes()).unwrap();
+    assert!(btf.offset("many", "b").is_err());
+}
+
 proptest! {
     #[test]
     fn any_damage_is_borne(damage in prop::collection::vec((any::<usize>(), any::<u8>()), 1..20)) {

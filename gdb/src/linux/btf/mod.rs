@@ -24,6 +24,9 @@ const MAX_TYPES: usize = 1 << 21;
 const MAX_NAME: usize = 128;
 /// Most typedefs, and most structures without a name, around a type.
 const MAX_DEPTH: u32 = 16;
+/// Most members that are looked at for one name: structures without a name may be in
+/// each other many times over.
+const MAX_MEMBERS: u32 = 1 << 17;
 
 /// Kinds of types (btf.rst, 2.2).
 mod kind {
@@ -153,7 +156,7 @@ impl Btf {
         let mut offset = 0;
         for name in path.split('.') {
             let missing = || Missing(format!("{structure}.{path}"));
-            let (within, member) = self.member(at, name, MAX_DEPTH).ok_or_else(missing)?;
+            let (within, member) = self.member(at, name).ok_or_else(missing)?;
             offset += u64::from(within);
             at = self.resolve(member).unwrap_or_default();
         }
@@ -164,7 +167,7 @@ impl Btf {
     pub fn elements(&self, structure: &str, member: &str) -> Result<u64, Missing> {
         let missing = || Missing(format!("array {structure}.{member}"));
         let at = self.structure(structure)?;
-        let (_, number) = self.member(at, member, MAX_DEPTH).ok_or_else(missing)?;
+        let (_, number) = self.member(at, member).ok_or_else(missing)?;
         let at = self.resolve(number).ok_or_else(missing)? as usize;
         let info = word(&self.data, at + 4).ok_or_else(missing)?;
         let count = word(&self.data, at + FIXED + 8).filter(|_| kind_of(info) == kind::ARRAY);
@@ -177,7 +180,20 @@ impl Btf {
     }
 
     /// Offset in bytes and type of a member.
-    fn member(&self, at: Position, name: &str, depth: u32) -> Option<(u32, u32)> {
+    fn member(&self, at: Position, name: &str) -> Option<(u32, u32)> {
+        let mut left = MAX_MEMBERS;
+        self.member_within(at, name, MAX_DEPTH, &mut left)
+    }
+
+    /// The same, of structures in structures that are so deep at most, and of so many more
+    /// members.
+    fn member_within(
+        &self,
+        at: Position,
+        name: &str,
+        depth: u32,
+        left: &mut u32,
+    ) -> Option<(u32, u32)> {
         let at = at as usize;
         let info = word(&self.data, at + 4)?;
         if !matches!(kind_of(info), kind::STRUCT | kind::UNION) {
@@ -185,6 +201,7 @@ impl Btf {
         }
         let bitfields = info >> 31 == 1;
         (0..count_of(info)).find_map(|n| {
+            *left = left.checked_sub(1)?;
             let at = at + FIXED + MEMBER * n;
             let member_type = word(&self.data, at + 4)?;
             let bits = word(&self.data, at + 8)?;
@@ -195,7 +212,7 @@ impl Btf {
                 return found.then_some((offset, member_type));
             }
             let inner = self.resolve(member_type)?;
-            let (within, found) = self.member(inner, name, depth.checked_sub(1)?)?;
+            let (within, found) = self.member_within(inner, name, depth.checked_sub(1)?, left)?;
             Some((offset.checked_add(within)?, found))
         })
     }
