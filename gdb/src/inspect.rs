@@ -15,6 +15,7 @@ pub struct Window {
     pub len: u64,
     /// What answers: `RAM`, or a device's name.
     pub what: String,
+    pub is_ram: bool,
 }
 
 /// A virtqueue as the driver has configured it (virtio 1.3, sections 2.7 and 2.8).
@@ -107,6 +108,11 @@ pub trait Inspect {
     /// overlap.
     fn windows(&self) -> Result<Vec<Window>> {
         Err(TargetError::Unsupported("the guest-physical map"))
+    }
+
+    /// The address in this process at which this byte of RAM is.
+    fn host_address(&self, _addr: PhysAddr) -> Option<u64> {
+        None
     }
 
     /// The ports that devices answer at.

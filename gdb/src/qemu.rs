@@ -30,6 +30,13 @@ pub(crate) enum Query {
     IsUserMode,
 }
 
+impl Query {
+    /// Whether it is a packet of QEMU's alone, for which nobody asks another stub.
+    pub fn is_qemus(self) -> bool {
+        !matches!(self, Self::Offsets | Self::IsUserMode)
+    }
+}
+
 /// Tells the packets of one client apart.
 ///
 /// gdb itself asks for the offsets when it attaches, right behind its choice of a thread

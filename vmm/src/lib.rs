@@ -43,3 +43,4 @@ pub mod supervisor;
 pub mod transports;
 pub mod vcpu;
 pub mod vcpus;
+mod windows;

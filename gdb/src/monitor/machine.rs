@@ -26,7 +26,10 @@ pub(super) fn mtree(
     let mut windows = session.guest.machine.inspect().windows()?;
     windows.sort_by_key(|window| window.start);
     let mut next = 0;
-    for Window { start, len, what } in windows {
+    for Window {
+        start, len, what, ..
+    } in windows
+    {
         if next < start.0 {
             write_window(out, next, start.0 - next, "hole")?;
         }
@@ -35,7 +38,10 @@ pub(super) fn mtree(
     }
     let mut ports = session.guest.machine.inspect().ports()?;
     ports.sort_by_key(|window| window.start);
-    for Window { start, len, what } in ports {
+    for Window {
+        start, len, what, ..
+    } in ports
+    {
         let last = start.0 + (len - 1);
         writeln!(out, "ports {:#x}-{last:#x}: {what}", start.0)?;
     }

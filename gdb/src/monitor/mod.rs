@@ -18,6 +18,7 @@ mod memory;
 mod near;
 mod packed;
 mod paging;
+mod qemu;
 mod registers;
 mod trap;
 mod written;
@@ -265,6 +266,35 @@ const COMMANDS: &[Command] = &[
     },
 ];
 
+/// Those that front ends get which take the stub for QEMU's, in place of the others of the same
+/// words.
+const QEMU_COMMANDS: &[Command] = &[
+    Command {
+        name: "gpa2hva",
+        arguments: "ADDR",
+        help: "where a debugger of this process finds physical memory",
+        run: qemu::gpa2hva,
+    },
+    Command {
+        name: "info mtree",
+        arguments: "[-f]",
+        help: "the ports and the guest-physical map, in QEMU's format",
+        run: qemu::mtree,
+    },
+    Command {
+        name: "info registers",
+        arguments: "[-a|vcpu=N]",
+        help: "a vCPU, or all, in QEMU's format",
+        run: qemu::registers,
+    },
+    Command {
+        name: "xp",
+        arguments: "[/COUNT[b|h|w|g]] ADDR",
+        help: "show physical memory, in QEMU's format",
+        run: qemu::xp,
+    },
+];
+
 fn help(_: &mut Session<'_>, _: &str, out: Output<'_>) -> Result<(), MonitorError> {
     list(COMMANDS.iter(), out)
 }
@@ -306,7 +336,11 @@ impl MonitorCmd for Session<'_> {
 fn run(session: &mut Session<'_>, line: &[u8], out: Output<'_>) -> Result<(), MonitorError> {
     let line = with_format_apart(&String::from_utf8_lossy(line));
     let words: Vec<_> = line.split_whitespace().collect();
-    let Some((command, arguments)) = find(&words) else {
+    let of_qemu = match session.reads_as_qemu() {
+        true => find(QEMU_COMMANDS, &words),
+        false => None,
+    };
+    let Some((command, arguments)) = of_qemu.or_else(|| find(COMMANDS, &words)) else {
         return list_below(&words, out);
     };
     if session.is_running() {
@@ -335,9 +369,12 @@ fn with_format_apart(line: &str) -> String {
     }
 }
 
-/// The command that `words` begin with, and the words after it.
-fn find<'a>(words: &'a [&'a str]) -> Option<(&'static Command, &'a [&'a str])> {
-    COMMANDS
+/// The one of `commands` that `words` begin with, and the words after it.
+fn find<'a>(
+    commands: &'static [Command],
+    words: &'a [&'a str],
+) -> Option<(&'static Command, &'a [&'a str])> {
+    commands
         .iter()
         .filter_map(|command| {
             let mut rest = words;
@@ -380,7 +417,9 @@ mod tests {
 
     #[test]
     fn commands_are_found_by_their_words() {
-        let name = |words: &[&str]| find(words).map(|(command, rest)| (command.name, rest.len()));
+        let name = |words: &[&str]| {
+            find(COMMANDS, words).map(|(command, rest)| (command.name, rest.len()))
+        };
         assert_eq!(name(&["info", "vcpus"]), Some(("info vcpus", 0)));
         assert_eq!(name(&["info", "vcpus", "1"]), Some(("info vcpus", 1)));
         assert_eq!(name(&["help"]), Some(("help", 0)));
@@ -392,10 +431,12 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_and_each_command_finds_itself() {
-        assert!(COMMANDS.is_sorted_by_key(|command| command.name));
-        for command in COMMANDS {
-            let words: Vec<_> = command.name.split(' ').collect();
-            assert_eq!(find(&words).unwrap().0.name, command.name);
+        for commands in [COMMANDS, QEMU_COMMANDS] {
+            assert!(commands.is_sorted_by_key(|command| command.name));
+            for command in commands {
+                let words: Vec<_> = command.name.split(' ').collect();
+                assert_eq!(find(commands, &words).unwrap().0.name, command.name);
+            }
         }
     }
 }

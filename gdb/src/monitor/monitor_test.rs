@@ -48,6 +48,54 @@ fn the_beginning_of_commands_lists_them() {
 }
 
 #[test]
+fn who_asks_for_qemu_gets_its_words_and_the_next_client_does_not() {
+    let (guest, mut rsp) = guest();
+    let ours = rsp.monitor("xp/2w 0x1000");
+    assert!(ours.starts_with("0x1000: 0x"), "{ours}");
+    assert!(rsp.monitor("gpa2hva 0x1000").starts_with("unknown command"));
+    assert_eq!(rsp.ask("qqemu.PhyMemMode"), "0");
+    assert_eq!(
+        rsp.monitor("xp/2w 0x1000"),
+        format!("000000000000{}", &ours[2..])
+    );
+    assert_eq!(
+        rsp.monitor("xp 0x70000000"),
+        "0000000070000000: Cannot access memory\n"
+    );
+    for (addr, said) in [
+        (
+            "0x1000",
+            "Host virtual address for 0x1000 (pc.ram) is 0x7f0000001000\n",
+        ),
+        ("0x70000000", "No memory is mapped at address 0x70000000\n"),
+    ] {
+        assert_eq!(rsp.monitor(&format!("gpa2hva {addr}")), said);
+    }
+    let one = rsp.monitor("info registers");
+    assert!(
+        one.starts_with("\nCPU#0\nRAX=") && !one.contains("CPU#1"),
+        "{one}"
+    );
+    let all = rsp.monitor("info registers -a");
+    assert!(
+        all.starts_with(&one) && all.contains("\n\nCPU#1\n"),
+        "{all}"
+    );
+    for flag in ["", " -f"] {
+        let tree = rsp.monitor(&format!("info mtree{flag}"));
+        assert!(tree.contains("(prio 0, ram): pc.ram\n"), "{tree}");
+        assert!(
+            tree.contains("-00000000d0000fff (prio 0, i/o): toy0\n"),
+            "{tree}"
+        );
+    }
+    // Other commands are for everybody.
+    assert!(rsp.monitor("info devices").starts_with("0: toy0"));
+    assert_eq!(rsp.ask("D"), "OK");
+    assert_eq!(guest.attach().monitor("xp/2w 0x1000"), ours);
+}
+
+#[test]
 fn mappings_are_listed_as_qemu_lists_them() {
     let guest = Guest::start(LOOP, &[0x1000, 0x1000]);
     guest.watcher.state().cpus[1].registers.cr0 &= !cr0::PG;

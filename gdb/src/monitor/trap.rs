@@ -86,7 +86,7 @@ fn check_ram(session: &mut Session<'_>, trap: &Trap) -> Result<(), MonitorError>
     let windows = session.guest.machine.inspect().windows()?;
     let is_ram = windows.iter().any(|window| {
         let end = window.start.0.saturating_add(window.len - 1);
-        window.what == "RAM" && window.start.0 <= last && first <= end
+        window.is_ram && window.start.0 <= last && first <= end
     });
     if is_ram {
         return Err(MonitorError::TrapInRam { first, last });

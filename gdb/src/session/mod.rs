@@ -165,6 +165,11 @@ impl<'t> Session<'t> {
         self.console.take_printed()
     }
 
+    /// Whether the client expects of `monitor` what QEMU's says.
+    pub fn reads_as_qemu(&self) -> bool {
+        self.console.reads_as_qemu()
+    }
+
     /// Tells the user, and the log for those who do not see gdb's console.
     fn notice(&mut self, text: String) {
         if self.console.is_attached() || self.is_running() {

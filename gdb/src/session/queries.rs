@@ -7,6 +7,9 @@ use crate::qemu::Query;
 impl Session<'_> {
     /// A packet's body.
     pub(crate) fn answer_query(&mut self, query: Query) -> String {
+        if query.is_qemus() {
+            self.console.set_reads_as_qemu();
+        }
         match query {
             Query::Supported => "sstepbits;sstep;PhyMemMode".to_owned(),
             Query::StepBits => "ENABLE=1,NOIRQ=2,NOTIMER=4".to_owned(),

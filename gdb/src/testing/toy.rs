@@ -509,11 +509,16 @@ impl Inspect for Toy {
             start: PhysAddr(start),
             len,
             what: what.to_owned(),
+            is_ram: what == "RAM",
         };
         Ok(vec![
             window(0xd000_0000, 0x1000, "toy0"),
             window(0, RAM as u64, "RAM"),
         ])
+    }
+
+    fn host_address(&self, addr: PhysAddr) -> Option<u64> {
+        (addr.0 < RAM as u64).then(|| 0x7f00_0000_0000 + addr.0)
     }
 
     fn ports(&self) -> Result<Vec<Window>> {

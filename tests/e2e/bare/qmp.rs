@@ -15,7 +15,7 @@ use vmm_sys_util_0_11::sock_ctrl_msg::ScmSocket;
 use crate::replay::assert_private;
 
 /// A client, as far as it is greeted.
-struct Client {
+pub struct Client {
     stream: UnixStream,
     lines: BufReader<UnixStream>,
 }
@@ -34,7 +34,7 @@ impl Client {
     }
 
     /// One that has negotiated.
-    fn ready(path: &Path) -> Self {
+    pub fn ready(path: &Path) -> Self {
         let mut client = Self::connect(path);
         assert_eq!(
             client.raw(r#"{"execute":"qmp_capabilities"}"#),
@@ -72,7 +72,7 @@ impl Client {
         words.join(": ")
     }
 
-    fn human(&mut self, line: &str) -> String {
+    pub fn human(&mut self, line: &str) -> String {
         let text = self.ask("human-monitor-command", json!({ "command-line": line }));
         text.as_str().unwrap().replace("\r\n", "\n")
     }

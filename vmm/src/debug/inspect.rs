@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use devices::bus::Bus;
 use devices::vhost_user::{Backend, Handle, QueueHealth};
 use devices::virtio::Format;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
@@ -14,7 +13,6 @@ use devices::virtio::spec::Register;
 use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use super::DebugTarget;
 use crate::dump::Snapshot;
@@ -24,41 +22,22 @@ use crate::power::PowerRequest;
 use crate::transports::SharedTransport;
 use crate::vcpu::exit::Reason;
 use crate::vcpu::traps::{MSR_GS_BASE, Range, Space};
+use crate::windows;
 
 /// How long a reset may take. The main thread may wait for a backend.
 const RESET_DEADLINE: Duration = Duration::from_secs(15);
 
-fn windows(bus: &Bus) -> impl Iterator<Item = Window> {
-    bus.ranges().map(|(start, len, what)| Window {
-        start: PhysAddr(start),
-        len,
-        what: what.to_owned(),
-    })
-}
-
 impl Inspect for DebugTarget {
     fn windows(&self) -> Result<Vec<Window>> {
-        let window = |start, len, what: &str| Window {
-            start: PhysAddr(start),
-            len,
-            what: what.to_owned(),
-        };
-        let ram = self.memory.0.iter();
-        let ram = ram.map(|region| window(region.start_addr().0, region.len(), "RAM"));
-        let chips = [
-            window(layout::IOAPIC.into(), 0x1000, "I/O APIC"),
-            window(layout::LOCAL_APIC.into(), 0x1000, "local APICs"),
-            window(layout::KVM_IDENTITY_MAP, 0x1000, "KVM's identity map"),
-            window(layout::KVM_TSS, 0x3000, "KVM's task state segment"),
-        ];
-        Ok(ram
-            .chain(windows(&self.machine.buses.mmio))
-            .chain(chips)
-            .collect())
+        Ok(windows::memory(&self.memory.0, &self.machine.buses))
+    }
+
+    fn host_address(&self, addr: PhysAddr) -> Option<u64> {
+        windows::host_address(&self.memory.0, addr)
     }
 
     fn ports(&self) -> Result<Vec<Window>> {
-        Ok(windows(&self.machine.buses.pio).collect())
+        Ok(windows::ports(&self.machine.buses))
     }
 
     fn msr(&mut self, vcpu: VcpuId, index: u32) -> Result<u64> {

@@ -1,31 +1,25 @@
 //! `human-monitor-command`: those of QEMU's monitor that tools read.
 
-use std::fmt::Write;
+use std::fmt;
 
-use devices::bus::Bus;
 use gdb::arch::Registers;
-use gdb::hmp::{Format, write_mappings, write_registers};
+use gdb::hmp::{write_host_address, write_mappings, write_memory, write_mtree, write_registers};
 use gdb::inspect::DebugRegisters;
 use gdb::paging::AddressSpace;
 use gdb::target::{Activity, PhysAddr, TargetError, VirtAddr};
 use host_io::errors::chain;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress};
 
 use super::error::QmpError;
 use crate::control::Control;
 use crate::kvm;
 use crate::vcpu::Handle;
+use crate::windows;
 
-/// QEMU's name of RAM.
-const RAM: &str = "pc.ram";
-/// Most bytes that one `xp` shows.
-const MOST: u64 = 1 << 20;
-/// Bytes in a line of `xp`, for units of a byte and for larger ones.
-const LINE_OF_BYTES: usize = 8;
-const LINE: usize = 16;
-
-/// What the monitor prints. Errors of a command are text too, as in QEMU.
-pub fn run(control: &Control, vcpu: &Handle, line: &str) -> Result<String, QmpError> {
+/// What the monitor prints of vCPU `index`. Errors of a command are text too, as in QEMU.
+pub fn run(control: &Control, index: usize, line: &str) -> Result<String, QmpError> {
+    let wrong = || QmpError::generic("Parameter 'cpu-index' expects a CPU number");
+    let vcpu = control.vcpus().handles().get(index).ok_or_else(wrong)?;
     let line = line.replacen('/', " /", 1);
     let words: Vec<&str> = line.split_whitespace().collect();
     Ok(match words[..] {
@@ -33,7 +27,7 @@ pub fn run(control: &Control, vcpu: &Handle, line: &str) -> Result<String, QmpEr
         ["info", "registers"] => {
             let state = State::of(vcpu)?;
             // QEMU begins each vCPU with an empty line.
-            format!("\n{}", state.registers_text(0))
+            format!("\n{}", state.registers_text(index))
         }
         ["info", "registers", "-a"] => all_registers(control)?,
         ["info", "mem"] => mem(control, &State::of(vcpu)?.registers),
@@ -82,11 +76,8 @@ impl State {
     }
 
     fn registers_text(&self, index: usize) -> String {
-        let mut text = String::new();
         let (registers, debug) = (&self.registers, &self.debug);
-        // Writing to a string cannot fail.
-        let _ = write_registers(&mut text, index, registers, self.is_halted, debug);
-        text
+        written(|out| write_registers(out, index, registers, self.is_halted, debug))
     }
 }
 
@@ -97,64 +88,23 @@ fn all_registers(control: &Control) -> Result<String, QmpError> {
         .collect()
 }
 
-/// Ports, and the guest-physical address space.
 fn mtree(control: &Control) -> String {
-    let mut text = String::from("FlatView #0\n AS \"I/O\", root: io\n Root memory region: io\n");
-    write_ranges(&mut text, bus(&control.buses().pio));
-    text.push_str("\nFlatView #1\n AS \"memory\", root: system\n");
-    for vcpu in 0..control.vcpus().handles().len() {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, " AS \"cpu-memory-{vcpu}\", root: system");
-    }
-    text.push_str(" Root memory region: system\n");
-    let mut offset = 0;
-    let ram = control.memory().iter().map(|region| {
-        let place = match offset {
-            0 => RAM.to_owned(),
-            offset => format!("{RAM} @{offset:016x}"),
-        };
-        offset += region.len();
-        let start = region.start_addr().raw_value();
-        (start, region.len(), format!("ram): {place}"))
-    });
-    let mut ranges: Vec<_> = ram.chain(bus(&control.buses().mmio)).collect();
-    ranges.sort();
-    write_ranges(&mut text, ranges);
-    text.push('\n');
-    text
-}
-
-fn bus(bus: &Bus) -> Vec<(u64, u64, String)> {
-    let ranges = bus.ranges();
-    ranges
-        .map(|(start, len, name)| (start, len, format!("i/o): {name}")))
-        .collect()
-}
-
-fn write_ranges(text: &mut String, ranges: Vec<(u64, u64, String)>) {
-    for (start, len, what) in ranges {
-        let last = start + (len - 1);
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {start:016x}-{last:016x} (prio 0, {what}");
-    }
+    let (ports, memory) = (
+        windows::ports(control.buses()),
+        windows::memory(control.memory(), control.buses()),
+    );
+    let vcpus = control.vcpus().handles().len();
+    written(|out| write_mtree(out, ports, memory, vcpus))
 }
 
 fn mem(control: &Control, registers: &Registers) -> String {
-    let mut text = String::new();
     let space = AddressSpace::of(registers);
-    // Writing to a string cannot fail.
-    let _ = write_mappings(&mut text, &space, reader(control));
-    text
+    written(|out| write_mappings(out, &space, reader(control)))
 }
 
 fn gpa2hva(control: &Control, addr: u64) -> String {
-    match control.memory().get_host_address(GuestAddress(addr)) {
-        Ok(host) => {
-            let host = host as usize;
-            format!("Host virtual address for {addr:#x} ({RAM}) is {host:#x}\n")
-        }
-        Err(_) => format!("No memory is mapped at address {addr:#x}\n"),
-    }
+    let host = windows::host_address(control.memory(), PhysAddr(addr));
+    written(|out| write_host_address(out, PhysAddr(addr), host))
 }
 
 fn gva2gpa(control: &Control, registers: &Registers, addr: u64) -> String {
@@ -172,35 +122,17 @@ fn reader(control: &Control) -> impl Fn(PhysAddr, &mut [u8]) -> Result<(), Targe
     }
 }
 
-/// Physical memory in hexadecimal, up to where there is none.
-fn xp(control: &Control, text: &str, addr: u64) -> String {
-    let Some(format) = Format::parse(text) else {
-        return format!("invalid format '/{text}': only x with b, h, w or g is known\n");
-    };
-    let unit = format.unit();
-    let Some(len) = format.len(MOST) else {
-        return format!("at most {MOST} bytes are shown at once\n");
-    };
-    let mut bytes = vec![0; len];
-    let mut output = String::new();
-    let line = if unit == 1 { LINE_OF_BYTES } else { LINE };
-    for (n, piece) in (0..).zip(bytes.chunks_mut(line)) {
-        let at = addr.saturating_add(n * line as u64);
-        let _ = write!(output, "{at:016x}:");
-        let read = control.memory().read_slice(piece, GuestAddress(at));
-        if read.is_err() {
-            output.push_str(" Cannot access memory\n");
-            break;
-        }
-        for unit in piece.chunks(unit) {
-            output.push_str(" 0x");
-            for byte in unit.iter().rev() {
-                let _ = write!(output, "{byte:02x}");
-            }
-        }
-        output.push('\n');
-    }
-    output
+fn xp(control: &Control, format: &str, addr: u64) -> String {
+    let read = reader(control);
+    let read = |at, bytes: &mut [u8]| read(at, bytes).is_ok();
+    written(|out| write_memory(out, format, PhysAddr(addr), read))
+}
+
+/// What is written, where nothing can fail.
+fn written(write: impl FnOnce(&mut String) -> fmt::Result) -> String {
+    let mut text = String::new();
+    let _ = write(&mut text);
+    text
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub(in crate::session) struct Console {
     warned: BTreeSet<VirtAddr>,
     /// The user knows that the guest has breakpoints of its own.
     warned_of_own: bool,
+    /// It is read by a program that has asked whether this is QEMU's stub.
+    reads_as_qemu: bool,
 }
 
 impl Console {
@@ -41,6 +43,14 @@ impl Console {
 
     pub fn is_attached(&self) -> bool {
         self.attached
+    }
+
+    pub fn reads_as_qemu(&self) -> bool {
+        self.reads_as_qemu
+    }
+
+    pub fn set_reads_as_qemu(&mut self) {
+        self.reads_as_qemu = true;
     }
 
     /// Keeps text for the user; the last one is not repeated.

@@ -4,8 +4,10 @@
 //! look for its memory map by writing memory back.
 
 use tests::rsp::Rsp;
+use tests::{DEADLINE, scratch};
 
 use super::Guest;
+use crate::qmp::Client;
 
 /// The guest's program, code and data, by physical address.
 const IMAGE: (u64, usize) = (0x10_0000, 0x10_0000);
@@ -123,5 +125,41 @@ fn pwndbg_and_gef_know_the_guest_for_a_machine_and_write_nothing() {
         assert_eq!(rsp.ask("D;1"), "OK");
         guest.expect_undisturbed();
     }
+    guest.finish();
+}
+
+/// The vCPUs stand still meanwhile.
+#[test]
+fn the_monitor_and_qmp_say_the_same_in_qemus_words() {
+    let dir = scratch();
+    let qmp = dir.path().join("qmp");
+    let guest = Guest::launch("debug", |vmm| {
+        vmm.cpus(2).arg("--qmp", format!("unix:{}", qmp.display()))
+    });
+    guest.vmm.process.wait_for("debug: ready", DEADLINE);
+    let mut client = Client::ready(&qmp);
+    let mut rsp = Rsp::attach(guest.vmm.gdb_socket());
+    assert!(rsp.ask("?").starts_with("T05"));
+    assert_eq!(rsp.ask("Hg1"), "OK");
+    let ours = rsp.monitor("info mtree -f");
+    assert!(ours.contains("hole"), "{ours}");
+    assert_eq!(rsp.ask("qqemu.PhyMemMode"), "0");
+    for command in [
+        "info registers",
+        "info registers -a",
+        "info mem",
+        "info mtree",
+        "info mtree -f",
+        "xp/5xg 0x100000",
+        "xp/9xb 1048576",
+        "xp 0x70000000",
+        "gva2gpa 0x100010",
+        "gpa2hva 0x100000",
+        "gpa2hva 0x70000000",
+    ] {
+        let (said, expected) = (rsp.monitor(command), client.human(command));
+        assert_eq!(said, expected, "{command}");
+    }
+    assert_eq!(rsp.ask("D;1"), "OK");
     guest.finish();
 }
