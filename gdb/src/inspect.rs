@@ -91,6 +91,15 @@ pub struct RecentExit {
     pub time: u64,
 }
 
+/// The format of a crash dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DumpFormat {
+    /// An ELF core file.
+    Elf,
+    /// kdump-compressed, by zlib.
+    Kdump,
+}
+
 /// The debug registers of a vCPU as its guest has written them (SDM volume 3, 19.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DebugRegisters {
@@ -201,7 +210,12 @@ pub trait Inspect {
 
     /// Writes RAM and registers to a file of the VMM's machine, and tells in words what that
     /// was. `hide` takes out of memory, which was read at an address, what is not the guest's.
-    fn dump(&mut self, _path: &Path, _hide: &dyn Fn(PhysAddr, &mut [u8])) -> Result<String> {
+    fn dump(
+        &mut self,
+        _path: &Path,
+        _format: DumpFormat,
+        _hide: &dyn Fn(PhysAddr, &mut [u8]),
+    ) -> Result<String> {
         Err(TargetError::Unsupported("crash dumps"))
     }
 

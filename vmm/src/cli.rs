@@ -100,6 +100,9 @@ pub enum CtlCommand {
     /// Write RAM and registers to FILE, for crash, makedumpfile, drgn and gdb. A guest that runs
     /// is stopped meanwhile.
     Dump {
+        /// In the kdump-compressed format, which gdb does not read.
+        #[arg(short = 'z')]
+        compress: bool,
         /// The machine writes it: a file that is there is replaced.
         #[arg(value_name = "FILE")]
         file: PathBuf,

@@ -6,6 +6,7 @@ use crate::dump::Snapshot;
 use crate::layout;
 use crate::machine::{self, Machine};
 use crate::say;
+use gdb::inspect::DumpFormat;
 use gdb::target::VcpuId;
 use host_io::errors::chain;
 
@@ -18,7 +19,7 @@ pub fn stop_and_dump(machine: &Machine, dump: Option<&Path>) -> Result<(), machi
         return Ok(());
     };
     let snapshot = Snapshot::new(machine.memory(), machine.vcpus().handles());
-    match snapshot.and_then(|snapshot| snapshot.save(path)) {
+    match snapshot.and_then(|snapshot| snapshot.save(path, DumpFormat::Elf)) {
         Ok(saved) => say!("outboard: dumped to {}: {saved}", path.display()),
         Err(error) => say!("outboard: {}", chain(&error)),
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::Output;
 use super::error::MonitorError;
+use crate::inspect::DumpFormat;
 use crate::session::Session;
 
 /// Dumps RAM and registers, without what is planted in RAM.
@@ -12,13 +13,18 @@ pub(super) fn dump(
     arguments: &str,
     out: Output<'_>,
 ) -> Result<(), MonitorError> {
-    if arguments.is_empty() {
+    let (format, file) = match arguments.split_once(' ') {
+        Some(("-z", file)) => (DumpFormat::Kdump, file),
+        _ => (DumpFormat::Elf, arguments),
+    };
+    if matches!(file, "" | "-z") {
         return Err(MonitorError::Missing("a file"));
     }
     let guest = &mut session.guest;
     let planted = &guest.breakpoints.planted;
     let hide = |at, bytes: &mut [u8]| planted.hide(at, bytes);
-    let dumped = guest.machine.inspect().dump(Path::new(arguments), &hide)?;
-    writeln!(out, "{arguments}: {dumped}")?;
+    let inspect = guest.machine.inspect();
+    let dumped = inspect.dump(Path::new(file), format, &hide)?;
+    writeln!(out, "{file}: {dumped}")?;
     Ok(())
 }

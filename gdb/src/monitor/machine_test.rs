@@ -289,3 +289,14 @@ fn pages_that_a_device_writes_are_told_until_gdb_leaves() {
         .watcher
         .until("it is let go", |state| state.is_let_go());
 }
+
+#[test]
+fn a_dump_may_be_compressed() {
+    let (_guest, mut rsp) = guest();
+    assert_eq!(rsp.monitor("dump a b"), "a b: Elf in a b\n");
+    assert_eq!(rsp.monitor("dump -z a"), "a: Kdump in a\n");
+    for command in ["dump", "dump -z"] {
+        let said = rsp.monitor(command);
+        assert!(said.starts_with("a file is missing\nusage: "), "{said}");
+    }
+}

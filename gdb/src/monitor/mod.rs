@@ -62,8 +62,8 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "dump",
-        arguments: "FILE",
-        help: "write RAM and registers to a file, for crash, drgn and gdb",
+        arguments: "[-z] FILE",
+        help: "write RAM and registers to a file, for crash, drgn and gdb; -z: compressed",
         run: dump::dump,
     },
     Command {

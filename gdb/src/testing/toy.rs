@@ -599,6 +599,15 @@ impl Inspect for Toy {
         Ok(())
     }
 
+    fn dump(
+        &mut self,
+        path: &std::path::Path,
+        format: DumpFormat,
+        _: &dyn Fn(PhysAddr, &mut [u8]),
+    ) -> Result<String> {
+        Ok(format!("{format:?} in {}", path.display()))
+    }
+
     fn dirty_pages(&mut self, _: usize) -> Result<Option<Vec<Range<u64>>>> {
         let runs = || vec![0x1000..0x3000, 0xf_f000..0x10_0000];
         Ok(self.state().noted.then(runs))

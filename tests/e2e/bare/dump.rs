@@ -44,6 +44,10 @@ fn a_running_guest_is_dumped_and_runs_on() {
     for part in ["LWP 2", "\n#0  ", "= \"hello gdb\""] {
         assert!(output.contains(part), "no {part:?} in\n{output}");
     }
+    let kdump = dir.path().join("kdump");
+    ctl(dir.path(), &["dump", "-z", kdump.to_str().unwrap()], 0);
+    let compressed = fs::read(&kdump).unwrap();
+    assert!(compressed.starts_with(b"KDUMP   ") && compressed.len() < 4 << 20);
     let status = crate::control::status(dir.path());
     assert_eq!(status["state"], "running");
     vmm.process.signal(libc::SIGTERM);

@@ -1,5 +1,6 @@
 //! Crash dumps of Linux under KASLR, and what others' programs read in them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ fn output(name: &str, command: &mut Command) -> String {
     process.printed(Stream::Out)
 }
 
-/// Dumps a guest with two vCPUs that runs on.
+/// Dumps a guest with two vCPUs that runs on, and compressed as `kdump` beside that.
 fn dump(dir: &Path, guest: &Linux) -> PathBuf {
     let api = dir.join("api");
     let vmm: Running = moving(dir, guest, "outboard.run=tick", None)
@@ -28,13 +29,21 @@ fn dump(dir: &Path, guest: &Linux) -> PathBuf {
         .start();
     vmm.process.wait_for("tick=started", BOOT);
     let dump = dir.join("vmcore");
-    let mut ctl = Command::new(program::own("outboard"));
-    ctl.arg("ctl").arg("--api").arg(&api).arg("dump").arg(&dump);
-    let said = output("ctl", &mut ctl);
+    let said = ctl(&api, &[dump.as_os_str()]);
     assert_all(&said, &["512 MiB of RAM", "with Linux's VMCOREINFO"]);
     // The guest still runs.
+    ctl(&api, &["-z".as_ref(), dir.join("kdump").as_os_str()]);
     finish(vmm);
     dump
+}
+
+/// Has the machine write a dump, and returns what is said of it.
+fn ctl(api: &Path, words: &[&OsStr]) -> String {
+    let mut ctl = Command::new(program::own("outboard"));
+    ctl.arg("ctl").arg("--api").arg(api).arg("dump").args(words);
+    let said = output("ctl", &mut ctl);
+    println!("{said}");
+    said
 }
 
 /// The value of a line of VMCOREINFO, which is among the first bytes of a dump.
@@ -55,6 +64,7 @@ fn reduce(dir: &Path, dump: &Path) {
     assert!(said.contains("makedumpfile Completed"), "{said}");
     let size = fs::metadata(&small).unwrap().len();
     assert!((1 << 20..100 << 20).contains(&size), "{size} bytes");
+    fs::remove_file(&small).unwrap();
 }
 
 const DRGN: &str = r#"
@@ -74,14 +84,7 @@ fn a_dump_under_kaslr_is_read_by_others() {
     let dump = dump(dir.path(), &guest);
     reduce(dir.path(), &dump);
 
-    let mut drgn = Command::new(program::cached("drgn/drgn"));
-    drgn.arg("-q").arg("-c").arg(&dump).arg("-s").arg(&vmlinux);
-    let said = output("drgn", drgn.args(["-e", DRGN]));
-    assert_drgn(&said);
-    // A CPU is idle just then, or at work.
-    assert_eq!(said.matches("cpu #0 ").count(), 2, "{said}");
-    let begins = ["cpu_startup_entry", "entry_SYSCALL_64", "asm_"];
-    assert!(begins.iter().any(|name| said.contains(name)), "{said}");
+    drgn_reads(&dump, &vmlinux);
 
     let offset = vmcoreinfo(&dump, "KERNELOFFSET");
     let symbols = format!("symbol-file {} -o 0x{offset}", vmlinux.display());
@@ -102,14 +105,50 @@ fn a_dump_under_kaslr_is_read_by_others() {
         ],
     );
 
+    crash_reads(dir.path(), &dump, &vmlinux);
+
+    // gdb does not know the compressed format, everybody else does.
+    let kdump = dir.path().join("kdump");
+    let size = fs::metadata(&kdump).unwrap().len();
+    assert!((1 << 20..100 << 20).contains(&size), "{size} bytes");
+    reduce(dir.path(), &kdump);
+    let log = dmesg(dir.path(), &kdump);
+    assert!(log.contains("] Linux version 6.1."), "{log}");
+    drgn_reads(&kdump, &vmlinux);
+    crash_reads(dir.path(), &kdump, &vmlinux);
+}
+
+fn drgn_reads(dump: &Path, vmlinux: &Path) {
+    let mut drgn = Command::new(program::cached("drgn/drgn"));
+    drgn.arg("-q").arg("-c").arg(dump).arg("-s").arg(vmlinux);
+    let said = output("drgn", drgn.args(["-e", DRGN]));
+    assert_drgn(&said);
+    // A CPU is idle just then, or at work.
+    assert_eq!(said.matches("cpu #0 ").count(), 2, "{said}");
+    let begins = ["cpu_startup_entry", "entry_SYSCALL_64", "asm_"];
+    assert!(begins.iter().any(|name| said.contains(name)), "{said}");
+}
+
+fn crash_reads(dir: &Path, dump: &Path, vmlinux: &Path) {
     // Its allocator is one that crash does not know.
     let mut crash = Command::new(program::system("crash"));
     crash.args(["-s", "--no_modules", "--no_kmem_cache"]);
-    let commands = dir.path().join("commands");
+    let commands = dir.join("commands");
     fs::write(&commands, "sys\nlog\nquit\n").unwrap();
-    crash.arg(&vmlinux).arg(&dump).arg("-i").arg(&commands);
+    crash.arg(vmlinux).arg(dump).arg("-i").arg(&commands);
     let said = output("crash", &mut crash);
     assert_all(&said, &["CPUS: 2", "RELEASE: 6.1.", "] Linux version 6.1."]);
+}
+
+/// The log that makedumpfile finds by itself.
+fn dmesg(dir: &Path, dump: &Path) -> String {
+    let log = dir.join("log");
+    let mut makedumpfile = Command::new(program::system("makedumpfile"));
+    makedumpfile.arg("--dump-dmesg").args([dump, &log]);
+    output("makedumpfile", &mut makedumpfile);
+    let text = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    text
 }
 
 /// What [`DRGN`] prints of a guest's kernel, tasks and log.
@@ -164,14 +203,9 @@ fn a_stock_kernel_is_dumped_when_it_panics() {
         ],
     );
     reduce(dir.path(), &dump);
-    // The panic's last words are in the log, which is dumped by makedumpfile itself.
-    let log = dir.path().join("log");
-    let mut makedumpfile = Command::new(program::system("makedumpfile"));
-    makedumpfile.arg("--dump-dmesg").args([&dump, &log]);
-    output("makedumpfile", &mut makedumpfile);
-    let log = fs::read_to_string(&log).unwrap();
+    // The panic's last words are in the log.
     assert_all(
-        &log,
+        &dmesg(dir.path(), &dump),
         &[
             "] Linux version ",
             "] Kernel panic - not syncing: sysrq triggered crash",

@@ -50,7 +50,7 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
             ask(&args.api, "POST", "/v1/debugger/detach")?;
             Ok("detach-gdb: done".to_owned())
         }
-        CtlCommand::Dump { file } => dump(&args.api, file),
+        CtlCommand::Dump { compress, file } => dump(&args.api, *compress, file),
         CtlCommand::Restart { id } => {
             let name = utf8_percent_encode(id, NON_ALPHANUMERIC);
             let answer = ask(&args.api, "POST", &format!("/v1/devices/{name}/restart"))?;
@@ -64,10 +64,11 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
 }
 
 /// The machine writes the file, and may do so in another directory.
-fn dump(api: &Path, file: &Path) -> Result<String, Error> {
+fn dump(api: &Path, compress: bool, file: &Path) -> Result<String, Error> {
     let path = std::path::absolute(file)?;
     let path = percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC);
-    let target = format!("/v1/dump?file={path}");
+    let format = if compress { "kdump" } else { "elf" };
+    let target = format!("/v1/dump?file={path}&format={format}");
     // As long as the disk takes.
     let answer = ask_within(None, api, "POST", &target)?;
     let text = answer["text"].as_str().unwrap_or_default();

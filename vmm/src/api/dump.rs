@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
+use gdb::inspect::DumpFormat;
 use host_io::errors::chain;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -19,7 +20,11 @@ pub fn dump(control: &Control, query: &str) -> (Status, Value) {
         let text = "a dump needs an absolute path: POST /v1/dump?file=PATH";
         return (Status::BadRequest, problem(text));
     };
-    let save = |snapshot: &dump::Snapshot<'_>| snapshot.save(&path);
+    let Some(format) = format(query) else {
+        let text = "the format of a dump is elf or kdump: POST /v1/dump?file=PATH&format=kdump";
+        return (Status::BadRequest, problem(text));
+    };
+    let save = |snapshot: &dump::Snapshot<'_>| snapshot.save(&path, format);
     match dump::with_stopped(control.vcpus(), control.memory(), save) {
         Ok(saved) => {
             let answer = json!({
@@ -48,9 +53,26 @@ fn file(query: &str) -> Option<PathBuf> {
     path.is_absolute().then_some(path)
 }
 
+fn format(query: &str) -> Option<DumpFormat> {
+    let mut fields = query.split('&');
+    match fields.find_map(|field| field.strip_prefix("format=")) {
+        None | Some("elf") => Some(DumpFormat::Elf),
+        Some("kdump") => Some(DumpFormat::Kdump),
+        Some(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_dump_is_an_elf_file_unless_another_format_is_asked_for() {
+        assert_eq!(format("file=/a"), Some(DumpFormat::Elf));
+        assert_eq!(format("format=elf&file=/a"), Some(DumpFormat::Elf));
+        assert_eq!(format("file=/a&format=kdump"), Some(DumpFormat::Kdump));
+        assert_eq!(format("file=/a&format=zip"), None);
+    }
 
     #[test]
     fn a_file_is_named_by_its_absolute_path() {

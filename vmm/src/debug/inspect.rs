@@ -10,7 +10,9 @@ use devices::virtio::Format;
 use devices::virtio::counters::{QueueInfo, TransportInfo};
 use devices::virtio::features::EVENT_IDX;
 use devices::virtio::spec::Register;
-use gdb::inspect::{DebugRegisters, Device, Inspect, Queue, RecentExit, Trap, Virtqueue, Window};
+use gdb::inspect::{
+    DebugRegisters, Device, DumpFormat, Inspect, Queue, RecentExit, Trap, Virtqueue, Window,
+};
 use gdb::target::{PhysAddr, Result, TargetError, VcpuId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -170,10 +172,15 @@ impl Inspect for DebugTarget {
         Ok(shared.backend().dirty_pages())
     }
 
-    fn dump(&mut self, path: &Path, hide: &dyn Fn(PhysAddr, &mut [u8])) -> Result<String> {
+    fn dump(
+        &mut self,
+        path: &Path,
+        format: DumpFormat,
+        hide: &dyn Fn(PhysAddr, &mut [u8]),
+    ) -> Result<String> {
         let hide = |at, bytes: &mut [u8]| hide(PhysAddr(at), bytes);
         let snapshot = Snapshot::new(&self.memory.0, self.vcpus.handles());
-        let saved = snapshot.and_then(|snapshot| snapshot.hiding(&hide).save(path));
+        let saved = snapshot.and_then(|snapshot| snapshot.hiding(&hide).save(path, format));
         let saved = saved.map_err(|error| TargetError::Host {
             what: "the guest is not dumped",
             source: io::Error::other(error),

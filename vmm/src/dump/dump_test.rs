@@ -54,7 +54,7 @@ fn a_file_has_all_ram_and_disk_space_for_what_is_not_zero() {
     let memory = ram();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vmcore");
-    let summary = snapshot(&memory).save(&path).unwrap();
+    let summary = snapshot(&memory).save(&path, DumpFormat::Elf).unwrap();
     assert_eq!((summary.ram, summary.written), (RAM, 3 * 4096));
     assert!(!summary.has_kernel);
     let meta = fs::metadata(&path).unwrap();
@@ -70,7 +70,7 @@ fn a_file_has_all_ram_and_disk_space_for_what_is_not_zero() {
     assert_eq!(&data[data.len() - 4..], b"last");
     // A second dump is not longer for what the first one had, and has no more readers.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    snapshot(&memory).save(&path).unwrap();
+    snapshot(&memory).save(&path, DumpFormat::Elf).unwrap();
     let meta = fs::metadata(&path).unwrap();
     assert_eq!(meta.len() as usize, file.len());
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
@@ -83,7 +83,9 @@ fn a_dump_gives_no_pages_to_memory_that_had_none() {
     let pages = || file.file().metadata().unwrap().blocks();
     let before = pages();
     let dir = tempfile::tempdir().unwrap();
-    snapshot(&memory).save(&dir.path().join("vmcore")).unwrap();
+    snapshot(&memory)
+        .save(&dir.path().join("vmcore"), DumpFormat::Elf)
+        .unwrap();
     assert_eq!(pages(), before);
 }
 
@@ -92,7 +94,7 @@ fn a_pipe_gets_the_same_bytes_as_a_file() {
     let memory = ram();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vmcore");
-    snapshot(&memory).save(&path).unwrap();
+    snapshot(&memory).save(&path, DumpFormat::Elf).unwrap();
     let (mut reader, writer) = std::io::pipe().unwrap();
     let read = std::thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -101,8 +103,28 @@ fn a_pipe_gets_the_same_bytes_as_a_file() {
     });
     let writer = File::from(std::os::fd::OwnedFd::from(writer));
     let output = Output::to(writer).unwrap();
-    snapshot(&memory).write(output, 0..u64::MAX).unwrap();
+    snapshot(&memory).write(output, DumpFormat::Elf).unwrap();
     assert!(read.join().unwrap() == fs::read(&path).unwrap());
+}
+
+#[test]
+fn a_compressed_file_has_no_pages_of_zeros_and_cannot_be_a_pipe() {
+    let memory = ram();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vmcore");
+    let summary = snapshot(&memory).save(&path, DumpFormat::Kdump).unwrap();
+    assert_eq!((summary.ram, summary.written), (RAM, 3 * 4096));
+    let file = fs::read(&path).unwrap();
+    assert!(file.starts_with(b"KDUMP   "));
+    // A descriptor of 24 bytes for each page, and little beside that.
+    let descriptors = RAM as usize / 4096 * 24;
+    assert!((descriptors..descriptors + 64 * 1024).contains(&file.len()));
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let output = Output::to(File::from(std::os::fd::OwnedFd::from(writer))).unwrap();
+    let error = snapshot(&memory)
+        .write(output, DumpFormat::Kdump)
+        .unwrap_err();
+    assert!(error.to_string().contains("to a pipe"), "{error}");
 }
 
 #[test]
@@ -111,7 +133,9 @@ fn a_part_of_ram_can_be_dumped() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("part");
     let output = Output::create(&path).unwrap();
-    snapshot(&memory).write(output, 0x1000..0x2000).unwrap();
+    snapshot(&memory)
+        .write_part(output, 0x1000..0x2000)
+        .unwrap();
     let file = fs::read(&path).unwrap();
     let loads = loads(&file);
     assert_eq!(
@@ -131,7 +155,10 @@ fn planted_bytes_are_not_in_it() {
             bytes[(0x1ffe - at) as usize] = b'F';
         }
     };
-    snapshot(&memory).hiding(&hide).save(&path).unwrap();
+    snapshot(&memory)
+        .hiding(&hide)
+        .save(&path, DumpFormat::Elf)
+        .unwrap();
     let file = fs::read(&path).unwrap();
     assert_eq!(&loads(&file)[0].2[0x1ffe..0x2003], b"First");
 }
@@ -180,7 +207,7 @@ fn what_is_no_file_is_refused_and_left_alone() {
     let memory = ram();
     let dir = tempfile::tempdir().unwrap();
     for path in [std::path::Path::new("/dev/null"), dir.path()] {
-        let error = snapshot(&memory).save(path).unwrap_err();
+        let error = snapshot(&memory).save(path, DumpFormat::Elf).unwrap_err();
         assert!(matches!(error, Error::Open { .. }), "{error}");
         assert!(path.exists());
     }

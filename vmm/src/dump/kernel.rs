@@ -79,6 +79,21 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// The physical address of where the image is mapped from; below 0 it wraps.
+    pub fn phys_base(&self) -> u64 {
+        let offset = self.image.virt.wrapping_sub(IMAGE_MAP);
+        self.image.phys.wrapping_sub(offset)
+    }
+
+    /// As `uname -r` says it.
+    pub fn release(&self) -> &[u8] {
+        let mut lines = self.vmcoreinfo.split(|byte| *byte == b'\n');
+        let release = lines.find_map(|line| line.strip_prefix(b"OSRELEASE="));
+        release.unwrap_or_default()
+    }
+}
+
 /// The texts of what looks like the note.
 fn candidates(memory: &GuestMemory) -> Vec<Vec<u8>> {
     let regions = memory.iter().map(|region| {

@@ -1,8 +1,8 @@
 //! Crash dumps: RAM and registers of a stopped machine in one file, for crash,
 //! makedumpfile, drgn and gdb.
 //!
-//! The format is that of QEMU's `dump-guest-memory`, an ELF core file of the machine, with
-//! the addresses of a Linux kernel in it as kdump writes them. A kernel needs no
+//! The formats are those of QEMU's `dump-guest-memory`: an ELF core file of the machine, with
+//! the addresses of a Linux kernel in it as kdump writes them, or kdump-compressed. A kernel needs no
 //! preparation for it: its VMCOREINFO is found in its memory.
 //!
 //! | module | what it does |
@@ -12,9 +12,11 @@
 //! | `kernel` | VMCOREINFO of Linux, and where its kernel is mapped |
 //! | `stacks` | the stacks that vCPUs run on |
 //! | `notes` | the registers |
-//! | `elf` | the headers |
+//! | `elf` | the headers of an ELF file |
+//! | `kdump` | the other format, in which pages are compressed |
 
 mod elf;
+mod kdump;
 mod kernel;
 mod notes;
 mod output;
@@ -22,6 +24,7 @@ mod ram;
 mod stacks;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,7 @@ use std::time::{Duration, Instant};
 
 use devices::virtio::GuestMemory;
 use gdb::arch::Registers;
+use gdb::inspect::DumpFormat;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::kvm;
@@ -134,29 +138,24 @@ impl<'a> Snapshot<'a> {
     }
 
     /// Dumps into a new file, or over one that is there. What fails leaves none.
-    pub fn save(&self, path: &Path) -> Result<Summary, Error> {
-        self.save_part(path, 0..u64::MAX)
+    pub fn save(&self, path: &Path, format: DumpFormat) -> Result<Summary, Error> {
+        save_by(path, |output| self.write(output, format))
     }
 
-    /// The same of the RAM in `range`.
+    /// An ELF file of the RAM in `range`.
     pub fn save_part(&self, path: &Path, range: Range<u64>) -> Result<Summary, Error> {
-        let failed = |source| Error::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let output = Output::create(path).map_err(failed)?;
-        self.write(output, range).map_err(|source| {
-            // It would look like a dump. The first error is the one to tell.
-            let _ = std::fs::remove_file(path);
-            Error::Write {
-                path: path.to_owned(),
-                source,
-            }
-        })
+        save_by(path, |output| self.write_part(output, range))
     }
 
-    /// Dumps the RAM in `range`, and all of the registers.
-    pub fn write(&self, mut output: Output, range: Range<u64>) -> io::Result<Summary> {
+    pub fn write(&self, output: Output, format: DumpFormat) -> io::Result<Summary> {
+        match format {
+            DumpFormat::Elf => self.write_part(output, 0..u64::MAX),
+            DumpFormat::Kdump => self.write_compressed(&output.into_file()?),
+        }
+    }
+
+    /// An ELF file of the RAM in `range`, and all of the registers.
+    pub fn write_part(&self, mut output: Output, range: Range<u64>) -> io::Result<Summary> {
         let begun = Instant::now();
         let kernel = Kernel::find(self.memory, &self.registers);
         let notes = notes::all(&self.registers, kernel.as_ref());
@@ -170,9 +169,7 @@ impl<'a> Snapshot<'a> {
         let mut at = start;
         let mut written = 0;
         for region in &regions {
-            ram::for_each_piece(self.memory, region, |addr, bytes| {
-                (self.hide)(addr, bytes);
-                written += bytes.len() as u64;
+            written += self.for_each_piece(region, |addr, bytes| {
                 output.put(at + (addr - region.start), bytes)
             })?;
             at += region.end - region.start;
@@ -185,6 +182,67 @@ impl<'a> Snapshot<'a> {
             elapsed: begun.elapsed(),
         })
     }
+
+    fn write_compressed(&self, file: &File) -> io::Result<Summary> {
+        let begun = Instant::now();
+        let kernel = Kernel::find(self.memory, &self.registers);
+        let notes = notes::all(&self.registers, kernel.as_ref());
+        let about = kdump::About {
+            cpus: self.registers.len() as u32,
+            notes: &notes,
+            vmcoreinfo: notes::vmcoreinfo(&notes, kernel.as_ref()),
+            release: kernel.as_ref().map_or(b"", Kernel::release),
+            phys_base: kernel.as_ref().map_or(0, Kernel::phys_base),
+        };
+        let regions = regions(self.memory, &(0..u64::MAX));
+        let mut writer = kdump::Writer::begin(file, &regions, &about)?;
+        let mut written = 0;
+        for region in &regions {
+            written += self.for_each_piece(region, |addr, bytes| writer.put(addr, bytes))?;
+        }
+        writer.finish()?;
+        Ok(Summary {
+            ram: regions.iter().map(|region| region.end - region.start).sum(),
+            written,
+            has_kernel: kernel.is_some(),
+            elapsed: begun.elapsed(),
+        })
+    }
+
+    /// Calls `f` with what is not zero in a part of RAM, and returns how much that is.
+    fn for_each_piece(
+        &self,
+        range: &Range<u64>,
+        mut f: impl FnMut(u64, &[u8]) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        let mut len = 0;
+        ram::for_each_piece(self.memory, range, |addr, bytes| {
+            (self.hide)(addr, bytes);
+            len += bytes.len() as u64;
+            f(addr, bytes)
+        })?;
+        Ok(len)
+    }
+}
+
+/// Has `write` write a file that is there only if that succeeds.
+fn save_by(
+    path: &Path,
+    write: impl FnOnce(Output) -> io::Result<Summary>,
+) -> Result<Summary, Error> {
+    let failed = |source| Error::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let output = Output::create(path).map_err(failed)?;
+    write(output).map_err(|source| {
+        // It would look like a dump. The first error is the one to tell.
+        let _ = std::fs::remove_file(path);
+        Error::Write {
+            path: path.to_owned(),
+            source,
+        }
+    })
 }
 
 /// Stops the guest for as long as `dump` takes, unless it is stopped.

@@ -1,6 +1,8 @@
 //! The notes of a dump: registers as ELF core files have them, registers as QEMU has them,
 //! and the kernel's own note.
 
+use std::ops::Range;
+
 use gdb::arch::{Registers, Segment, Table};
 
 use super::kernel::Kernel;
@@ -29,6 +31,13 @@ pub fn all(registers: &[Registers], kernel: Option<&Kernel>) -> Vec<u8> {
         push(&mut notes, b"VMCOREINFO\0", 0, &kernel.vmcoreinfo);
     }
     notes
+}
+
+/// The place of the text of VMCOREINFO in [`all`]; empty without a kernel.
+pub fn vmcoreinfo(notes: &[u8], kernel: Option<&Kernel>) -> Range<usize> {
+    let len = kernel.map_or(0, |kernel| kernel.vmcoreinfo.len());
+    let start = notes.len() - len.next_multiple_of(4);
+    start..start + len
 }
 
 fn push(notes: &mut Vec<u8>, name: &[u8], kind: u32, data: &[u8]) {

@@ -54,6 +54,17 @@ impl Output {
         }
     }
 
+    /// The file, if everything in it can be written at any time.
+    pub fn into_file(self) -> io::Result<File> {
+        match self {
+            Self::File(file) => Ok(file),
+            Self::Pipe { .. } => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a compressed dump cannot be written to a pipe",
+            )),
+        }
+    }
+
     /// Writes at `offset`, which is not before the end of what was written last.
     pub fn put(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         match self {

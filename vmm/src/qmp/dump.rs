@@ -5,6 +5,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
+use gdb::inspect::DumpFormat;
 use host_io::errors::chain;
 use serde_json::{Value, json};
 
@@ -30,21 +31,23 @@ pub fn dump(
         let text = "'paging' is not supported: kernel addresses are in the dump without it";
         return Err(QmpError::generic(text));
     }
-    if let Some(format) = format.filter(|format| format != "elf") {
-        let text = format!("format '{format}' is not supported, only 'elf' is");
-        return Err(QmpError::generic(text));
-    }
+    let what = What::new(range, format.as_deref())?;
     match protocol.split_once(':') {
-        Some(("file", path)) => save(control, range, |snapshot, range| {
-            snapshot.save_part(Path::new(path), range)
+        Some(("file", path)) => save(control, |snapshot| match what {
+            What::All(format) => snapshot.save(Path::new(path), format),
+            What::Part(range) => snapshot.save_part(Path::new(path), range),
         }),
         Some(("fd", name)) => {
             let not_found = || format!("File descriptor named '{name}' has not been found");
             let file = files.remove(name);
             let file = file.ok_or_else(|| QmpError::generic(not_found()))?;
-            save(control, range, |snapshot, range| {
+            save(control, |snapshot| {
                 let output = Output::to(file).map_err(Error::WriteTo)?;
-                snapshot.write(output, range).map_err(Error::WriteTo)
+                let written = match what {
+                    What::All(format) => snapshot.write(output, format),
+                    What::Part(range) => snapshot.write_part(output, range),
+                };
+                written.map_err(Error::WriteTo)
             })
         }
         _ => {
@@ -54,13 +57,39 @@ pub fn dump(
     }
 }
 
+/// What is to be dumped. A part has one format.
+enum What {
+    All(DumpFormat),
+    Part(Range<u64>),
+}
+
+impl What {
+    fn new(range: Option<Range<u64>>, format: Option<&str>) -> Result<Self, QmpError> {
+        match (format.unwrap_or("elf"), range) {
+            ("elf", None) => Ok(Self::All(DumpFormat::Elf)),
+            ("elf", Some(range)) => Ok(Self::Part(range)),
+            ("kdump-raw-zlib", None) => Ok(Self::All(DumpFormat::Kdump)),
+            ("kdump-raw-zlib", Some(_)) => {
+                let text = "kdump-compressed format doesn't support paging or filter";
+                Err(QmpError::generic(text))
+            }
+            (format, _) => {
+                let text = format!(
+                    "format '{format}' is not supported, only 'elf' and 'kdump-raw-zlib' are"
+                );
+                Err(QmpError::generic(text))
+            }
+        }
+    }
+}
+
 /// The physical addresses that are asked for.
-fn range(arguments: &mut Arguments) -> Result<Range<u64>, QmpError> {
+fn range(arguments: &mut Arguments) -> Result<Option<Range<u64>>, QmpError> {
     let begin = arguments.optional_number("begin")?;
     let length = arguments.optional_number("length")?;
     match (begin, length) {
-        (None, None) => Ok(0..u64::MAX),
-        (Some(begin), Some(length)) => Ok(begin..begin.saturating_add(length)),
+        (None, None) => Ok(None),
+        (Some(begin), Some(length)) => Ok(Some(begin..begin.saturating_add(length))),
         (Some(_), None) => Err(missing("length")),
         (None, Some(_)) => Err(missing("begin")),
     }
@@ -68,12 +97,34 @@ fn range(arguments: &mut Arguments) -> Result<Range<u64>, QmpError> {
 
 fn save(
     control: &Control,
-    range: Range<u64>,
-    save: impl FnOnce(&Snapshot<'_>, Range<u64>) -> Result<dump::Summary, Error>,
+    save: impl FnOnce(&Snapshot<'_>) -> Result<dump::Summary, Error>,
 ) -> Result<Value, QmpError> {
-    let save = |snapshot: &Snapshot<'_>| save(snapshot, range);
     let saved = dump::with_stopped(control.vcpus(), control.memory(), save);
     let saved = saved.map_err(|error| QmpError::generic(chain(&error)))?;
     tracing::info!("QMP: dumped {saved}");
     Ok(json!({}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_ram_is_dumped_in_one_format_only() {
+        let what = |format, range| match What::new(range, format) {
+            Ok(What::All(format)) => format!("all, {format:?}"),
+            Ok(What::Part(range)) => format!("{range:?}"),
+            Err(error) => error.value()["desc"].to_string(),
+        };
+        assert_eq!(what(None, None), "all, Elf");
+        assert_eq!(what(Some("elf"), Some(1..2)), "1..2");
+        assert_eq!(what(Some("kdump-raw-zlib"), None), "all, Kdump");
+        let part = what(Some("kdump-raw-zlib"), Some(1..2));
+        assert!(part.contains("doesn't support paging or filter"), "{part}");
+        let other = what(Some("kdump-lzo"), None);
+        assert!(
+            other.contains("only 'elf' and 'kdump-raw-zlib' are"),
+            "{other}"
+        );
+    }
 }
