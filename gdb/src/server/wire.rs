@@ -14,6 +14,9 @@ const LIMIT: usize = 8 << 20;
 /// Most bytes of text in one packet.
 const MOST_OF_TEXT: usize = 16 << 10;
 
+/// Most times that a byte is repeated by one count, whose character is `~`.
+const MOST_REPEATED: usize = 97;
+
 /// The output side of a connection, as gdbstub writes to it.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
@@ -50,15 +53,13 @@ impl Wire {
         self.frame(body.as_bytes());
     }
 
-    /// Queues a packet of a letter and bytes as they are.
+    /// Queues a packet of a letter and bytes as they are, runs of equal ones shortened:
+    /// most of a guest's memory is zeros.
     pub fn binary(&mut self, letter: u8, bytes: &[u8]) {
         let mut body = Vec::with_capacity(bytes.len() + 1);
         body.push(letter);
-        for &byte in bytes {
-            match byte {
-                b'#' | b'$' | b'}' | b'*' => body.extend([b'}', byte ^ 0x20]),
-                byte => body.push(byte),
-            }
+        for run in bytes.chunk_by(|one, next| one == next) {
+            push_run(&mut body, run[0], run.len());
         }
         self.frame(&body);
     }
@@ -117,6 +118,32 @@ impl Wire {
     }
 }
 
+/// Appends `len` times the same byte, by run-length encoding where that is shorter (gdb
+/// manual, "Protocol Basics").
+fn push_run(body: &mut Vec<u8>, byte: u8, len: usize) {
+    /// A count is a printable character, this far behind itself.
+    const COUNT: u8 = 29;
+    if let b'#' | b'$' | b'}' | b'*' = byte {
+        // The count would be that of the escaped byte alone.
+        body.extend([b'}', byte ^ 0x20].repeat(len));
+        return;
+    }
+    body.push(byte);
+    let mut left = len - 1;
+    while left > 0 {
+        match left.min(MOST_REPEATED) as u8 {
+            few @ ..3 => body.extend(std::iter::repeat_n(byte, few.into())),
+            // Their characters would be `#` and `$`.
+            6 | 7 => body.extend([b'*', 5 + COUNT, byte]),
+            many => body.extend([b'*', many + COUNT]),
+        }
+        left = match left.min(MOST_REPEATED) {
+            6 | 7 => left - 6,
+            count => left - count,
+        };
+    }
+}
+
 impl Connection for Wire {
     type Error = Infallible;
 
@@ -166,6 +193,32 @@ mod tests {
         let mut wire = Wire::default();
         wire.binary(b'b', b"a#$}*\0\xff");
         assert_eq!(wire.pending(), b"$ba}\x03}\x04}]}\x0a\0\xff#24");
+    }
+
+    #[test]
+    fn equal_bytes_are_counted() {
+        for (len, packet) in [
+            (1, &b"$b\0"[..]),
+            (3, b"$b\0\0\0"),
+            (4, b"$b\0* "),
+            (7, b"$b\0*\"\0"),
+            (8, b"$b\0*\"\0\0"),
+            (9, b"$b\0*%"),
+            (98, b"$b\0*~"),
+            (105, b"$b\0*~*\"\0\0"),
+        ] {
+            let mut wire = Wire::default();
+            wire.binary(b'b', &vec![0; len]);
+            let body = &wire.pending()[..wire.pending().len() - 3];
+            assert_eq!(
+                body.escape_ascii().to_string(),
+                packet.escape_ascii().to_string(),
+                "{len}"
+            );
+        }
+        let mut wire = Wire::default();
+        wire.binary(b'b', b"****bbbbb");
+        assert_eq!(&wire.pending()[..13], b"$b}\n}\n}\n}\nb*!");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The main flows under a newer gdb than the system's.
 
-use tests::gdb;
+use tests::{gdb, scratch};
 
 use super::{Guest, MARK, answer};
 use crate::host::provides;
@@ -84,5 +84,33 @@ fn a_newer_gdb_says_at_once_why_a_breakpoint_is_refused() {
     assert!(output.contains(reason), "{output}");
     let slots = " refused: all 4 hardware slots are taken: hbreak ";
     assert!(output.contains(slots), "{output}");
+    guest.finish();
+}
+
+/// By the packets for bytes, where runs are shortened, and by those for digits.
+#[test]
+fn a_newer_gdb_reads_the_same_memory_by_either_packet() {
+    if !provides("gdb-newer") {
+        return;
+    }
+    let guest = Guest::debuggee();
+    let dir = scratch();
+    let file = |name| dir.path().join(name);
+    let dump = |name| format!("dump binary memory {} 0 0x400000", file(name).display());
+    let (bytes, digits) = (dump("bytes"), dump("digits"));
+    let commands = [
+        &bytes,
+        "set remote binary-upload-packet off",
+        "maintenance flush dcache",
+        &digits,
+        "detach",
+    ];
+    let output = gdb::run_newer(guest.vmm.gdb_socket(), &commands);
+    let read = |name| std::fs::read(file(name)).unwrap_or_else(|_| panic!("{output}"));
+    let bytes = read("bytes");
+    assert_eq!(bytes.len(), 0x40_0000, "{output}");
+    assert!(bytes == read("digits"), "{output}");
+    assert!(bytes.contains(&b'*'), "what must be escaped is among it");
+    guest.expect_undisturbed();
     guest.finish();
 }
