@@ -202,13 +202,12 @@ impl<'t> Client<'t> {
         }
     }
 
-    /// Answers a packet, and says why a breakpoint is refused to whom shows it.
+    /// Answers a packet, and says why a breakpoint is refused to whom shows it: gdb 18
+    /// does for a hardware breakpoint, and for no other kind of point.
     fn on_packet(&mut self, session: &mut Session<'t>, body: &[u8]) -> Result<(), Leave> {
         self.deal_with(session, body)?;
-        if self.shows_errors
-            && body.starts_with(b"Z")
-            && let Some(refusal) = session.take_refusal()
-        {
+        let shown = self.shows_errors && body.starts_with(b"Z1");
+        if let Some(refusal) = session.take_refusal(shown) {
             self.with_wire(|wire| wire.explain_error(&refusal));
         }
         Ok(())

@@ -646,6 +646,13 @@ fn a_refusal_is_a_text_for_a_client_that_shows_texts() {
     let text = rsp.monitor("info breakpoints");
     assert!(!text.contains("refused"), "{text}");
     assert_eq!(rsp.ask("Z0,1003,1"), "OK", "an int3 needs none");
+
+    assert_eq!(rsp.ask("Z0,8000000000000000,1"), "E16", "gdb shows no text");
+    assert_eq!(rsp.ask("z2,8100,20"), "OK");
+    assert_eq!(rsp.ask("Z1,1ff8,1"), "OK", "a reason is that of one packet");
+    let text = rsp.monitor("info breakpoints");
+    let reason = "breakpoint at 0x8000000000000000 refused: ";
+    assert!(text.starts_with(reason), "{text}");
 }
 
 #[test]

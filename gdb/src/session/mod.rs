@@ -185,10 +185,10 @@ impl<'t> Session<'t> {
         self.notice(text);
     }
 
-    /// Why the last breakpoint was refused, once, for an answer that the user sees: no
-    /// notice says it again.
-    pub fn take_refusal(&mut self) -> Option<String> {
-        let refusal = self.refusal.take()?;
+    /// Why the packet that was just answered is refused, if the user sees it in the answer:
+    /// then no notice says it again.
+    pub fn take_refusal(&mut self, shown: bool) -> Option<String> {
+        let refusal = self.refusal.take().filter(|_| shown)?;
         self.console.retract(&refusal);
         Some(refusal)
     }

@@ -76,7 +76,10 @@ fn a_newer_gdb_says_at_once_why_a_breakpoint_is_refused() {
     let guest = Guest::debuggee();
     let functions = ["inner", "middle", "outer", "sum_primes", "factorial"];
     let mut commands: Vec<_> = functions.map(|name| format!("hbreak {name}")).into();
-    commands.extend(["continue", "delete", "detach"].map(str::to_owned));
+    commands.extend(["continue", "delete"].map(str::to_owned));
+    let unseen = ["break *0x8000000000000000", "continue", "delete"];
+    commands.extend(unseen.map(str::to_owned));
+    commands.extend(["monitor info host", "detach"].map(str::to_owned));
     let commands: Vec<_> = commands.iter().map(String::as_str).collect();
     let output = gdb::run_newer(guest.vmm.gdb_socket(), &commands);
     let reason =
@@ -84,6 +87,13 @@ fn a_newer_gdb_says_at_once_why_a_breakpoint_is_refused() {
     assert!(output.contains(reason), "{output}");
     let slots = " refused: all 4 hardware slots are taken: hbreak ";
     assert!(output.contains(slots), "{output}");
+    // gdb shows no text of a software breakpoint.
+    let (before, behind) = output.split_once("Cannot insert breakpoint").unwrap();
+    let reason = "breakpoint at 0x8000000000000000 refused: ";
+    assert!(
+        !before.contains(reason) && behind.contains(reason),
+        "{output}"
+    );
     guest.finish();
 }
 
