@@ -4,7 +4,8 @@
 //! Two tables of the same length: addresses, each a signed distance from its own place,
 //! and entries of 6 bytes. Format: arch/x86/include/asm/orc_types.h, and for what they
 //! mean unwind_next_frame() in arch/x86/kernel/unwind_orc.c of Linux. Its fields have
-//! moved; the kernel's own types tell where they are.
+//! moved; the kernel's own types tell where they are. Its registers have got other numbers;
+//! the table tells which.
 
 use std::ops::Range;
 
@@ -56,6 +57,7 @@ pub(crate) enum Place {
 pub(crate) enum Base {
     Sp,
     Bp,
+    Ax,
     Dx,
     Di,
     R10,
@@ -72,18 +74,68 @@ pub(crate) enum Bp {
     AtItself(i16),
 }
 
-/// ORC_REG_*.
-mod reg {
-    pub const UNDEFINED: u64 = 0;
-    pub const PREV_SP: u64 = 1;
-    pub const DX: u64 = 2;
-    pub const DI: u64 = 3;
-    pub const BP: u64 = 4;
-    pub const SP: u64 = 5;
-    pub const R10: u64 = 6;
-    pub const R13: u64 = 7;
-    pub const BP_INDIRECT: u64 = 8;
-    pub const SP_INDIRECT: u64 = 9;
+/// ORC_REG_*: what a place is counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reg {
+    Undefined,
+    /// The place that the rule tells.
+    PrevSp,
+    Of(Base),
+    /// What is at an offset from RBP, and what is at RSP.
+    BpIndirect,
+    SpIndirect,
+}
+
+/// Their numbers, which no type of the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Numbering(&'static [Reg]);
+
+impl Numbering {
+    const FIRST: Self = Self(&[
+        Reg::Undefined,
+        Reg::PrevSp,
+        Reg::Of(Base::Dx),
+        Reg::Of(Base::Di),
+        Reg::Of(Base::Bp),
+        Reg::Of(Base::Sp),
+        Reg::Of(Base::R10),
+        Reg::Of(Base::R13),
+        Reg::BpIndirect,
+        Reg::SpIndirect,
+    ]);
+    /// Seen in Linux 7.2.
+    const SECOND: Self = Self(&[
+        Reg::Undefined,
+        Reg::Of(Base::Ax),
+        Reg::Of(Base::Dx),
+        Reg::Of(Base::Sp),
+        Reg::Of(Base::Bp),
+        Reg::Of(Base::Di),
+        Reg::Of(Base::R10),
+        Reg::Of(Base::R13),
+        Reg::PrevSp,
+        Reg::SpIndirect,
+        Reg::BpIndirect,
+    ]);
+
+    /// The one by which most functions begin with the caller's frame at RSP + 8.
+    fn of(entries: &[u64], layout: Layout) -> Self {
+        let begins = |numbering: Self| {
+            let is_begin = |entry: &&u64| {
+                let reg = numbering.reg(layout.sp_reg.of(**entry));
+                **entry as u16 == 8 && reg == Some(Reg::Of(Base::Sp))
+            };
+            entries.iter().filter(is_begin).count()
+        };
+        match begins(Self::SECOND) > begins(Self::FIRST) {
+            true => Self::SECOND,
+            false => Self::FIRST,
+        }
+    }
+
+    fn reg(self, number: u64) -> Option<Reg> {
+        self.0.get(number as usize).copied()
+    }
 }
 
 /// The bits of an entry, and what they mean.
@@ -146,23 +198,24 @@ impl Layout {
         }
     }
 
-    fn rule(&self, entry: u64, version: Version) -> Rule {
+    fn rule(&self, entry: u64, numbering: Numbering, version: Version) -> Rule {
         let (sp_offset, bp_offset) = (entry as u16 as i16, (entry >> 16) as u16 as i16);
         let kind = match self.end {
             Some(_) => self.kind.of(entry) + 2,
             None => self.kind.of(entry),
         };
-        let sp_reg = self.sp_reg.of(entry);
+        let sp_reg = numbering.reg(self.sp_reg.of(entry));
+        let bp_reg = numbering.reg(self.bp_reg.of(entry));
         let ends = match self.end {
-            Some(end) => end.of(entry) == 1 && sp_reg == reg::UNDEFINED,
+            Some(end) => end.of(entry) == 1 && sp_reg == Some(Reg::Undefined),
             None => kind == 1,
         };
         if ends {
             return Rule::End;
         }
         let (Some(place), Some(bp)) = (
-            place(sp_reg, sp_offset, version),
-            bp(self.bp_reg.of(entry), bp_offset),
+            sp_reg.and_then(|reg| place(reg, sp_offset, version)),
+            bp_reg.and_then(|reg| bp(reg, bp_offset)),
         ) else {
             return Rule::Unknown;
         };
@@ -175,27 +228,23 @@ impl Layout {
     }
 }
 
-fn place(sp_reg: u64, offset: i16, version: Version) -> Option<Place> {
+fn place(sp_reg: Reg, offset: i16, version: Version) -> Option<Place> {
     Some(match sp_reg {
-        reg::SP => Place::At(Base::Sp, offset),
-        reg::BP => Place::At(Base::Bp, offset),
+        Reg::Of(base @ (Base::Sp | Base::Bp)) => Place::At(base, offset),
         // Without an offset.
-        reg::DX => Place::At(Base::Dx, 0),
-        reg::DI => Place::At(Base::Di, 0),
-        reg::R10 => Place::At(Base::R10, 0),
-        reg::R13 => Place::At(Base::R13, 0),
-        reg::BP_INDIRECT => Place::BehindBp(offset),
-        reg::SP_INDIRECT if version >= Version(5, 12) => Place::BehindSp(offset),
+        Reg::Of(base) => Place::At(base, 0),
+        Reg::BpIndirect => Place::BehindBp(offset),
+        Reg::SpIndirect if version >= Version(5, 12) => Place::BehindSp(offset),
         // Before, the offset was that of the pointer.
-        _ => return None,
+        Reg::SpIndirect | Reg::Undefined | Reg::PrevSp => return None,
     })
 }
 
-fn bp(bp_reg: u64, offset: i16) -> Option<Bp> {
+fn bp(bp_reg: Reg, offset: i16) -> Option<Bp> {
     match bp_reg {
-        reg::UNDEFINED => Some(Bp::Unchanged),
-        reg::PREV_SP => Some(Bp::AtPlace(offset)),
-        reg::BP => Some(Bp::AtItself(offset)),
+        Reg::Undefined => Some(Bp::Unchanged),
+        Reg::PrevSp => Some(Bp::AtPlace(offset)),
+        Reg::Of(Base::Bp) => Some(Bp::AtItself(offset)),
         _ => None,
     }
 }
@@ -241,21 +290,24 @@ pub(crate) fn rows(
         Some(btf) => Layout::of_types(btf)?,
         None => Layout::of_version(version),
     };
-    let rows = distances.chunks_exact(4).zip(entries.chunks_exact(ENTRY));
+    let entries: Vec<u64> = entries.chunks_exact(ENTRY).map(word).collect();
+    let numbering = Numbering::of(&entries, layout);
+    let rows = distances.as_chunks().0.iter().zip(&entries);
     let rows: Vec<Row> = (table.places..)
         .step_by(4)
         .zip(rows)
-        .map(|(place, (distance, entry))| {
-            let distance = [distance[0], distance[1], distance[2], distance[3]];
-            let mut bytes = [0; 8];
-            bytes[..ENTRY].copy_from_slice(entry);
-            Row {
-                addr: place.wrapping_add_signed(i32::from_le_bytes(distance).into()),
-                rule: layout.rule(u64::from_le_bytes(bytes), version),
-            }
+        .map(|(place, (distance, entry))| Row {
+            addr: place.wrapping_add_signed(i32::from_le_bytes(*distance).into()),
+            rule: layout.rule(*entry, numbering, version),
         })
         .collect();
     rows.is_sorted_by_key(|row| row.addr).then_some(rows)
+}
+
+fn word(entry: &[u8]) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..ENTRY].copy_from_slice(entry);
+    u64::from_le_bytes(bytes)
 }
 
 /// Those of these pieces of memory alone; the last one of each piece ends with it.

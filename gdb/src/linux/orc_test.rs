@@ -91,6 +91,23 @@ fn entries_are_read_as_the_kernels_types_say() {
     ];
     let running = kernel(&types(false), &new);
     assert_eq!(rules(&running, Version(6, 12)), expected);
+    // With other numbers for the registers.
+    let renumbered = [
+        (8, 0, 0x203),
+        (16, -16, 0x284),
+        (0, 0, 0xb03),
+        (8, 0, 0x403),
+        (-8, -24, 0x249),
+        (0, 0, 0x100),
+        (0, 0, 0x000),
+        (0, 0, 0x201),
+        (24, 0, 0x20a),
+    ];
+    let running = kernel(&types(false), &renumbered);
+    let more = [Place::At(Base::Ax, 0), Place::BehindBp(24)];
+    let more = more.map(|place| Rule::Call(place, Bp::Unchanged));
+    let expected = [&expected[..], &more].concat();
+    assert_eq!(rules(&running, Version(7, 2)), expected);
 }
 
 #[test]
@@ -137,7 +154,8 @@ fn offsets_of_old_pointers_on_the_stack_are_not_guessed() {
 #[test]
 fn kernels_without_types_have_the_layout_of_their_version() {
     let entry = |word: u64| word << 32 | 8;
-    let of = |version, word| Layout::of_version(version).rule(entry(word), version);
+    let of =
+        |version, word| Layout::of_version(version).rule(entry(word), Numbering::FIRST, version);
     let call = Rule::Call(Place::At(Base::Sp, 8), Bp::Unchanged);
     assert_eq!(of(Version(4, 14), 0x005), call);
     assert_eq!(of(Version(6, 1), 0x400), Rule::End);

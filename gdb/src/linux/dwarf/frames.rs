@@ -237,6 +237,7 @@ fn register(base: Base) -> Register {
     match base {
         Base::Sp => X86_64::RSP,
         Base::Bp => X86_64::RBP,
+        Base::Ax => X86_64::RAX,
         Base::Dx => X86_64::RDX,
         Base::Di => X86_64::RDI,
         Base::R10 => X86_64::R10,
