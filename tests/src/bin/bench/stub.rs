@@ -59,7 +59,10 @@ fn works() -> Vec<Work> {
         name,
         commands: commands.iter().map(|&command| command.to_owned()).collect(),
     };
+    // It has an effect, for which there is no bytecode.
     let condition = format!("hbreak inner if ++$hits == {HITS}");
+    // Each pass of the guest is one hit.
+    let compiled = format!("eval \"hbreak inner if loop_counter == %lu\", loop_counter + {HITS}");
     let dump = format!("dump binary memory /dev/null 0 {DUMP}");
     vec![
         work("1000 stepi", &["stepi 1000"]),
@@ -67,6 +70,10 @@ fn works() -> Vec<Work> {
         work(
             "10000 hits of a condition that gdb evaluates",
             &["set $hits = 0", &condition, "continue"],
+        ),
+        work(
+            "10000 hits of a condition that gdb sends to a stub that takes it",
+            &["delete", &compiled, "continue"],
         ),
         work("dump of 64 MiB", &[&dump]),
     ]
