@@ -58,7 +58,8 @@ impl Session<'_> {
     fn search(&mut self, thread: usize, addr: u64, len: u64, pattern: &[u8]) -> String {
         let begun = Instant::now();
         let finder = memmem::Finder::new(pattern);
-        let (mut next, mut left) = (addr, len);
+        // The address space does not wrap.
+        let (mut next, mut left) = (addr, len.min((u64::MAX - addr).saturating_add(1)));
         let mut seen: Vec<u8> = Vec::new();
         while left > 0 {
             let wanted = left.min(MAX_READ as u64) as usize;
