@@ -19,6 +19,7 @@ help:
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
 	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes,'
+	@echo '             ten million operations of hostile guests,'
 	@echo '             all bare-metal tests on an emulated Intel processor'
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make conformance   docs/conformance.md: outboard-check, on all backends and frontends that there are'
