@@ -60,7 +60,7 @@ fn stray_files_closed(bench: &Bench) -> Verdict {
         .frontend()
         .send_message(header, &features, &[writer.as_fd()])?;
     drop(writer);
-    // Whoever refuses such a message has to close the file too.
+    // A backend that refuses such a message has to close the file too.
     session.frontend().is_served();
     demand(all_writers_gone(&reader), || {
         "the file is still open in the backend".into()
