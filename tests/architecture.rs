@@ -13,11 +13,24 @@ use self::circles::{circles, ties};
 use self::imports::Modules;
 
 /// The folder of a crate, the siblings it may use, and crates it must not use.
-const EDGES: [(&str, &[&str], &[&str]); 8] = [
+const EDGES: [(&str, &[&str], &[&str]); 9] = [
     (
         "vmm",
-        &["devices", "diagnosis", "gdb", "host-io", "workbench"],
+        &[
+            "devices",
+            "diagnosis",
+            "gdb",
+            "guest-init",
+            "host-io",
+            "workbench",
+        ],
         &[],
+    ),
+    // It runs in the guest.
+    (
+        "vmm/init",
+        &[],
+        &["kvm-ioctls", "kvm-bindings", "vm-memory"],
     ),
     ("devices", &["vhost-user-wire", "host-io"], &KVM),
     (
@@ -50,8 +63,9 @@ const EDGES: [(&str, &[&str], &[&str]); 8] = [
     ),
 ];
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
-const SIBLINGS: [&str; 9] = [
+const SIBLINGS: [&str; 10] = [
     "vmm",
+    "guest-init",
     "devices",
     "diagnosis",
     "vhost-user-wire",

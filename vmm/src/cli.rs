@@ -9,6 +9,7 @@ use workbench::replay::cli::ReplayArgs;
 use workbench::trace::cli::TraceArgs;
 
 use crate::config::{GdbWait, OnReboot};
+use crate::up::cli::{GdbArgs, UpArgs};
 
 /// A KVM virtual machine monitor for people who develop kernels and virtio devices.
 #[derive(Debug, Parser)]
@@ -32,6 +33,13 @@ pub enum Command {
     /// panics, under --on-panic exit).
     /// SIGUSR1 prints exit counts and the state of the devices.
     Run(Box<RunArgs>),
+    /// Boot a kernel on this host's files, and run a shell or a command there.
+    ///
+    /// What the guest changes is forgotten, but in the directories that --rw names. Ends with the
+    /// command's status. `outboard gdb` attaches gdb from another terminal.
+    Up(Box<UpArgs>),
+    /// Start gdb on a machine that `outboard up` has started, with what its kernel tree has.
+    Gdb(GdbArgs),
     /// Say what this host's KVM can do, and what gdb can therefore do.
     Doctor,
     /// Ask or tell a machine that runs with --api.

@@ -41,6 +41,7 @@ pub mod signals;
 pub mod status;
 pub mod supervisor;
 pub mod transports;
+pub mod up;
 pub mod vcpu;
 pub mod vcpus;
 mod windows;

@@ -1,6 +1,6 @@
 //! Parses the command line, runs, and prints the error chain.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,10 @@ use vmm::api;
 use vmm::boot;
 use vmm::cli::{Cli, Command, ExplainArgs, RunArgs};
 use vmm::config::Config;
+use vmm::event_loop::Ended;
 use vmm::signals::Signals;
+use vmm::up::cli::UpArgs;
+use vmm::up::{self, Up};
 use vmm::{hints, host, log, machine, run, say};
 use workbench::new_backend::{self, NewBackendArgs};
 use workbench::record::Tell;
@@ -41,7 +44,15 @@ fn carry_out(started: Instant) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     match cli.command {
-        Command::Run(args) => run_guest(*args, started),
+        Command::Run(args) => match run_guest(*args, started) {
+            Ok(ended) => ended.status().into(),
+            Err(status) => status,
+        },
+        Command::Up(args) => bring_up(*args, started),
+        Command::Gdb(args) => {
+            log_by_default();
+            fail(&up::attach(&args).into(), HOST_FAILURE)
+        }
         Command::Doctor => {
             log_by_default();
             let mut report = Vec::new();
@@ -156,24 +167,42 @@ fn print(answer: &[u8]) -> ExitCode {
     }
 }
 
-fn run_guest(args: RunArgs, started: Instant) -> ExitCode {
-    let config = match Config::try_from(args) {
-        Ok(config) => config,
-        Err(error) => return fail(&error.into(), BAD_USAGE),
-    };
-    if let Err(error) = log::init(&config.log) {
-        return fail(&error.into(), BAD_USAGE);
-    }
-    match run::run(&config, started) {
-        Ok(ended) => ended.status().into(),
+/// Runs a machine to its end; if it cannot, says why, and gives this program's status.
+fn run_guest(args: RunArgs, started: Instant) -> Result<Ended, ExitCode> {
+    let config = Config::try_from(args).map_err(|error| fail(&error.into(), BAD_USAGE))?;
+    log::init(&config.log).map_err(|error| fail(&error.into(), BAD_USAGE))?;
+    run::run(&config, started).map_err(|error| {
+        let status = if is_bad_usage(&error) {
+            BAD_USAGE
+        } else {
+            HOST_FAILURE
+        };
+        fail(&error.into(), status)
+    })
+}
+
+fn bring_up(args: UpArgs, started: Instant) -> ExitCode {
+    let mut up = match Up::prepare(args) {
+        Ok(up) => up,
         Err(error) => {
-            let status = if is_bad_usage(&error) {
-                BAD_USAGE
-            } else {
-                HOST_FAILURE
-            };
-            fail(&error.into(), status)
+            log_by_default();
+            return fail(&error.into(), HOST_FAILURE);
         }
+    };
+    if io::stdin().is_terminal() {
+        say!(
+            "outboard: this machine is called {0}: `outboard gdb {0}` attaches gdb",
+            up.name()
+        );
+    }
+    let args = up.take_args();
+    match run_guest(args, started) {
+        Ok(Ended::Crashed) => Ended::Crashed.status().into(),
+        Ok(_) => match up.status() {
+            Ok(status) => status.into(),
+            Err(error) => fail(&error.into(), HOST_FAILURE),
+        },
+        Err(status) => status,
     }
 }
 

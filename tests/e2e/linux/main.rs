@@ -21,3 +21,4 @@ mod recording;
 mod stepping;
 mod storms;
 mod sweep;
+mod up;

@@ -4,6 +4,7 @@
 //! there on every kind, whatever traps. Each probe runs a few instructions in
 //! ring 0 or ring 3 with one debug facility armed, and looks at the exit.
 
+mod kind;
 mod probe;
 mod report;
 
@@ -12,6 +13,7 @@ use std::sync::OnceLock;
 
 use gdb::target::{HW_SLOTS, HostTraps, HwBreakpoint, HwKind, HwSlots, Int3, Traps, VirtAddr};
 
+pub use kind::can_run_linux;
 pub use report::print;
 
 use crate::kvm::{Error, failed};

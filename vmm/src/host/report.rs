@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use kvm_ioctls::{Cap, Kvm};
 
+use super::kind::kvm_modules;
 use super::probe::Ring;
 use super::{Finding, Findings, tsc_follows_its_offset};
 use crate::kvm_device;
@@ -80,17 +81,12 @@ fn tsc_while_stopped(ring: Ring) -> String {
     }
 }
 
-/// The KVM module that serves this host.
 fn kind() -> String {
-    const MODULES: [&str; 3] = ["kvm_intel", "kvm_amd", "kvm_pvm"];
-    let loaded: Vec<_> = MODULES
-        .into_iter()
-        .filter(|module| std::path::Path::new("/sys/module").join(module).exists())
-        .collect();
-    if loaded.is_empty() {
+    let modules = kvm_modules();
+    if modules.is_empty() {
         "KVM, built in or of an unknown kind".into()
     } else {
-        loaded.join(", ")
+        modules.join(", ")
     }
 }
 
