@@ -97,6 +97,9 @@ pub enum CtlCommand {
     Pause,
     /// Resume the vCPUs.
     Resume,
+    /// Give each vCPU a non-maskable interrupt. Linux says so, or panics under
+    /// unknown_nmi_panic=1.
+    Nmi,
     /// Power-on again, also under --on-reboot exit. What was booted boots again.
     Reset {
         /// Read kernel and initrd again first. If they cannot be booted, the machine runs on.

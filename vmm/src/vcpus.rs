@@ -98,6 +98,14 @@ impl Vcpus {
         Ok(self.vm.set_clock(stopped.guest, now.realtime)?)
     }
 
+    /// Gives each vCPU a non-maskable interrupt. A stopped one takes it when it is resumed.
+    pub fn inject_nmi(&self) -> Result<(), Error> {
+        for handle in &self.handles {
+            handle.request(|vcpu| vcpu.nmi())??;
+        }
+        Ok(())
+    }
+
     /// Exits so far by [`Reason::NAMES`], of all vCPUs together.
     pub fn exits(&self) -> [u64; Reason::NAMES.len()] {
         let mut total = [0; Reason::NAMES.len()];

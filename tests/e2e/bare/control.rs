@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::process::{Process, Stream, stop};
-use tests::vmm::Running;
-use tests::{DEADLINE, backend, program, scratch};
+use tests::vmm::{Running, Vmm};
+use tests::{DEADLINE, backend, guest, program, scratch};
 
 use crate::killstorm;
 use crate::replay::assert_private;
@@ -197,6 +197,10 @@ fn what_cannot_be_is_said_and_no_client_holds_up_another() {
     assert_private(&socket(dir.path()));
     expect("GET /", "404", "/v1/status");
     expect("PUT /v1/status", "405", "Allow: GET");
+    expect("POST /v1/pause?now=1", "400", "takes none");
+    expect("POST /v1/dump?file=relative", "400", "absolute path");
+    expect("POST /v1/dump?file=/a&file=/b", "400", "given twice");
+    assert_eq!(status(dir.path())["state"], "running");
     expect("POST /v1/devices/none/restart", "404", "blk0");
     expect("POST /v1/devices/blk0/restart", "409", "exec=");
     assert!(ask("what?\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -215,6 +219,29 @@ fn what_cannot_be_is_said_and_no_client_holds_up_another() {
     killstorm::finish(vmm);
     let absent = ctl(dir.path(), &["status"], 1);
     assert!(absent.contains("--api"), "{absent}");
+}
+
+/// A guest that halts, and dies of any interrupt.
+fn halted(dir: &Path) -> Running {
+    let vmm = Vmm::new(guest::bare("misbehave")).cmdline("case=halt-forever");
+    let vmm = vmm.cpus(2).arg("--api", socket(dir)).start();
+    vmm.process.wait_for("halt-forever", DEADLINE);
+    vmm
+}
+
+#[test]
+fn each_vcpu_takes_an_nmi() {
+    let dir = scratch();
+    let mut vmm = halted(dir.path());
+    // A stopped vCPU would take it when it is resumed, and a reset comes first.
+    ctl(dir.path(), &["pause"], 0);
+    assert_eq!(ask(dir.path(), "POST /v1/nmi")["vcpus"], 2);
+    let lines = vmm.process.lines().len();
+    ctl(dir.path(), &["reset"], 0);
+    vmm.process.wait_for_after(lines, "halt-forever", DEADLINE);
+    // One that runs takes it at once.
+    ctl(dir.path(), &["nmi"], 0);
+    vmm.process.expect_exit(3, DEADLINE);
 }
 
 /// The body of the API's answer to `request`.

@@ -43,6 +43,7 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
         }
         CtlCommand::Pause => change(&args.api, "pause"),
         CtlCommand::Resume => change(&args.api, "resume"),
+        CtlCommand::Nmi => change(&args.api, "nmi"),
         CtlCommand::Reset { reload: false } => change(&args.api, "reset"),
         CtlCommand::Reset { reload: true } => change(&args.api, "reload"),
         CtlCommand::Shutdown => change(&args.api, "shutdown"),

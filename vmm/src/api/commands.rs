@@ -101,6 +101,17 @@ pub fn detach(control: &Control) -> (Status, Value) {
     }
 }
 
+/// For each vCPU one. A guest that is stopped takes it when it is resumed.
+pub fn nmi(control: &Control) -> (Status, Value) {
+    match control.vcpus().inject_nmi() {
+        Ok(()) => (
+            Status::Ok,
+            json!({ "vcpus": control.vcpus().handles().len() }),
+        ),
+        Err(error) => (Status::Failed, problem(chain(&error))),
+    }
+}
+
 /// Power-on again, whatever `--on-reboot` says of the guest's own reboots. The
 /// guest runs then, unless a debugger has it stopped.
 pub fn reset(control: &Control) -> (Status, Value) {

@@ -1,21 +1,19 @@
 //! A crash dump by the control API.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use gdb::inspect::DumpFormat;
 use host_io::errors::chain;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
 use super::http::{Status, problem};
+use super::query::Query;
 use crate::control::Control;
 use crate::dump::{self, Error};
 
 /// Writes RAM and registers to the file that `query` names. A guest that runs is stopped
 /// meanwhile.
-pub fn dump(control: &Control, query: &str) -> (Status, Value) {
+pub fn dump(control: &Control, query: &Query) -> (Status, Value) {
     let Some(path) = file(query) else {
         let text = "a dump needs an absolute path: POST /v1/dump?file=PATH";
         return (Status::BadRequest, problem(text));
@@ -45,19 +43,15 @@ pub fn dump(control: &Control, query: &str) -> (Status, Value) {
 }
 
 /// This program may run in another directory than whoever asks.
-fn file(query: &str) -> Option<PathBuf> {
-    let mut fields = query.split('&');
-    let path = fields.find_map(|field| field.strip_prefix("file="))?;
-    let path = percent_decode_str(path).collect();
-    let path = PathBuf::from(OsString::from_vec(path));
+fn file(query: &Query) -> Option<PathBuf> {
+    let path = PathBuf::from(query.get("file")?);
     path.is_absolute().then_some(path)
 }
 
-fn format(query: &str) -> Option<DumpFormat> {
-    let mut fields = query.split('&');
-    match fields.find_map(|field| field.strip_prefix("format=")) {
-        None | Some("elf") => Some(DumpFormat::Elf),
-        Some("kdump") => Some(DumpFormat::Kdump),
+fn format(query: &Query) -> Option<DumpFormat> {
+    match query.get("format").map(|format| format.as_encoded_bytes()) {
+        None | Some(b"elf") => Some(DumpFormat::Elf),
+        Some(b"kdump") => Some(DumpFormat::Kdump),
         Some(_) => None,
     }
 }
@@ -66,8 +60,13 @@ fn format(query: &str) -> Option<DumpFormat> {
 mod tests {
     use super::*;
 
+    fn query(text: &str) -> Query {
+        Query::parse(text, &["file", "format"]).unwrap()
+    }
+
     #[test]
     fn a_dump_is_an_elf_file_unless_another_format_is_asked_for() {
+        let format = |text| format(&query(text));
         assert_eq!(format("file=/a"), Some(DumpFormat::Elf));
         assert_eq!(format("format=elf&file=/a"), Some(DumpFormat::Elf));
         assert_eq!(format("file=/a&format=kdump"), Some(DumpFormat::Kdump));
@@ -76,10 +75,11 @@ mod tests {
 
     #[test]
     fn a_file_is_named_by_its_absolute_path() {
+        let file = |text| file(&query(text));
         assert_eq!(file("file=/tmp/a%20b"), Some(PathBuf::from("/tmp/a b")));
-        assert_eq!(file("x=1&file=%2Fa"), Some(PathBuf::from("/a")));
-        for query in ["", "file=", "file=a", "file", "xfile=/a"] {
-            assert_eq!(file(query), None, "{query:?}");
+        assert_eq!(file("file=%2Fa"), Some(PathBuf::from("/a")));
+        for text in ["", "file=a", "format=elf"] {
+            assert_eq!(file(text), None, "{text:?}");
         }
     }
 }

@@ -80,12 +80,9 @@ fn reset(control: &Control) -> Result<Value, QmpError> {
     Ok(json!({}))
 }
 
-/// One for each vCPU.
 fn nmi(control: &Control) -> Result<Value, QmpError> {
-    for handle in control.vcpus().handles() {
-        let sent = handle.request(|vcpu| vcpu.nmi()).map_err(unreachable)?;
-        sent.map_err(|error| QmpError::generic(chain(&error)))?;
-    }
+    let injected = control.vcpus().inject_nmi();
+    injected.map_err(|error| QmpError::generic(chain(&error)))?;
     Ok(json!({}))
 }
 
