@@ -9,6 +9,7 @@ use workbench::replay::cli::ReplayArgs;
 use workbench::trace::cli::TraceArgs;
 
 use crate::config::{GdbWait, OnReboot};
+use crate::log::Format as LogFormat;
 use crate::up::cli::{GdbArgs, UpArgs};
 
 /// A KVM virtual machine monitor for people who develop kernels and virtio devices.
@@ -97,6 +98,11 @@ pub enum CtlCommand {
     Pause,
     /// Resume the vCPUs.
     Resume,
+    /// Show what is logged, or log by another filter from here on (see --log).
+    Log {
+        /// For example info, or warn,devices=debug.
+        filter: Option<String>,
+    },
     /// Give each vCPU a non-maskable interrupt. Linux says so, or panics under
     /// unknown_nmi_panic=1.
     Nmi,
@@ -215,6 +221,9 @@ pub struct RunArgs {
     /// crashes and errors go in any case.
     #[arg(long, value_name = "PATH")]
     pub log_file: Option<PathBuf>,
+    /// The form of log lines: text, or json for a JSON object a line [default: text].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
     /// What a guest's reboot does [default: reset].
     #[arg(long, value_enum, value_name = "ACTION")]
     pub on_reboot: Option<OnReboot>,

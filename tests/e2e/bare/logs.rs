@@ -5,9 +5,13 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
 use tests::process::{Process, Stream};
-use tests::vmm::Vmm;
+use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, backend, guest, program, scratch};
+
+use crate::control::{ctl, socket};
+use crate::supervise::outboard_blk as outboard_blk_command;
 
 /// A full disk, a pipe whose reader has gone, and one whose reader sleeps, which
 /// must be kept.
@@ -199,4 +203,69 @@ fn colours_are_for_terminals() {
     let messages = piped.run(0).messages();
     assert!(messages.contains("INFO"), "{messages}");
     assert!(!messages.contains('\x1b'), "{messages}");
+}
+
+/// Each line of the file is an object, also one about what a backend prints.
+#[test]
+fn log_lines_are_json_if_that_is_asked_for() {
+    let dir = scratch();
+    let log = dir.path().join("log");
+    let image = backend::disk_image(dir.path(), 1);
+    let spec = format!("blk,exec=\"{}\"", outboard_blk_command(&image, ""));
+    Vmm::new(guest::bare("virtio"))
+        .cmdline("sectors=64")
+        .arg("--device", spec)
+        .arg("--log", "debug")
+        .arg("--log-format", "json")
+        .arg("--log-file", &log)
+        .run(0);
+    let text = std::fs::read_to_string(log).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let from = |target: &str| {
+        let found = |line: &&Value| line["target"].as_str().unwrap().starts_with(target);
+        lines.iter().find(found).unwrap_or_else(|| panic!("{text}"))
+    };
+    assert_eq!(from("devices")["fields"]["device"], "blk0");
+    let backend = from("backend")["message"].as_str().unwrap();
+    assert!(backend.starts_with("blk0: "), "{backend}");
+    for line in &lines {
+        assert!(line["timestamp"].is_string() && line["level"].is_string());
+        assert!(line["message"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn another_filter_counts_from_here_on() {
+    let dir = scratch();
+    let mut vmm = Vmm::new(guest::bare("misbehave"))
+        .cmdline("case=halt-forever")
+        .log("warn")
+        .arg("--api", socket(dir.path()))
+        .start();
+    vmm.process.wait_for("halt-forever", DEADLINE);
+    assert_eq!(ctl(dir.path(), &["log"], 0).trim(), "log: warn");
+    // A reboot is told of at level info.
+    let reboots = |vmm: &Running| vmm.messages().matches("the guest reboots").count();
+    let reset = |vmm: &Running| {
+        let lines = vmm.process.lines().len();
+        ctl(dir.path(), &["reset"], 0);
+        vmm.process.wait_for_after(lines, "halt-forever", DEADLINE);
+    };
+    reset(&vmm);
+    assert_eq!(reboots(&vmm), 0);
+    ctl(dir.path(), &["log", "info"], 0);
+    reset(&vmm);
+    vmm.process.wait_for("the guest reboots", DEADLINE);
+    let refused = ctl(dir.path(), &["log", "loud=very"], 1);
+    assert!(refused.contains("cannot be understood"), "{refused}");
+    assert_eq!(ctl(dir.path(), &["log"], 0).trim(), "log: info");
+    let lines = vmm.process.lines().len();
+    ctl(dir.path(), &["log", "off"], 0);
+    reset(&vmm);
+    ctl(dir.path(), &["shutdown"], 0);
+    vmm.process.expect_exit(0, DEADLINE);
+    assert_eq!(reboots(&vmm), 1, "{:?}", &vmm.process.lines()[lines..]);
 }

@@ -43,6 +43,17 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
         }
         CtlCommand::Pause => change(&args.api, "pause"),
         CtlCommand::Resume => change(&args.api, "resume"),
+        CtlCommand::Log { filter } => {
+            let answer = match filter {
+                None => ask(&args.api, "GET", "/v1/log")?,
+                Some(filter) => {
+                    let filter = utf8_percent_encode(filter, NON_ALPHANUMERIC);
+                    ask(&args.api, "PUT", &format!("/v1/log?filter={filter}"))?
+                }
+            };
+            let filter = answer["filter"].as_str().unwrap_or_default();
+            Ok(format!("log: {filter}"))
+        }
         CtlCommand::Nmi => change(&args.api, "nmi"),
         CtlCommand::Reset { reload: false } => change(&args.api, "reset"),
         CtlCommand::Reset { reload: true } => change(&args.api, "reload"),

@@ -21,13 +21,13 @@ pub struct Request {
     pub query: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     Ok,
     BadRequest,
     NotFound,
-    /// With the right method.
-    WrongMethod(&'static str),
+    /// With the right ones, as the field Allow has them.
+    WrongMethod(String),
     Late,
     Conflict,
     TooLong,
@@ -37,7 +37,7 @@ pub enum Status {
 }
 
 impl Status {
-    fn line(self) -> &'static str {
+    fn line(&self) -> &'static str {
         match self {
             Self::Ok => "200 OK",
             Self::BadRequest => "400 Bad Request",
@@ -139,7 +139,7 @@ pub fn answer(
     deadline: Duration,
 ) -> io::Result<()> {
     let body = format!("{body:#}\n");
-    let allow = match status {
+    let allow = match &status {
         Status::WrongMethod(right) => format!("Allow: {right}\r\n"),
         _ => String::new(),
     };
@@ -206,7 +206,7 @@ mod tests {
         let body = serde_json::json!({"a": 1});
         answer(
             &ours,
-            Status::WrongMethod("GET"),
+            Status::WrongMethod("GET".into()),
             &body,
             Duration::from_secs(1),
         )

@@ -8,6 +8,7 @@
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
 //! | `POST /v1/dump?file=PATH` | when RAM and registers are in this file |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
+//! | `GET /v1/log`, `PUT /v1/log?filter=FILTER` | what is logged, from here on in the latter case |
 //! | `POST /v1/nmi` | when each vCPU has a non-maskable interrupt |
 //! | `POST /v1/reset` | when the main thread has been told |
 //! | `POST /v1/shutdown` | just before the machine ends |
@@ -20,6 +21,7 @@ mod commands;
 mod dump;
 mod explain;
 mod http;
+mod log;
 mod query;
 mod routes;
 

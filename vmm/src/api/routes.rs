@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::http::{Request, Status, problem};
 use super::query::Query;
-use super::{commands, dump, explain};
+use super::{commands, dump, explain, log};
 use crate::control::Control;
 
 /// A request that belongs to a route.
@@ -53,6 +53,13 @@ const fn get(path: &'static str, run: fn(&Call<'_>) -> Reply) -> Route {
 const fn post(path: &'static str, run: fn(&Call<'_>) -> Reply) -> Route {
     Route {
         method: "POST",
+        ..get(path, run)
+    }
+}
+
+const fn put(path: &'static str, run: fn(&Call<'_>) -> Reply) -> Route {
+    Route {
+        method: "PUT",
         ..get(path, run)
     }
 }
@@ -105,6 +112,8 @@ static ROUTES: &[Route] = &[
     .with(&["file", "format"]),
     post("/v1/pause", |call| commands::pause(call.control).into()),
     post("/v1/resume", |call| commands::resume(call.control).into()),
+    get("/v1/log", |_| log::show().into()),
+    put("/v1/log", |call| log::set(&call.query).into()).with(&["filter"]),
     post("/v1/nmi", |call| commands::nmi(call.control).into()),
     post("/v1/reset", |call| commands::reset(call.control).into()),
     post("/v1/reload", |call| commands::reload(call.control).into()),
@@ -118,12 +127,13 @@ static ROUTES: &[Route] = &[
 pub fn route(request: &Request, control: &Control) -> Reply {
     let matching = |route: &'static Route| Some((route, route.id(&request.path)?));
     let found: Vec<_> = ROUTES.iter().filter_map(matching).collect();
-    let Some((first, _)) = found.first() else {
-        return not_found(&request.path).into();
-    };
     let wanted = |(route, _): &&(&Route, String)| route.method == request.method;
     let Some((route, id)) = found.iter().find(wanted) else {
-        return wrong_method(request, first.method).into();
+        let right: Vec<_> = found.iter().map(|(route, _)| route.method).collect();
+        return match right.is_empty() {
+            true => not_found(&request.path).into(),
+            false => wrong_method(request, &right.join(", ")).into(),
+        };
     };
     match Query::parse(&request.query, route.parameters) {
         Ok(query) => (route.run)(&Call {
@@ -145,9 +155,9 @@ fn not_found(path: &str) -> (Status, Value) {
     (Status::NotFound, problem(text))
 }
 
-fn wrong_method(request: &Request, right: &'static str) -> (Status, Value) {
+fn wrong_method(request: &Request, right: &str) -> (Status, Value) {
     let text = format!("{} takes {right}, not {}", request.path, request.method);
-    (Status::WrongMethod(right), problem(text))
+    (Status::WrongMethod(right.to_owned()), problem(text))
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ struct File {
     rings: Option<bool>,
     log: Option<String>,
     log_file: Option<PathBuf>,
+    log_format: Option<log::Format>,
 }
 
 impl File {
@@ -203,6 +204,7 @@ impl TryFrom<RunArgs> for Config {
             log: log::Options {
                 filter: args.log.or(file.log),
                 file: args.log_file.or(file.log_file),
+                format: args.log_format.or(file.log_format).unwrap_or_default(),
             },
         })
     }

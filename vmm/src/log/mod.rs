@@ -2,6 +2,8 @@
 //!
 //! Sending a message never fails and never waits for a reader: a vCPU may do it.
 
+pub mod filter;
+mod json;
 mod sink;
 
 use std::fmt;
@@ -14,16 +16,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
-use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use serde::Deserialize;
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use json::JsonLines;
 use sink::Sink;
-
-/// The level that is logged by default.
-const DEFAULT: LevelFilter = LevelFilter::WARN;
 
 /// How long the end of the program waits for a reader that takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -57,19 +57,24 @@ pub struct Options {
     pub filter: Option<String>,
     /// In place of standard error.
     pub file: Option<PathBuf>,
+    pub format: Format,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error(
-        "log filter {filter:?} cannot be understood; give a level (error, warn, info, debug or \
-         trace), or warn,devices=debug, for instance"
-    )]
-    Filter {
-        filter: String,
-        #[source]
-        source: ParseError,
-    },
+    #[error(transparent)]
+    Filter(#[from] filter::Error),
     #[error("cannot log to {}", path.display())]
     File {
         path: PathBuf,
@@ -80,10 +85,11 @@ pub enum Error {
 
 /// Starts logging. To be called once.
 pub fn init(options: &Options) -> Result<(), Error> {
-    let filter = match &options.filter {
-        Some(filter) => parse(filter)?,
-        None => from_environment().unwrap_or_else(|| Targets::new().with_default(DEFAULT)),
-    };
+    let filter = filter::start(options.filter.as_deref())?;
+    LOST_NOTE.get_or_init(|| match options.format {
+        Format::Text => lost_as_text,
+        Format::Json => json::lost,
+    });
     let has_colours = match &options.file {
         Some(path) => {
             let sink = open(path).map_err(|source| Error::File {
@@ -95,26 +101,18 @@ pub fn init(options: &Options) -> Result<(), Error> {
         }
         None => io::stderr().is_terminal() && wants_colours(),
     };
-    let lines = layer()
-        .with_writer(|| Lines)
-        .log_internal_errors(false)
-        .with_ansi(has_colours);
-    registry().with(lines).with(filter).init();
+    let lines = layer().with_writer(|| Lines).log_internal_errors(false);
+    match options.format {
+        Format::Text => {
+            let lines = lines.with_ansi(has_colours);
+            registry().with(filter).with(lines).init();
+        }
+        Format::Json => {
+            let lines = lines.event_format(JsonLines);
+            registry().with(filter).with(lines).init();
+        }
+    }
     Ok(())
-}
-
-/// Levels by target. `EnvFilter`, which knows spans and fields too, has regular expressions
-/// for them, which are 600 KB of code.
-fn parse(filter: &str) -> Result<Targets, Error> {
-    filter.parse().map_err(|source| Error::Filter {
-        filter: filter.to_owned(),
-        source,
-    })
-}
-
-fn from_environment() -> Option<Targets> {
-    let filter = std::env::var("RUST_LOG").ok()?;
-    parse(&filter).ok()
 }
 
 /// By no-color.org.
@@ -128,6 +126,24 @@ pub fn flush() {
     for sink in stderr.into_iter().chain(FILE.get()) {
         sink.flush(PATIENCE);
     }
+}
+
+/// Messages so far that nobody has read in time.
+pub fn lost() -> u64 {
+    let stderr = STDERR.get().and_then(Option::as_ref);
+    let sinks = stderr.into_iter().chain(FILE.get());
+    sinks.map(Sink::lost_in_all).sum()
+}
+
+/// What stands where so many messages are missing.
+static LOST_NOTE: OnceLock<fn(u64) -> String> = OnceLock::new();
+
+fn lost_note(lost: u64) -> String {
+    LOST_NOTE.get().map_or(lost_as_text as _, |note| *note)(lost)
+}
+
+fn lost_as_text(lost: u64) -> String {
+    format!("outboard: {lost} messages were lost here: nobody read them\n")
 }
 
 /// Standard error, once something was said. `None` where it has no thread.
@@ -147,7 +163,7 @@ fn stderr(message: &[u8]) {
 fn start() -> io::Result<Sink> {
     // Not std's, which holds a lock while it writes.
     let stream = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)?;
-    Sink::start("log", Patient(stream.into()))
+    Sink::start("log", Patient(stream.into()), lost_note)
 }
 
 /// Appends: the file may have the messages of an earlier machine.
@@ -156,7 +172,7 @@ fn open(path: &Path) -> io::Result<Sink> {
     // A FIFO without a reader is an error then, and does not wait for one.
     options.custom_flags(OFlags::NONBLOCK.bits() as i32);
     let file = options.append(true).create(true).open(path)?;
-    Sink::start("log file", Patient(file))
+    Sink::start("log file", Patient(file), lost_note)
 }
 
 /// Waits for room where the descriptor is nonblocking; others may have made it so who
