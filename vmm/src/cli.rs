@@ -98,6 +98,8 @@ pub enum CtlCommand {
     Pause,
     /// Resume the vCPUs.
     Resume,
+    /// Print counters as Prometheus reads them.
+    Metrics,
     /// Show what is logged, or log by another filter from here on (see --log).
     Log {
         /// For example info, or warn,devices=debug.

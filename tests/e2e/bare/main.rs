@@ -15,6 +15,7 @@ mod host;
 mod hostile;
 mod killstorm;
 mod logs;
+mod metrics;
 mod net;
 mod new_backend;
 mod pausing;

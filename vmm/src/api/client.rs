@@ -43,6 +43,7 @@ pub fn run(args: &CtlArgs) -> Result<String, Error> {
         }
         CtlCommand::Pause => change(&args.api, "pause"),
         CtlCommand::Resume => change(&args.api, "resume"),
+        CtlCommand::Metrics => metrics(&args.api),
         CtlCommand::Log { filter } => {
             let answer = match filter {
                 None => ask(&args.api, "GET", "/v1/log")?,
@@ -100,6 +101,19 @@ pub fn explain(path: &Path, device: Option<&str>) -> Result<String, Error> {
     Ok(report.text())
 }
 
+/// The machine's counters, as they came.
+fn metrics(path: &Path) -> Result<String, Error> {
+    let bytes = exchange(Some(DEADLINE), path, "GET", "/metrics")?;
+    let not_the_api = || Error::NotTheApi {
+        path: path.to_owned(),
+    };
+    let (code, body) = parse(&bytes).ok_or_else(not_the_api)?;
+    match std::str::from_utf8(body) {
+        Ok(text) if code == 200 => Ok(text.trim_end().to_owned()),
+        _ => Err(not_the_api()),
+    }
+}
+
 /// A command whose answer only says that it was done.
 fn change(path: &Path, command: &str) -> Result<String, Error> {
     ask(path, "POST", &format!("/v1/{command}"))?;
@@ -116,6 +130,26 @@ fn ask_within(
     method: &str,
     target: &str,
 ) -> Result<Value, Error> {
+    let bytes = exchange(deadline, path, method, target)?;
+    let not_the_api = || Error::NotTheApi {
+        path: path.to_owned(),
+    };
+    let (code, body) = parse(&bytes).ok_or_else(not_the_api)?;
+    let body: Value = serde_json::from_slice(body).map_err(|_| not_the_api())?;
+    match body.get("error").and_then(Value::as_str) {
+        None if code == 200 => Ok(body),
+        Some(text) => Err(Error::Refused(text.to_owned())),
+        None => Err(not_the_api()),
+    }
+}
+
+/// Sends a request, and returns all that comes back.
+fn exchange(
+    deadline: Option<Duration>,
+    path: &Path,
+    method: &str,
+    target: &str,
+) -> Result<Vec<u8>, Error> {
     let mut stream = UnixStream::connect(path).map_err(|source| Error::Connect {
         path: path.to_owned(),
         source,
@@ -127,23 +161,15 @@ fn ask_within(
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut bytes)?;
-    let not_the_api = || Error::NotTheApi {
-        path: path.to_owned(),
-    };
-    let (code, body) = parse(&bytes).ok_or_else(not_the_api)?;
-    match body.get("error").and_then(Value::as_str) {
-        None if code == 200 => Ok(body),
-        Some(text) => Err(Error::Refused(text.to_owned())),
-        None => Err(not_the_api()),
-    }
+    Ok(bytes)
 }
 
-fn parse(bytes: &[u8]) -> Option<(u16, Value)> {
+/// The code of an answer, and its body.
+fn parse(bytes: &[u8]) -> Option<(u16, &[u8])> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(head) = response.parse(bytes).ok()? else {
         return None;
     };
-    let body = serde_json::from_slice(&bytes[head..]).ok()?;
-    Some((response.code?, body))
+    Some((response.code?, &bytes[head..]))
 }

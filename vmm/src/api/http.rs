@@ -131,20 +131,46 @@ pub fn problem(text: impl Into<String>) -> Value {
     json!({ "error": text.into() })
 }
 
+/// What is behind an answer's head.
+pub enum Body {
+    Json(Value),
+    Text {
+        content_type: &'static str,
+        text: String,
+    },
+}
+
+impl Body {
+    fn content_type(&self) -> &'static str {
+        match self {
+            Self::Json(_) => "application/json",
+            Self::Text { content_type, .. } => content_type,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::Json(value) => format!("{value:#}\n"),
+            Self::Text { text, .. } => text,
+        }
+    }
+}
+
 /// Sends the answer and closes the connection.
 pub fn answer(
     mut stream: &UnixStream,
     status: Status,
-    body: &Value,
+    body: Body,
     deadline: Duration,
 ) -> io::Result<()> {
-    let body = format!("{body:#}\n");
+    let content_type = body.content_type();
+    let body = body.text();
     let allow = match &status {
         Status::WrongMethod(right) => format!("Allow: {right}\r\n"),
         _ => String::new(),
     };
     let head = format!(
-        "HTTP/1.1 {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{allow}Connection: close\r\n\r\n",
+        "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{allow}Connection: close\r\n\r\n",
         status.line(),
         body.len()
     );
@@ -203,11 +229,11 @@ mod tests {
     #[test]
     fn an_answer_is_whole() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let body = serde_json::json!({"a": 1});
+        let body = Body::Json(json!({"a": 1}));
         answer(
             &ours,
             Status::WrongMethod("GET".into()),
-            &body,
+            body,
             Duration::from_secs(1),
         )
         .unwrap();

@@ -8,6 +8,7 @@
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
 //! | `POST /v1/dump?file=PATH` | when RAM and registers are in this file |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
+//! | `GET /metrics` | counters in Prometheus' text format |
 //! | `GET /v1/log`, `PUT /v1/log?filter=FILTER` | what is logged, from here on in the latter case |
 //! | `POST /v1/nmi` | when each vCPU has a non-maskable interrupt |
 //! | `POST /v1/reset` | when the main thread has been told |
@@ -22,6 +23,7 @@ mod dump;
 mod explain;
 mod http;
 mod log;
+mod metrics;
 mod query;
 mod routes;
 
@@ -30,12 +32,10 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::clients::{Error, Server, Service};
 use crate::control::Control;
 use crate::power::PowerRequest;
-use http::{Status, problem};
+use http::{Body, Status, problem};
 use routes::Reply;
 
 /// How long a client may take to send its request, and to take the answer.
@@ -63,7 +63,7 @@ impl Service for Api {
         let most = Self::MAX_CLIENTS;
         let answer = problem(format!("{most} clients are being served; try again"));
         // Written without waiting: it is short and the socket's buffer empty.
-        let _ = http::answer(&client, Status::Busy, &answer, Duration::ZERO);
+        let _ = http::answer(&client, Status::Busy, Body::Json(answer), Duration::ZERO);
     }
 }
 
@@ -72,23 +72,23 @@ fn serve(client: &UnixStream, control: &Control) {
     let reply = match http::receive(client, CLIENT_DEADLINE) {
         Ok(request) => routes::route(&request, control),
         Err(error) => match error.status() {
-            Some(status) => Reply::Json(status, problem(error.to_string())),
+            Some(status) => (status, problem(error.to_string())).into(),
             // It left.
             None => return,
         },
     };
     match reply {
-        Reply::Json(status, answer) => answer_with(client, status, &answer),
-        Reply::ThenOff(status, answer) => {
+        Reply::Whole(status, body) => answer_with(client, status, body),
+        Reply::ThenOff(status, body) => {
             // The process ends with the machine, and would not wait for the answer.
-            answer_with(client, status, &answer);
+            answer_with(client, status, body);
             control.power().request(PowerRequest::Off);
         }
     }
 }
 
-fn answer_with(client: &UnixStream, status: Status, answer: &Value) {
-    if let Err(error) = http::answer(client, status, answer, CLIENT_DEADLINE) {
+fn answer_with(client: &UnixStream, status: Status, body: Body) {
+    if let Err(error) = http::answer(client, status, body, CLIENT_DEADLINE) {
         tracing::debug!(%error, "control API: a client did not take its answer");
     }
 }

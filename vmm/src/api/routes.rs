@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
-use super::http::{Request, Status, problem};
+use super::http::{Body, Request, Status, problem};
 use super::query::Query;
-use super::{commands, dump, explain, log};
+use super::{commands, dump, explain, log, metrics};
 use crate::control::Control;
 
 /// A request that belongs to a route.
@@ -20,14 +20,14 @@ pub struct Call<'a> {
 
 /// What a client gets.
 pub enum Reply {
-    Json(Status, Value),
+    Whole(Status, Body),
     /// The same; the machine ends behind it.
-    ThenOff(Status, Value),
+    ThenOff(Status, Body),
 }
 
 impl From<(Status, Value)> for Reply {
     fn from((status, value): (Status, Value)) -> Self {
-        Self::Json(status, value)
+        Self::Whole(status, Body::Json(value))
     }
 }
 
@@ -96,6 +96,10 @@ static ROUTES: &[Route] = &[
     get("/v1/status", |call| {
         (Status::Ok, commands::status(call.control)).into()
     }),
+    get("/metrics", |call| {
+        let (content_type, text) = (metrics::CONTENT_TYPE, metrics::text(call.control));
+        Reply::Whole(Status::Ok, Body::Text { content_type, text })
+    }),
     get("/v1/explain", |call| explain::all(call.control).into()),
     get("/v1/devices/{id}/explain", |call| {
         explain::one(call.control, &call.id).into()
@@ -119,7 +123,7 @@ static ROUTES: &[Route] = &[
     post("/v1/reload", |call| commands::reload(call.control).into()),
     post("/v1/shutdown", |_| {
         let (status, answer) = commands::shutdown();
-        Reply::ThenOff(status, answer)
+        Reply::ThenOff(status, Body::Json(answer))
     }),
 ];
 
@@ -141,7 +145,7 @@ pub fn route(request: &Request, control: &Control) -> Reply {
             id: id.clone(),
             query,
         }),
-        Err(error) => Reply::Json(Status::BadRequest, problem(error.to_string())),
+        Err(error) => (Status::BadRequest, problem(error.to_string())).into(),
     }
 }
 
