@@ -5,7 +5,7 @@
 
 use std::process;
 
-use clap::{Arg, ArgAction, Parser};
+use clap::{Arg, ArgAction, Command, CommandFactory, Parser};
 use serde::Serialize;
 
 const OPTION: &str = "--print-capabilities";
@@ -31,12 +31,17 @@ pub fn parse<C: Parser>(capabilities: Capabilities) -> C {
         println!("{}", capabilities.json());
         process::exit(0);
     }
+    let mut matches = command::<C>().get_matches();
+    C::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The program's command line with this option.
+pub fn command<C: CommandFactory>() -> Command {
     let option = Arg::new("print-capabilities")
         .long("print-capabilities")
         .action(ArgAction::SetTrue)
         .help("Print the device type and optional features as JSON and end; other options are ignored");
-    let mut matches = C::command().arg(option).get_matches();
-    C::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    C::command().arg(option)
 }
 
 impl Capabilities {

@@ -7,7 +7,7 @@
 //! * [`target`] reaches a backend: on a socket, or in a process that it starts.
 //! * [`backend`] plays a backend against any frontend, and notes what that does.
 //! * [`check`] has the checks of `outboard-check`, each with the sentence that it enforces.
-//! * [`check_frontend`] has those of `outboard-check --frontend`.
+//! * [`check_frontend`] has those of `outboard-check --frontend`, [`check_args`] its command line.
 //! * [`report`] shows what they found.
 //! * [`trace`] shows what a frontend and a backend say to each other.
 //! * [`record`] keeps what a device is asked under a guest, and what it answers.
@@ -19,6 +19,7 @@
 
 pub mod backend;
 pub mod check;
+pub mod check_args;
 pub mod check_frontend;
 pub mod device;
 pub mod driver;

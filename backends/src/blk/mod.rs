@@ -9,8 +9,9 @@
 //! * [`request`] makes a command of a descriptor chain, and a status byte of its result;
 //! * [`queue`] has commands executed: at once where the page cache can, else as a [`job`] of the
 //!   kernel's ([`uring`]) or of threads ([`pool`]), or past the page cache ([`direct`]);
-//! * [`backend`] connects it to rings.
+//! * [`backend`] connects it to rings, [`args`] says what of it users choose.
 
+pub mod args;
 pub mod backend;
 pub mod cache;
 pub mod config;

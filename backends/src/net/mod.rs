@@ -6,8 +6,9 @@
 //! * [`packet`] moves one packet between a link and descriptor chains, [`pcap`] captures it;
 //! * [`config`] is the configuration space, [`speed`] a part of it, [`control`] the driver's commands, [`wishes`] the
 //!   settings that they have made, [`filter`] the packets that it wants to receive;
-//! * [`backend`] connects all that.
+//! * [`backend`] connects all that, [`args`] says what of it users choose.
 
+pub mod args;
 pub mod backend;
 pub mod config;
 pub mod control;

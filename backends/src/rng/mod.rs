@@ -17,6 +17,7 @@ use crate::request::{Outcome, Request};
 use crate::virtio::VirtioDevice;
 use crate::warn_limited;
 
+pub mod args;
 pub mod limit;
 
 use limit::{Budget, Limit};

@@ -1,95 +1,28 @@
 //! `outboard-check`: the executable specification of vhost-user and virtio.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use clap::{Args, Parser, ValueEnum};
+use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::{register, register_conditional_shutdown};
 use workbench::backend::{FrontendSource, Listen};
 use workbench::check::{self, Finding, Heading, Runner, Subject};
+use workbench::check_args::{CheckArgs, Format, Place};
 use workbench::check_frontend::{self, FrontendRunner};
 use workbench::device::DeviceType;
 use workbench::report::{self, Pattern, Summary, Text};
 use workbench::target::Target;
 
-/// Checks a vhost-user backend against the vhost-user document and virtio 1.4, without a guest;
-/// or a frontend, with whatever guest it has.
-///
-/// For a backend it plays the frontend and the driver. Checks may write to the device, and put
-/// back what was there: use a disk that you can lose. For a frontend it plays the backend, with a
-/// small device. The exit status is 0 when all checks that apply passed, 1 when one failed or could
-/// not be tried, 2 when nothing could be checked.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Options {
-    /// Check a frontend, a VMM for instance
-    #[arg(long, conflicts_with_all = ["socket", "seed"])]
-    frontend: bool,
-
-    #[command(flatten)]
-    place: Place,
-
-    /// Type of the device: blk, net, rng, …, or its number
-    #[arg(long = "type", value_name = "TYPE", required_unless_present = "list")]
-    device_type: Option<DeviceType>,
-
-    /// Run only checks with these names; * is any text
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    only: Vec<String>,
-
-    /// Do not run checks with these names; * is any text
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    skip: Vec<String>,
-
-    /// What checks that act at random begin with; a failure shows it
-    #[arg(long, value_name = "NUMBER")]
-    seed: Option<u64>,
-
-    /// How the findings are written to standard output
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
-
-    /// List the checks with their rules, and end
-    #[arg(long)]
-    list: bool,
-}
-
-/// Where the backend is, or the frontend.
-#[derive(Debug, Args)]
-#[group(required = false, multiple = false)]
-struct Place {
-    /// Connect to a backend that listens there, and serves one connection after another
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-
-    /// Start a backend for each check; its socket goes where the command has {fd}, {listen-fd} or
-    /// {socket}. A frontend connects to {socket}
-    #[arg(long, value_name = "COMMAND")]
-    exec: Option<String>,
-
-    /// Wait for a frontend there, and look at what it does until it leaves, or until Ctrl-C
-    #[arg(long, value_name = "PATH", requires = "frontend")]
-    listen: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-    Junit,
-}
-
 const FAILED: u8 = 1;
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = CheckArgs::parse();
     match run(&options) {
         Ok(summary) if summary.is_good() => ExitCode::SUCCESS,
         Ok(_) => FAILED.into(),
@@ -100,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> anyhow::Result<Summary> {
+fn run(options: &CheckArgs) -> anyhow::Result<Summary> {
     if options.frontend {
         run_frontend(options)
     } else {
@@ -108,7 +41,7 @@ fn run(options: &Options) -> anyhow::Result<Summary> {
     }
 }
 
-fn run_backend(options: &Options) -> anyhow::Result<Summary> {
+fn run_backend(options: &CheckArgs) -> anyhow::Result<Summary> {
     let all: Vec<_> = check::all().collect();
     let known = all.iter().map(|check| {
         let concerns = options.device_type.is_none_or(|it| check.concerns(it));
@@ -125,7 +58,7 @@ fn run_backend(options: &Options) -> anyhow::Result<Summary> {
     report(options, &runner, run.collect())
 }
 
-fn run_frontend(options: &Options) -> anyhow::Result<Summary> {
+fn run_frontend(options: &CheckArgs) -> anyhow::Result<Summary> {
     let all: Vec<_> = check_frontend::all().collect();
     let known: Vec<_> = all.iter().map(|check| (check.heading(), true)).collect();
     let asked = select(options, &known)?;
@@ -141,7 +74,7 @@ fn run_frontend(options: &Options) -> anyhow::Result<Summary> {
     report(options, &runner, run.collect())
 }
 
-fn device_type(options: &Options) -> anyhow::Result<DeviceType> {
+fn device_type(options: &CheckArgs) -> anyhow::Result<DeviceType> {
     options.device_type.context("--type is missing")
 }
 
@@ -152,7 +85,7 @@ fn list(checks: impl Iterator<Item = Heading>) -> anyhow::Result<Summary> {
 
 /// The checks that were asked for, by their number. Those that do not concern the type of the
 /// device are not, unless by name.
-fn select(options: &Options, known: &[(Heading, bool)]) -> anyhow::Result<Vec<usize>> {
+fn select(options: &CheckArgs, known: &[(Heading, bool)]) -> anyhow::Result<Vec<usize>> {
     let patterns = |texts: &[String]| -> Vec<Pattern> {
         texts.iter().map(|text| Pattern::new(text)).collect()
     };
@@ -210,7 +143,7 @@ fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// Runs checks, each with its heading, and says what they found.
 fn report<S: Subject>(
-    options: &Options,
+    options: &CheckArgs,
     subject: &S,
     checks: Vec<(Heading, impl Fn(&S) -> Finding)>,
 ) -> anyhow::Result<Summary> {
