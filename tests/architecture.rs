@@ -13,7 +13,7 @@ use self::circles::{circles, ties};
 use self::imports::Modules;
 
 /// The folder of a crate, the siblings it may use, and crates it must not use.
-const EDGES: [(&str, &[&str], &[&str]); 9] = [
+const EDGES: [(&str, &[&str], &[&str]); 10] = [
     (
         "vmm",
         &[
@@ -61,9 +61,10 @@ const EDGES: [(&str, &[&str], &[&str]); 9] = [
         &["diagnosis", "host-io"],
         &["kvm-ioctls", "kvm-bindings", "vm-memory"],
     ),
+    ("docs/manual", &["backends", "vmm", "workbench"], &KVM),
 ];
 const KVM: [&str; 2] = ["kvm-ioctls", "kvm-bindings"];
-const SIBLINGS: [&str; 10] = [
+const SIBLINGS: [&str; 11] = [
     "vmm",
     "guest-init",
     "devices",
@@ -73,6 +74,7 @@ const SIBLINGS: [&str; 10] = [
     "backends",
     "workbench",
     "gdb",
+    "manual",
     "tests",
 ];
 
