@@ -34,6 +34,11 @@ pub struct SocketArgs {
     /// Inherited file descriptor of a connected Unix socket: serve that one frontend and end
     #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
     fd: Option<RawFd>,
+
+    /// Inherited file descriptor of a listening Unix socket, such as the first of systemd's socket
+    /// units, which is 3: serve one frontend after another
+    #[arg(long, value_name = "FD", value_parser = clap::value_parser!(i32).range(3..))]
+    listen_fd: Option<RawFd>,
 }
 
 /// Why there is nowhere to meet a frontend. The user's doing, or the host's.
@@ -45,6 +50,15 @@ pub enum MeetError {
     /// The descriptor.
     #[error("--fd {fd} is not a connected Unix stream socket")]
     Fd {
+        /// The descriptor's number.
+        fd: RawFd,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The descriptor that is to listen.
+    #[error("--listen-fd {fd} is not a listening Unix stream socket")]
+    ListenFd {
         /// The descriptor's number.
         fd: RawFd,
         /// Why.
@@ -68,13 +82,19 @@ pub enum Meeting {
 impl SocketArgs {
     /// Binds the path, or takes over the descriptor. To be called once.
     pub fn open(&self) -> Result<Meeting, MeetError> {
-        match (&self.socket, self.fd) {
-            (Some(path), _) => Ok(Meeting::Listener(Listener::bind(path)?)),
-            (None, Some(fd)) => {
-                let stream = inherited(fd).map_err(|source| MeetError::Fd { fd, source })?;
+        match (&self.socket, self.fd, self.listen_fd) {
+            (Some(path), ..) => Ok(Meeting::Listener(Listener::bind(path)?)),
+            (None, Some(fd), _) => {
+                let stream = inherited(fd).and_then(connected);
+                let stream = stream.map_err(|source| MeetError::Fd { fd, source })?;
                 Ok(Meeting::Connected(stream))
             }
-            (None, None) => Err(MeetError::Nothing),
+            (None, None, Some(fd)) => {
+                let listener = inherited(fd).and_then(Listener::from_fd);
+                let listener = listener.map_err(|source| MeetError::ListenFd { fd, source })?;
+                Ok(Meeting::Listener(listener))
+            }
+            (None, None, None) => Err(MeetError::Nothing),
         }
     }
 }
@@ -105,13 +125,17 @@ impl Meeting {
     }
 }
 
-fn inherited(fd: RawFd) -> io::Result<UnixStream> {
+fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer, and a number that is no descriptor is an error.
     if unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is open, and the command line hands it over to this process.
-    let stream = UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn connected(fd: OwnedFd) -> io::Result<UnixStream> {
+    let stream = UnixStream::from(fd);
     stream.peer_addr()?;
     Ok(stream)
 }

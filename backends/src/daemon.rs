@@ -143,7 +143,7 @@ where
 
     /// Serves frontends, one at a time, until asked to end.
     pub fn serve(&mut self, listener: &Listener) -> Result<(), DaemonError> {
-        tracing::info!(socket = %listener.path().display(), "waiting for a frontend");
+        tracing::info!(socket = %listener, "waiting for a frontend");
         loop {
             if self.wait(Some(listener.as_raw_fd()), None)? == Wake::Shutdown {
                 return Ok(());

@@ -1,11 +1,15 @@
-//! The listening socket: taken over only when nobody listens on it any more, removed at the end.
+//! The listening socket: bound, if nobody listens there any more, and removed at the end; or made by
+//! somebody else, such as systemd, who keeps it.
 
+use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use host_io::sockets::{self, BindError, SocketFile};
+use rustix::net::SocketType;
+use rustix::net::sockopt::{socket_acceptconn, socket_type};
 use thiserror::Error;
 
 /// A socket path could not be taken. The user's doing, or the host's.
@@ -19,11 +23,12 @@ pub struct ListenError {
     pub source: BindError,
 }
 
-/// A bound socket. Dropping it removes the file, if it is still the same one.
+/// A listening socket. Dropping it removes the file that it has made, if it is still the same one.
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
-    file: SocketFile,
+    /// Where this process has bound it.
+    file: Option<SocketFile>,
 }
 
 impl Listener {
@@ -33,6 +38,7 @@ impl Listener {
         let bind = || {
             let (socket, file) = sockets::bind(path)?;
             socket.set_nonblocking(true)?;
+            let file = Some(file);
             Ok(Listener { socket, file })
         };
         bind().map_err(|source| ListenError {
@@ -41,9 +47,16 @@ impl Listener {
         })
     }
 
-    /// Where it listens.
-    pub fn path(&self) -> &Path {
-        self.file.path()
+    /// Takes over a Unix stream socket that listens already. Its file stays at the end.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = UnixListener::from(fd);
+        // Fails with a socket that is not a Unix one.
+        socket.local_addr()?;
+        if socket_type(&socket)? != SocketType::STREAM || !socket_acceptconn(&socket)? {
+            return Err(io::Error::other("it does not listen"));
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Listener { socket, file: None })
     }
 
     /// The next connection, or `None` if the one that was announced has gone again.
@@ -56,6 +69,16 @@ impl Listener {
                 | io::ErrorKind::Interrupted => Ok(None),
                 _ => Err(e),
             },
+        }
+    }
+}
+
+/// Where it listens.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => write!(f, "{}", file.path().display()),
+            None => f.write_str("inherited"),
         }
     }
 }
@@ -86,5 +109,20 @@ mod tests {
         assert!(listener.accept().unwrap().is_none());
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_inherited_listener_is_served_and_its_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let made = UnixListener::bind(&path).unwrap();
+        let listener = Listener::from_fd(made.into()).unwrap();
+        let client = UnixStream::connect(&path).unwrap();
+        assert!(listener.accept().unwrap().is_some());
+        drop(listener);
+        assert!(path.exists());
+        assert!(Listener::from_fd(client.into()).is_err());
+        let pipe = std::io::pipe().unwrap().0;
+        assert!(Listener::from_fd(pipe.into()).is_err());
     }
 }

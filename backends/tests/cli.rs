@@ -243,6 +243,43 @@ fn an_inherited_socket_is_served_once() {
     }
 }
 
+/// systemd's own program stands for systemd: it listens, and starts the backend at the first
+/// connection.
+#[test]
+fn systemd_starts_it_at_the_first_connection() {
+    let (_dir, image, socket) = scratch();
+    let mut activate = Command::new("systemd-socket-activate");
+    activate.arg("--listen").arg(&socket);
+    activate.args(["--setenv=RUST_LOG=info", BLK, "--listen-fd", "3", "--path"]);
+    let child = activate.arg(&image).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("systemd-socket-activate, of the package systemd");
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut blk = Blk { child, log };
+    for _ in 0..2 {
+        let mut driver = common::connect_within(DEADLINE, &socket, 1);
+        driver.start();
+        assert_eq!(driver.frontend.get_vring_base(0).unwrap(), 0);
+        drop(driver);
+        blk.wait_for("the frontend has been served");
+    }
+    let (code, log) = blk.signal(libc::SIGTERM);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(socket.exists(), "it is systemd's");
+}
+
+#[test]
+fn a_descriptor_that_does_not_listen_is_refused() {
+    let (_dir, image, _) = scratch();
+    let args = ["--path", image.to_str().unwrap(), "--listen-fd", "999"];
+    let output = run(BLK, &args);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("--listen-fd 999 is not a listening"),
+        "{said}"
+    );
+}
+
 #[test]
 fn an_image_has_one_writer() {
     let (dir, image, socket) = scratch();

@@ -14,7 +14,7 @@ use crate::processors::Processors;
 
 /// Serve a disk image or block device to a virtual machine over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
+/// With --socket and --listen-fd it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-blk", version)]
 pub struct BlkArgs {

@@ -7,7 +7,7 @@ use crate::console::terminal::Target;
 
 /// Give a virtual machine a console (Linux: console=hvc0) over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM, SIGINT, SIGHUP, or Ctrl-A x on a terminal (Ctrl-A h helps). Log detail: RUST_LOG=debug.
+/// With --socket and --listen-fd it serves one frontend after another until SIGTERM, SIGINT, SIGHUP, or Ctrl-A x on a terminal (Ctrl-A h helps). Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-console", version)]
 pub struct ConsoleArgs {

@@ -1,7 +1,8 @@
 //! The console device (virtio 1.3, section 5.3): one port, usable as the guest's `hvc0`.
 //!
 //! * [`terminal`] is the host's end of the console;
-//! * [`host_io::escape`] is the key that ends the program, [`args`] its command line.
+//! * [`host_io::escape`] is the key that ends the program;
+//! * [`args`] is the program's command line.
 //!
 //! A driver may spin until its output has been taken (Linux's does, with a lock held), so output
 //! that nobody reads is lost after a short wait, and counted.

@@ -11,7 +11,7 @@ use crate::net::tap_name::TapName;
 
 /// Connect a virtual machine to the network over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
+/// With --socket and --listen-fd it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-net", version)]
 pub struct NetArgs {

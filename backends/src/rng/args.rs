@@ -10,7 +10,7 @@ use crate::rng::limit::Limit;
 
 /// Give a virtual machine random bytes over vhost-user.
 ///
-/// With --socket it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
+/// With --socket and --listen-fd it serves one frontend after another until SIGTERM, SIGINT or SIGHUP. Log detail: RUST_LOG=debug.
 #[derive(Debug, Parser)]
 #[command(name = "outboard-rng", version)]
 pub struct RngArgs {

@@ -255,7 +255,7 @@ mod tests {
             .iter()
             .find(|(file, _)| file == "outboard-blk.1")
             .unwrap();
-        let alternatives = "{\\fB\\-\\-socket\\fR \\fIPATH\\fR | \\fB\\-\\-fd\\fR \\fIFD\\fR}";
+        let alternatives = "{\\fB\\-\\-socket\\fR \\fIPATH\\fR | \\fB\\-\\-fd\\fR \\fIFD\\fR | ";
         assert!(blk.contains(alternatives), "{blk}");
         assert!(blk.contains("[\\fB\\-\\-queues\\fR \\fIN\\fR]"), "{blk}");
     }
