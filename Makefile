@@ -12,7 +12,12 @@ INTEL_TESTS := host:: crash:: gdb::breakpoints gdb::ends gdb::events gdb::int3 g
 	disk_reads_right no_time_passes stepping::programs_get stepping::the_kernel_patches
 INTEL_LOG := target/test-intel.log
 
-.PHONY: help demo shell test test-linux test-intel soak bench conformance build setup lint clean
+# Of an installation; packagers give DESTDIR too.
+PREFIX := /usr/local
+STAGE := target/stage
+
+.PHONY: help demo shell test test-linux test-intel soak bench conformance build setup lint clean \
+	stage install uninstall deb package-test
 
 help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
@@ -24,6 +29,10 @@ help:
 	@echo 'make bench   the measures of docs/performance.md'
 	@echo 'make conformance   docs/conformance.md: outboard-check, on all backends and frontends that there are'
 	@echo 'make build   the programs, in target/release'
+	@echo 'make install [PREFIX=/usr/local] [DESTDIR=]   programs, man pages, completions, systemd units'
+	@echo 'make uninstall   the reverse, with the same PREFIX and DESTDIR'
+	@echo 'make deb     a Debian package, in target/debian'
+	@echo 'make package-test   the package, in fresh Debian 12 and 13 systems (needs root)'
 	@echo 'make setup   what all of these need: packages, guests, the bed'
 
 setup:
@@ -34,6 +43,26 @@ setup-%:
 
 build:
 	cargo build $(RELEASE) --workspace
+
+# What users get, without tests.
+stage:
+	cargo build $(RELEASE) --bins --package vmm --package guest-init --package backends --package workbench --package manual
+	@vmm/packaging/stage $(STAGE) $(PREFIX)
+
+install: stage
+	mkdir -p '$(DESTDIR)/'
+	cp -R --no-preserve=ownership $(STAGE)/. '$(DESTDIR)/'
+
+uninstall: stage
+	@vmm/packaging/unstage $(STAGE) '$(DESTDIR)'
+
+deb: PREFIX := /usr
+deb: STAGE := target/stage-deb
+deb: setup-deb stage
+	@vmm/packaging/deb
+
+package-test: deb
+	@tests/package target/debian/*.deb
 
 demo: setup-demo
 	@tests/bed/run target/release/demo

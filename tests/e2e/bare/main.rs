@@ -13,6 +13,7 @@ mod faults;
 mod gdb;
 mod host;
 mod hostile;
+mod install;
 mod killstorm;
 mod logs;
 mod metrics;
