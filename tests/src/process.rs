@@ -308,7 +308,7 @@ pub fn terminate(pid: u32) {
 }
 
 #[allow(unsafe_code)]
-fn kill(pid: u32, signal: libc::c_int) {
+pub fn kill(pid: u32, signal: libc::c_int) {
     // SAFETY: a system call on integers; callers name children of theirs, or of these,
     // that nobody has waited for, so that the id is not somebody else's.
     unsafe { libc::kill(pid as libc::pid_t, signal) };

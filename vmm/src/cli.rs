@@ -86,14 +86,19 @@ pub struct CtlArgs {
     /// The socket of the machine's control API.
     #[arg(long, value_name = "PATH")]
     pub api: PathBuf,
+    /// Print the machine's answer as JSON, for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
     #[command(subcommand)]
     pub command: CtlCommand,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum CtlCommand {
-    /// Print vCPUs, devices, backends and counters as JSON.
+    /// Print vCPUs, devices, backends and counters.
     Status,
+    /// Print what happens, an event a line, until the machine ends.
+    Events,
     /// Stop all vCPUs and the guest's clock. Devices finish what they have.
     Pause,
     /// Resume the vCPUs.

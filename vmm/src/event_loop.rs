@@ -14,6 +14,7 @@ use crate::console::{Console, Input};
 use crate::crash;
 use crate::events::{Inbox, Notifier, borrow};
 use crate::machine::{self, Machine};
+use crate::machine_events::{MachineEvent, MachineEvents};
 use crate::panicked;
 use crate::panics::Panicked;
 use crate::power::PowerRequest;
@@ -80,6 +81,8 @@ pub struct EventLoop<'a> {
     pub power: Inbox<PowerRequest>,
     pub failures: Inbox<(usize, Failure)>,
     pub panics: Inbox<Panicked>,
+    /// Where it is told what happens.
+    pub events: Arc<MachineEvents>,
     pub debug: Option<Debug>,
     pub on_reboot: OnReboot,
     pub on_panic: Option<OnPanic>,
@@ -286,6 +289,7 @@ impl EventLoop<'_> {
         if let Some(debug) = &self.debug {
             debug.events.send(Event::Reset);
         }
+        self.events.tell(MachineEvent::Reset);
         if let Some(reset) = &self.reset {
             reset.release(self.debug.is_none());
         }
@@ -314,7 +318,11 @@ impl EventLoop<'_> {
         let debug = self.debug.as_mut()?;
         // All of them: the last one decides what a failure behind them means.
         while let Some(attachment) = debug.attachments.take() {
+            let was_attached = debug.attached;
             debug.attached = attachment == Attachment::Attached;
+            if debug.attached != was_attached {
+                self.events.tell(attached(attachment));
+            }
             match attachment {
                 Attachment::Left { crashed: true } => return Some(Ended::Crashed),
                 Attachment::Killed => return Some(Ended::UserQuit),
@@ -350,6 +358,9 @@ impl EventLoop<'_> {
             }
             _ => say!("outboard: the guest crashed: vCPU {vcpu}: {crash}"),
         }
+        let reason = crash.to_string();
+        self.events
+            .tell(MachineEvent::GuestCrashed { vcpu, reason });
         self.stop_and_dump()?;
         let keep = |debug: &&Debug| debug.wait || debug.attached;
         let Some(debug) = self.debug.as_ref().filter(keep) else {
@@ -367,6 +378,7 @@ impl EventLoop<'_> {
     fn panicked(&mut self) -> Result<Option<Ended>, Error> {
         self.console.flush();
         say!("outboard: the guest's kernel panicked");
+        self.events.tell(MachineEvent::GuestPanicked);
         let vcpu = panicked::vcpu(self.machine);
         self.stop_and_dump()?;
         let Some(debug) = self.debug.as_ref().filter(|debug| debug.attached) else {
@@ -395,6 +407,16 @@ impl EventLoop<'_> {
                 say!("outboard: it is stopped, as --on-panic asks");
                 Ok(None)
             }
+        }
+    }
+}
+
+fn attached(attachment: Attachment) -> MachineEvent {
+    match attachment {
+        Attachment::Attached => MachineEvent::GdbAttached,
+        Attachment::Tracing => MachineEvent::GdbDetached { tracing: true },
+        Attachment::Left { .. } | Attachment::Killed => {
+            MachineEvent::GdbDetached { tracing: false }
         }
     }
 }

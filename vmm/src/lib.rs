@@ -28,6 +28,7 @@ pub mod layout;
 mod locks;
 pub mod log;
 pub mod machine;
+mod machine_events;
 pub mod memory;
 mod panicked;
 pub mod panics;

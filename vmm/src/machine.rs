@@ -4,7 +4,7 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devices::bus::{Bus, BusDevice, Overlap};
 use devices::hypervisor::Hypervisor;
@@ -30,6 +30,7 @@ use crate::host;
 use crate::kvm::{self, Chips, Vm};
 use crate::kvm_device::{self, Unavailable};
 use crate::layout;
+use crate::machine_events::{MachineEvent, MachineEvents};
 use crate::memory;
 use crate::power::{PowerRequest, PowerSwitch};
 use crate::shm_address_space::{self, ShmAddressSpace};
@@ -81,6 +82,7 @@ pub struct Notifiers {
     pub debug: Notifier<gdb::target::Event>,
     pub failures: Notifier<(usize, Failure)>,
     pub power: Notifier<PowerRequest>,
+    pub events: Arc<MachineEvents>,
 }
 
 /// An assembled machine. Its vCPUs are paused until [`Machine::start`].
@@ -99,6 +101,9 @@ pub struct Machine {
     /// State of the shared chips at power-on.
     chips: Chips,
 }
+
+/// Panics without consequences are told of once in this time.
+const PANIC_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a reset waits for vCPUs beyond their own patience: as long as a backend may
 /// take for the requests of a device that a vCPU resets.
@@ -128,7 +133,11 @@ impl Machine {
         let power = Arc::new(PowerSwitch::new(notifiers.power));
         let mut buses = Buses::default();
         let (serial, serial_room) = add_serial(&mut buses.pio, &vm, serial_output)?;
-        add_legacy(&mut buses.pio, &power, config.on_panic.is_some())?;
+        let on_panic = match config.on_panic {
+            Some(_) => signal(&power, PowerRequest::Panic),
+            None => note_panic(notifiers.events.clone()),
+        };
+        add_legacy(&mut buses.pio, &power, on_panic)?;
         let mut shm_space = ShmAddressSpace::new(&memory, model.physical_bits());
         let transports = add_virtio(
             &mut buses.mmio,
@@ -138,6 +147,7 @@ impl Machine {
             backends,
             &mut shm_space,
         )?;
+        transports::tell(&transports, &notifiers.events);
         let context = VcpuContext {
             debug: notifiers.debug,
             failures: notifiers.failures,
@@ -348,17 +358,14 @@ fn add_serial(
     Ok((port, room))
 }
 
-fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>, on_panic: bool) -> Result<(), Error> {
-    let request = |request| {
-        let power = power.clone();
-        Box::new(move || power.request(request)) as Signal
-    };
-    let panicked = match on_panic {
-        true => request(PowerRequest::Panic),
-        false => Box::new(note_panic),
-    };
-    let i8042 = I8042::new(request(PowerRequest::Reset));
-    let sleep = SleepControl::new(boot::SLEEP_TYPE_OFF, request(PowerRequest::Off));
+fn signal(power: &Arc<PowerSwitch>, request: PowerRequest) -> Signal {
+    let power = power.clone();
+    Box::new(move || power.request(request))
+}
+
+fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>, panicked: Signal) -> Result<(), Error> {
+    let i8042 = I8042::new(signal(power, PowerRequest::Reset));
+    let sleep = SleepControl::new(boot::SLEEP_TYPE_OFF, signal(power, PowerRequest::Off));
     let devices: [(_, _, _, Arc<Mutex<dyn BusDevice>>); 4] = [
         (
             "RTC",
@@ -391,10 +398,20 @@ fn add_legacy(pio: &mut Bus, power: &Arc<PowerSwitch>, on_panic: bool) -> Result
     Ok(())
 }
 
-/// The guest may do this as often as it likes.
-fn note_panic() {
+/// A panic that nothing is to follow. The guest may do this as often as it likes.
+fn note_panic(events: Arc<MachineEvents>) -> Signal {
     static NOTED: Once = Once::new();
-    NOTED.call_once(|| tracing::warn!("the guest's kernel panics; --on-panic can stop or dump it"));
+    let told: Mutex<Option<Instant>> = Mutex::default();
+    Box::new(move || {
+        NOTED.call_once(|| {
+            tracing::warn!("the guest's kernel panics; --on-panic can stop or dump it");
+        });
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() > PANIC_PERIOD) {
+            *told = Some(Instant::now());
+            events.tell(MachineEvent::GuestPanicked);
+        }
+    })
 }
 
 fn add_virtio(

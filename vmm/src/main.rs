@@ -63,8 +63,12 @@ fn carry_out(started: Instant) -> ExitCode {
         }
         Command::Ctl(args) => {
             log_by_default();
-            match api::client::run(&args) {
-                Ok(text) => print(format!("{text}\n").as_bytes()),
+            match api::client::run(&args, &mut io::stdout().lock()) {
+                Ok(()) => ExitCode::SUCCESS,
+                // A reader that closes standard output early has read enough.
+                Err(api::client::Error::Output(error)) if is_broken_pipe(&error) => {
+                    ExitCode::SUCCESS
+                }
                 Err(error) => fail(&error.into(), HOST_FAILURE),
             }
         }
@@ -159,12 +163,16 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn print(answer: &[u8]) -> ExitCode {
     let mut stdout = io::stdout();
     match stdout.write_all(answer).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Err(error) if !is_broken_pipe(&error) => {
             let error = anyhow::Error::new(error).context("cannot write to standard output");
             fail(&error, HOST_FAILURE)
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+fn is_broken_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Runs a machine to its end; if it cannot, says why, and gives this program's status.

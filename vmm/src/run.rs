@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gdb::server::{Detacher, Listener, Options, ServeError, Wait, detacher};
 use gdb::symbol_file::{SymbolFile, SymbolFileError};
@@ -22,6 +22,7 @@ use crate::debug::DebugTarget;
 use crate::event_loop::{self, Debug, Ended, EventLoop};
 use crate::events::{Inbox, Notifier, borrow, channel};
 use crate::machine::{self, Machine, Notifiers};
+use crate::machine_events::MachineEvents;
 use crate::qmp;
 use crate::scheduling;
 use crate::signals::Signals;
@@ -56,6 +57,9 @@ pub enum Error {
     },
 }
 
+/// How long clients who follow the machine's events may take to hear of its end.
+const FOLLOWERS_PATIENCE: Duration = Duration::from_secs(1);
+
 fn host(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Host { what, source }
 }
@@ -89,10 +93,12 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
     let (power_events, power) = channel().map_err(host("an eventfd"))?;
     let (panic_events, panics) = channel().map_err(host("an eventfd"))?;
     panics::report_to(panic_events);
+    let events = Arc::<MachineEvents>::default();
     let notifiers = Notifiers {
         debug: debug_events.clone(),
         failures: failure_events,
         power: power_events,
+        events: events.clone(),
     };
     let (mut console, output) = Console::open(&config.serial)?;
     let recorder = config.trace.as_deref();
@@ -106,7 +112,7 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
     let detacher = debugger
         .as_mut()
         .and_then(|debugger| debugger.detacher.take());
-    let control = Arc::new(Control::new(&machine, detacher));
+    let control = Arc::new(Control::new(&machine, detacher, events.clone()));
     let api = config.api.as_deref();
     let _api = api.map(|path| api::start(path, &control)).transpose()?;
     let qmp = config.qmp.as_deref();
@@ -123,6 +129,7 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
         power,
         failures,
         panics,
+        events: events.clone(),
         debug,
         on_reboot: config.on_reboot,
         on_panic: config.on_panic.clone(),
@@ -133,11 +140,13 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
         is_looped_back: false,
     }
     .run();
+    let status = ended.as_ref().map_or(1, Ended::status);
     // Before anything else is waited for.
     console.flush();
     if let Some(debugger) = debugger {
-        debugger.stop(ended.as_ref().map_or(1, Ended::status));
+        debugger.stop(status);
     }
+    events.end(status, FOLLOWERS_PATIENCE);
     finish_trace(recorder);
     log_start_up(&machine, started);
     tracing::info!("{}", crate::status::report(&machine).trim_end());

@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::events::borrow;
 use crate::locks::lock_within;
+use crate::machine_events::{MachineEvent, MachineEvents};
 
 /// A transport as all who use it share it.
 #[derive(Clone)]
@@ -58,6 +59,33 @@ impl SharedTransport {
     /// The same, unless the device is in use for all of this time.
     pub fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, MmioTransport>> {
         lock_within(&self.transport, patience)
+    }
+}
+
+/// Tells `events` from here on of backends that come and go, and of devices that need a reset.
+pub fn tell(transports: &[SharedTransport], events: &Arc<MachineEvents>) {
+    for shared in transports {
+        let (device, events) = (shared.id().to_owned(), events.clone());
+        let (id, teller) = (device.clone(), events.clone());
+        shared.backend().backend_status().observe(move |backend| {
+            let device = device.clone();
+            events.tell(match backend.connected {
+                true => MachineEvent::BackendConnected {
+                    device,
+                    connections: backend.connections,
+                },
+                false => MachineEvent::BackendLost {
+                    device,
+                    reason: backend.problem.clone().unwrap_or_default(),
+                },
+            });
+        });
+        shared.lock().set_on_broken(Box::new(move |reason| {
+            teller.tell(MachineEvent::NeedsReset {
+                device: id.clone(),
+                reason: reason.to_string(),
+            });
+        }));
     }
 }
 

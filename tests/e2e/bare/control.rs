@@ -42,7 +42,7 @@ pub fn ctl(dir: &Path, words: &[&str], status: i32) -> String {
 }
 
 pub fn status(dir: &Path) -> Value {
-    serde_json::from_str(&ctl(dir, &["status"], 0)).unwrap()
+    serde_json::from_str(&ctl(dir, &["--json", "status"], 0)).unwrap()
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod console;
 mod control;
 mod crash;
 mod dump;
+mod events;
 mod explain;
 mod faults;
 mod gdb;

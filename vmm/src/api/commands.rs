@@ -8,11 +8,11 @@ use host_io::errors::chain;
 use serde_json::{Map, Value, json};
 
 use super::http::{Status, problem};
-use crate::control::Control;
+use crate::control::{Control, RunError};
 use crate::power::PowerRequest;
 use crate::transports::SharedTransport;
 use crate::vcpu::exit::Reason;
-use crate::vcpus::{self, Group};
+use crate::vcpus::Group;
 
 /// How long a new process may take to serve its device.
 const RESTART_DEADLINE: Duration = Duration::from_secs(30);
@@ -61,29 +61,18 @@ fn state(group: &Group<'_>) -> &'static str {
 
 /// Stops every vCPU and the guest's clock, or none.
 pub fn pause(control: &Control) -> (Status, Value) {
-    undebugged(control, |group| group.try_pause())
+    changed(control, control.pause())
 }
 
 /// Resumes the guest after [`pause`], or starts it under `--gdb-wait`.
 pub fn resume(control: &Control) -> (Status, Value) {
-    undebugged(control, |group| match group.is_stopped() {
-        true => group.resume_all(),
-        false => Ok(()),
-    })
+    changed(control, control.resume())
 }
 
-/// Changes whether vCPUs run, which a debugger must not miss.
-fn undebugged(
-    control: &Control,
-    change: impl FnOnce(&mut Group<'_>) -> Result<(), vcpus::Error>,
-) -> (Status, Value) {
-    let mut group = control.vcpus().group();
-    if group.is_debugged() {
-        let text = "a debugger is attached, or its trace runs: stop the guest, or resume it, there";
-        return (Status::Conflict, problem(text));
-    }
-    match change(&mut group) {
-        Ok(()) => (Status::Ok, json!({ "state": state(&group) })),
+fn changed(control: &Control, result: Result<(), RunError>) -> (Status, Value) {
+    match result {
+        Ok(()) => (Status::Ok, json!({ "state": machine_state(control) })),
+        Err(error @ RunError::Debugged) => (Status::Conflict, problem(chain(&error))),
         Err(error) => (Status::Failed, problem(chain(&error))),
     }
 }

@@ -8,18 +8,20 @@
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
 //! | `POST /v1/dump?file=PATH` | when RAM and registers are in this file |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
+//! | `GET /v1/events` | what happens from here on, as server-sent events |
 //! | `GET /metrics` | counters in Prometheus' text format |
 //! | `GET /v1/log`, `PUT /v1/log?filter=FILTER` | what is logged, from here on in the latter case |
 //! | `POST /v1/nmi` | when each vCPU has a non-maskable interrupt |
 //! | `POST /v1/reset` | when the main thread has been told |
 //! | `POST /v1/shutdown` | just before the machine ends |
 //!
-//! An error is an object with one member, `error`. One request a connection;
-//! each client has a thread and a deadline, so that a silent one holds up nobody.
+//! An error is an object with one member, `error`. One request a connection; each client has
+//! a thread, and a deadline unless it follows events, so that a silent one holds up nobody.
 
 pub mod client;
 mod commands;
 mod dump;
+mod event_stream;
 mod explain;
 mod http;
 mod log;
@@ -55,7 +57,7 @@ impl Service for Api {
 
     fn serve(&self, client: UnixStream) {
         if let Some(control) = self.0.upgrade() {
-            serve(&client, &control);
+            serve(&client, control);
         }
     }
 
@@ -68,9 +70,9 @@ impl Service for Api {
 }
 
 /// Answers one request.
-fn serve(client: &UnixStream, control: &Control) {
+fn serve(client: &UnixStream, control: Arc<Control>) {
     let reply = match http::receive(client, CLIENT_DEADLINE) {
-        Ok(request) => routes::route(&request, control),
+        Ok(request) => routes::route(&request, &control),
         Err(error) => match error.status() {
             Some(status) => (status, problem(error.to_string())).into(),
             // It left.
@@ -83,6 +85,13 @@ fn serve(client: &UnixStream, control: &Control) {
             // The process ends with the machine, and would not wait for the answer.
             answer_with(client, status, body);
             control.power().request(PowerRequest::Off);
+        }
+        Reply::Follow(follower) => {
+            // The machine may end meanwhile.
+            drop(control);
+            if let Err(error) = event_stream::serve(client, &follower) {
+                tracing::debug!(%error, "control API: a client follows events no more");
+            }
         }
     }
 }

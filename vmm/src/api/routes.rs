@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use host_io::errors::chain;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use super::http::{Body, Request, Status, problem};
 use super::query::Query;
 use super::{commands, dump, explain, log, metrics};
 use crate::control::Control;
+use crate::machine_events::{FollowError, Follower};
 
 /// A request that belongs to a route.
 pub struct Call<'a> {
@@ -23,6 +25,8 @@ pub enum Reply {
     Whole(Status, Body),
     /// The same; the machine ends behind it.
     ThenOff(Status, Body),
+    /// What happens from here on.
+    Follow(Follower),
 }
 
 impl From<(Status, Value)> for Reply {
@@ -96,6 +100,7 @@ static ROUTES: &[Route] = &[
     get("/v1/status", |call| {
         (Status::Ok, commands::status(call.control)).into()
     }),
+    get("/v1/events", |call| follow(call.control)),
     get("/metrics", |call| {
         let (content_type, text) = (metrics::CONTENT_TYPE, metrics::text(call.control));
         Reply::Whole(Status::Ok, Body::Text { content_type, text })
@@ -126,6 +131,14 @@ static ROUTES: &[Route] = &[
         Reply::ThenOff(status, Body::Json(answer))
     }),
 ];
+
+fn follow(control: &Control) -> Reply {
+    match control.events().follow() {
+        Ok(follower) => Reply::Follow(follower),
+        Err(error @ FollowError::TooMany) => (Status::Busy, problem(chain(&error))).into(),
+        Err(error) => (Status::Failed, problem(chain(&error))).into(),
+    }
+}
 
 /// Does what `request` asks.
 pub fn route(request: &Request, control: &Control) -> Reply {

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::arguments::Arguments;
 use super::error::QmpError;
 use super::hmp;
-use crate::control::Control;
+use crate::control::{Control, RunError};
 use crate::power::PowerRequest;
 use crate::vcpu;
-use crate::vcpus::{self, Group};
+use crate::vcpus::Group;
 
 /// The version of QEMU whose QMP this is.
 pub fn version() -> Value {
@@ -30,8 +30,8 @@ pub fn carry_out(
         "query-target" => |_| Ok(json!({ "arch": "x86_64" })),
         "query-version" => |_| Ok(version()),
         "query-cpus-fast" => cpus,
-        "stop" => |control| change(control, |group| group.try_pause()),
-        "cont" => |control| change(control, resume),
+        "stop" => |control| changed(control.pause()),
+        "cont" => |control| changed(control.resume()),
         "system_reset" => reset,
         // Done when the answer is out.
         "quit" => |_| Ok(json!({})),
@@ -54,24 +54,8 @@ fn status(group: &Group<'_>) -> Value {
     json!({ "status": status, "running": !group.is_stopped() })
 }
 
-fn resume(group: &mut Group<'_>) -> Result<(), vcpus::Error> {
-    match group.is_stopped() {
-        true => group.resume_all(),
-        false => Ok(()),
-    }
-}
-
-/// Changes whether vCPUs run, which a debugger must not miss.
-fn change(
-    control: &Control,
-    change: impl FnOnce(&mut Group<'_>) -> Result<(), vcpus::Error>,
-) -> Result<Value, QmpError> {
-    let mut group = control.vcpus().group();
-    if group.is_debugged() {
-        let text = "a debugger is attached, or its trace runs: stop the guest, or resume it, there";
-        return Err(QmpError::generic(text));
-    }
-    change(&mut group).map_err(|error| QmpError::generic(chain(&error)))?;
+fn changed(result: Result<(), RunError>) -> Result<Value, QmpError> {
+    result.map_err(|error| QmpError::generic(chain(&error)))?;
     Ok(json!({}))
 }
 

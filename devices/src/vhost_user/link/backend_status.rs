@@ -1,6 +1,7 @@
 //! Whether the process behind a device is there, for others to see and wait for.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The state of the process behind a device.
@@ -26,6 +27,16 @@ pub struct Backend {
 pub struct BackendStatus {
     state: Mutex<Backend>,
     changed: Condvar,
+    observer: OnceLock<Observer>,
+}
+
+/// Told of each connection, and of its loss.
+struct Observer(Box<dyn Fn(&Backend) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 impl BackendStatus {
@@ -37,11 +48,18 @@ impl BackendStatus {
                 ..Backend::default()
             }),
             changed: Condvar::new(),
+            observer: OnceLock::new(),
         }
     }
 
     pub fn get(&self) -> Backend {
         self.lock().clone()
+    }
+
+    /// Has `observer` told of each connection from here on, and of its loss. It is called
+    /// with the device's lock held, and must not wait. There is one: a later one is dropped.
+    pub fn observe(&self, observer: impl Fn(&Backend) + Send + Sync + 'static) {
+        let _ = self.observer.set(Observer(Box::new(observer)));
     }
 
     pub(crate) fn connected(&self, pid: Option<u32>) {
@@ -51,15 +69,28 @@ impl BackendStatus {
         state.connections += 1;
         state.problem = None;
         state.failures = 0;
-        self.changed.notify_all();
+        self.tell(state);
     }
 
     pub(crate) fn away(&self, problem: String) {
         let mut state = self.lock();
-        state.connected = false;
+        let is_lost = std::mem::replace(&mut state.connected, false);
         state.pid = None;
         state.problem = Some(problem);
+        match is_lost {
+            true => self.tell(state),
+            false => self.changed.notify_all(),
+        }
+    }
+
+    /// Tells all of a new connection, or of a loss.
+    fn tell(&self, state: MutexGuard<'_, Backend>) {
         self.changed.notify_all();
+        if let Some(Observer(observer)) = self.observer.get() {
+            let backend = state.clone();
+            drop(state);
+            observer(&backend);
+        }
     }
 
     pub(crate) fn failed(&self, problem: String) {
@@ -91,6 +122,23 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn an_observer_is_told_of_connections_and_losses_alone() {
+        let backend_status = BackendStatus::new("at /a".into(), false);
+        backend_status.connected(None);
+        let told = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let teller = told.clone();
+        backend_status.observe(move |backend| {
+            let state = (backend.connected, backend.problem.clone());
+            teller.lock().unwrap().push(state);
+        });
+        backend_status.away("it died".into());
+        backend_status.failed("it died again".into());
+        backend_status.connected(None);
+        let expected = [(false, Some("it died".into())), (true, None)];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
 
     #[test]
     fn another_connection_ends_the_wait_and_the_time_does() {

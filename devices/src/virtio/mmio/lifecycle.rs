@@ -177,7 +177,11 @@ impl MmioTransport {
     pub(super) fn broken(&mut self, reason: &(dyn Error + 'static), deadline: &Deadline) {
         self.log.device("device needs a reset", reason);
         self.stop_queues(deadline);
+        let was_broken = self.status.contains(Status::NEEDS_RESET);
         self.status.set_needs_reset();
+        if let Some(on_broken) = self.on_broken.as_ref().filter(|_| !was_broken) {
+            on_broken(reason);
+        }
         self.announce_config_change();
     }
 

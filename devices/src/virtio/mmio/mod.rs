@@ -63,7 +63,11 @@ pub struct MmioTransport {
     config: ConfigSpace,
     counters: Counters,
     log: FaultLog,
+    on_broken: Option<OnBroken>,
 }
+
+/// Told why a device needs a reset.
+pub type OnBroken = Box<dyn Fn(&dyn std::error::Error) + Send>;
 
 impl MmioTransport {
     /// Puts `device` behind a register window at `base` and wires its events to
@@ -104,6 +108,7 @@ impl MmioTransport {
             config: ConfigSpace::default(),
             counters: Counters::default(),
             log: FaultLog::new(id.clone()),
+            on_broken: None,
             device,
             id,
         };
@@ -183,6 +188,12 @@ impl MmioTransport {
             DeviceEvent::Broken(reason) => self.broken(reason.as_ref(), deadline),
         }
         self.publish();
+    }
+
+    /// Has `on_broken` told each time that the driver has to reset the device. It must not wait:
+    /// a guest can bring that about at will.
+    pub fn set_on_broken(&mut self, on_broken: OnBroken) {
+        self.on_broken = Some(on_broken);
     }
 
     /// The device's name.
