@@ -133,6 +133,17 @@ pub enum CtlCommand {
     },
     /// Detach gdb, for instance one whose machine is gone, and let the guest run.
     DetachGdb,
+    /// Disconnect the backend of a device; the guest's requests wait for `connect`. One that was
+    /// started from here is asked to end.
+    Disconnect {
+        /// The device's name.
+        id: String,
+    },
+    /// Connect a backend again, or start it, after `disconnect`.
+    Connect {
+        /// The device's name.
+        id: String,
+    },
     /// Restart the backend of a device (exec="COMMAND"); the guest's requests wait.
     Restart {
         /// The device's name.

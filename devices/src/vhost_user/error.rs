@@ -66,6 +66,10 @@ pub enum Problem {
     PageLog(#[source] io::Error),
     #[error("the backend is being replaced")]
     Replaced,
+    #[error("it was disconnected by a command, and waits for one to connect again")]
+    Disconnected,
+    #[error("the backend has not been disconnected by a command")]
+    NotDisconnected,
     #[error("cannot listen for the backend")]
     Listen(#[source] BindError),
     #[error("the socket path has {len} bytes, more than the {max} that a Unix socket can have")]
@@ -186,7 +190,7 @@ impl Problem {
     /// still be at work.
     pub(super) fn is_closed(&self) -> bool {
         match self {
-            Self::Closed | Self::Replaced => true,
+            Self::Closed | Self::Replaced | Self::Disconnected => true,
             Self::Channel(error) => error.is_closed(),
             _ => false,
         }

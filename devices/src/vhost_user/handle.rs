@@ -91,6 +91,24 @@ impl Handle {
         Ok(())
     }
 
+    /// Disconnects the backend, and looks for none until [`reconnect`](Self::reconnect). The
+    /// driver's requests wait meanwhile. One that was started from here is asked to end.
+    ///
+    /// An error is a refusal: all is as before.
+    pub fn disconnect(&self, transport: &mut MmioTransport) -> Result<(), DeviceError> {
+        let event = lock(&self.frontend).disconnect()?;
+        transport.on_event(&event);
+        Ok(())
+    }
+
+    /// Looks for a backend again after [`disconnect`](Self::disconnect). It is there when
+    /// [`backend_status`](Self::backend_status) says so.
+    ///
+    /// An error is a refusal: all is as before.
+    pub fn reconnect(&self) -> Result<(), DeviceError> {
+        Ok(lock(&self.frontend).reconnect()?)
+    }
+
     /// Stops all queues that run, until [`unpause`](Self::unpause): meanwhile the device
     /// touches neither them nor their buffers. The guest is stopped.
     pub fn pause(&self, transport: &mut MmioTransport) {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::process::{Process, Stream, stop};
+use tests::process::{Process, Stream, stop, wait_until};
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, backend, guest, program, scratch};
 
@@ -105,6 +105,65 @@ fn a_network_backend_is_restarted_under_a_working_guest() {
         assert_eq!(*connections, 11);
         killstorm::finish_on_a_network(&mut vmm);
     }
+}
+
+/// Whether it is started from here or not; and `reconnect=off` does not count.
+#[test]
+fn a_working_guest_waits_while_its_backend_is_disconnected() {
+    let connected = |dir: &Path| status(dir)["devices"][0]["backend"]["connected"].clone();
+    for exec in [true, false] {
+        let dir = scratch();
+        let image = backend::disk_image(dir.path(), MIB);
+        let own = (!exec).then(|| backend::outboard_blk(dir.path(), &image, &["--queues", "4"]));
+        let spec = match &own {
+            None => format!("blk,exec=\"{}\"", outboard_blk(&image, QUEUES)),
+            Some(disk) => format!("blk,socket={},reconnect=off", disk.socket.display()),
+        };
+        let vmm = start(dir.path(), &spec);
+        let refused = ctl(dir.path(), &["connect", "blk0"], 1);
+        assert!(refused.contains("has not been disconnected"), "{refused}");
+        for _ in 0..5 {
+            let said = ctl(dir.path(), &["disconnect", "blk0"], 0);
+            assert!(
+                said.contains("DRIVER_OK") && !said.contains("NEEDS_RESET"),
+                "{said}"
+            );
+            assert_eq!(connected(dir.path()), false);
+            let refused = ctl(dir.path(), &["disconnect", "blk0"], 1);
+            assert!(refused.contains("the backend is away"), "{refused}");
+            let said = ctl(dir.path(), &["connect", "blk0"], 0);
+            assert!(
+                said.contains("DRIVER_OK") && !said.contains("NEEDS_RESET"),
+                "{said}"
+            );
+            assert_eq!(connected(dir.path()), true);
+        }
+        killstorm::finish(vmm);
+    }
+}
+
+/// A guest that boots meanwhile finds its disk when there is one.
+#[test]
+fn a_reset_does_not_bring_a_disconnected_backend_back() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), MIB);
+    let spec = format!("blk,exec=\"{}\"", outboard_blk(&image, QUEUES));
+    let vmm = start(dir.path(), &spec);
+    ctl(dir.path(), &["disconnect", "blk0"], 0);
+    let lines = vmm.process.lines().len();
+    ctl(dir.path(), &["reset"], 0);
+    vmm.process
+        .wait_for_after(lines, "the guest reboots", DEADLINE);
+    wait_until("the device is reset", DEADLINE, || {
+        status(dir.path())["devices"][0]["counters"]["resets"].as_u64() > Some(1)
+    });
+    assert_eq!(
+        status(dir.path())["devices"][0]["backend"]["connected"],
+        false
+    );
+    // A restart starts one, too.
+    ctl(dir.path(), &["restart", "blk0"], 0);
+    killstorm::finish(vmm);
 }
 
 /// It keeps no record of requests in flight: they are waited for.

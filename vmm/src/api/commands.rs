@@ -1,6 +1,6 @@
 //! The commands of the control API.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use devices::vhost_user::{Handle, QueueHealth};
 use devices::virtio::counters::{QueueInfo, TransportInfo};
@@ -14,12 +14,8 @@ use crate::transports::SharedTransport;
 use crate::vcpu::exit::Reason;
 use crate::vcpus::Group;
 
-/// How long a new process may take to serve its device.
-const RESTART_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a status waits for a change that is under way.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// After so many that never served, the next one will not either.
-const FAILURES: u64 = 3;
 
 /// The machine as it stands.
 pub fn status(control: &Control) -> Value {
@@ -168,47 +164,4 @@ fn queue(queue: &QueueInfo, health: QueueHealth) -> Value {
         "errors": health.errors,
         "stalled_seconds": health.stalled.as_secs(),
     })
-}
-
-/// The device with this name, or the answer that there is none.
-pub fn find<'a>(control: &'a Control, id: &str) -> Result<&'a SharedTransport, (Status, Value)> {
-    let mut transports = control.transports().iter();
-    transports.find(|shared| shared.id() == id).ok_or_else(|| {
-        let names = control.transports().iter().map(SharedTransport::id);
-        let names: Vec<_> = names.collect();
-        let text = format!("there is no device {id:?}; there are {}", names.join(", "));
-        (Status::NotFound, problem(text))
-    })
-}
-
-/// Has another process take the place of device `id`'s backend, and waits until
-/// it serves.
-pub fn restart(control: &Control, id: &str) -> (Status, Value) {
-    let shared = match find(control, id) {
-        Ok(shared) => shared,
-        Err(refused) => return refused,
-    };
-    let started = Instant::now();
-    let mut transport = shared.lock();
-    let backend_status = shared.backend().backend_status();
-    let before = backend_status.get();
-    if let Err(error) = shared.backend().replace_backend(&mut transport) {
-        return (Status::Conflict, problem(chain(error.as_ref())));
-    }
-    drop(transport);
-    let backend = backend_status.wait_until(RESTART_DEADLINE, |backend| {
-        backend.connections > before.connections || backend.failures >= before.failures + FAILURES
-    });
-    let elapsed = started.elapsed();
-    if backend.connections > before.connections {
-        let status = shared.lock().info().status;
-        let milliseconds = elapsed.as_millis() as u64;
-        let answer = json!({ "device": id, "milliseconds": milliseconds, "status": status });
-        return (Status::Ok, answer);
-    }
-    let reason = backend.problem.unwrap_or_default();
-    let text = format!(
-        "no backend serves device {id} after {elapsed:.1?}, though it keeps trying: {reason}"
-    );
-    (Status::NoBackend, problem(text))
 }

@@ -4,8 +4,8 @@ use diagnosis::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::commands;
 use super::http::{Status, problem};
+use super::{commands, devices};
 use crate::control::Control;
 use crate::explain::explain;
 use crate::transports::SharedTransport;
@@ -43,7 +43,7 @@ pub fn all(control: &Control) -> (Status, Value) {
 
 /// What is wrong with device `id`.
 pub fn one(control: &Control, id: &str) -> (Status, Value) {
-    match commands::find(control, id) {
+    match devices::find(control, id) {
         Ok(shared) => report(control, std::slice::from_ref(shared)),
         Err(refused) => refused,
     }

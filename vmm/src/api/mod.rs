@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | vCPUs, devices, their backends, counters |
 //! | `GET /v1/explain`, `/v1/devices/ID/explain` | queues and backends as they are, and what is wrong |
 //! | `POST /v1/devices/ID/restart` | when another process serves the device |
+//! | `POST /v1/devices/ID/disconnect`, `/connect` | when its backend has been let go, or one serves |
 //! | `POST /v1/debugger/detach` | when the debugger is gone and the guest runs |
 //! | `POST /v1/dump?file=PATH` | when RAM and registers are in this file |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
@@ -20,6 +21,7 @@
 
 pub mod client;
 mod commands;
+mod devices;
 mod dump;
 mod event_stream;
 mod explain;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::http::{Body, Request, Status, problem};
 use super::query::Query;
-use super::{commands, dump, explain, log, metrics};
+use super::{commands, devices, dump, explain, log, metrics};
 use crate::control::Control;
 use crate::machine_events::{FollowError, Follower};
 
@@ -110,7 +110,13 @@ static ROUTES: &[Route] = &[
         explain::one(call.control, &call.id).into()
     }),
     post("/v1/devices/{id}/restart", |call| {
-        commands::restart(call.control, &call.id).into()
+        devices::restart(call.control, &call.id).into()
+    }),
+    post("/v1/devices/{id}/disconnect", |call| {
+        devices::disconnect(call.control, &call.id).into()
+    }),
+    post("/v1/devices/{id}/connect", |call| {
+        devices::connect(call.control, &call.id).into()
     }),
     post("/v1/debugger/detach", |call| {
         commands::detach(call.control).into()

@@ -172,9 +172,32 @@ impl Frontend {
         }
         let stopped = self.stop_for_successor();
         let down = self.link.replace(stopped);
-        Ok(self.on_down(down).map_or(DeviceEvent::Nothing, |error| {
-            DeviceEvent::Broken(Box::new(error))
-        }))
+        Ok(self.after(down))
+    }
+
+    /// Lets the backend go, as for another one to take its place, and looks for none until
+    /// [`reconnect`](Self::reconnect).
+    pub(crate) fn disconnect(&mut self) -> Result<DeviceEvent, Error> {
+        if !self.link.is_up() {
+            return Err(self.link.error(Problem::Away));
+        }
+        let stopped = self.stop_for_successor();
+        let down = self.link.let_go(stopped);
+        Ok(self.after(down))
+    }
+
+    /// Looks for a backend again after [`disconnect`](Self::disconnect).
+    pub(crate) fn reconnect(&mut self) -> Result<(), Error> {
+        let looking = self.link.connect();
+        looking.map_err(|problem| self.link.error(problem))
+    }
+
+    /// What the transport has to know of the loss of a backend.
+    fn after(&mut self, down: Down) -> DeviceEvent {
+        match self.on_down(down) {
+            Some(error) => DeviceEvent::Broken(Box::new(error)),
+            None => DeviceEvent::Nothing,
+        }
     }
 
     /// Stops all rings in order, and has the backend save its own state.

@@ -61,6 +61,8 @@ enum State {
     /// The backend is waited for. There is a channel while a backend has
     /// accepted the connection but has yet to answer.
     Away(Option<Channel>),
+    /// Nobody looks for a backend until [`Link::connect`].
+    Disconnected,
     GivenUp,
 }
 
@@ -120,7 +122,7 @@ impl Link {
     pub fn session(&mut self) -> Option<&mut Session> {
         match &mut self.state {
             State::Up(session) => Some(session),
-            State::Away(_) | State::GivenUp => None,
+            State::Away(_) | State::Disconnected | State::GivenUp => None,
         }
     }
 
@@ -177,6 +179,37 @@ impl Link {
         }
     }
 
+    /// Lets the backend go, and looks for none until [`connect`](Self::connect). It has `stopped`
+    /// its rings, or may still be at work unless it is killed.
+    pub fn let_go(&mut self, stopped: Result<(), Problem>) -> Down {
+        let (problem, is_gone) = match stopped {
+            Ok(()) => {
+                self.connector.replace();
+                (Problem::Disconnected, true)
+            }
+            Err(problem) => {
+                let is_gone = problem.is_closed() || self.connector.kill();
+                (problem, is_gone)
+            }
+        };
+        self.state = State::Disconnected;
+        self.timer.disarm();
+        let error = self.error(problem);
+        self.status.away(chain(&error));
+        Down::Lost { error, is_gone }
+    }
+
+    /// Looks for a backend again.
+    pub fn connect(&mut self) -> Result<(), Problem> {
+        if !matches!(self.state, State::Disconnected) {
+            return Err(Problem::NotDisconnected);
+        }
+        self.timer.restart();
+        self.timer.arm().map_err(Problem::Events)?;
+        self.state = State::Away(None);
+        Ok(())
+    }
+
     /// The backend has been told all. Returns for how long there was none.
     pub fn keep(&mut self, session: Session) -> Duration {
         let pid = process(self.connector.as_ref(), &session);
@@ -207,7 +240,7 @@ impl Link {
                 let channel = asked.take()?;
                 return Some(self.finish_handshake(channel, deadline));
             }
-            State::GivenUp => return None,
+            State::Disconnected | State::GivenUp => return None,
         };
         Some(Event::Down(self.lose(problem)))
     }

@@ -56,6 +56,8 @@ fn carry_out(api: &Path, command: &CtlCommand) -> Result<Value, Error> {
         CtlCommand::DetachGdb => post("/v1/debugger/detach"),
         CtlCommand::Dump { compress, file } => dump(api, *compress, file),
         CtlCommand::Restart { id } => post(&device(id, "restart")),
+        CtlCommand::Disconnect { id } => post(&device(id, "disconnect")),
+        CtlCommand::Connect { id } => post(&device(id, "connect")),
         // Answered by `run`.
         CtlCommand::Events | CtlCommand::Metrics => Ok(Value::Null),
     }
@@ -77,6 +79,13 @@ fn text(command: &CtlCommand, answer: &Value) -> String {
         CtlCommand::Restart { id } => {
             let (time, status) = (&answer["milliseconds"], string("status"));
             format!("{id}: restarted in {time} ms, device status {status}")
+        }
+        CtlCommand::Disconnect { id } => {
+            format!("{id}: disconnected, device status {}", string("status"))
+        }
+        CtlCommand::Connect { id } => {
+            let (time, status) = (&answer["milliseconds"], string("status"));
+            format!("{id}: connected in {time} ms, device status {status}")
         }
         CtlCommand::Pause => "pause: done".into(),
         CtlCommand::Resume => "resume: done".into(),
