@@ -109,6 +109,7 @@ soak: setup
 	OUTBOARD_STOPPED=60 cargo test --locked --package tests --test bare clocks -- --nocapture
 	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare -- --nocapture resets rust_vmm
 	OUTBOARD_FUZZ_SEED=$$(date +%s) OUTBOARD_FUZZ_GUESTS=50 cargo test --locked --package tests --test bare hostile -- --nocapture
+	OUTBOARD_API_EXAMPLES=300 cargo test --locked --package tests --test bare openapi
 	OUTBOARD_FUZZ_CASES=10000 cargo test --locked --package backends --test hostile --test hostile_rings
 	OUTBOARD_FUZZ_CASES=5000 cargo test --locked --package devices --test hostile
 	OUTBOARD_BED_SILENCE=900 OUTBOARD_STOPPED=600 cargo test --locked --package tests --test linux no_time_passes

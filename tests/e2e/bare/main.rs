@@ -20,6 +20,7 @@ mod logs;
 mod metrics;
 mod net;
 mod new_backend;
+mod openapi;
 mod pausing;
 mod peers;
 mod power;

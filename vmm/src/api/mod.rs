@@ -10,6 +10,7 @@
 //! | `POST /v1/dump?file=PATH` | when RAM and registers are in this file |
 //! | `POST /v1/pause`, `/v1/resume` | when all vCPUs have stopped, or may resume |
 //! | `GET /v1/events` | what happens from here on, as server-sent events |
+//! | `GET /v1/openapi.json` | these requests, as OpenAPI 3.1 describes them |
 //! | `GET /metrics` | counters in Prometheus' text format |
 //! | `GET /v1/log`, `PUT /v1/log?filter=FILTER` | what is logged, from here on in the latter case |
 //! | `POST /v1/nmi` | when each vCPU has a non-maskable interrupt |

@@ -95,6 +95,9 @@ fn decode(part: &str) -> Option<String> {
     (!name.is_empty()).then(|| Cow::into_owned(name))
 }
 
+/// The routes as OpenAPI describes them.
+const OPENAPI: &str = include_str!("openapi.json");
+
 /// All that this machine can be asked.
 static ROUTES: &[Route] = &[
     get("/v1/status", |call| {
@@ -103,6 +106,10 @@ static ROUTES: &[Route] = &[
     get("/v1/events", |call| follow(call.control)),
     get("/metrics", |call| {
         let (content_type, text) = (metrics::CONTENT_TYPE, metrics::text(call.control));
+        Reply::Whole(Status::Ok, Body::Text { content_type, text })
+    }),
+    get("/v1/openapi.json", |_| {
+        let (content_type, text) = ("application/json", OPENAPI.to_owned());
         Reply::Whole(Status::Ok, Body::Text { content_type, text })
     }),
     get("/v1/explain", |call| explain::all(call.control).into()),
@@ -213,6 +220,35 @@ mod tests {
         }
         assert!(find("GET", "/v1/status").is_some());
         assert_eq!(find("POST", "/v1/status"), None);
+    }
+
+    /// Path, method and parameters, of which those in the path come first.
+    type Described = (String, String, Vec<String>);
+
+    #[test]
+    fn the_description_has_these_routes_and_no_others() {
+        let document: Value = serde_json::from_str(OPENAPI).unwrap();
+        let mut described: Vec<Described> = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let parameters = operation["parameters"].as_array();
+                let names = parameters.into_iter().flatten();
+                let names = names.map(|parameter| parameter["name"].as_str().unwrap().to_owned());
+                described.push((path.clone(), method.to_uppercase(), names.collect()));
+            }
+        }
+        let mut routes: Vec<Described> = ROUTES
+            .iter()
+            .map(|route| {
+                let id = route.path.contains("{id}").then_some("id");
+                let parameters = id.iter().chain(route.parameters);
+                let parameters = parameters.map(|name| name.to_string()).collect();
+                (route.path.to_owned(), route.method.to_owned(), parameters)
+            })
+            .collect();
+        described.sort_unstable();
+        routes.sort_unstable();
+        assert_eq!(described, routes);
     }
 
     #[test]
