@@ -59,6 +59,11 @@ impl Listener {
         Ok(Listener { socket, file: None })
     }
 
+    /// Its file, for somebody who ends before it does.
+    pub(crate) fn take_file(&mut self) -> Option<SocketFile> {
+        self.file.take()
+    }
+
     /// The next connection, or `None` if the one that was announced has gone again.
     pub fn accept(&self) -> io::Result<Option<UnixStream>> {
         match self.socket.accept() {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use host_io::sockets::SocketFile;
 use rustix::event::{PollFd, PollFlags, poll};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::event::{
@@ -35,6 +36,8 @@ pub enum Meet {
 #[derive(Debug)]
 pub struct Peer {
     shared: Arc<Shared>,
+    /// Removed with the peer: the thread, which ends with the process, drops nothing.
+    _file: Option<SocketFile>,
 }
 
 #[derive(Debug)]
@@ -49,7 +52,11 @@ struct Shared {
 
 impl Peer {
     /// Begins to look for the peer; `name` is for the log.
-    pub fn start(name: &'static str, meet: Meet) -> io::Result<Self> {
+    pub fn start(name: &'static str, mut meet: Meet) -> io::Result<Self> {
+        let file = match &mut meet {
+            Meet::Listen(listener) => listener.take_file(),
+            Meet::Connect(_) => None,
+        };
         let shared = Arc::new(Shared {
             current: Mutex::default(),
             left: Condvar::new(),
@@ -57,11 +64,13 @@ impl Peer {
             changes: new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC)?,
         });
         let seeker = Arc::clone(&shared);
-        // It ends with the process: nothing it holds outlives that.
         std::thread::Builder::new()
             .name(format!("{name}-peer"))
             .spawn(move || seek(name, &meet, &seeker))?;
-        Ok(Peer { shared })
+        Ok(Peer {
+            shared,
+            _file: file,
+        })
     }
 
     /// The peer, if there is one now. The stream does not block.
@@ -205,5 +214,7 @@ mod tests {
             listening.lost(&far);
             before = Some(near);
         }
+        drop(listening);
+        assert!(!path.exists());
     }
 }
