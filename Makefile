@@ -23,7 +23,7 @@ help:
 	@echo 'make demo    Linux on out-of-process disk and network, with gdb attached'
 	@echo 'make shell   the same guest with an interactive console'
 	@echo 'make test    lints, unit tests and end-to-end tests'
-	@echo 'make soak    a thousand backends killed, a thousand resets, ten million gdb packets, a stop of ten minutes,'
+	@echo 'make soak    a thousand backends and 500 machines killed, a thousand resets, ten million gdb packets, a stop of ten minutes,'
 	@echo '             ten million operations of hostile guests,'
 	@echo '             all bare-metal tests on an emulated Intel processor'
 	@echo 'make bench   the measures of docs/performance.md'
@@ -106,6 +106,7 @@ soak: setup
 	cargo build --locked --workspace
 	OUTBOARD_FUZZ_PACKETS=10000000 cargo test --locked --package gdb neither_stops
 	OUTBOARD_KILLS=1000 cargo test --locked --package tests --test bare killstorm -- --nocapture
+	OUTBOARD_VMM_KILLS=500 cargo test --locked --package tests --test bare killed:: -- --nocapture
 	OUTBOARD_STOPPED=60 cargo test --locked --package tests --test bare clocks -- --nocapture
 	OUTBOARD_RESETS=1000 cargo test --locked --package tests --test bare -- --nocapture resets rust_vmm
 	OUTBOARD_FUZZ_SEED=$$(date +%s) OUTBOARD_FUZZ_GUESTS=50 cargo test --locked --package tests --test bare hostile -- --nocapture

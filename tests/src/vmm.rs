@@ -39,6 +39,12 @@ impl Vmm {
         self
     }
 
+    /// Where it puts temporary files.
+    pub fn temporary_files(mut self, directory: &Path) -> Self {
+        self.command.env("TMPDIR", directory);
+        self
+    }
+
     /// Logs as a user's machine does who says nothing of it.
     pub fn log_by_default(mut self) -> Self {
         self.command.env_remove("RUST_LOG").env_remove("NO_COLOR");

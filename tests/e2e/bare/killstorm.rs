@@ -25,21 +25,25 @@ fn kills() -> u64 {
 }
 
 /// Random moments. The seed is printed, for who wants the same again.
-struct Moments(u64);
+pub struct Moments {
+    state: u64,
+    /// All of them are earlier, in microseconds.
+    end: u64,
+}
 
 impl Moments {
-    fn new() -> Self {
+    pub fn new(end: u64) -> Self {
         let seed = RandomState::new().hash_one(0);
         println!("seed {seed:#x}");
-        Self(seed)
+        Self { state: seed, end }
     }
 
-    fn next(&mut self) -> Duration {
-        self.0 = self
-            .0
+    pub fn next(&mut self) -> Duration {
+        self.state = self
+            .state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
-        Duration::from_micros((self.0 >> 33) % LIFE)
+        Duration::from_micros((self.state >> 33) % self.end)
     }
 }
 
@@ -131,7 +135,7 @@ fn packed_queues_see_nothing_of_two_hundred_killed_block_backends() {
 fn storm_of_killed_block_backends(image: &Path, options: &str) {
     let command = outboard_blk(image, &format!("--queues {QUEUES}"));
     let vmm = start_guest(&format!("blk,exec=\"{command}\""), options);
-    let (mut moments, begun) = (Moments::new(), Instant::now());
+    let (mut moments, begun) = (Moments::new(LIFE), Instant::now());
     kill_again_and_again(&vmm, &mut moments);
     let elapsed = begun.elapsed();
     let requests = finish(vmm);
@@ -154,7 +158,7 @@ fn backends_that_somebody_else_starts_again_are_as_good() {
     let mut disk = start_backend(dir.path(), &image);
     let spec = format!("blk,socket={}", disk.socket.display());
     let vmm = start_guest(&spec, "event_idx indirect");
-    let mut moments = Moments::new();
+    let mut moments = Moments::new(LIFE);
     for _ in 0..20 {
         disk.process.wait_for("a frontend has connected", DEADLINE);
         // Not a synchronisation: any moment will do.
@@ -237,7 +241,7 @@ pub fn finish_on_a_network(vmm: &mut Running) {
 fn storm_of_killed_network_backends(options: &str) {
     let dir = scratch();
     let mut vmm = start_on_a_network(storming_on_a_network(dir.path(), options));
-    let (mut moments, begun) = (Moments::new(), Instant::now());
+    let (mut moments, begun) = (Moments::new(LIFE), Instant::now());
     kill_again_and_again(&vmm, &mut moments);
     let elapsed = begun.elapsed();
     finish_on_a_network(&mut vmm);

@@ -15,6 +15,7 @@ mod gdb;
 mod host;
 mod hostile;
 mod install;
+mod killed;
 mod killstorm;
 mod logs;
 mod metrics;

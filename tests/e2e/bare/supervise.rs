@@ -66,7 +66,7 @@ pub fn backend_of(vmm: &Running, image: &Path) -> u32 {
     found.unwrap()
 }
 
-fn expect_gone(image: &Path) {
+pub fn expect_gone(image: &Path) {
     wait_until("the backend is gone", DEADLINE, || users(image).is_empty());
 }
 

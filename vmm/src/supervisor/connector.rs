@@ -6,9 +6,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use devices::vhost_user::{Connector, Problem};
-use tempfile::TempDir;
 
 use super::child::Child;
+use super::directory::SocketDirectory;
 use super::error::Error;
 use super::slot::{SharedSlot, Slot, lock};
 use host_io::command::{CommandLine, Handover};
@@ -27,7 +27,7 @@ pub struct Supervised {
     /// The process has been connected to.
     is_used: bool,
     /// Where the socket of a process that listens is.
-    dir: Option<TempDir>,
+    dir: Option<SocketDirectory>,
     /// The last complaint, which is not repeated.
     complaint: String,
 }
@@ -97,7 +97,7 @@ impl Supervised {
                 Ok((child, Some(ours)))
             }
             Handover::Path => {
-                let dir = scratch().map_err(host("a directory for its socket"))?;
+                let dir = SocketDirectory::new().map_err(host("a directory for its socket"))?;
                 let path = dir.path().join(SOCKET);
                 let child = start(&path.to_string_lossy(), None)?;
                 self.dir = Some(dir);
@@ -191,14 +191,10 @@ fn command(error: Error) -> Problem {
     Problem::Command(Box::new(error))
 }
 
-fn scratch() -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix("outboard-").tempdir()
-}
-
 /// A socket that listens, and a connection that waits on it. The path is gone
 /// when this returns: nobody else connects.
 fn listening() -> io::Result<(UnixListener, UnixStream)> {
-    let dir = scratch()?;
+    let dir = SocketDirectory::new()?;
     let path = dir.path().join(SOCKET);
     let listener = UnixListener::bind(&path)?;
     let stream = UnixStream::connect(&path)?;

@@ -6,6 +6,7 @@
 
 mod child;
 mod connector;
+mod directory;
 mod error;
 mod output;
 mod slot;

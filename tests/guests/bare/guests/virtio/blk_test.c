@@ -121,8 +121,10 @@ void blk_test(struct blk *blk)
 	print_id(blk);
 	if (write) {
 		write_pattern(blk, &range);
-		if (blk->device->features & BLK_FEATURE_FLUSH)
+		if (blk->device->features & BLK_FEATURE_FLUSH) {
 			expect(blk, "flush", BLK_FLUSH, 0, 0, BLK_OK);
+			printf("blk: flushed\n");
+		}
 	}
 	checksum = read_back(blk, &range, write);
 	check_refusals(blk);
