@@ -10,7 +10,7 @@ use workbench::trace::cli::TraceArgs;
 
 use crate::config::{GdbWait, OnReboot};
 use crate::log::Format as LogFormat;
-use crate::up::cli::{GdbArgs, UpArgs};
+use crate::up::cli::{GdbArgs, ShellArgs, UpArgs};
 
 /// A KVM virtual machine monitor for people who develop kernels and virtio devices.
 #[derive(Debug, Parser)]
@@ -41,6 +41,10 @@ pub enum Command {
     Up(Box<UpArgs>),
     /// Start gdb on a machine that `outboard up` has started, with what its kernel tree has.
     Gdb(GdbArgs),
+    /// Open a further shell in a machine that `outboard up` has started, or run a command there.
+    ///
+    /// Ends with the command's status.
+    Shell(ShellArgs),
     /// Say what this host's KVM can do, and what gdb can therefore do.
     Doctor,
     /// Ask or tell a machine that runs with --api.

@@ -53,6 +53,13 @@ fn carry_out(started: Instant) -> ExitCode {
             log_by_default();
             fail(&up::attach(&args).into(), HOST_FAILURE)
         }
+        Command::Shell(args) => {
+            log_by_default();
+            match up::shell(&args) {
+                Ok(status) => status.into(),
+                Err(error) => fail(&error.into(), HOST_FAILURE),
+            }
+        }
         Command::Doctor => {
             log_by_default();
             let mut report = Vec::new();

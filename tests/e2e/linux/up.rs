@@ -42,12 +42,18 @@ impl Desk {
     }
 }
 
-/// This one, and where virtiofsd is.
+/// This one, and where virtiofsd and vhost-device-vsock are.
 fn path() -> OsString {
-    let own = program::cached("virtiofsd/bin/virtiofsd");
+    let programs = [
+        "virtiofsd/bin/virtiofsd",
+        "vhost-device/bin/vhost-device-vsock",
+    ];
+    let programs = programs.map(program::cached);
+    let dirs = programs
+        .iter()
+        .map(|path| path.parent().unwrap().to_owned());
     let before = std::env::var_os("PATH").unwrap_or_default();
-    let dirs = [own.parent().unwrap().to_owned()];
-    std::env::join_paths(dirs.into_iter().chain(std::env::split_paths(&before))).unwrap()
+    std::env::join_paths(dirs.chain(std::env::split_paths(&before))).unwrap()
 }
 
 /// What Debian's kernel would be in the tree where it was built.
@@ -184,4 +190,50 @@ fn up_gives_a_terminal_to_a_shell() {
     shell.send(b"\x03");
     shell.send(b"exit 5\r");
     shell.expect_exit(5, BOOT);
+}
+
+/// Beside the machine's own command: input that ends, both outputs, the status; and a terminal.
+#[test]
+fn further_shells_come_by_the_machines_name() {
+    let desk = Desk::new();
+    let words = [
+        "--name",
+        "mine",
+        "--",
+        "sh",
+        "-c",
+        "echo ready; until [ -e /end ]; do sleep 1; done",
+    ];
+    let mut command = desk.outboard("up");
+    let mut up = Process::start("up", command.arg(&desk.kernel).args(words));
+    up.close_stdin();
+    up.wait_for("ready", BOOT);
+    let script = "tr a-z A-Z; pwd; echo to error >&2; exit 6";
+    let mut command = desk.outboard("shell");
+    let mut shell = Process::start("shell", command.args(["mine", "--", "sh", "-c", script]));
+    shell.send(b"typed\n");
+    shell.close_stdin();
+    shell.expect_exit(6, BOOT);
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(
+        shell.printed(Stream::Out),
+        format!("TYPED\n{}\n", here.display())
+    );
+    assert_eq!(shell.printed(Stream::Err), "to error\n");
+
+    let line = format!(
+        "stty columns 30 rows 10; {} shell -- sh -i",
+        program::own("outboard").display()
+    );
+    let mut script = Command::new(program::system("script"));
+    script.args(["-qec", &line, "/dev/null"]);
+    script.env("XDG_RUNTIME_DIR", desk.dir.path());
+    let mut terminal = Process::start("script", &mut script);
+    terminal.send(b"stty size; tty; echo $((6 * 7)) is typed\r");
+    terminal.wait_for("10 30", BOOT);
+    terminal.wait_for("/dev/pts/0", BOOT);
+    terminal.wait_for("42 is typed", BOOT);
+    terminal.send(b"touch /end; nothing-of-this-name; exit\r");
+    terminal.expect_exit(127, BOOT);
+    up.expect_exit(0, BOOT);
 }

@@ -63,4 +63,6 @@ pub struct Job {
     /// Without a terminal, output is passed on as it is, and there is no input.
     pub window: Option<Window>,
     pub network: Option<Network>,
+    /// The host may start further commands by streams of vsock (see [`crate::frame`]).
+    pub has_shells: bool,
 }

@@ -1,10 +1,13 @@
 //! The first process of a guest of `outboard up`: it mounts the root, runs one command, and
 //! powers the guest off. It is of no use outside one.
 
+mod children;
 mod command;
 mod files;
 mod modules;
 mod network;
+mod pty;
+mod shells;
 mod terminal;
 
 use std::fs;
@@ -36,6 +39,9 @@ fn carry_out() -> anyhow::Result<()> {
     files::mount_root(&job)?;
     if let Some(network) = &job.network {
         network::start(network).context("cannot start the network")?;
+    }
+    if job.has_shells {
+        shells::start().context("cannot listen for further shells")?;
     }
     let status = command::run(&job)?;
     let answer = Path::new(files::ANSWER_DIR).join(job::ANSWER);

@@ -6,8 +6,10 @@ use guest_init::job::Window;
 use rustix::process::{ioctl_tiocsctty, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::termios::{
-    LocalModes, OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
+    LocalModes, OptionalActions, OutputModes, tcgetattr, tcsetattr, tcsetwinsize,
 };
+
+use crate::pty::winsize;
 
 const PORT: &str = "/dev/ttyS0";
 
@@ -18,15 +20,7 @@ pub fn take(window: Option<Window>) -> anyhow::Result<()> {
     setsid()?;
     ioctl_tiocsctty(&port)?;
     match window {
-        Some(window) => tcsetwinsize(
-            &port,
-            Winsize {
-                ws_row: window.rows,
-                ws_col: window.columns,
-                ws_xpixel: 0,
-                ws_ypixel: 0,
-            },
-        )?,
+        Some(window) => tcsetwinsize(&port, winsize(window))?,
         None => {
             let mut modes = tcgetattr(&port)?;
             modes.output_modes.remove(OutputModes::OPOST);

@@ -5,7 +5,7 @@ mod pty;
 mod socket;
 mod stdio;
 mod target;
-mod terminal;
+pub mod terminal;
 mod writer;
 
 use std::fs;

@@ -68,3 +68,13 @@ pub struct GdbArgs {
     #[arg(last = true, value_name = "ARGUMENT")]
     pub arguments: Vec<String>,
 }
+
+#[derive(Args, Debug)]
+pub struct ShellArgs {
+    /// The machine [default: the only one that runs].
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// What the guest runs [default: a shell].
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}

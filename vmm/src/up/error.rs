@@ -85,6 +85,17 @@ pub enum Error {
     CannotRunLinux { module: String },
     #[error("the guest ended before its command did")]
     NoAnswer,
+    #[error(
+        "machine {name} has no further shells: they need vhost-device-vsock in PATH when it starts, \
+         and a kernel with CONFIG_VIRTIO_VSOCKETS"
+    )]
+    NoShells { name: String },
+    #[error("cannot reach the guest of machine {name}")]
+    Guest {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot start {program}")]
     Start {
         program: String,

@@ -16,11 +16,13 @@ const LOCK: &str = "lock";
 const DESCRIPTION: &str = "machine.json";
 const MAX_NAME: usize = 64;
 
-/// What `outboard gdb` has to know.
+/// What `outboard gdb` and `outboard shell` have to know.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Description {
     /// With symbols, if there is one.
     pub vmlinux: Option<PathBuf>,
+    /// Further shells can be had.
+    pub has_shells: bool,
 }
 
 /// The directory of a machine that is about to run.
@@ -207,7 +209,10 @@ fn check(name: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    const NONE: Description = Description { vmlinux: None };
+    const NONE: Description = Description {
+        vmlinux: None,
+        has_shells: false,
+    };
 
     fn base() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

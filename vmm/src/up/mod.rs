@@ -13,14 +13,12 @@ mod kernel;
 mod machines;
 mod modules;
 mod share;
+mod shell;
+mod surroundings;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::thread;
-
-use rustix::termios::tcgetwinsize;
 
 use crate::cli::RunArgs;
 use crate::config::{MAX_CPUS, OnReboot};
@@ -29,19 +27,19 @@ use cli::UpArgs;
 pub use error::Error;
 pub use gdb::attach;
 use initramfs::Initramfs;
-use job::{Job, Root, Window};
+use job::{Job, Root};
 use kernel::Kernel;
 use machines::{Description, Directory};
 use modules::{Driver, Index};
 use share::Shares;
+pub use shell::run as shell;
+use surroundings::{environment, window};
 
 const CMDLINE: &str = "console=ttyS0 panic=-1";
 /// Only what is worse than an error: x86 calls it one that there is no PCI bus.
 const QUIET: &str = " loglevel=3";
 /// Of a machine that nobody gave a name or a tree.
 const NAME: &str = "linux";
-/// Of this process, for the command.
-const ENVIRONMENT: [&str; 7] = ["HOME", "LANG", "PATH", "SHELL", "TERM", "USER", "COLORTERM"];
 const INIT: &str = "outboard-init";
 
 const BUS: Driver = driver("virtio_mmio", "CONFIG_VIRTIO_MMIO");
@@ -50,6 +48,8 @@ const LAYER: Driver = driver("overlay", "CONFIG_OVERLAY_FS");
 const DISK: Driver = driver("virtio_blk", "CONFIG_VIRTIO_BLK");
 const DISK_FILES: Driver = driver("ext4", "CONFIG_EXT4_FS");
 const NETWORK: Driver = driver("virtio_net", "CONFIG_VIRTIO_NET");
+/// Without it there are no further shells.
+const STREAMS: Driver = driver("vmw_vsock_virtio_transport", "CONFIG_VIRTIO_VSOCKETS");
 /// Without it, a panic is a reboot like any other.
 const PANIC: Driver = driver("pvpanic_mmio", "CONFIG_PVPANIC_MMIO");
 
@@ -74,6 +74,7 @@ impl Up {
         let wanted = args.name.clone().unwrap_or_else(|| default_name(&args));
         let directory = Directory::take(&machines::base()?, &wanted, args.name.is_some())?;
         let shares = Shares::of(&args, directory.path())?;
+        let streams = share::streams(directory.path())?.filter(|_| index.has(STREAMS));
         let modules = index.resolve(&drivers(&shares, &index))?;
         let job = Job {
             name: directory.name(),
@@ -81,10 +82,11 @@ impl Up {
             root: shares.root,
             writable: shares.writable,
             command: args.command.clone(),
-            directory: std::env::current_dir().unwrap_or_else(|_| "/".into()),
+            directory: surroundings::directory(),
             environment: environment(),
             window: window(),
             network: shares.network,
+            has_shells: streams.is_some(),
         };
         let initrd = directory.path().join("initramfs");
         let initramfs = Initramfs {
@@ -95,8 +97,10 @@ impl Up {
         initramfs.write(&initrd)?;
         directory.describe(&Description {
             vmlinux: kernel.vmlinux.clone(),
+            has_shells: streams.is_some(),
         })?;
         let mut devices = shares.devices;
+        devices.extend(streams);
         devices.extend(args.device.iter().cloned());
         Ok(Self {
             has_command: !args.command.is_empty(),
@@ -173,9 +177,8 @@ fn drivers(shares: &Shares, index: &Index) -> Vec<Driver> {
     if shares.network.is_some() {
         drivers.push(NETWORK);
     }
-    if index.has(PANIC) {
-        drivers.push(PANIC);
-    }
+    let optional = [PANIC, STREAMS].into_iter();
+    drivers.extend(optional.filter(|driver| index.has(*driver)));
     drivers
 }
 
@@ -207,27 +210,6 @@ fn default_name(args: &UpArgs) -> String {
     } else {
         name.chars().take(32).collect()
     }
-}
-
-fn environment() -> BTreeMap<String, String> {
-    let values = ENVIRONMENT.iter().filter_map(|name| {
-        let value = std::env::var(name).ok()?;
-        Some(((*name).to_owned(), value))
-    });
-    values.collect()
-}
-
-/// Of the terminal on standard input and output, if both are one.
-fn window() -> Option<Window> {
-    let stdout = io::stdout();
-    if !io::stdin().is_terminal() || !stdout.is_terminal() {
-        return None;
-    }
-    let size = tcgetwinsize(&stdout).ok()?;
-    Some(Window {
-        columns: size.ws_col,
-        rows: size.ws_row,
-    })
 }
 
 fn file_name(path: &Path) -> String {

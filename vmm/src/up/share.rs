@@ -14,6 +14,12 @@ const VIRTIOFSD: &str = "/usr/libexec/virtiofsd";
 /// An overlay does not enter the host's mount points if it is told of them (EREMOTE).
 /// File handles, which the daemon would use and few users may, are of no use here.
 const OPTIONS: &str = "--no-announce-submounts --inode-file-handles=never";
+/// Serves vsock.
+const STREAMS: &str = "vhost-device-vsock";
+/// Where it listens for streams of the host, in the machine's directory.
+pub const STREAMS_SOCKET: &str = "vsock";
+/// The first address that a guest may have.
+const CID: u32 = 3;
 const ADDRESS: &str = "10.0.2.15";
 const PREFIX: u8 = 24;
 const GATEWAY: &str = "10.0.2.2";
@@ -112,6 +118,19 @@ fn network() -> Result<(String, Network), Error> {
         nameserver: NAMESERVER.into(),
     };
     Ok((spec, network))
+}
+
+/// A device SPEC for streams between host and guest, by a socket in the machine's directory; nothing
+/// where the program for it is not installed.
+pub fn streams(machine: &Path) -> Result<Option<String>, Error> {
+    if !is_in_path(STREAMS) {
+        return Ok(None);
+    }
+    let path = machine.join(STREAMS_SOCKET);
+    let path = word(&path)?;
+    Ok(Some(format!(
+        "vsock,exec=\"{STREAMS} --guest-cid {CID} --uds-path {path}\""
+    )))
 }
 
 fn virtiofsd() -> Result<&'static str, Error> {
