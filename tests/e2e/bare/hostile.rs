@@ -7,9 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tests::backend::{self, Backend};
-use tests::process::{Line, Process};
+use tests::process::Process;
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, network, repetitions, scratch};
+
+use crate::holdings::Holdings;
 
 /// What one guest does.
 const OPERATIONS: u64 = 200_000;
@@ -28,30 +30,6 @@ const GROWTH_KIB: u64 = 8 << 10;
 const PASSING_DESCRIPTORS: u64 = 4;
 /// Warnings that a process may log: each kind of fault is limited to a few a second.
 const WARNINGS_A_SECOND: u64 = 50;
-
-/// What a process has of its host, and has said.
-#[derive(Clone, Copy)]
-struct Holdings {
-    resident_kib: u64,
-    descriptors: u64,
-    warnings: u64,
-}
-
-impl Holdings {
-    fn of(process: &Process) -> Self {
-        let proc = format!("/proc/{}", process.pid());
-        let status = std::fs::read_to_string(format!("{proc}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let resident = resident.and_then(|value| value.split_whitespace().next());
-        let descriptors = std::fs::read_dir(format!("{proc}/fd")).unwrap();
-        let warns = |line: &&Line| line.text.contains(" WARN ") || line.text.contains(" ERROR ");
-        Self {
-            resident_kib: resident.unwrap().parse().unwrap(),
-            descriptors: descriptors.count() as u64,
-            warnings: process.lines().iter().filter(warns).count() as u64,
-        }
-    }
-}
 
 /// Prints what a process has now, and fails where that is more than time can have brought.
 fn balance(name: &str, process: &Process, before: Holdings, took: Duration) {

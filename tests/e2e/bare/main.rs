@@ -12,6 +12,7 @@ mod events;
 mod explain;
 mod faults;
 mod gdb;
+mod holdings;
 mod host;
 mod hostile;
 mod install;

@@ -5,9 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use tests::backend::{self, Backend};
+use tests::process::Process;
 use tests::vmm::{Running, Vmm};
 use tests::{DEADLINE, guest, network, program, repetitions, scratch};
 
+use crate::control::{ctl, socket};
+use crate::holdings::Holdings;
 use crate::host::provides;
 use crate::peers::dpdk::net_vhost;
 
@@ -38,6 +41,17 @@ impl Backends {
             rng: backend::outboard_rng(dir, Path::new("/dev/urandom")),
             console,
         }
+    }
+
+    /// All processes of a machine.
+    fn processes<'a>(&'a self, vmm: &'a Running) -> [(&'static str, &'a Process); 5] {
+        [
+            ("outboard", &vmm.process),
+            ("blk", &self.disk.process),
+            ("net", &self.net.process),
+            ("rng", &self.rng.process),
+            ("console", &self.console.process),
+        ]
     }
 
     fn machine(&self, cmdline: &str) -> Vmm {
@@ -158,4 +172,45 @@ fn reboot(vmm: Vmm) {
     vmm.process.expect_exit(0, DEADLINE);
     println!("{} requests were in flight", in_flight(&vmm));
     assert!(in_flight(&vmm) > resets());
+}
+
+/// Until caches and pools are as large as they get.
+const WARM_UP: u64 = 20;
+/// What an allocator may keep more of at one time than at another.
+const SLACK_KIB: u64 = 512;
+
+/// Resets from outside, each when the guest holds with all devices in the middle of their work:
+/// then a process has what it had before.
+#[test]
+fn a_hundred_resets_leave_no_descriptor_and_no_memory_behind() {
+    let dir = scratch();
+    let backends = Backends::start(dir.path());
+    let vmm = backends.machine("mode=hold event_idx indirect");
+    let mut vmm = vmm.arg("--api", socket(dir.path())).start();
+    let held = "hold: in_flight=";
+    let mut line = vmm.process.wait_for_after(0, held, DEADLINE).0;
+    let mut reset = |times: u64| {
+        for _ in 0..times {
+            ctl(dir.path(), &["reset"], 0);
+            line = vmm.process.wait_for_after(line, held, DEADLINE).0;
+        }
+    };
+    reset(WARM_UP);
+    let processes = backends.processes(&vmm);
+    let before = processes.map(|(_, process)| Holdings::of(process));
+    reset(resets());
+    println!("balance of {} resets:", resets());
+    for ((name, process), before) in processes.into_iter().zip(before) {
+        let now = Holdings::of(process);
+        let descriptors = now.descriptors as i64 - before.descriptors as i64;
+        let memory = now.anonymous_kib as i64 - before.anonymous_kib as i64;
+        println!("  {name}: {descriptors} descriptors, {memory} KiB of memory");
+        assert_eq!(descriptors, 0, "{name}: {} before", before.descriptors);
+        assert!(
+            memory < SLACK_KIB as i64,
+            "{name} has grown by {memory} KiB"
+        );
+    }
+    vmm.process.signal(libc::SIGTERM);
+    vmm.process.expect_exit(0, DEADLINE);
 }
