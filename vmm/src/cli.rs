@@ -176,6 +176,9 @@ pub struct RunArgs {
     /// TOML file with the same keys as these options; options given here win.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Check this command line and its --config FILE, print both as one such file, and run nothing.
+    #[arg(long)]
+    pub print_config: bool,
     /// A virtio device and its vhost-user backend:
     /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME][,deadline=SECONDS]
     /// [,reconnect=off|SECONDS][,features=-NAME,-NAME...], with TYPE blk, net, fs, vsock, console, rng, ... or a virtio

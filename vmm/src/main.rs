@@ -12,7 +12,7 @@ use clap::Parser;
 use vmm::api;
 use vmm::boot;
 use vmm::cli::{Cli, Command, ExplainArgs, RunArgs};
-use vmm::config::Config;
+use vmm::config::{self, Config};
 use vmm::event_loop::Ended;
 use vmm::signals::Signals;
 use vmm::up::cli::UpArgs;
@@ -44,6 +44,13 @@ fn carry_out(started: Instant) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     match cli.command {
+        Command::Run(args) if args.print_config => {
+            log_by_default();
+            match config::print(*args) {
+                Ok(toml) => print(toml.as_bytes()),
+                Err(error) => fail(&error.into(), BAD_USAGE),
+            }
+        }
         Command::Run(args) => match run_guest(*args, started) {
             Ok(ended) => ended.status().into(),
             Err(status) => status,

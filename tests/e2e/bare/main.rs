@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod clocks;
+mod configuration;
 mod console;
 mod control;
 mod crash;

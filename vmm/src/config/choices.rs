@@ -1,9 +1,9 @@
 //! Choices that the command line and a configuration file write alike.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What a guest's reboot does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OnReboot {
     /// Boot again, in the same process.
@@ -14,7 +14,7 @@ pub enum OnReboot {
 }
 
 /// Where the guest waits for gdb.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum GdbWait {
     /// Before its first instruction.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use devices::vhost_user::{Address, Reconnect};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -275,4 +276,124 @@ fn waiting_for_gdb_needs_an_address() {
         Config::try_from(RunArgs::default()),
         Err(Error::NoKernel)
     ));
+}
+
+/// What is given in a file of this text, and on a command line.
+fn in_file(text: &str, args: RunArgs) -> Result<Config, Error> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    Config::try_from(RunArgs {
+        config: Some(file.path().to_owned()),
+        ..args
+    })
+}
+
+#[test]
+fn an_error_has_the_line_of_its_key() {
+    let file = "kernel = \"a\"\ndevice = [\n  \"blk,socket=/a\",\n  \"blk\",\n]\n";
+    for (text, line, part) in [
+        ("kernel = \"a\"\n\ncpus = 65\n", 3, "65 vCPUs"),
+        ("memory = \"1\"\nkernel = \"a\"\n", 1, "of memory"),
+        ("kernel = \"a\"\ngdb-kill = true\n", 2, "--gdb-kill needs"),
+        (
+            "kernel = \"a\"\ngdb-wait = \"kernel\"\n",
+            2,
+            "--gdb-wait needs",
+        ),
+        (
+            "kernel = \"a\"\non-panic = \"x\"\n",
+            2,
+            "stop, reset or exit",
+        ),
+        (file, 4, "it has no backend"),
+    ] {
+        let error = in_file(text, RunArgs::default()).unwrap_err();
+        let said = host_io::errors::chain(&error);
+        assert!(said.contains(&format!(", line {line}: ")), "{said}");
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn an_error_of_the_command_line_has_no_line() {
+    let args = RunArgs {
+        cpus: Some(65),
+        ..RunArgs::default()
+    };
+    let error = in_file("kernel = \"a\"\ncpus = 2\n", args).unwrap_err();
+    assert!(matches!(error, Error::Cpus(65)), "{error}");
+    let args = RunArgs {
+        device: vec!["blk".into()],
+        ..RunArgs::default()
+    };
+    let error = in_file("kernel = \"a\"\ndevice = [\"rng,socket=/r\"]\n", args).unwrap_err();
+    assert!(matches!(error, Error::Device { .. }), "{error}");
+}
+
+/// Any text that a command line can have.
+fn text() -> impl Strategy<Value = String> {
+    any::<String>().prop_map(|text| text.replace('\0', ""))
+}
+
+fn keys() -> impl Strategy<Value = Keys> {
+    use proptest::option::of;
+    let path = || of(text().prop_map(PathBuf::from));
+    let wait = prop_oneof![
+        any::<bool>().prop_map(GdbWaitKey::Start),
+        Just(GdbWaitKey::Where(GdbWait::Start)),
+        Just(GdbWaitKey::Where(GdbWait::Kernel)),
+    ];
+    let reboot = prop_oneof![Just(OnReboot::Reset), Just(OnReboot::Exit)];
+    let format = prop_oneof![Just(log::Format::Text), Just(log::Format::Json)];
+    let texts = proptest::array::uniform7(of(text()));
+    let paths = (path(), path(), path(), path(), path(), path(), path());
+    let devices = proptest::collection::vec(text(), 0..4);
+    let numbers = (of(0..=i64::MAX as u64), of(any::<u32>()));
+    let choices = (
+        of(wait),
+        of(reboot),
+        of(format),
+        of(any::<bool>()),
+        of(any::<bool>()),
+    );
+    (texts, paths, devices, numbers, choices).prop_map(
+        |(texts, paths, device, numbers, choices)| {
+            let [cmdline, memory, serial, gdb, on_panic, qmp, log] = texts;
+            let (kernel, initrd, symbols, api, trace, faults, log_file) = paths;
+            let ((cpus, seed), (gdb_wait, on_reboot, log_format, gdb_kill, rings)) =
+                (numbers, choices);
+            Keys {
+                kernel,
+                initrd,
+                cmdline,
+                cpus,
+                memory,
+                device,
+                serial,
+                gdb,
+                gdb_wait,
+                gdb_kill,
+                symbols,
+                on_reboot,
+                on_panic,
+                api,
+                qmp,
+                trace,
+                faults,
+                seed,
+                rings,
+                log,
+                log_file,
+                log_format,
+            }
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_as_it_was(keys in keys()) {
+        let text = toml::to_string(&keys).unwrap();
+        prop_assert_eq!(toml::from_str::<Keys>(&text).unwrap(), keys);
+    }
 }

@@ -28,6 +28,15 @@ pub enum Error {
         line: usize,
         problem: String,
     },
+    #[error("configuration file {}, line {line}", path.display())]
+    InFile {
+        path: PathBuf,
+        line: usize,
+        #[source]
+        source: Box<Error>,
+    },
+    #[error("this cannot be written as TOML")]
+    Print(#[source] toml::ser::Error),
     #[error("{0} vCPUs were asked for; a machine has 1 to {MAX_CPUS}")]
     Cpus(u64),
     #[error(
@@ -65,4 +74,30 @@ pub enum Error {
     Faults(#[from] LoadError),
     #[error("--symbols are for gdb; add --gdb ADDRESS to serve it")]
     SymbolsWithoutGdb,
+}
+
+impl Error {
+    /// The key that is wrong.
+    pub(super) fn key(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Cpus(_) => "cpus",
+            Self::MemorySyntax(_) | Self::MemorySize { .. } => "memory",
+            Self::Device { .. } | Self::DuplicateId(_) | Self::TooManyDevices { .. } => "device",
+            Self::Serial(_) => "serial",
+            Self::Gdb(_) => "gdb",
+            Self::Qmp(_) => "qmp",
+            Self::OnPanic(_) => "on-panic",
+            Self::GdbKill => "gdb-kill",
+            Self::WaitWithoutGdb => "gdb-wait",
+            Self::RingsAlone => "rings",
+            Self::SeedWithoutFaults => "seed",
+            Self::Faults(_) => "faults",
+            Self::SymbolsWithoutGdb => "symbols",
+            Self::NoKernel
+            | Self::File { .. }
+            | Self::Toml { .. }
+            | Self::InFile { .. }
+            | Self::Print(_) => return None,
+        })
+    }
 }

@@ -4,12 +4,12 @@
 mod choices;
 mod device;
 mod error;
+mod file;
+mod keys;
 mod on_panic;
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use workbench::trace::faults::{self, Faults, LoadError};
 
 use crate::cli::RunArgs;
@@ -18,31 +18,13 @@ use crate::{console, log, memory};
 pub use choices::{GdbWait, OnReboot};
 pub use device::Device;
 pub use error::{Error, MAX_CPUS};
+use file::File;
+use keys::{GdbWaitKey, Keys};
 pub use on_panic::{OnPanic, PanicAction};
 
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// So that a kernel given alone shows what it does.
 const DEFAULT_CMDLINE: &str = "console=ttyS0";
-
-/// Longest configuration file, in bytes.
-const MAX_FILE: u64 = 1 << 20;
-
-/// [`GdbWait`] in a configuration file.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "true, false, \"start\" or \"kernel\"")]
-enum FileGdbWait {
-    Start(bool),
-    Where(GdbWait),
-}
-
-impl FileGdbWait {
-    fn checked(self) -> Option<GdbWait> {
-        match self {
-            Self::Start(wait) => wait.then_some(GdbWait::Start),
-            Self::Where(wait) => Some(wait),
-        }
-    }
-}
 
 /// A machine to run.
 #[derive(Debug)]
@@ -76,138 +58,88 @@ pub struct Config {
     pub log: log::Options,
 }
 
-/// The keys of a configuration file: those of the command line.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
-    kernel: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    cmdline: Option<String>,
-    cpus: Option<u64>,
-    memory: Option<String>,
-    #[serde(default)]
-    device: Vec<String>,
-    serial: Option<String>,
-    gdb: Option<String>,
-    gdb_wait: Option<FileGdbWait>,
-    gdb_kill: Option<bool>,
-    symbols: Option<PathBuf>,
-    on_reboot: Option<OnReboot>,
-    on_panic: Option<String>,
-    api: Option<PathBuf>,
-    qmp: Option<String>,
-    trace: Option<PathBuf>,
-    faults: Option<PathBuf>,
-    seed: Option<u32>,
-    rings: Option<bool>,
-    log: Option<String>,
-    log_file: Option<PathBuf>,
-    log_format: Option<log::Format>,
-}
-
-impl File {
-    fn read(path: &Path) -> Result<Self, Error> {
-        let text = read_text(path).map_err(|source| Error::File {
-            path: path.to_owned(),
-            source,
-        })?;
-        toml::from_str(&text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = text[..start].matches('\n').count() + 1;
-            Error::Toml {
-                path: path.to_owned(),
-                line,
-                problem: error.message().to_owned(),
-            }
-        })
-    }
-}
-
 impl TryFrom<RunArgs> for Config {
     type Error = Error;
 
-    /// The command line wins over the file; devices of both are used, the
-    /// file's first.
     fn try_from(args: RunArgs) -> Result<Self, Error> {
-        let file = args
-            .config
-            .as_deref()
-            .map(File::read)
-            .transpose()?
-            .unwrap_or_default();
-        let gdb = args
-            .gdb
-            .or(file.gdb)
-            .map(|address| address.parse::<gdb::server::Address>())
-            .transpose()?;
-        let gdb_kill = args.gdb_kill || file.gdb_kill.unwrap_or(false);
-        if gdb_kill && gdb.is_none() {
-            return Err(Error::GdbKill);
-        }
-        let gdb_wait = file.gdb_wait.and_then(FileGdbWait::checked);
-        let gdb_wait = args.gdb_wait.or(gdb_wait);
-        if gdb_wait.is_some() && gdb.is_none() {
-            return Err(Error::WaitWithoutGdb);
-        }
-        let symbols = args.symbols.or(file.symbols);
-        if symbols.is_some() && gdb.is_none() {
-            return Err(Error::SymbolsWithoutGdb);
-        }
-        let trace = args.trace.or(file.trace);
-        let rings = args.rings || file.rings.unwrap_or(false);
-        let faults = args.faults.or(file.faults);
-        if rings && trace.is_none() && faults.is_none() {
-            return Err(Error::RingsAlone);
-        }
-        let seed = args.seed.or(file.seed);
-        if seed.is_some() && faults.is_none() {
-            return Err(Error::SeedWithoutFaults);
-        }
-        let qmp = args.qmp.or(file.qmp).map(qmp).transpose()?;
-        let on_panic = args.on_panic.or(file.on_panic);
-        let on_panic = on_panic.map(|text| text.parse::<OnPanic>()).transpose()?;
-        let specs: Vec<String> = file.device.into_iter().chain(args.device).collect();
-        let serial = args
-            .serial
-            .or(file.serial)
-            .map(|serial| serial.parse::<console::Target>())
-            .transpose()?;
-        let devices = device::parse_all(&specs)?;
-        let load = |path| load_faults(path, seed, &devices, rings);
-        let faults = faults.as_deref().map(load).transpose()?;
-        Ok(Self {
-            kernel: args.kernel.or(file.kernel).ok_or(Error::NoKernel)?,
-            initrd: args.initrd.or(file.initrd),
-            cmdline: args
-                .cmdline
-                .or(file.cmdline)
-                .unwrap_or_else(|| DEFAULT_CMDLINE.into()),
-            cpus: cpus(args.cpus.or(file.cpus).unwrap_or(1))?,
-            memory: args
-                .memory
-                .or(file.memory)
-                .as_deref()
-                .map_or(Ok(DEFAULT_MEMORY), memory)?,
-            devices,
-            api: args.api.or(file.api),
-            qmp,
-            serial: serial.unwrap_or_default(),
-            gdb,
-            gdb_wait,
-            gdb_kill,
-            symbols,
-            on_reboot: args.on_reboot.or(file.on_reboot).unwrap_or_default(),
-            on_panic,
-            trace,
-            faults,
-            rings,
-            log: log::Options {
-                filter: args.log.or(file.log),
-                file: args.log_file.or(file.log_file),
-                format: args.log_format.or(file.log_format).unwrap_or_default(),
-            },
-        })
+        Ok(read(args)?.0)
     }
+}
+
+/// The configuration of a command line, as TOML. It is checked, too.
+pub fn print(args: RunArgs) -> Result<String, Error> {
+    let (_, keys) = read(args)?;
+    toml::to_string(&keys).map_err(Error::Print)
+}
+
+/// The command line wins over the file; devices of both are used, the file's first.
+fn read(mut args: RunArgs) -> Result<(Config, Keys), Error> {
+    let file = args.config.take();
+    let file = file.as_deref().map(File::read).transpose()?;
+    let args = Keys::of(args);
+    let Some(file) = file else {
+        return Ok((check(args.clone())?, args));
+    };
+    let keys = args.clone().over(file.keys().clone());
+    match check(keys.clone()) {
+        Ok(config) => Ok((config, keys)),
+        Err(error) => Err(file.locate(error, &args)),
+    }
+}
+
+fn check(keys: Keys) -> Result<Config, Error> {
+    let gdb = keys
+        .gdb
+        .map(|address| address.parse::<gdb::server::Address>());
+    let gdb = gdb.transpose()?;
+    let gdb_kill = keys.gdb_kill.unwrap_or(false);
+    if gdb_kill && gdb.is_none() {
+        return Err(Error::GdbKill);
+    }
+    let gdb_wait = keys.gdb_wait.and_then(GdbWaitKey::checked);
+    if gdb_wait.is_some() && gdb.is_none() {
+        return Err(Error::WaitWithoutGdb);
+    }
+    if keys.symbols.is_some() && gdb.is_none() {
+        return Err(Error::SymbolsWithoutGdb);
+    }
+    let rings = keys.rings.unwrap_or(false);
+    if rings && keys.trace.is_none() && keys.faults.is_none() {
+        return Err(Error::RingsAlone);
+    }
+    if keys.seed.is_some() && keys.faults.is_none() {
+        return Err(Error::SeedWithoutFaults);
+    }
+    let on_panic = keys.on_panic.map(|text| text.parse::<OnPanic>());
+    let serial = keys.serial.map(|serial| serial.parse::<console::Target>());
+    let devices = device::parse_all(&keys.device)?;
+    let load = |path| load_faults(path, keys.seed, &devices, rings);
+    let faults = keys.faults.as_deref().map(load).transpose()?;
+    Ok(Config {
+        kernel: keys.kernel.ok_or(Error::NoKernel)?,
+        initrd: keys.initrd,
+        cmdline: keys.cmdline.unwrap_or_else(|| DEFAULT_CMDLINE.into()),
+        cpus: cpus(keys.cpus.unwrap_or(1))?,
+        memory: keys.memory.as_deref().map_or(Ok(DEFAULT_MEMORY), memory)?,
+        devices,
+        api: keys.api,
+        qmp: keys.qmp.map(qmp).transpose()?,
+        serial: serial.transpose()?.unwrap_or_default(),
+        gdb,
+        gdb_wait,
+        gdb_kill,
+        symbols: keys.symbols,
+        on_reboot: keys.on_reboot.unwrap_or_default(),
+        on_panic: on_panic.transpose()?,
+        trace: keys.trace,
+        faults,
+        rings,
+        log: log::Options {
+            filter: keys.log,
+            file: keys.log_file,
+            format: keys.log_format.unwrap_or_default(),
+        },
+    })
 }
 
 fn load_faults(
@@ -218,18 +150,6 @@ fn load_faults(
 ) -> Result<Faults, LoadError> {
     let names = devices.iter().map(|device| device.options.id.clone());
     faults::load(path, seed, names.collect(), has_rings)
-}
-
-/// A file of whatever kind, if it has an end.
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
-        let problem = format!("it has more than {MAX_FILE} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
-    }
-    Ok(text)
 }
 
 /// `unix:PATH`; what QEMU takes behind a comma to have it served is so here anyway.
