@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use host_io::sandbox::files::Files;
 use thiserror::Error;
 use vhost_user_backend::VhostUserBackend;
 use vm_memory::mmap::NewBitmap;
@@ -17,6 +18,7 @@ use vm_memory::mmap::NewBitmap;
 use crate::daemon::{Daemon, DaemonError};
 use crate::listener::{ListenError, Listener};
 use crate::log;
+use crate::sandbox::{self, Thread};
 use crate::shutdown::Shutdown;
 use crate::virtio::{PumpBackend, VirtioDevice};
 
@@ -100,6 +102,15 @@ impl SocketArgs {
 }
 
 impl Meeting {
+    /// The files that it needs until the end, when a sandbox is raised meanwhile.
+    pub fn files(&self) -> Files {
+        let path = match self {
+            Meeting::Listener(listener) => listener.path(),
+            Meeting::Connected(_) => None,
+        };
+        path.map_or_else(Files::default, |path| Files::default().removable(path))
+    }
+
     /// Serves `device` until asked to end, or until the only frontend has left.
     pub fn serve_device<D: VirtioDevice>(
         self,
@@ -118,6 +129,7 @@ impl Meeting {
         T: VhostUserBackend,
         T::Bitmap: NewBitmap,
     {
+        sandbox::enter(Thread::Session);
         match self {
             Meeting::Listener(listener) => daemon.serve(&listener),
             Meeting::Connected(stream) => daemon.serve_stream(stream).map(|_| ()),

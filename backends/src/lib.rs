@@ -71,6 +71,7 @@ pub mod ratelimit;
 pub mod request;
 mod ring;
 pub mod rng;
+pub mod sandbox;
 pub mod session;
 pub mod shutdown;
 mod split;

@@ -59,6 +59,11 @@ impl Listener {
         Ok(Listener { socket, file: None })
     }
 
+    /// The file that is removed at the end.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(SocketFile::path)
+    }
+
     /// Its file, for somebody who ends before it does.
     pub(crate) fn take_file(&mut self) -> Option<SocketFile> {
         self.file.take()

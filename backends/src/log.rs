@@ -34,6 +34,8 @@ pub fn init() {
     let filter =
         from_environment().unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     registry().with(lines).with(filter).init();
+    // A sandbox could not open it later.
+    drop(stderr());
 }
 
 /// Levels by target. Directives that are not understood are ignored.

@@ -19,6 +19,7 @@ use vmm_sys_util::event::{
 };
 
 use crate::listener::Listener;
+use crate::sandbox::{self, Thread};
 
 /// Pause between two attempts to reach a peer that is not there.
 const RETRY: Duration = Duration::from_millis(250);
@@ -66,7 +67,10 @@ impl Peer {
         let seeker = Arc::clone(&shared);
         std::thread::Builder::new()
             .name(format!("{name}-peer"))
-            .spawn(move || seek(name, &meet, &seeker))?;
+            .spawn(move || {
+                sandbox::enter(Thread::Peer);
+                seek(name, &meet, &seeker);
+            })?;
         Ok(Peer {
             shared,
             _file: file,

@@ -29,6 +29,7 @@ use crate::listeners::Listeners;
 use crate::patience::{DRAIN_DEADLINE, LOG_EVERY};
 use crate::processors::{self, Unusable};
 use crate::ratelimit::RateLimit;
+use crate::sandbox::{self, Thread};
 use crate::shutdown::ShutdownHandle;
 use crate::{log_limited, warn_limited};
 
@@ -437,6 +438,7 @@ where
     let thread = std::thread::Builder::new()
         .name(format!("vring-worker-{id}"))
         .spawn(move || {
+            sandbox::enter(Thread::Queue);
             core.run();
             drop(exit_consumer);
         })?;

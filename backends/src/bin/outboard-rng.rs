@@ -8,11 +8,17 @@ use backends::cli;
 use backends::log;
 use backends::rng::Rng;
 use backends::rng::args::RngArgs;
+use backends::sandbox::Program;
 use backends::shutdown::Shutdown;
 
 const CAPABILITIES: Capabilities = Capabilities {
     device: "rng",
     features: &[],
+};
+
+const SANDBOX: Program = Program {
+    name: "outboard-rng",
+    queue: &[],
 };
 
 fn main() -> ExitCode {
@@ -24,5 +30,7 @@ fn main() -> ExitCode {
 fn run(cli: &RngArgs) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot watch for signals")?;
     let rng = Rng::open(&cli.source, cli.limit())?;
-    Ok(cli.socket.open()?.serve_device(rng, shutdown)?)
+    let meeting = cli.socket.open()?;
+    cli.sandbox.raise(SANDBOX, meeting.files())?;
+    Ok(meeting.serve_device(rng, shutdown)?)
 }

@@ -12,6 +12,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::job::{Done, Job};
 use super::request::{Command, Disk, Ranges, RequestError};
 use crate::request::Request;
+use crate::sandbox::{self, Thread};
 
 /// Most threads of a disk: enough to keep one that has its own queue busy.
 const MAX_THREADS: usize = 16;
@@ -137,7 +138,10 @@ impl Pool {
         let (queue, disk) = (Arc::clone(&self.queue), Arc::clone(&self.disk));
         let unfinished = Arc::clone(&self.unfinished);
         let thread = thread::Builder::new().name(format!("disk-{number}"));
-        thread.spawn(move || run(&queue, &disk, &unfinished, |queue| queue.recv().ok()))?;
+        thread.spawn(move || {
+            sandbox::enter(Thread::Disk);
+            run(&queue, &disk, &unfinished, |queue| queue.recv().ok());
+        })?;
         Ok(())
     }
 }

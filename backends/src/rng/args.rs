@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::cli::SocketArgs;
 use crate::rng::limit::Limit;
+use crate::sandbox::SandboxArgs;
 
 /// Give a virtual machine random bytes over vhost-user.
 ///
@@ -29,6 +30,9 @@ pub struct RngArgs {
     #[arg(long, value_name = "MS", default_value_t = 1000, requires = "max_bytes",
           value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub period: u64,
+
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 impl RngArgs {

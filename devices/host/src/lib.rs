@@ -9,4 +9,5 @@ pub mod files;
 pub mod last_resort;
 pub mod mapping;
 mod programs;
+pub mod sandbox;
 pub mod sockets;
