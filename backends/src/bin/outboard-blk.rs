@@ -11,11 +11,17 @@ use backends::blk::request::Disk;
 use backends::capabilities::{self, Capabilities};
 use backends::cli;
 use backends::log;
+use backends::sandbox::{Program, calls};
 use backends::shutdown::Shutdown;
 
 const CAPABILITIES: Capabilities = Capabilities {
     device: "block",
     features: &["blk-file", "read-only"],
+};
+
+const SANDBOX: Program = Program {
+    name: "outboard-blk",
+    device: &[&calls::DISK, &calls::URING],
 };
 
 fn main() -> ExitCode {
@@ -33,6 +39,7 @@ fn run(cli: &BlkArgs) -> anyhow::Result<()> {
     );
     let disk = Disk::new(image, &cli.serial());
     let meeting = cli.socket.open()?;
+    cli.sandbox.raise(SANDBOX, meeting.files())?;
     let device = BlkDevice::new(disk, cli.queues, cli.enospc)
         .context("no eventfd for a queue")?
         .polling(Duration::from_micros(cli.poll_us))

@@ -16,11 +16,17 @@ use backends::net::pcap::Capture;
 use backends::net::stream::FrameStream;
 use backends::net::tap::Tap;
 use backends::peer::Meet;
+use backends::sandbox::{Program, calls};
 use backends::shutdown::Shutdown;
 
 const CAPABILITIES: Capabilities = Capabilities {
     device: "net",
     features: &[],
+};
+
+const SANDBOX: Program = Program {
+    name: "outboard-net",
+    device: &[&calls::TAP],
 };
 
 fn main() -> ExitCode {
@@ -40,13 +46,20 @@ fn run(cli: &NetArgs) -> anyhow::Result<()> {
     if let Some(tap) = open_tap(cli)? {
         let config = config(cli, &format!("tap {}", tap.name()))?;
         tracing::debug!(tap = %tap.name(), pairs = tap.pairs(), "attached");
+        cli.sandbox.raise(SANDBOX, meeting.files())?;
         let device = NetDevice::new(tap, config, capture);
         let device = device.context("the tap takes no packet headers")?;
         return Ok(meeting.serve_device(device.polling(poll_time), shutdown)?);
     }
     anyhow::ensure!(cli.queues == 1, "--queues {} needs --tap", cli.queues);
     let config = config(cli, &format!("{:?}", cli.link))?;
-    let stream = FrameStream::start(meet(&cli.link)?).context("cannot look for the peer")?;
+    let peer = meet(&cli.link)?;
+    let files = match &cli.link.peer_listen {
+        Some(path) => meeting.files().removable(path),
+        None => meeting.files(),
+    };
+    cli.sandbox.raise(SANDBOX, files)?;
+    let stream = FrameStream::start(peer).context("cannot look for the peer")?;
     let device = NetDevice::new(stream, config, capture)?;
     Ok(meeting.serve_device(device.polling(poll_time), shutdown)?)
 }

@@ -18,7 +18,7 @@ const CAPABILITIES: Capabilities = Capabilities {
 
 const SANDBOX: Program = Program {
     name: "outboard-rng",
-    queue: &[],
+    device: &[],
 };
 
 fn main() -> ExitCode {

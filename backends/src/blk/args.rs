@@ -11,6 +11,7 @@ use crate::blk::named::Allowed;
 use crate::blk::request::ID_SIZE;
 use crate::cli::SocketArgs;
 use crate::processors::Processors;
+use crate::sandbox::SandboxArgs;
 
 /// Serve a disk image or block device to a virtual machine over vhost-user.
 ///
@@ -78,6 +79,9 @@ pub struct BlkArgs {
     /// Serial number that the guest sees, at most 20 bytes [default: the image's file name]
     #[arg(long, value_name = "STRING", alias = "id", value_parser = parse_serial)]
     pub serial: Option<String>,
+
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 fn parse_serial(text: &str) -> Result<String, String> {

@@ -4,6 +4,7 @@ use clap::Parser;
 
 use crate::cli::SocketArgs;
 use crate::console::terminal::Target;
+use crate::sandbox::SandboxArgs;
 
 /// Give a virtual machine a console (Linux: console=hvc0) over vhost-user.
 ///
@@ -17,4 +18,7 @@ pub struct ConsoleArgs {
     /// Where it goes: stdio, pty, file=PATH (output only) or unix=PATH (one client at a time)
     #[arg(long, value_name = "TARGET", default_value = "stdio")]
     pub terminal: Target,
+
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }

@@ -108,7 +108,15 @@ enum Lines {
     Client(Peer),
 }
 
-impl Terminal {
+/// What a target is made of, before there is a thread for it.
+pub struct Opened(Ends);
+
+enum Ends {
+    Lines(Lines),
+    Listener(Listener),
+}
+
+impl Opened {
     /// Opens `target`. `quit` is for `Ctrl-A x` on a terminal. To be called before any thread is
     /// started, because of SIGWINCH.
     pub fn open(target: &Target, quit: ShutdownHandle) -> Result<Self, TerminalError> {
@@ -124,8 +132,23 @@ impl Terminal {
                 _held: None,
                 keyboard: None,
             },
-            Target::Unix(path) => {
-                let listener = Listener::bind(path)?;
+            Target::Unix(path) => return Ok(Opened(Ends::Listener(Listener::bind(path)?))),
+        };
+        Ok(Opened(Ends::Lines(lines)))
+    }
+}
+
+impl Terminal {
+    /// Opens `target` and starts it, with nothing in between ([`Opened::open`]).
+    pub fn open(target: &Target, quit: ShutdownHandle) -> Result<Self, TerminalError> {
+        Terminal::start(Opened::open(target, quit)?)
+    }
+
+    /// A socket gets a thread, which waits for clients.
+    pub fn start(opened: Opened) -> Result<Self, TerminalError> {
+        let lines = match opened.0 {
+            Ends::Lines(lines) => lines,
+            Ends::Listener(listener) => {
                 let peer = Peer::start("console", Meet::Listen(listener));
                 Lines::Client(peer.map_err(TerminalError::Peer)?)
             }

@@ -8,6 +8,7 @@ use clap::{Args, Parser};
 use crate::cli::SocketArgs;
 use crate::net::config::{MIN_MTU, MacAddress};
 use crate::net::tap_name::TapName;
+use crate::sandbox::SandboxArgs;
 
 /// Connect a virtual machine to the network over vhost-user.
 ///
@@ -43,6 +44,9 @@ pub struct NetArgs {
     /// Write all packets to a capture file
     #[arg(long, value_name = "FILE")]
     pub pcap: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub sandbox: SandboxArgs,
 }
 
 /// Where packets go.

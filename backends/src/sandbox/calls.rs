@@ -31,7 +31,7 @@ pub(super) const OLDER_SESSION: Calls = Calls {
 };
 
 /// What threads do with an image that is open.
-pub(super) const DISK: Calls = Calls {
+pub const DISK: Calls = Calls {
     any: &[
         Sysno::fsync,
         Sysno::fdatasync,
@@ -47,4 +47,31 @@ pub(super) const DISK: Calls = Calls {
 pub(super) const PEER: Calls = Calls {
     any: &[Sysno::accept4, Sysno::connect],
     with: &[(Sysno::socket, &[Is(0, libc::AF_UNIX as u32)])],
+};
+
+/// Requests by io_uring. What is done by it no filter sees; Landlock holds for it.
+pub const URING: Calls = Calls {
+    any: &[
+        Sysno::io_uring_setup,
+        Sysno::io_uring_enter,
+        Sysno::io_uring_register,
+    ],
+    with: &[],
+};
+
+/// `SIOCETHTOOL` of linux/sockios.h.
+const SIOCETHTOOL: u32 = 0x8946;
+
+/// A tap that is open: its queues and offloads are set, and its state is asked for, by a socket
+/// that is connected to nothing.
+pub const TAP: Calls = Calls {
+    any: &[],
+    with: &[
+        (Sysno::socket, &[Is(0, libc::AF_UNIX as u32)]),
+        (Sysno::ioctl, &[Is(1, libc::TUNSETQUEUE as u32)]),
+        (Sysno::ioctl, &[Is(1, libc::TUNSETOFFLOAD as u32)]),
+        (Sysno::ioctl, &[Is(1, libc::TUNSETVNETHDRSZ as u32)]),
+        (Sysno::ioctl, &[Is(1, libc::SIOCGIFFLAGS as u32)]),
+        (Sysno::ioctl, &[Is(1, SIOCETHTOOL)]),
+    ],
 };

@@ -41,13 +41,14 @@ enum Switch {
     Off,
 }
 
-/// A program, and the calls that its queues' threads make besides those of every thread.
+/// A program, and the calls that its device makes, in the session's thread and in those of its
+/// queues.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
     /// Its name, for its last line.
     pub name: &'static str,
-    /// The calls of its device.
-    pub queue: &'static [&'static Calls],
+    /// Besides those of every thread.
+    pub device: &'static [&'static Calls],
 }
 
 /// The kinds of threads.
@@ -127,13 +128,12 @@ impl SandboxArgs {
 impl Filters {
     fn of(program: Program) -> Result<Self, FilterError> {
         let session = [&calls::SESSION, &calls::OLDER_SESSION];
-        let disk = [&calls::DISK];
-        // A queue's thread starts those that wait for the disk, and they inherit its filter.
-        let queue: Vec<_> = program.queue.iter().copied().chain(disk).collect();
+        let device = program.device.iter().copied();
+        let session: Vec<_> = device.chain(session).collect();
         Ok(Filters {
             session: Filter::allowing(&session)?,
-            queue: Filter::allowing(&queue)?,
-            disk: Filter::allowing(&disk)?,
+            queue: Filter::allowing(program.device)?,
+            disk: Filter::allowing(&[&calls::DISK])?,
             peer: Filter::allowing(&[&calls::PEER])?,
         })
     }

@@ -25,6 +25,7 @@ impl Program {
     fn start(command: &mut Command) -> Self {
         let mut child = command
             .env("RUST_LOG", "info")
+            .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -111,11 +112,17 @@ fn commit(thread: &str, act: &str, options: &str) -> (Option<i32>, String) {
         program.wait_for("waiting for a frontend");
         let mut driver = Driver::connect(&socket, 1, 0);
         driver.start();
-        if thread == "queue" {
-            driver.rings[0].add(&driver.memory, &[w(BUFFERS, 4)]);
-            driver.rings[0].kick();
+        if thread == "session" {
+            drop(driver);
+            return program.verdict(act);
         }
-        // That the driver goes is what the session waits for.
+        driver.rings[0].add(&driver.memory, &[w(BUFFERS, 4)]);
+        driver.rings[0].kick();
+        if act != "panic" {
+            return program.verdict(act);
+        }
+        // The session notices when the driver goes.
+        program.wait_for("on purpose");
     }
     program.verdict(act)
 }
@@ -163,6 +170,19 @@ fn a_forbidden_call_of_each_kind_of_threads_ends_the_program_with_a_clear_line()
             assert!(log.contains(&line), "{line:?} is not in {log}");
             assert!(log.contains("--sandbox off"), "{log}");
         }
+    }
+}
+
+#[test]
+fn a_panic_ends_as_without_a_sandbox() {
+    for thread in ["session", "queue"] {
+        let (signal, log) = commit(thread, "panic", "");
+        assert!(log.contains("on purpose"), "{thread}: {log}");
+        assert_eq!(signal, None, "{thread}: {log}");
+    }
+    for thread in ["session", "queue", "disk", "peer"] {
+        let (signal, log) = commit(thread, "abort", "");
+        assert_eq!(signal, Some(6), "{thread}: {log}");
     }
 }
 
@@ -215,10 +235,33 @@ fn all_threads_of_an_rng_are_walled_in() {
     serves_walled_in(env!("CARGO_BIN_EXE_outboard-rng"), &[], 1);
 }
 
+#[test]
+fn all_threads_of_a_console_are_walled_in() {
+    let console = env!("CARGO_BIN_EXE_outboard-console");
+    serves_walled_in(console, &["--terminal", "unix=console"], 2);
+    serves_walled_in(console, &["--terminal", "pty"], 2);
+    serves_walled_in(console, &["--terminal", "file=console"], 2);
+}
+
+#[test]
+fn all_threads_of_a_disk_are_walled_in() {
+    let blk = env!("CARGO_BIN_EXE_outboard-blk");
+    serves_walled_in(blk, &["--path", "disk.img", "--queues", "2"], 2);
+}
+
+#[test]
+fn all_threads_of_a_network_are_walled_in() {
+    let net = env!("CARGO_BIN_EXE_outboard-net");
+    serves_walled_in(net, &["--peer-listen", "peer"], 2);
+    serves_walled_in(net, &["--peer-connect", "peer", "--pcap", "packets"], 2);
+}
+
 /// `program` serves a driver with so many queues, and ends as it should.
 fn serves_walled_in(program: &str, options: &[&str], queues: usize) {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");
+    let image = fs::File::create(dir.path().join("disk.img")).unwrap();
+    image.set_len(1 << 20).unwrap();
     let mut command = Command::new(program);
     command
         .current_dir(&dir)

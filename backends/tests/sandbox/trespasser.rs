@@ -57,6 +57,10 @@ enum Act {
     Handler,
     /// Reads a file of the host, which is an error and not the end.
     Read,
+    /// Ends by a mistake of its own, which the sandbox does not hide.
+    Panic,
+    /// The same, as the standard library and the C library do it.
+    Abort,
 }
 
 impl Act {
@@ -82,6 +86,8 @@ impl Act {
                 }
                 Act::Handler => libc::syscall(libc::SYS_rt_sigaction, libc::SIGSYS, null, null, 8),
                 Act::Read => libc::syscall(libc::SYS_openat, -1, path, libc::O_RDONLY, 0),
+                Act::Panic => panic!("on purpose"),
+                Act::Abort => std::process::abort(),
             }
         };
         match result {
@@ -113,7 +119,7 @@ impl VirtioDevice for Trespasser {
 
 const SANDBOX: Program = Program {
     name: "trespasser",
-    queue: &[],
+    device: &[],
 };
 
 /// Runs with such a command line.

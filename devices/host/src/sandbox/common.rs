@@ -150,6 +150,16 @@ const NEWFSTATAT: Sysno = Sysno::newfstatat;
 #[cfg(not(target_arch = "x86_64"))]
 const NEWFSTATAT: Sysno = Sysno::fstatat;
 
+/// musl's raise(3) makes a call that does not name the process.
+pub const RAISE: Calls = Calls {
+    any: if cfg!(target_env = "musl") {
+        &[Sysno::tkill]
+    } else {
+        &[]
+    },
+    with: &[],
+};
+
 /// The same purposes under the older names that x86 has besides.
 #[cfg(target_arch = "x86_64")]
 pub const OLDER: Calls = Calls {

@@ -25,13 +25,17 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Allows what every thread needs, and these calls.
+    /// Allows what every thread needs, and these calls, to the process that calls this.
     pub fn allowing(sets: &[&Calls]) -> Result<Self, FilterError> {
         let mut rules = BTreeMap::new();
-        let all = [&common::CALLS, &common::OLDER];
+        let all = [&common::CALLS, &common::OLDER, &common::RAISE];
         for calls in all.iter().chain(sets) {
             add(&mut rules, calls)?;
         }
+        // Signals to itself: abort(3), raise(3).
+        let own = Argument::Is(0, std::process::id());
+        let tgkill = rules.entry(i64::from(Sysno::tgkill.id())).or_default();
+        tgkill.push(SeccompRule::new(vec![condition(&own)?]).map_err(seccompiler::Error::from)?);
         let allowed = program(rules, SeccompAction::Trap, SeccompAction::Allow)?;
         // The C library then takes `clone`, whose arguments a filter can see.
         let clone3 = BTreeMap::from([(i64::from(Sysno::clone3.id()), Vec::new())]);
