@@ -154,6 +154,49 @@ fn a_backend_gets_its_socket_and_no_other_descriptor() {
 }
 
 #[test]
+fn a_backend_gets_what_it_needs_of_the_environment() {
+    let dir = scratch();
+    let image = backend::disk_image(dir.path(), 1);
+    let command = format!(
+        "env OF_THE_COMMAND=1 sh -c 'xargs -0n1 </proc/$$/environ; exec {} --fd {{fd}}'",
+        outboard_blk(&image, "")
+    );
+    let mut vmm = vmm(&command, 64).start();
+    expect_success(&mut vmm, 64);
+    let messages = vmm.messages();
+    let logged = messages
+        .lines()
+        .filter_map(|line| line.split_once("blk0: "));
+    let variables = logged.filter_map(|(_, line)| line.split_once('='));
+    let is_name = |name: &str| name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+    let mut names: Vec<_> = variables
+        .map(|(name, _)| name)
+        .filter(|name| is_name(name))
+        .collect();
+    names.retain(|name| !name.starts_with("LC_"));
+    assert!(names.contains(&"PATH"), "{messages}");
+    assert!(names.contains(&"OF_THE_COMMAND"), "{messages}");
+    assert!(names.contains(&"RUST_LOG"), "{messages}");
+    let kept = [
+        "HOME",
+        "LANG",
+        "LOGNAME",
+        "NO_COLOR",
+        "OF_THE_COMMAND",
+        "PATH",
+        "RUST_BACKTRACE",
+        "RUST_LOG",
+        "TERM",
+        "TMPDIR",
+        "TZ",
+        "USER",
+        "XDG_RUNTIME_DIR",
+    ];
+    let others: Vec<_> = names.iter().filter(|name| !kept.contains(name)).collect();
+    assert!(others.is_empty(), "{others:?} of: {messages}");
+}
+
+#[test]
 fn a_command_that_cannot_serve_gives_one_clear_error() {
     let refused = |command: &str, parts: &[&str]| {
         let vmm = vmm(command, 64).run(HOST_FAILURE);

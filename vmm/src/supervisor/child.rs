@@ -15,6 +15,7 @@ use rustix::process::{
     set_parent_process_death_signal,
 };
 
+use super::environment;
 use super::error::Error;
 use super::output::Output;
 use host_io::command::CommandLine;
@@ -58,6 +59,8 @@ impl Child {
         let mut process = Command::new(find(command.program()));
         process
             .args(command.arguments(value))
+            .env_clear()
+            .envs(environment::kept())
             .envs(log.map(|log| ("RUST_LOG", log)))
             .stdin(Stdio::null())
             .stdout(writer)

@@ -7,6 +7,7 @@
 mod child;
 mod connector;
 mod directory;
+mod environment;
 mod error;
 mod output;
 mod slot;
