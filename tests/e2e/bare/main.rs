@@ -20,6 +20,7 @@ mod install;
 mod killed;
 mod killstorm;
 mod logs;
+mod many;
 mod metrics;
 mod net;
 mod new_backend;
