@@ -253,8 +253,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, value_name = "ACTION")]
     pub on_reboot: Option<OnReboot>,
     /// What a guest's panic or crash does: stop (keep the guest, for gdb and `outboard ctl`), reset,
-    /// or exit with status 3, each after a crash dump with ,dump=FILE. A panic is one of a kernel
-    /// with a driver for pvpanic [default: a panic does nothing, a crash exits].
-    #[arg(long, value_name = "ACTION[,dump=FILE]")]
+    /// or exit with status 3, each after a crash dump with ,dump=FILE, which is compressed with
+    /// ,format=kdump,dump=FILE. A panic is one of a kernel with a driver for pvpanic [default: a
+    /// panic does nothing, a crash exits].
+    #[arg(long, value_name = "ACTION[[,format=kdump],dump=FILE]")]
     pub on_panic: Option<String>,
 }

@@ -393,7 +393,7 @@ impl EventLoop<'_> {
         match &self.on_panic {
             None => Ok(()),
             Some(OnPanic { dump, .. }) => {
-                panicked::stop_and_dump(self.machine, dump.as_deref()).map_err(Error::Stop)
+                panicked::stop_and_dump(self.machine, dump.as_ref()).map_err(Error::Stop)
             }
         }
     }

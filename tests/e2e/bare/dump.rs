@@ -87,6 +87,10 @@ fn a_crash_is_dumped_before_the_end() {
     assert!(vmm.messages().contains(&said), "{}", vmm.messages());
     let output = core(&dump, "misbehave", &["info threads"]);
     assert!(output.contains("LWP 1"), "{output}");
+
+    let compressed = format!("exit,format=kdump,dump={}", dump.display());
+    misbehave("pvpanic").arg("--on-panic", compressed).run(3);
+    assert!(fs::read(&dump).unwrap().starts_with(b"KDUMP   "));
 }
 
 #[test]

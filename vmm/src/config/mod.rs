@@ -20,7 +20,7 @@ pub use device::Device;
 pub use error::{Error, MAX_CPUS};
 use file::File;
 use keys::{GdbWaitKey, Keys};
-pub use on_panic::{OnPanic, PanicAction};
+pub use on_panic::{OnPanic, PanicAction, PanicDump};
 
 const DEFAULT_MEMORY: u64 = 512 << 20;
 /// So that a kernel given alone shows what it does.

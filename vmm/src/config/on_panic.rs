@@ -1,15 +1,24 @@
 //! What follows when a guest's kernel panics, or the guest crashes:
-//! `stop|reset|exit[,dump=FILE]`.
+//! `stop|reset|exit[[,format=kdump],dump=FILE]`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use gdb::inspect::DumpFormat;
 
 /// The checked option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnPanic {
     pub action: PanicAction,
     /// Where RAM and registers go first.
-    pub dump: Option<PathBuf>,
+    pub dump: Option<PanicDump>,
+}
+
+/// A crash dump without anybody's command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PanicDump {
+    pub path: PathBuf,
+    pub format: DumpFormat,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +33,10 @@ pub enum PanicAction {
 
 /// The option is something else.
 #[derive(Debug, thiserror::Error)]
-#[error("--on-panic {0:?} is not stop, reset or exit, with ,dump=FILE behind it for a crash dump")]
+#[error(
+    "--on-panic {0:?} is not stop, reset or exit, with ,dump=FILE behind it for a crash dump, or \
+     ,format=kdump,dump=FILE for a compressed one"
+)]
 pub struct ParseError(String);
 
 impl FromStr for OnPanic {
@@ -42,13 +54,21 @@ impl FromStr for OnPanic {
             "exit" => PanicAction::Exit,
             _ => return Err(wrong()),
         };
-        let file = |rest: &str| {
-            let file = rest.strip_prefix("dump=").filter(|file| !file.is_empty());
-            file.map(PathBuf::from).ok_or_else(wrong)
-        };
-        let dump = rest.map(file).transpose()?;
+        let dump = |rest| parse_dump(rest).ok_or_else(wrong);
+        let dump = rest.map(dump).transpose()?;
         Ok(Self { action, dump })
     }
+}
+
+/// The file is the last part, for its name may have commas.
+fn parse_dump(text: &str) -> Option<PanicDump> {
+    let (format, file) = match text.strip_prefix("format=kdump,") {
+        Some(file) => (DumpFormat::Kdump, file),
+        None => (DumpFormat::Elf, text),
+    };
+    let file = file.strip_prefix("dump=").filter(|file| !file.is_empty())?;
+    let path = PathBuf::from(file);
+    Some(PanicDump { path, format })
 }
 
 #[cfg(test)]
@@ -59,13 +79,28 @@ mod tests {
     fn an_action_may_have_a_dump() {
         let parse = |text: &str| text.parse::<OnPanic>().ok();
         let option = |action, dump: Option<&str>| {
-            let dump = dump.map(PathBuf::from);
+            let dump = dump.map(|path| PanicDump {
+                path: path.into(),
+                format: DumpFormat::Elf,
+            });
             Some(OnPanic { action, dump })
         };
         assert_eq!(parse("stop"), option(PanicAction::Stop, None));
         let dump = option(PanicAction::Exit, Some("a,b"));
         assert_eq!(parse("exit,dump=a,b"), dump);
-        for text in ["", "halt", "stop,", "stop,dump=", "dump=x", "reset,x=y"] {
+        let compressed = parse("stop,format=kdump,dump=a,b").unwrap();
+        let dump = compressed.dump.unwrap();
+        assert_eq!((dump.path, dump.format), ("a,b".into(), DumpFormat::Kdump));
+        for text in [
+            "",
+            "halt",
+            "stop,",
+            "stop,dump=",
+            "dump=x",
+            "reset,x=y",
+            "stop,format=kdump",
+            "stop,format=elf,dump=x",
+        ] {
             let error = text.parse::<OnPanic>().unwrap_err().to_string();
             assert!(error.contains("stop, reset or exit"), "{error}");
         }
