@@ -6,13 +6,13 @@
 //! contents. As in QEMU's files pages of zeros have descriptors that share one page, so that
 //! no reader has to be told that they were left out.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use flate2::{Compress, Compression, FlushCompress, Status};
-
+use super::compress::{Pool, Run};
 use super::ram::PAGE;
 
 const BLOCK: u64 = PAGE as u64;
@@ -60,7 +60,9 @@ pub struct Writer<'a> {
     next: u64,
     /// That of a page of zeros.
     zeros: [u8; DESCRIPTOR],
-    compress: Compress,
+    pool: Pool,
+    /// The first descriptor of each run that is being compressed, in order.
+    under_way: VecDeque<u64>,
 }
 
 impl<'a> Writer<'a> {
@@ -84,41 +86,47 @@ impl<'a> Writer<'a> {
             data: Piece::new(file, zeros + BLOCK),
             next: 0,
             zeros: descriptor(zeros, PAGE, 0),
-            compress: Compress::new(Compression::fast(), true),
+            pool: Pool::start()?,
+            under_way: VecDeque::new(),
         })
     }
 
     /// Whole pages at a physical address.
     pub fn put(&mut self, addr: u64, bytes: &[u8]) -> io::Result<()> {
-        self.skip_to(self.number(addr))?;
-        for page in bytes.chunks(PAGE) {
-            self.put_page(page)?;
+        if self.pool.is_full() {
+            self.write_next()?;
         }
-        Ok(())
+        self.under_way.push_back(self.number(addr));
+        self.pool.submit(bytes.to_vec())
     }
 
     pub fn finish(mut self) -> io::Result<()> {
+        while self.write_next()? {}
         self.skip_to(self.regions.iter().map(pages).sum())?;
         self.descriptors.write()?;
         self.data.write()?;
         self.data.file.set_len(self.data.end())
     }
 
-    fn put_page(&mut self, page: &[u8]) -> io::Result<()> {
-        let mut buffer = [0; PAGE];
-        self.compress.reset();
-        // What is no shorter does not end within a page.
-        let end = self
-            .compress
-            .compress(page, &mut buffer, FlushCompress::Finish);
-        let (contents, flags) = match end.map_err(io::Error::other)? {
-            Status::StreamEnd => (&buffer[..self.compress.total_out() as usize], ZLIB),
-            _ => (page, 0),
+    /// Writes the oldest run that is under way, or returns that there is none.
+    fn write_next(&mut self) -> io::Result<bool> {
+        let (Some(run), Some(number)) = (self.pool.take(), self.under_way.pop_front()) else {
+            return Ok(false);
         };
-        let descriptor = descriptor(self.data.end(), contents.len(), flags);
-        self.descriptors.push(&descriptor)?;
-        self.next += 1;
-        self.data.push(contents)
+        self.skip_to(number)?;
+        self.write_run(&run?)?;
+        Ok(true)
+    }
+
+    fn write_run(&mut self, run: &Run) -> io::Result<()> {
+        let mut at = self.data.end();
+        for page in &run.pages {
+            let flags = if page.is_compressed { ZLIB } else { 0 };
+            self.descriptors.push(&descriptor(at, page.len, flags))?;
+            at += page.len as u64;
+        }
+        self.next += run.pages.len() as u64;
+        self.data.push(&run.contents)
     }
 
     /// The pages up to that with this descriptor are zero.
@@ -153,7 +161,7 @@ struct Piece<'a> {
 
 impl<'a> Piece<'a> {
     fn new(file: &'a File, at: u64) -> Self {
-        let buffer = Vec::with_capacity(CHUNK + PAGE);
+        let buffer = Vec::with_capacity(CHUNK);
         Self { file, at, buffer }
     }
 

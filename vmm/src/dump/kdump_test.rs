@@ -115,3 +115,20 @@ fn a_machine_without_anything_in_memory_has_a_file_too() {
     let descriptors = 4 * PAGE;
     assert_eq!(page(&file, descriptors + 999 * DESCRIPTOR).len(), PAGE);
 }
+
+#[test]
+fn more_runs_than_are_under_way_at_once_stay_in_order() {
+    let ram = 0..0x2000 * 200;
+    let pages: Vec<_> = (0..200u8).map(|number| [number; PAGE]).collect();
+    let put = (0..)
+        .step_by(0x2000)
+        .zip(pages.iter().map(<[u8; PAGE]>::as_slice));
+    let file = written(std::slice::from_ref(&ram), &put.collect::<Vec<_>>());
+    let descriptors = 4 * PAGE;
+    for (number, expected) in pages.iter().enumerate() {
+        let found = page(&file, descriptors + 2 * number * DESCRIPTOR);
+        assert!(found == expected, "page {number}");
+        let gap = page(&file, descriptors + (2 * number + 1) * DESCRIPTOR);
+        assert!(gap == [0; PAGE], "behind page {number}");
+    }
+}

@@ -14,7 +14,9 @@
 //! | `notes` | the registers |
 //! | `elf` | the headers of an ELF file |
 //! | `kdump` | the other format, in which pages are compressed |
+//! | `compress` | their compression by several threads |
 
+mod compress;
 mod elf;
 mod kdump;
 mod kernel;
