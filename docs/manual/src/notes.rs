@@ -94,6 +94,33 @@ const RUN: Notes = Notes {
     ],
 };
 
+const UP: Notes = Notes {
+    statuses: &[
+        (
+            0,
+            "The command's own, whatever it is; 128 and the signal's number if one ended it, 127 if \
+             it could not be started. After a shell 0, if the guest was powered off.",
+        ),
+        (
+            1,
+            "The host failed, or the guest ended before the command did.",
+        ),
+        (2, "Bad usage."),
+        (3, "The guest crashed or panicked."),
+    ],
+    files: &[(
+        "$XDG_RUNTIME_DIR/outboard/NAME",
+        "The directory of a machine, with the sockets of gdb and of the control API.",
+    )],
+    see_also: &[
+        "outboard-gdb",
+        "outboard-shell",
+        "outboard-run",
+        "virtiofsd",
+    ],
+    ..COMMAND
+};
+
 const REPLAY: Notes = Notes {
     statuses: &[
         (
@@ -127,7 +154,10 @@ pub fn of(page: &str) -> Notes {
     match page {
         "outboard" => TOP,
         "outboard-run" => RUN,
+        "outboard-up" => UP,
         "outboard-replay" => REPLAY,
+        "outboard-gdb" => seeing(&["outboard-up", "outboard-shell", "gdb"]),
+        "outboard-shell" => seeing(&["outboard-up", "outboard-gdb"]),
         "outboard-check" => CHECK,
         "outboard-record" => seeing(&["outboard-replay", "outboard-trace"]),
         "outboard-trace" => seeing(&["outboard-explain", "outboard-record"]),
