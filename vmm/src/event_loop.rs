@@ -2,7 +2,7 @@
 //! signals, and decides when the machine ends.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::crash;
 use crate::events::{Inbox, Notifier, borrow};
 use crate::machine::{self, Machine};
 use crate::machine_events::{MachineEvent, MachineEvents};
-use crate::panicked;
+use crate::panicked::{self, Dumping};
 use crate::panics::Panicked;
 use crate::power::PowerRequest;
 use crate::reset::{Progress, Reset};
@@ -66,6 +66,8 @@ pub enum Error {
     Reset(#[source] machine::Error),
     #[error("cannot reset the machine")]
     ResetThread(#[source] io::Error),
+    #[error("cannot dump the guest after its panic or crash")]
+    DumpThread(#[source] io::Error),
     #[error("the guest cannot be stopped after its panic or crash")]
     Stop(#[source] machine::Error),
     #[error("thread {0} panicked, which is a bug of outboard: nothing can be said of the guest")]
@@ -91,6 +93,8 @@ pub struct EventLoop<'a> {
     pub reset: Option<Reset>,
     /// Another reset that was requested meanwhile, and whether by the user.
     pub next_reset: Option<bool>,
+    /// A dump that is under way, and what stopped the guest.
+    pub dump: Option<(Dumping, Halt)>,
     /// Console input that the serial port has yet to take.
     pub typed: Vec<u8>,
     /// The serial port takes no input, and does not say when it does.
@@ -109,6 +113,18 @@ pub struct Debug {
     pub wait: bool,
 }
 
+/// What stopped the guest.
+pub struct Halt {
+    vcpu: VcpuId,
+    reason: StopReason,
+}
+
+impl Halt {
+    fn is_crash(&self) -> bool {
+        matches!(self.reason, StopReason::Crashed(_))
+    }
+}
+
 /// The source that a descriptor belongs to.
 #[derive(Clone, Copy, Debug)]
 enum Source {
@@ -124,11 +140,23 @@ enum Source {
     ConsoleClient,
     SerialRoom,
     Reset,
+    Dump,
 }
 
 impl EventLoop<'_> {
     /// Runs until the machine ends.
     pub fn run(&mut self) -> Result<Ended, Error> {
+        let ended = self.serve();
+        // A dump waits for it.
+        self.reset = None;
+        // Half a file would look like a dump.
+        if let Some((dump, _)) = self.dump.take() {
+            dump.finish();
+        }
+        ended
+    }
+
+    fn serve(&mut self) -> Result<Ended, Error> {
         loop {
             self.transmit();
             self.deliver();
@@ -144,22 +172,21 @@ impl EventLoop<'_> {
     /// it always follows from the state; events are rare enough for that.
     fn wait(&mut self) -> Result<Vec<Source>, Error> {
         let mut sources = vec![(Source::Panic, self.panics.as_fd())];
-        // Before the failures: whether a gdb is attached decides what they mean.
-        if let Some(debug) = &self.debug {
-            sources.push((Source::Attachment, debug.attachments.as_fd()));
+        // A dump waits for it.
+        if let Some(reset) = &self.reset {
+            sources.push((Source::Reset, reset.as_fd()));
+        }
+        match &self.dump {
+            // What comes next depends on what gdb and the guest have said by then.
+            Some((dump, _)) => sources.push((Source::Dump, dump.as_fd())),
+            None => self.add_requests(&mut sources),
         }
         sources.extend([
-            (Source::Power, self.power.as_fd()),
             (Source::Quit, self.signals.quit()),
             (Source::Status, self.signals.status()),
             (Source::SerialRoom, borrow(self.machine.serial_room())),
             (Source::ConsoleOutput, self.console.output()),
         ]);
-        // vCPU failures are ignored while the machine is being reset.
-        sources.push(match &self.reset {
-            Some(reset) => (Source::Reset, reset.as_fd()),
-            None => (Source::Failure, self.failures.as_fd()),
-        });
         // While the guest has yet to take the input that was read, the rest is not read.
         if self.typed.is_empty() {
             sources.extend(self.console.input().map(|fd| (Source::ConsoleInput, fd)));
@@ -192,8 +219,23 @@ impl EventLoop<'_> {
         Ok(ready.map(|((source, _), _)| *source).collect())
     }
 
+    /// What decides on the guest, which waits while it is being dumped.
+    fn add_requests<'a>(&'a self, sources: &mut Vec<(Source, BorrowedFd<'a>)>) {
+        // Before the failures: whether a gdb is attached decides what they mean.
+        if let Some(debug) = &self.debug {
+            sources.push((Source::Attachment, debug.attachments.as_fd()));
+        }
+        sources.push((Source::Power, self.power.as_fd()));
+        // vCPU failures are ignored while the machine is being reset.
+        if self.reset.is_none() {
+            sources.push((Source::Failure, self.failures.as_fd()));
+        }
+    }
+
     fn handle(&mut self, source: Source) -> Result<Option<Ended>, Error> {
         match source {
+            // It was ready beside what has begun the dump, and is so after it.
+            Source::Attachment | Source::Power | Source::Failure if self.dump.is_some() => {}
             Source::Panic => {
                 if let Some(Panicked(thread)) = self.panics.take() {
                     return Err(Error::Panicked(thread));
@@ -214,6 +256,7 @@ impl EventLoop<'_> {
             Source::ConsoleClient => self.console.accept(),
             Source::SerialRoom => drop(self.machine.serial_room().read()),
             Source::Reset => self.on_reset()?,
+            Source::Dump => return self.on_dump(),
         }
         Ok(None)
     }
@@ -342,8 +385,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Reports the crash. With a gdb attached, or under `--gdb-wait`, the guest
-    /// stays for gdb to look at.
+    /// Reports the crash.
     fn crash(&mut self, vcpu: usize, crash: &Crash) -> Result<Option<Ended>, Error> {
         let registers = self.machine.vcpus().handles()[vcpu].request(|vcpu| vcpu.registers());
         // The guest's last output comes before the report.
@@ -361,17 +403,9 @@ impl EventLoop<'_> {
         let reason = crash.to_string();
         self.events
             .tell(MachineEvent::GuestCrashed { vcpu, reason });
-        self.stop_and_dump()?;
-        let keep = |debug: &&Debug| debug.wait || debug.attached;
-        let Some(debug) = self.debug.as_ref().filter(keep) else {
-            return self.after_panic();
-        };
-        if !debug.attached {
-            say!("outboard: it is kept for gdb to attach, as --gdb-wait asks");
-        }
-        let stop = StopReason::Crashed(crash.to_string());
-        debug.events.send(Event::Stopped(VcpuId(vcpu), stop));
-        Ok(None)
+        let reason = StopReason::Crashed(crash.to_string());
+        let vcpu = VcpuId(vcpu);
+        self.halt(Halt { vcpu, reason })
     }
 
     /// The guest's kernel panics. The vCPU that says so has stopped behind that.
@@ -380,22 +414,47 @@ impl EventLoop<'_> {
         say!("outboard: the guest's kernel panicked");
         self.events.tell(MachineEvent::GuestPanicked);
         let vcpu = panicked::vcpu(self.machine);
-        self.stop_and_dump()?;
-        let Some(debug) = self.debug.as_ref().filter(|debug| debug.attached) else {
-            return self.after_panic();
+        let reason = StopReason::Trap("the guest's kernel panicked".into());
+        self.halt(Halt { vcpu, reason })
+    }
+
+    /// Stops the guest and has it dumped where the user wants that, before all else.
+    fn halt(&mut self, halt: Halt) -> Result<Option<Ended>, Error> {
+        let dump = match &self.on_panic {
+            None => return self.halted(halt),
+            Some(OnPanic { dump, .. }) => dump,
         };
-        let stop = StopReason::Trap("the guest's kernel panicked".into());
-        debug.events.send(Event::Stopped(vcpu, stop));
+        let Some(dump) = dump else {
+            drop(self.machine.stop().map_err(Error::Stop)?);
+            return self.halted(halt);
+        };
+        let dump = Dumping::start(self.machine, dump).map_err(Error::DumpThread)?;
+        self.dump = Some((dump, halt));
         Ok(None)
     }
 
-    fn stop_and_dump(&self) -> Result<(), Error> {
-        match &self.on_panic {
-            None => Ok(()),
-            Some(OnPanic { dump, .. }) => {
-                panicked::stop_and_dump(self.machine, dump.as_ref()).map_err(Error::Stop)
-            }
+    fn on_dump(&mut self) -> Result<Option<Ended>, Error> {
+        let Some(result) = self.dump.as_ref().and_then(|(dump, _)| dump.result()) else {
+            return Ok(None);
+        };
+        result.map_err(Error::Stop)?;
+        match self.dump.take() {
+            None => Ok(None),
+            Some((_, halt)) => self.halted(halt),
         }
+    }
+
+    /// With a gdb attached, or a crash under `--gdb-wait`, the guest stays for gdb to look at.
+    fn halted(&mut self, halt: Halt) -> Result<Option<Ended>, Error> {
+        let keep = |debug: &&Debug| debug.attached || (debug.wait && halt.is_crash());
+        let Some(debug) = self.debug.as_ref().filter(keep) else {
+            return self.after_panic();
+        };
+        if !debug.attached {
+            say!("outboard: it is kept for gdb to attach, as --gdb-wait asks");
+        }
+        debug.events.send(Event::Stopped(halt.vcpu, halt.reason));
+        Ok(None)
     }
 
     /// Without a debugger the user's choice counts, or the end.

@@ -136,6 +136,7 @@ fn run_machine(config: &Config, started: Instant) -> Result<Ended, Error> {
         signals,
         reset: None,
         next_reset: None,
+        dump: None,
         typed: Vec::new(),
         is_looped_back: false,
     }

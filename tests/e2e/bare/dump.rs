@@ -93,6 +93,41 @@ fn a_crash_is_dumped_before_the_end() {
     assert!(fs::read(&dump).unwrap().starts_with(b"KDUMP   "));
 }
 
+/// What is compressed by half, which takes its time.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+        Some((state >> 60) as u8)
+    };
+    std::iter::from_fn(next).take(len).collect()
+}
+
+#[test]
+fn a_machine_that_is_dumped_tells_its_status_and_ends_with_a_whole_dump() {
+    let dir = scratch();
+    let [dump, initrd] = ["vmcore", "initrd"].map(|name| dir.path().join(name));
+    fs::write(&initrd, noise(256 << 20)).unwrap();
+    let on_panic = format!("stop,format=kdump,dump={}", dump.display());
+    let mut vmm = misbehave("pvpanic")
+        .arg("--memory", "512M")
+        .arg("--initrd", &initrd)
+        .arg("--on-panic", on_panic)
+        .start();
+    let panicked = "outboard: the guest's kernel panicked";
+    vmm.process.wait_for(panicked, DEADLINE);
+    vmm.process.signal(libc::SIGUSR1);
+    vmm.process.wait_for("outboard: status", DEADLINE);
+    vmm.process.signal(libc::SIGTERM);
+    vmm.process.expect_exit(0, DEADLINE);
+    let messages = vmm.process.printed(Stream::Err);
+    let status = messages.find("outboard: status");
+    let dumped = messages.find("outboard: dumped to");
+    assert!(dumped.is_some() && status < dumped, "{messages}");
+    assert!(!messages.contains("it is stopped"), "{messages}");
+    assert!(fs::metadata(&dump).unwrap().len() > 100 << 20);
+}
+
 #[test]
 fn a_panic_ends_the_machine_stops_it_or_resets_it() {
     let dir = scratch();
